@@ -1,0 +1,7 @@
+"""`python -m maed`."""
+
+import sys
+
+from maed.cli import main
+
+sys.exit(main())

@@ -1,0 +1,144 @@
+"""Which positions an autoencoder is shown, and which it is scored on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maed.data.signals import SignalKind, Signals
+from maed.errors import MaedError
+
+
+def visible_count(n: int, kind: SignalKind, fraction: float | None) -> int:
+    """How many of `n` positions are shown.
+
+    Without a fraction: 3/4 of sqrt(n) positions of real channels (24 of 1,024: sparse enough that single positions
+    matter, dense enough that neighbours meet), a fifth of the positions of tokens, whose dependence dies after a few.
+
+    Raises:
+        MaedError: where the fraction leaves none or all.
+    """
+    if fraction is None:
+        fraction = 0.2 if kind == "tokens" else 0.75 / np.sqrt(n)
+        return min(max(2, round(n * fraction)), n - 1)
+    count = round(n * fraction)
+    if not 0 < count < n:
+        left = "none" if count == 0 else "all"
+        raise MaedError(
+            f"autoencoder.visible_fraction: {fraction} of {n} positions shows {left}; "
+            f"it may be between {1 / n:.2g} and {1 - 1 / n:.6g}"
+        )
+    return count
+
+
+def draw_subsets(generator: np.random.Generator, rows: int, n: int, k: int) -> np.ndarray:
+    """`k` of `n` positions for each row, without replacement, every subset equally likely.
+
+    Floyd's algorithm (Bentley and Floyd, 1987), over all rows at once: time grows with `rows * k * k`, not with `n`.
+
+    Returns:
+        `(rows, k)` int64; the order within a row is not random.
+    """
+    chosen = np.empty((rows, k), dtype=np.int64)
+    for i in range(k):
+        last = n - k + i
+        pick = generator.integers(0, last + 1, size=rows)
+        taken = (chosen[:, :i] == pick[:, None]).any(axis=1)
+        chosen[:, i] = np.where(taken, last, pick)
+    return chosen
+
+
+def draw_real_subsets(generator: np.random.Generator, real: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`k[b]` of the real positions of each row b, without replacement. Time grows with `B * N`.
+
+    Args:
+        generator: source of randomness.
+        real: `(B, N)` bool.
+        k: `(B,)` int64, at least 1 and at most the row's number of real positions.
+
+    Returns:
+        positions `(B, max(k))` int64 and a `(B, max(k))` bool mask, False where a row has fewer.
+    """
+    most = int(k.max())
+    keys = generator.random(real.shape, dtype=np.float32)
+    keys[~real] = 2.0  # behind every real position
+    chosen = np.argpartition(keys, most - 1, axis=1)[:, :most]
+    chosen = np.take_along_axis(chosen, np.take_along_axis(keys, chosen, axis=1).argsort(axis=1), axis=1)
+    return chosen, np.arange(most) < k[:, None]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A batch of signals, each with its visible positions, and the positions all of them are scored on.
+
+    Args:
+        values: `(B, V, C)` float32 or `(B, V)` int64: the signals at their visible positions.
+        visible: `(B, V)` int64 positions.
+        visible_mask: `(B, V)` bool, False where `visible` is filler; None where nothing is.
+        scored: `(S,)` int64 positions.
+        targets: `(B, S, C)` float32 or `(B, S)` int64: the signals at the scored positions.
+        hidden: `(B, S)` bool: scored there, that is, real and not visible.
+    """
+
+    values: Tensor
+    visible: Tensor
+    visible_mask: Tensor | None
+    scored: Tensor
+    targets: Tensor
+    hidden: Tensor
+
+    def to(self, device: torch.device) -> Draw:
+        """The same draw on another device."""
+        mask = None if self.visible_mask is None else self.visible_mask.to(device)
+        moved = [t.to(device) for t in (self.values, self.visible, self.scored, self.targets, self.hidden)]
+        return Draw(moved[0], moved[1], mask, moved[2], moved[3], moved[4])
+
+
+def make_draw(
+    signals: Signals, generator: np.random.Generator, *, rows: np.ndarray, visible: int, scored: int | None
+) -> Draw:
+    """Hide all but `visible` positions of the signals `rows`.
+
+    Args:
+        signals: the split to draw from.
+        generator: source of randomness.
+        rows: `(B,)` int64.
+        visible: how many of N positions a signal shows; a signal with fewer real positions shows the same share of
+            them, at least one, and always hides one if it has two.
+        scored: how many positions to score, at random, the same for the whole batch, so that the cost of a draw
+            does not grow with N; None scores all.
+    """
+    n = signals.values.shape[1]
+    positions = np.arange(n) if scored is None or scored >= n else generator.choice(n, scored, replace=False)
+    real = None if signals.mask is None else signals.mask[rows]
+    if real is None:
+        shown, shown_mask = draw_subsets(generator, len(rows), n, visible), None
+    else:
+        lengths = real.sum(axis=1)
+        k = np.clip(np.rint(lengths * (visible / n)).astype(np.int64), 1, np.maximum(lengths - 1, 1))
+        shown, shown_mask = draw_real_subsets(generator, real, k)
+    hidden = _hidden(positions, shown, shown_mask, real, n)
+    return Draw(
+        signals.gather(rows, shown),
+        torch.from_numpy(shown),
+        None if shown_mask is None else torch.from_numpy(shown_mask),
+        torch.from_numpy(positions),
+        signals.gather(rows, positions),
+        torch.from_numpy(hidden),
+    )
+
+
+def _hidden(
+    scored: np.ndarray, shown: np.ndarray, shown_mask: np.ndarray | None, real: np.ndarray | None, n: int
+) -> np.ndarray:
+    """`(B, S)` bool: which scored positions are real and not visible."""
+    hidden = np.ones((len(shown), n), dtype=bool) if real is None else real.copy()
+    if shown_mask is None:
+        np.put_along_axis(hidden, shown, False, axis=1)
+    else:
+        row, column = np.nonzero(shown_mask)
+        hidden[row, shown[row, column]] = False
+    return hidden[:, scored]

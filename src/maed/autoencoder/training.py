@@ -1,0 +1,233 @@
+"""Training the masked autoencoder: its Lightning module, its endless stream of draws, its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from maed.autoencoder.masking import Draw, make_draw, visible_count
+from maed.autoencoder.model import LossName, SetAutoencoder, position_losses
+from maed.config import AutoencoderSettings, TrainerSettings
+from maed.data.signals import SignalData, Signals
+from maed.errors import MaedError
+from maed.files import read_json, replacing, write_json
+from maed.training import (
+    History,
+    LastValidation,
+    Patience,
+    Steps,
+    adamw,
+    best_weights,
+    build_trainer,
+    fit,
+    quiet_lightning,
+    resumable,
+)
+
+_VALIDATION_DRAWS = 2_048
+_EXAMPLES = 8
+
+
+class DrawStream(Dataset[Draw]):
+    """Draw number t of a training: a function of the seed and of t alone, so that a resumed training goes on exactly.
+
+    Args:
+        signals: the split to draw from.
+        visible: positions shown.
+        scored: positions scored; None for all.
+        batch_size: signals in a draw.
+        length: number of draws.
+        seed: seed of the stream.
+    """
+
+    def __init__(
+        self, signals: Signals, *, visible: int, scored: int | None, batch_size: int, length: int, seed: int
+    ) -> None:
+        self.signals, self.visible, self.scored = signals, visible, scored
+        self.batch_size, self.length, self.seed = batch_size, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, step: int) -> Draw:
+        """Draw `step`, `0 <= step < length`."""
+        if not 0 <= step < self.length:
+            raise IndexError(step)
+        generator = np.random.default_rng((self.seed, step))
+        rows = generator.integers(0, len(self.signals), size=self.batch_size)
+        return make_draw(self.signals, generator, rows=rows, visible=self.visible, scored=self.scored)
+
+
+class AutoencoderModule(pl.LightningModule):
+    """Lightning's view of a masked autoencoder: draws in, mean loss over hidden scored positions out."""
+
+    def __init__(
+        self, model: SetAutoencoder, loss: LossName, settings: AutoencoderSettings, fingerprint: str = ""
+    ) -> None:
+        super().__init__()
+        self.model, self.loss_name, self.settings, self.fingerprint = model, loss, settings, fingerprint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what is being trained, so that nothing else resumes from it."""
+        checkpoint["fingerprint"] = self.fingerprint
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the position vectors are not decayed, for nothing is known of their scale."""
+        table = self.model.position_vectors
+        rest = [p for p in self.model.parameters() if p is not table]
+        groups = [
+            {"params": [table], "weight_decay": 0.0},
+            {"params": rest, "weight_decay": self.settings.weight_decay},
+        ]
+        s = self.settings
+        return adamw(groups, learning_rate=s.learning_rate, warmup=s.warmup, steps=s.steps, schedule=s.schedule)
+
+    def transfer_batch_to_device(self, batch: Draw, device: torch.device, dataloader_idx: int) -> Draw:
+        """Move a draw."""
+        return batch.to(device)
+
+    def mean_loss(self, draw: Draw) -> Tensor:
+        """Mean of l_j over the draw's hidden scored positions."""
+        reconstruction = self.model.predict(draw.values, draw.visible, draw.scored, draw.visible_mask)
+        losses = position_losses(reconstruction, draw.targets, self.loss_name)
+        return (losses * draw.hidden).sum() / draw.hidden.sum().clamp(min=1)
+
+    def training_step(self, batch: Draw, batch_idx: int) -> Tensor:
+        """The loss of one draw."""
+        loss = self.mean_loss(batch)
+        if not torch.isfinite(loss):
+            raise MaedError(
+                f"autoencoder.learning_rate: {self.settings.learning_rate}; the loss is not finite at step "
+                f"{self.global_step}, a lower one may help"
+            )
+        self.log("train_loss", loss, on_step=True)
+        return loss
+
+    def validation_step(self, batch: Draw, batch_idx: int) -> None:
+        """The loss of one held-out draw; the same draws at every validation."""
+        self.log("validation_loss", self.mean_loss(batch), batch_size=len(batch.hidden), on_epoch=True, sync_dist=True)
+
+
+def build_autoencoder(
+    settings: AutoencoderSettings, *, n: int, channels: int, vocabulary: int, seed: int | None = None
+) -> SetAutoencoder:
+    """A new autoencoder, its weights drawn from `seed` (the settings' where not given)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed if seed is None else seed)
+        return SetAutoencoder(
+            n,
+            channels=channels,
+            vocabulary=vocabulary,
+            width=settings.width,
+            layers=settings.layers,
+            heads=settings.heads,
+        )
+
+
+def loss_name(settings: AutoencoderSettings, data: SignalData) -> LossName:
+    """The loss that `auto` stands for; one that does not fit the data is refused."""
+    fitting: LossName = "cross-entropy" if data.kind == "tokens" else "mse"
+    if settings.loss not in ("auto", fitting):
+        raise MaedError(f"autoencoder.loss: {settings.loss!r} does not fit {data.kind} signals; it may be {fitting}")
+    return fitting
+
+
+def pretrain(
+    data: SignalData, settings: AutoencoderSettings, trainer_settings: TrainerSettings, folder: Path
+) -> SetAutoencoder:
+    """Train the autoencoder on unlabelled signals and write `folder`; goes on where a stopped training was.
+
+    Returns:
+        The weights of the best validation, in evaluation mode, on the CPU.
+    """
+    visible = visible_count(data.positions, data.kind, settings.visible_fraction)
+    model = build_autoencoder(settings, n=data.positions, channels=data.channels, vocabulary=data.vocabulary)
+    fingerprint = json.dumps(asdict(settings), sort_keys=True)
+    module = AutoencoderModule(model, loss_name(settings, data), settings, fingerprint)
+    history = History()
+    with quiet_lightning():
+        trainer, best = build_trainer(
+            trainer_settings,
+            folder,
+            title="autoencoder",
+            steps=settings.steps,
+            validate_every=min(settings.validate_every, settings.steps),
+            clip=settings.clip,
+            monitor="validation_loss",
+            mode="min",
+            wide=False,
+            callbacks=[history, LastValidation(), *_patience(settings)],
+        )
+        start = resumable(folder, fingerprint)
+        train = _loader(data.train, visible, settings, steps=settings.steps, start=start or 0, seed=settings.seed)
+        validation = _validation_loader(data.validation, visible, settings)
+        fit(trainer, module, train, validation, None if start is None else folder / "last.ckpt")
+    state = best_weights(best)
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    model.cpu().eval()
+    write_json(folder / "metrics.json", {"history": history.points, "seconds": history.seconds, "visible": visible})
+    write_examples(folder, model, data, visible)
+    with replacing(folder / "model.safetensors") as temporary:  # last: it marks the stage as finished
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    Path(best.best_model_path).unlink(missing_ok=True)  # model.safetensors holds it
+    return model
+
+
+def load_autoencoder(folder: Path) -> tuple[SetAutoencoder, dict[str, Any]]:
+    """Read a trained autoencoder: in evaluation mode, with its config.json."""
+    if not (folder / "model.safetensors").is_file():
+        raise MaedError(f"run: {folder} holds no trained autoencoder; `maed pretrain` writes one")
+    config = read_json(folder / "config.json")
+    settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
+    model = build_autoencoder(settings, n=config["n"], channels=config["channels"], vocabulary=config["vocabulary"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval(), config
+
+
+def write_examples(folder: Path, model: SetAutoencoder, data: SignalData, visible: int) -> None:
+    """Write `examples.safetensors`: a few held-out signals, what was visible of them, and their reconstruction.
+
+    `original` and `reconstruction` are in stored units, `(S, N, C)` float32, or `(S, N)` int64 token ids.
+    """
+    generator = np.random.default_rng(0)
+    rows = generator.permutation(len(data.validation))[:_EXAMPLES]
+    draw = make_draw(data.validation, generator, rows=rows, visible=visible, scored=None)
+    with torch.no_grad():
+        output = model.predict(draw.values, draw.visible, draw.scored, draw.visible_mask)
+    shown = torch.zeros(draw.hidden.shape, dtype=torch.bool)
+    filler = torch.ones_like(draw.visible, dtype=torch.bool) if draw.visible_mask is None else draw.visible_mask
+    shown.scatter_(1, draw.visible, filler)
+    if data.kind == "tokens":
+        tensors = {"original": draw.targets, "visible": shown, "reconstruction": output.argmax(dim=-1)}
+    else:
+        mean, scale = torch.from_numpy(data.train.mean), torch.from_numpy(data.train.scale)
+        tensors = {"original": draw.targets * scale + mean, "visible": shown, "reconstruction": output * scale + mean}
+    with replacing(folder / "examples.safetensors") as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def _loader(
+    signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int, start: int = 0
+) -> DataLoader[Draw]:
+    stream = DrawStream(
+        signals, visible=visible, scored=settings.scored, batch_size=settings.batch_size, length=steps, seed=seed
+    )
+    return DataLoader(stream, batch_size=None, sampler=Steps(steps, start))
+
+
+def _validation_loader(signals: Signals, visible: int, settings: AutoencoderSettings) -> DataLoader[Draw]:
+    batches = max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)
+    return _loader(signals, visible, settings, steps=batches, seed=settings.seed + 1_000_003)
+
+
+def _patience(settings: AutoencoderSettings) -> list[pl.Callback]:
+    return [] if settings.patience is None else [Patience(settings.patience, "validation_loss", "min")]

@@ -1,0 +1,143 @@
+"""Arrays handed over in Python, and those in .npy and .npz files: the checks at the door."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from maed.config import DataSettings
+from maed.data.geometry import points
+from maed.data.images import resize_pixels
+from maed.data.signals import SignalKind
+from maed.data.stored import Source, Stored, first_line, with_classes
+from maed.errors import MaedError, nearest
+
+_KEYS = ("inputs", "labels", "coordinates")
+_BLOCK = 1 << 22  # values converted at a time
+
+
+def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSettings) -> Source:
+    """A source from arrays.
+
+    Args:
+        inputs: `(n, N)` or `(n, N, C)` numbers; `(n, N)` token ids; with `data.type` image, `(n, height, width)` or
+            `(n, height, width, C)` pixels. Whole numbers of shape `(n, N)` and type int16, int32 or int64 are token
+            ids where `data.type` is `auto`.
+        labels: n whole numbers or names, or None.
+        coordinates: `(N, D)` numbers, or None.
+        settings: `type` and `image_size` are read.
+
+    Raises:
+        MaedError: an array of a rank, type or length that cannot be.
+    """
+    array = _array(inputs, "inputs")
+    kind = _kind(array, settings)
+    labels = None if labels is None else _array(labels, "labels", strings=True)
+    if labels is not None and labels.shape[:1] != array.shape[:1]:
+        raise MaedError(f"labels: shape {labels.shape} for {len(array)} signals; they may be one for each signal")
+    geometry = None if coordinates is None else points(_array(coordinates, "coordinates"))
+    positions = array.shape[1] * array.shape[2] if settings.type == "image" else array.shape[1]
+    if geometry is not None and len(geometry.coordinates) != positions:
+        raise MaedError(f"coordinates: {len(geometry.coordinates)} rows for {positions} positions; they may be as many")
+
+    def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
+        return _rows(array, rows, kind, settings), None
+
+    stored = Stored(len(array), read, labels)
+    normalisation: Literal["channel", "position"] = "channel" if settings.type == "image" else "position"
+    return with_classes(Source(kind, {"train": stored}, geometry=geometry, normalisation=normalisation))
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """A `.npy` file, memory-mapped. Python objects in it are never unpickled."""
+    with path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            raise MaedError(f"{path}: is not a .npy file")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays `inputs`, `labels` and `coordinates` of a `.npz` file; all but `inputs` may be missing."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise MaedError(f"{path}: is not a .npz file")
+            if "inputs" not in archive.files:
+                found = ", ".join(archive.files[:10]) or "nothing"
+                raise MaedError(f"{path}: no array 'inputs'{nearest('inputs', archive.files)}; it holds {found}")
+            return {name: archive[name] for name in _KEYS if name in archive.files}
+    except MaedError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> MaedError:
+    """A message for what numpy could not load."""
+    if "object" in str(error).lower():
+        return MaedError(f"{path}: holds Python objects, which are never unpickled; it may hold numbers")
+    reason = first_line(error)
+    if "pickle" in reason:  # what numpy says of any file that it does not know
+        reason = "not numpy's format"
+    return MaedError(f"{path}: cannot be read ({reason})")
+
+
+def _array(value: Any, name: str, strings: bool = False) -> np.ndarray:
+    """Anything array-like as an array of numbers (or, for labels, of names)."""
+    try:
+        array = np.asarray(np.ma.filled(value.astype(float), np.nan) if np.ma.isMaskedArray(value) else value)
+    except ValueError:
+        raise MaedError(f"{name}: ragged; all rows may have one length") from None
+    allowed = "biufUO" if strings else "biuf"
+    if array.dtype.kind not in allowed:
+        raise MaedError(f"{name}: of dtype {array.dtype}; they may be {'numbers or names' if strings else 'numbers'}")
+    return array
+
+
+def _kind(array: np.ndarray, settings: DataSettings) -> SignalKind:
+    """`real` or `tokens`, after the checks of rank and dtype."""
+    type_, shape = settings.type, array.shape
+    if type_ == "text":
+        raise MaedError("data.type: text, and the inputs are an array; it may be auto, real, tokens or image")
+    if settings.image_size is not None and type_ != "image":
+        raise MaedError("data.image_size: an array is resized with --data.type image only")
+    ranks = {"auto": (2, 3), "real": (2, 3), "tokens": (2,), "image": (3, 4)}[type_]
+    if array.ndim not in ranks:
+        meant = {
+            "tokens": "(n, N) for token ids",
+            "image": "(n, height, width) or (n, height, width, C) for images",
+        }.get(type_, "(n, N) or (n, N, C)")
+        raise MaedError(f"inputs: shape {shape}; they may be {meant}")
+    if 0 in shape:
+        raise MaedError(f"inputs: shape {shape} holds nothing; every side may be 1 or more")
+    if type_ == "tokens" and array.dtype.kind not in "iu":
+        raise MaedError(f"inputs: of dtype {array.dtype}; token ids may be whole numbers")
+    signed = array.dtype.kind == "i" and array.dtype.itemsize > 1
+    return "tokens" if type_ == "tokens" or (type_ == "auto" and signed and array.ndim == 2) else "real"
+
+
+def _rows(array: np.ndarray, rows: np.ndarray, kind: SignalKind, settings: DataSettings) -> np.ndarray:
+    """A copy of some rows in the type they are kept in: ids as they are, small whole numbers, or float32."""
+    target = array.dtype.newbyteorder("=") if kind == "tokens" else _kept(array.dtype)
+    values = np.empty((len(rows), *array.shape[1:]), dtype=target)
+    step = max(1, _BLOCK // max(1, array[0].size))
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused later
+        for start in range(0, len(rows), step):
+            values[start : start + step] = array[rows[start : start + step]]
+    if settings.type == "image":
+        values = values if values.ndim == 4 else values[..., None]
+        return values if settings.image_size is None else resize_pixels(values, settings.image_size)
+    return values if kind == "tokens" or values.ndim == 3 else values[..., None]
+
+
+def _kept(dtype: np.dtype) -> np.dtype:
+    """The type in which real channels are kept: one or two bytes where they are enough."""
+    if dtype.kind == "b" or dtype == np.uint8:
+        return np.dtype(np.uint8)
+    return np.dtype(np.int16) if dtype.kind == "i" and dtype.itemsize <= 2 else np.dtype(np.float32)

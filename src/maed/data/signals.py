@@ -1,0 +1,118 @@
+"""Signals in memory: compact arrays, indexed a batch at a time, normalised only when a batch is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maed.data.geometry import Geometry
+
+SignalKind = Literal["real", "tokens"]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """One split of a data set.
+
+    Args:
+        values: `(n, N, C)` numbers as stored (`uint8`, `int16`, `float32`; memory-mapped is fine), or `(n, N)`
+            integer token ids.
+        labels: `(n,)` int64 class indices, or None.
+        mask: `(n, N)` bool, True where a position is real; None where all are.
+        mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`. None for tokens.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, rows: np.ndarray) -> Signals:
+        """The signals at `rows`, as a smaller `Signals` (a copy)."""
+        return replace(
+            self,
+            values=self.values[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            mask=None if self.mask is None else self.mask[rows],
+        )
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Whole signals: `(B, N, C)` normalised float32, or `(B, N)` int64 token ids."""
+        return self._batch(self.values[rows], slice(None))
+
+    def gather(self, rows: np.ndarray, positions: np.ndarray) -> Tensor:
+        """Signals `rows` `(B,)` at `positions` `(B, V)` of their own or `(S,)` shared: costs what it returns, not N.
+
+        Returns:
+            `(B, V, C)` normalised float32, or `(B, V)` int64 token ids.
+        """
+        return self._batch(self.values[rows[:, None], positions], positions)
+
+    def real(self, rows: np.ndarray) -> Tensor | None:
+        """Which positions of signals `rows` are real, `(B, N)` bool; None where all are."""
+        return None if self.mask is None else torch.from_numpy(self.mask[rows])
+
+    def targets(self, rows: np.ndarray) -> Tensor:
+        """The labels of signals `rows`, `(B,)` int64."""
+        assert self.labels is not None
+        return torch.from_numpy(self.labels[rows])
+
+    def _batch(self, values: np.ndarray, positions: np.ndarray | slice) -> Tensor:
+        if self.mean is None or self.scale is None:
+            return torch.from_numpy(values.astype(np.int64))
+        mean, scale = self.mean, self.scale
+        if len(mean) > 1:  # one per position
+            mean, scale = mean[positions], scale[positions]
+        batch = values.astype(np.float32)
+        batch -= mean
+        batch /= scale
+        return torch.from_numpy(batch)
+
+
+@dataclass(frozen=True)
+class SignalData:
+    """A data set as every stage meets it: three splits of equal shape, and what is known about them.
+
+    Args:
+        source: the name it was asked for by.
+        kind: `real` channels or `tokens`.
+        train, validation, test: the splits. Those who learn positions read `train` and `validation` only.
+        vocabulary: number of token ids, 0 for real channels.
+        classes: class names, in the order of the labels; empty without labels.
+        geometry: the true geometry, or None. Nothing that learns reads it.
+        permutation: the order that `--data.permute` put the positions in, or None: position i holds what was
+            stored at `permutation[i]`.
+    """
+
+    source: str
+    kind: SignalKind
+    train: Signals
+    validation: Signals
+    test: Signals
+    vocabulary: int = 0
+    classes: tuple[str, ...] = ()
+    geometry: Geometry | None = None
+    permutation: np.ndarray | None = None
+
+    @property
+    def positions(self) -> int:
+        """N."""
+        return self.train.values.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """C of real signals, 0 for tokens."""
+        return 0 if self.kind == "tokens" else self.train.values.shape[2]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every split has labels of at least two classes."""
+        return len(self.classes) > 1

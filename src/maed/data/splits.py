@@ -1,0 +1,150 @@
+"""Which rows go where: stratified, seeded splits, the seed's IMDB split, and the limit."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from maed.config import DataSettings
+from maed.data.stored import PartName, Source
+from maed.errors import MaedError
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Rows of one stored split that make up a split in use.
+
+    Args:
+        part: the stored split that they come from.
+        rows: `(m,)` increasing int64.
+    """
+
+    part: PartName
+    rows: np.ndarray
+
+
+def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
+    """Choose the rows of training, validation and test, without reading a signal.
+
+    Stored validation and test splits are used as they are; a missing one is cut from the stored training split, by
+    label where there are labels. `settings.limit` then draws from the training rows, and shrinks the other splits by
+    the same factor, down to one signal a class.
+
+    Raises:
+        MaedError: too few signals; no test split for `seed-imdb`; a class without a training signal.
+    """
+    generator = np.random.default_rng(settings.seed)
+    cuts = _seed_imdb(source) if settings.split == "seed-imdb" else _stratified(source, settings, generator)
+    if settings.limit is not None and settings.limit < len(cuts["train"].rows):
+        factor = settings.limit / len(cuts["train"].rows)
+        cuts = {name: _shrink(source, part, factor, generator) for name, part in cuts.items()}
+    _check_classes(source, cuts, settings)
+    return cuts
+
+
+def stratified_rows(
+    labels: np.ndarray | None, size: int, count: int, generator: np.random.Generator, spare: int = 0
+) -> np.ndarray:
+    """Draw `count` of `size` rows so that every class keeps its share, and has one row at least where `count` allows.
+
+    Args:
+        labels: `(size,)` class indices, or None for a plain draw.
+        size: number of rows to draw from.
+        count: number of rows to draw; fewer come back where `spare` forbids more.
+        generator: makes the choice.
+        spare: rows of each class that are never drawn.
+
+    Returns:
+        Increasing row numbers.
+    """
+    if labels is None:
+        return np.sort(generator.permutation(size)[:count])
+    order = generator.permutation(size)
+    order = order[np.argsort(labels[order], kind="stable")]  # by class, shuffled within it
+    _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    shares = _shares(sizes, count, spare)
+    rank = np.arange(size) - np.repeat(starts, sizes)
+    return np.sort(order[rank < np.repeat(shares, sizes)])
+
+
+def _shares(sizes: np.ndarray, count: int, spare: int) -> np.ndarray:
+    """Whole numbers near `count * sizes / sizes.sum()` that add up to `count`, at least 1 where `count` allows."""
+    room = np.maximum(sizes - spare, 0)
+    exact = count * sizes / sizes.sum()
+    least = np.minimum(1 if count >= len(sizes) else 0, room)
+    shares = np.clip(np.floor(exact).astype(np.int64), least, room)
+    while shares.sum() < min(count, room.sum()):
+        shares[np.argmax(np.where(shares < room, exact - shares, -np.inf))] += 1
+    while shares.sum() > count:
+        shares[np.argmax(np.where(shares > least, shares - exact, -np.inf))] -= 1
+    return shares
+
+
+def _stratified(source: Source, settings: DataSettings, generator: np.random.Generator) -> dict[PartName, Cut]:
+    """Stored splits as they are, missing ones cut from the training split: the test first, then the validation."""
+    left = np.arange(source.train.size)
+    cuts: dict[PartName, Cut] = {}
+    wanted: tuple[tuple[PartName, float], ...] = (("test", settings.test), ("validation", settings.validation))
+    missing = [name for name, _ in wanted if name not in source.parts]
+    if source.train.size < 2 + len(missing):
+        needed = f"{2 + len(missing)} are needed for training{''.join(f', {name}' for name in missing)}"
+        raise MaedError(f"inputs: {source.train.size} signals; at least {needed}")
+    for name, share in wanted:
+        if name in missing:
+            labels = None if source.train.labels is None else source.train.labels[left]
+            count = min(max(round(share * len(left)), 1), len(left) - 2)
+            held_out = stratified_rows(labels, len(left), count, generator, spare=1)
+            if not len(held_out):
+                raise MaedError(f"labels: no class has a second signal; none can be kept for {name}")
+            cuts[name] = Cut("train", left[held_out])
+            left = np.delete(left, held_out)
+        else:
+            cuts[name] = Cut(name, np.arange(source.parts[name].size))
+    return {"train": Cut("train", left), "validation": cuts["validation"], "test": cuts["test"]}
+
+
+def _seed_imdb(source: Source) -> dict[PartName, Cut]:
+    """The seed's split: the middle half of the stored test split validates, its first and last quarter test."""
+    if "test" not in source.parts:
+        raise MaedError("data.split: seed-imdb needs a stored test split, and this source has none")
+    size = source.parts["test"].size
+    if size < 4:
+        raise MaedError(f"data.split: seed-imdb needs at least 4 signals in the stored test split; there are {size}")
+    quarter, rows = size // 4, np.arange(size)
+    outer = np.concatenate([rows[:quarter], rows[size - quarter :]])
+    return {
+        "train": Cut("train", np.arange(source.train.size)),
+        "validation": Cut("test", rows[quarter : size - quarter]),
+        "test": Cut("test", outer),
+    }
+
+
+def _shrink(source: Source, chosen: Cut, factor: float, generator: np.random.Generator) -> Cut:
+    """The share `factor` of a split; one signal at least, one a class where possible."""
+    labels = source.parts[chosen.part].labels
+    labels = None if labels is None else labels[chosen.rows]
+    count = max(round(factor * len(chosen.rows)), 1)
+    return Cut(chosen.part, chosen.rows[stratified_rows(labels, len(chosen.rows), count, generator)])
+
+
+def _check_classes(source: Source, cuts: dict[PartName, Cut], settings: DataSettings) -> None:
+    """A class must not go missing unnoticed: refused in the training split, warned about in the others."""
+    if source.train.labels is None:
+        return
+    labels = {name: np.unique(_labels(source, part)) for name, part in cuts.items()}
+    known = np.unique(np.concatenate([*labels.values(), source.train.labels]))
+    for name, present in labels.items():
+        absent = [source.classes[index] for index in np.setdiff1d(known, present)]
+        if absent and name == "train":
+            limit = f"; data.limit is {settings.limit} and may be {len(known)} or more" if settings.limit else ""
+            raise MaedError(f"labels: no training signal of class {', '.join(absent[:5])}{limit}")
+        if absent:
+            warnings.warn(f"the {name} split has no signal of class {', '.join(absent[:5])}", stacklevel=2)
+
+
+def _labels(source: Source, chosen: Cut) -> np.ndarray:
+    labels = source.parts[chosen.part].labels
+    assert labels is not None
+    return labels[chosen.rows]

@@ -1,0 +1,134 @@
+"""What a source hands over: splits as they are stored, whose signals are read only once their rows are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from maed.data.geometry import Geometry
+from maed.data.signals import SignalKind
+from maed.errors import MaedError
+
+Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+"""Rows `(m,)` -> values and mask. Values `(m, N)` ids, `(m, N, C)` numbers, or `(m, height, width, C)` pixels; mask
+`(m, N)` bool or None. Both belong to the caller, who may write to them."""
+
+PartName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One split as it is stored.
+
+    Args:
+        size: number of signals.
+        read: reads the signals at some rows, so that a limit saves the decoding of the rest.
+        labels: `(size,)` as stored (numbers or names), later class indices; None without labels.
+    """
+
+    size: int
+    read: Reader
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set before it is limited, split, permuted and normalised.
+
+    Args:
+        kind: `real` channels or `tokens`.
+        parts: the stored splits, `train` among them; those that are missing are cut from it.
+        classes: class names in the order of the labels; empty without labels.
+        vocabulary: number of token ids; 0 where the largest id decides.
+        geometry: the true geometry where it is known. Pixels bring their own grid.
+        normalisation: what `auto` means here.
+    """
+
+    kind: SignalKind
+    parts: Mapping[PartName, Stored]
+    classes: tuple[str, ...] = ()
+    vocabulary: int = 0
+    geometry: Geometry | None = None
+    normalisation: Literal["channel", "position"] = "position"
+
+    @property
+    def train(self) -> Stored:
+        """The stored training split."""
+        return self.parts["train"]
+
+
+def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
+    """Turn the labels of every stored split into class indices, and check that there are two classes at least.
+
+    Args:
+        source: a source with raw labels, or none in its training split.
+        names: class names that whole-number labels index; the sorted labels themselves where empty.
+
+    Raises:
+        MaedError: labels in some splits only, a single class, labels that are neither whole numbers nor names.
+    """
+    if source.train.labels is None:
+        return replace(source, parts={name: replace(part, labels=None) for name, part in source.parts.items()})
+    for name, part in source.parts.items():
+        if part.labels is None:
+            raise MaedError(f"labels: the stored {name} split has none, the training split has")
+    raw = {name: _plain_labels(part.labels) for name, part in source.parts.items()}
+    # competitions publish test splits whose labels are all -1: no test can be made of them
+    kept = {name: labels for name, labels in raw.items() if name == "train" or not _hidden(labels)}
+    indices, classes = _indices(kept, names)
+    parts = {name: replace(source.parts[name], labels=indices[name]) for name in kept}
+    return replace(source, parts=parts, classes=classes)
+
+
+def first_line(error: Exception) -> str:
+    """What a library said of data that it could not read, as one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _hidden(labels: np.ndarray) -> bool:
+    return labels.dtype.kind == "i" and bool((labels < 0).all())
+
+
+def _indices(
+    labels: dict[PartName, np.ndarray], names: Sequence[str]
+) -> tuple[dict[PartName, np.ndarray], tuple[str, ...]]:
+    """Labels of every split as int64 class indices, and the class names."""
+    if len({part.dtype.kind for part in labels.values()}) > 1:
+        raise MaedError("labels: numbers in one split and names in another; they may be one or the other")
+    together = np.concatenate(list(labels.values()))
+    found, inverse = np.unique(together, return_inverse=True)
+    if len(found) < 2:
+        raise MaedError(f"labels: a single class ({found[0]}) in {len(together)} signals; at least 2 are needed")
+    if names and together.dtype.kind == "i":
+        if found[0] < 0 or found[-1] >= len(names):
+            raise MaedError(
+                f"labels: from {found[0]} to {found[-1]}; with {len(names)} class names they may be 0 or more"
+            )
+        classes, inverse = tuple(names), together
+    else:
+        classes = tuple(str(value) for value in found)
+    ends = np.cumsum([len(part) for part in labels.values()])[:-1]
+    pieces = np.split(inverse.astype(np.int64).reshape(-1), ends)
+    return dict(zip(labels, pieces, strict=True)), classes
+
+
+def _plain_labels(labels: np.ndarray | None) -> np.ndarray:
+    """Labels as int64 or as strings."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise MaedError(f"labels: shape {labels.shape}; they may be one number or name for each signal")
+    if labels.dtype.kind == "O":
+        if not all(isinstance(label, str) for label in labels):
+            raise MaedError("labels: some are missing or of mixed type; they may be whole numbers or names")
+        return labels.astype(str)
+    if labels.dtype.kind == "U":
+        return labels
+    whole = labels.dtype.kind in "biu" or (
+        labels.dtype.kind == "f" and bool(np.isfinite(labels).all()) and bool((labels == np.round(labels)).all())
+    )
+    if not whole:
+        raise MaedError(f"labels: {labels.dtype} with missing values or fractions; they may be whole numbers or names")
+    return labels.astype(np.int64)

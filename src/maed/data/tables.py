@@ -1,0 +1,277 @@
+"""Tables (.csv, .parquet, the hub's) to sources: columns of numbers, lists, texts or images, and a label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from maed.config import DataSettings
+from maed.data import images, text
+from maed.data.geometry import line
+from maed.data.stored import PartName, Reader, Source, Stored, first_line, with_classes
+from maed.errors import MaedError, nearest
+
+Content = Literal["number", "list", "text", "image"]
+
+_LABELS = ("label", "labels")
+
+
+def read_csv(path: Path) -> pa.Table:
+    """A `.csv` file whose first line names the columns; an empty cell of a number column is a missing value."""
+    options = pa.csv.ParseOptions(newlines_in_values=True)
+    try:
+        table = pa.csv.read_csv(path, parse_options=options)
+        names = table.column_names  # decoded only now
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise MaedError(f"{path}: cannot be read as .csv ({first_line(error)})") from None
+    if any(_is_fraction(name) for name in names):
+        raise MaedError(f"{path}: the first line holds numbers; it may hold the names of the columns")
+    return table
+
+
+def read_parquet(paths: Sequence[Path]) -> pa.Table:
+    """One or more `.parquet` files of the same columns, end to end."""
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pa.parquet.read_table(path, memory_map=True, partitioning=None))
+        except (pa.ArrowException, OSError) as error:
+            raise MaedError(f"{path}: cannot be read as .parquet ({first_line(error)})") from None
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise MaedError(f"{paths[0].parent}: the files differ in their columns ({first_line(error)})") from None
+
+
+def from_tables(
+    tables: Mapping[PartName, pa.Table], settings: DataSettings, names: Sequence[str] = (), origin: str = "table"
+) -> Source:
+    """A source from one table a stored split, `train` among them.
+
+    Args:
+        tables: the stored splits.
+        settings: `type`, `columns`, `label`, `length` and `image_size` are read.
+        names: class names for whole-number labels whose table does not name them.
+        origin: what messages call the tables.
+
+    Raises:
+        MaedError: no rows, an unknown column, or columns that cannot be read as one kind of signal.
+    """
+    for name, table in tables.items():
+        if not table.num_rows:
+            raise MaedError(f"{origin}: the {name} table has no rows")
+    train = tables["train"]
+    _check_names(train, origin)
+    label = _label(train, settings, origin)
+    columns = _columns(train, settings, label, origin)
+    content = _content(train, columns, settings)
+    chosen = _choose(columns, content, settings, origin)
+    kind = content[chosen[0]]
+    stored: dict[PartName, Stored] = {
+        name: Stored(table.num_rows, _reader(table, chosen, kind, settings), _raw_labels(table, label))
+        for name, table in tables.items()
+        if _has(table, chosen, name, origin)
+    }
+    tokens = kind == "text" or settings.type == "tokens"
+    source = Source(
+        "tokens" if tokens else "real",
+        stored,
+        vocabulary=text.VOCABULARY if kind == "text" else 0,
+        geometry=line(settings.length) if kind == "text" else None,
+        normalisation="channel" if kind == "image" else "position",
+    )
+    return with_classes(source, _class_names(train, label) or names)
+
+
+def _check_names(table: pa.Table, origin: str) -> None:
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names may be there once")
+
+
+def _label(table: pa.Table, settings: DataSettings, origin: str) -> str | None:
+    """The column with the labels."""
+    if settings.label is not None:
+        return _known(table, "data.label", settings.label, origin)
+    return next((name for name in _LABELS if name in table.column_names), None)
+
+
+def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin: str) -> list[str]:
+    """The columns to read: those asked for, or all but the label."""
+    if settings.columns is None:
+        columns = [name for name in table.column_names if name != label]
+    else:
+        columns = [_known(table, "data.columns", name, origin) for name in settings.columns]
+        if label is not None and label in columns:
+            raise MaedError(f"data.columns: {label!r} is the label; it may not be an input too")
+    if not columns:
+        raise MaedError(f"{origin}: no columns but the label; at least 1 is needed")
+    return columns
+
+
+def _known(table: pa.Table, argument: str, name: str, origin: str) -> str:
+    if name not in table.column_names:
+        known = ", ".join(table.column_names[:10]) + (", ..." if table.num_columns > 10 else "")
+        raise MaedError(
+            f"{argument}: {name!r} is no column of {origin}{nearest(name, table.column_names)}; it has {known}"
+        )
+    return name
+
+
+def _content(table: pa.Table, columns: list[str], settings: DataSettings) -> dict[str, Content | None]:
+    """What each column holds; None for what cannot be read."""
+    return {name: _content_of(table.schema.field(name).type, settings.type == "image") for name in columns}
+
+
+def _content_of(type_: pa.DataType, binary_is_image: bool) -> Content | None:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
+        return "number"
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        return "text"
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        return "list" if _content_of(type_.value_type, False) == "number" else None
+    if pa.types.is_struct(type_):
+        return "image" if type_.get_field_index("bytes") >= 0 else None
+    if binary_is_image and (pa.types.is_binary(type_) or pa.types.is_large_binary(type_)):
+        return "image"
+    return None
+
+
+def _choose(columns: list[str], content: dict[str, Content | None], settings: DataSettings, origin: str) -> list[str]:
+    """The columns that make the signals: many of numbers, or one list, text or image.
+
+    An image stands out among other columns, and `data.type` picks its own kind; where several kinds are left, the
+    user has to name the columns.
+    """
+    picked = columns
+    if settings.type == "text":
+        picked = [name for name in columns if content[name] == "text"]
+    elif settings.type == "image" or (settings.type == "auto" and settings.columns is None):
+        pictures = [name for name in columns if content[name] == "image"]
+        picked = pictures if pictures or settings.type == "image" else columns
+    elif settings.type in ("real", "tokens") and settings.columns is None:
+        picked = [name for name in columns if content[name] in ("number", "list")]
+    found = ", ".join(f"{name} ({content[name] or 'unreadable'})" for name in columns[:8])
+    if not picked:
+        raise MaedError(f"data.type: {settings.type}, and {origin} has no such column; it has {found}")
+    kinds = {content[name] for name in picked}
+    if None in kinds or len(kinds) > 1 or (kinds != {"number"} and len(picked) > 1):
+        raise MaedError(
+            f"data.columns: {origin} has {found}; they may be columns of numbers, or one list, text or image column"
+        )
+    if settings.type in ("real", "tokens") and not kinds <= {"number", "list"}:
+        raise MaedError(
+            f"data.type: {settings.type}, and {picked[0]!r} holds {content[picked[0]]}; it may hold numbers"
+        )
+    return picked
+
+
+def _has(table: pa.Table, columns: list[str], part: str, origin: str) -> bool:
+    for name in columns:
+        if name not in table.column_names:
+            raise MaedError(f"{origin}: column {name!r} is missing in the {part} table")
+    return True
+
+
+def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings: DataSettings) -> Reader:
+    """How the signals at some rows are read."""
+    whole = settings.type == "tokens"
+
+    def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        if kind == "number":
+            cells = [_numbers(_take(table, name, rows), name, whole) for name in columns]
+            values = np.stack(cells, axis=1)
+            return (values if whole else values[..., None]), None
+        column = _take(table, columns[0], rows)
+        if kind == "text":
+            return text.tokenise(column, settings.length)
+        if kind == "image":
+            return images.decode(_encoded(column), settings.image_size), None
+        values = _lists(column, columns[0], rows, whole)
+        return (values if whole else values[..., None]), None
+
+    return read
+
+
+def _take(table: pa.Table, name: str, rows: np.ndarray) -> pa.Array:
+    """Some rows of a column, as one array."""
+    column = table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type):
+        column = column.cast(pa.large_string())  # offsets of 32 bits would overflow at 2 GB
+    if len(rows) < len(column) or not np.array_equal(rows, np.arange(len(column))):
+        column = column.take(pa.array(rows))
+    combined = column.combine_chunks()
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _numbers(column: pa.Array, name: str, whole: bool) -> np.ndarray:
+    """A column of numbers as float32 with NaN where missing, or as int64 token ids."""
+    if whole:
+        if not pa.types.is_integer(column.type) or column.null_count:
+            raise MaedError(f"data.type: tokens, and column {name!r} holds values that are no whole numbers")
+        return column.to_numpy(zero_copy_only=False).astype(np.int64)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    numbers = column.cast(pa.float64()) if pa.types.is_integer(column.type) else column
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused later
+        return pc.fill_null(numbers, float("nan")).to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.ndarray:
+    """A column of lists of one length as `(m, N)`."""
+    if column.null_count:
+        raise MaedError(f"column {name!r}: {column.null_count} of {len(column)} lists are missing")
+    sizes = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    if (sizes != sizes[0]).any():
+        other = int(np.argmax(sizes != sizes[0]))
+        found = f"row {rows[0]} holds {sizes[0]} values, row {rows[other]} {sizes[other]}"
+        raise MaedError(f"column {name!r}: ragged lists ({found}); they may be of one length")
+    return _numbers(column.flatten(), name, whole).reshape(len(column), int(sizes[0]))
+
+
+def _encoded(column: pa.Array) -> list[bytes | None]:
+    """The files in an image column: the hub's struct of bytes and path, or plain bytes."""
+    return (pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column).to_pylist()
+
+
+def _raw_labels(table: pa.Table, label: str | None) -> np.ndarray | None:
+    if label is None or label not in table.column_names:
+        return None
+    column = table.column(label)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.null_count:
+        raise MaedError(f"labels: {column.null_count} of {len(column)} in column {label!r} are missing")
+    if _content_of(column.type, False) not in ("number", "text"):
+        raise MaedError(f"data.label: column {label!r} holds {column.type}; it may hold whole numbers or names")
+    return column.to_numpy()
+
+
+def _class_names(table: pa.Table, label: str | None) -> tuple[str, ...]:
+    """The names of the classes where the hub's metadata in the schema gives them."""
+    try:
+        stored = json.loads((table.schema.metadata or {})[b"huggingface"])
+        names = stored["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return ()
+    return tuple(str(name) for name in (names.values() if isinstance(names, dict) else names))
+
+
+def _is_fraction(name: str) -> bool:
+    """Whether a column name is a number like 0.25, which a header does not hold (0, 1, 2, ... it may)."""
+    try:
+        return not float(name).is_integer()
+    except (ValueError, OverflowError):
+        return False

@@ -1,0 +1,1 @@
+"""Measuring geometry, and comparing accuracies over seeds."""

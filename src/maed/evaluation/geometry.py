@@ -1,0 +1,105 @@
+"""How much of the true geometry an embedding or a similarity holds, and how far two halves of the draws agree."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.stats import spearmanr
+from sklearn.linear_model import RidgeCV
+from sklearn.manifold import trustworthiness
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, cross_val_predict
+from torch import Tensor
+
+from maed.config import EvaluationSettings
+from maed.data.geometry import Geometry
+from maed.errors import MaedError
+
+_TOLERANCE = 1e-6
+
+
+def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> float:
+    """The share of each position's k nearest that are no farther in true distance than its true k-th nearest.
+
+    Args:
+        distances: `(N, N)`, smaller is nearer; the diagonal is ignored.
+        true_distances: `(N, N)`.
+        k: neighbours, below N.
+
+    Returns:
+        Between 0 and 1, averaged over positions.
+    """
+    check_neighbours(k, len(distances))
+    true = true_distances.astype(np.float64, copy=True)
+    np.fill_diagonal(true, np.inf)
+    farthest = np.sort(true, axis=1)[:, k - 1]
+    nearest = _nearest(distances, k)
+    reached = np.take_along_axis(true, nearest, axis=1)
+    return float((reached <= farthest[:, None] * (1 + _TOLERANCE)).mean())
+
+
+def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSettings) -> dict[str, float]:
+    """Metrics of an embedding against the true geometry: knn_recall, spearman, coordinate_r2, trustworthiness.
+
+    Args:
+        vectors: `(N, d)`. Time and memory grow with N^2.
+        geometry: where the positions truly lie.
+        settings: k and the folds of the regression.
+    """
+    x = vectors.double().numpy()
+    k = settings.neighbours or geometry.neighbours
+    distances, true = cdist(x, x), geometry.distances()
+    return {
+        "knn_recall": knn_recall(distances, true, k),
+        "spearman": _spearman(distances, true),
+        "coordinate_r2": coordinate_r2(x, geometry.coordinates, settings.folds),
+        # scikit-learn defines it below N / 2 neighbours only
+        "trustworthiness": float(trustworthiness(geometry.coordinates, x, n_neighbors=min(k, (len(x) - 1) // 2))),
+    }
+
+
+def similarity_metrics(similarity: Tensor, geometry: Geometry, settings: EvaluationSettings) -> dict[str, float]:
+    """Metrics of a similarity's own entries, symmetrised: entries_knn_recall and entries_spearman."""
+    s = similarity.double().numpy()
+    distances, true = -(s + s.T) / 2, geometry.distances()
+    k = settings.neighbours or geometry.neighbours
+    return {"entries_knn_recall": knn_recall(distances, true, k), "entries_spearman": _spearman(distances, true)}
+
+
+def agreement(a: Tensor, b: Tensor, k: int) -> float:
+    """Recall@k of embedding `a` against embedding `b`, both `(N, d)`: needs no geometry.
+
+    Made from two disjoint halves of the draws it says how far an embedding is signal: 1 if they agree on every
+    neighbour, about k / N if they are noise.
+    """
+    x, y = a.double().numpy(), b.double().numpy()
+    return knn_recall(cdist(x, x), cdist(y, y), k)
+
+
+def coordinate_r2(x: np.ndarray, coordinates: np.ndarray, folds: int) -> float:
+    """R2 of ridge regression from embedding `(N, d)` to coordinates `(N, D)`, cross-validated over positions."""
+    if len(x) < 2 * folds:
+        raise MaedError(f"evaluation.folds: {folds} for {len(x)} positions; it may be at most {len(x) // 2}")
+    model = RidgeCV(alphas=np.logspace(-4, 4, 9))
+    predicted = cross_val_predict(model, x, coordinates, cv=KFold(folds, shuffle=True, random_state=0))
+    return float(r2_score(coordinates, predicted.reshape(coordinates.shape), multioutput="variance_weighted"))
+
+
+def check_neighbours(k: int, n: int) -> None:
+    """Refuse a k that `n` positions are too few for."""
+    if k >= n:
+        raise MaedError(f"evaluation.neighbours: {k} for {n} positions; it may be at most {n - 1}")
+
+
+def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
+    d = distances.astype(np.float64, copy=True)
+    np.fill_diagonal(d, np.inf)
+    return np.argpartition(d, k - 1, axis=1)[:, :k]
+
+
+def _spearman(distances: np.ndarray, true: np.ndarray) -> float:
+    pairs = np.triu_indices(len(distances), k=1)
+    found, wanted = distances[pairs], true[pairs]
+    if np.ptp(found) == 0 or np.ptp(wanted) == 0:
+        return 0.0  # a constant ranks nothing
+    return float(spearmanr(found, wanted).statistic)

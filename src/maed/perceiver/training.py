@@ -1,0 +1,350 @@
+"""Training and testing one Perceiver: the batches, the Lightning module, and the walk from data to metrics.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+from torchmetrics.classification import MulticlassAccuracy
+
+from maed.config import Settings, TrainSettings
+from maed.data.signals import SignalData, Signals
+from maed.errors import MaedError
+from maed.files import read_json, write_json
+from maed.perceiver.model import ClassifierConfig, PerceiverClassifier
+from maed.perceiver.positions import position_table
+from maed.training import (
+    History,
+    LastValidation,
+    Patience,
+    Steps,
+    adamw,
+    best_weights,
+    build_trainer,
+    fit,
+    quiet_lightning,
+    resumable,
+)
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+"""Values `(B, N, C)` or `(B, N)`, mask `(B, N)` or None, labels `(B,)`."""
+
+
+class SignalBatches(Dataset[Batch]):
+    """A split whose items are whole batches: index it with an array of rows, `(B,)`."""
+
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
+
+    def __getitem__(self, rows: Any) -> Batch:
+        rows = np.asarray(rows)
+        return self.signals.take(rows), self.signals.real(rows), self.signals.targets(rows)
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+
+class ShuffledBatches(Dataset[Batch]):
+    """Batch number t of a training: a function of the seed and of t alone, whatever the encoding, resumed or not.
+
+    Args:
+        signals: the training split; every epoch is a permutation of it, its last batch may be smaller.
+        batch_size: signals in a step.
+        seed: seed of the permutations.
+    """
+
+    def __init__(self, signals: Signals, batch_size: int, seed: int) -> None:
+        self.whole, self.batch_size, self.seed = SignalBatches(signals), batch_size, seed
+        self.per_epoch = math.ceil(len(signals) / batch_size)
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The signals of a step, `(B,)`."""
+        epoch, batch = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.whole))
+            self._epoch = epoch
+        return self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.whole[self.rows(step)]
+
+
+class PerceiverModule(pl.LightningModule):
+    """Lightning's view of the classifier: cross-entropy, AdamW, accuracy on validation and test signals.
+
+    Args:
+        classifier: what is trained.
+        train: how; `steps` overrides its own.
+        steps: training steps in all.
+        seed: seed of the dropout; a step's dropout depends on it and the step, so a resumed training repeats it.
+        fingerprint: what this training is; saved with every checkpoint.
+    """
+
+    def __init__(
+        self, classifier: PerceiverClassifier, train: TrainSettings, *, steps: int, seed: int, fingerprint: str = ""
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.settings, self.steps, self.seed, self.fingerprint = train, steps, seed, fingerprint
+        classes = len(classifier.config.classes)
+        self.validation_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
+        self._dropout = classifier.config.perceiver.dropout > 0
+        self._first_bad: Tensor | None = None
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Class logits, `(B, classes)`."""
+        return self.classifier(values, mask)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of a batch."""
+        if self._dropout:
+            torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        values, mask, labels = batch
+        loss = cross_entropy(self(values, mask), labels)
+        self._watch(loss.detach())
+        self.log("train_loss", loss, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and accuracy of a validation batch."""
+        values, mask, labels = batch
+        logits = self(values, mask).float()
+        self.validation_accuracy(logits, labels)
+        self.log("validation_loss", cross_entropy(logits, labels), batch_size=len(labels))
+        self.log("validation_accuracy", self.validation_accuracy, batch_size=len(labels))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy of a test batch."""
+        values, mask, labels = batch
+        self.test_accuracy(self(values, mask).float(), labels)
+        self.log("test_accuracy", self.test_accuracy, batch_size=len(labels))
+
+    def on_validation_start(self) -> None:
+        """Stop before a training that has left the finite numbers is saved."""
+        self._stop_if_bad()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; weight decay for the matrices of linear layers only."""
+        linear = {id(m.weight) for m in self.modules() if isinstance(m, torch.nn.Linear)}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if id(p) in linear], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in trained if id(p) not in linear], "weight_decay": 0.0},
+        ]
+        train = self.settings
+        return adamw(
+            groups,
+            learning_rate=train.learning_rate,
+            warmup=train.warmup,
+            steps=self.steps,
+            schedule=train.schedule,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what is being trained, so that nothing else resumes from it."""
+        checkpoint["fingerprint"] = self.fingerprint
+
+    def _watch(self, loss: Tensor) -> None:
+        """Remember the first step whose loss is not finite; looked at rarely, since looking waits for a GPU."""
+        if self._first_bad is None:
+            self._first_bad = torch.full((), -1, device=loss.device)
+        unseen = (self._first_bad < 0) & ~loss.isfinite()
+        self._first_bad = torch.where(unseen, self.global_step, self._first_bad)
+        if self.global_step % 50 == 0:
+            self._stop_if_bad()
+
+    def _stop_if_bad(self) -> None:
+        if self._first_bad is not None and int(self._first_bad) >= 0:
+            raise MaedError(
+                f"train: the loss is not finite at step {int(self._first_bad)}; "
+                "lower train.learning_rate, or set trainer.precision to 32-true"
+            )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One training, as its helpers need it."""
+
+    data: SignalData
+    encoding: str
+    seed: int
+    folder: Path
+    settings: Settings
+    steps: int
+    per_epoch: int
+    fingerprint: str
+
+
+def train_classifier(
+    data: SignalData,
+    encoding: str,
+    *,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None = None,
+    callbacks: tuple[Callback, ...] = (),
+) -> dict[str, Any]:
+    """Train one Perceiver, keep its best validation, test that once.
+
+    Weights, order of the signals and dropout follow from `seed`, so encodings with one seed differ in their positions
+    alone. A finished training of the same settings is returned as it is, a stopped one goes on where it was.
+
+    Args:
+        data: labelled signals.
+        encoding: one of `maed.config.ENCODINGS`.
+        seed: seed of the training, 0 or more.
+        folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
+        dim: channels d of the positions and of the content.
+        settings: `perceiver`, `train` and `trainer` are read.
+        vectors: `(N, d)`, the embedding for `correlation`, `dependence` and `maed`.
+        callbacks: further Lightning callbacks.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        MaedError: no labels, an encoding that is unknown or lacks what it needs, or a loss that is not finite.
+    """
+    if not data.labelled:
+        raise MaedError(f"train: {data.source} has no labels of two classes or more; a Perceiver is trained on labels")
+    if seed < 0:
+        raise MaedError(f"seed: {seed}; it may be 0 or more")
+    table = position_table(encoding, data.positions, dim, seed=seed, geometry=data.geometry, vectors=vectors)
+    job = _job(data, encoding, seed, folder, dim, settings, table)
+    finished = _finished(job)
+    if finished is not None:
+        return finished
+    classifier = PerceiverClassifier(ClassifierConfig.of(data, encoding, dim, settings.perceiver), table, seed=seed)
+    classifier.calibrate(*ShuffledBatches(data.train, settings.train.batch_size, seed)[0][:2])
+    with quiet_lightning(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        return _train_and_test(job, classifier, callbacks)
+
+
+def _train_and_test(job: _Job, classifier: PerceiverClassifier, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
+    train, folder = job.settings.train, job.folder
+    module = PerceiverModule(classifier, train, steps=job.steps, seed=job.seed, fingerprint=job.fingerprint)
+    history = History()
+    patience = [] if train.patience is None else [Patience(train.patience, "validation_accuracy", "max")]
+    trainer, best = build_trainer(
+        job.settings.trainer,
+        folder,
+        title=f"perceiver {job.encoding}, seed {job.seed}",
+        steps=job.steps,
+        validate_every=min(train.validate_every or job.per_epoch, job.steps),
+        clip=train.clip,
+        monitor="validation_accuracy",
+        mode="max",
+        wide=True,
+        callbacks=[history, LastValidation(), *patience, *callbacks],
+    )
+    start = resumable(folder, job.fingerprint)
+    checkpoint = None if start is None else folder / "last.ckpt"
+    if checkpoint is None:
+        _clear(folder)
+    shuffled = ShuffledBatches(job.data.train, train.batch_size, job.seed)
+    batches = DataLoader(shuffled, batch_size=None, sampler=Steps(job.steps, start or 0))
+    fit(trainer, module, batches, _whole(job.data.validation, train.batch_size), checkpoint)
+    step, score = trainer.global_step, best.best_model_score
+    assert score is not None
+    module.load_state_dict(best_weights(best))
+    tested = trainer.test(module, _whole(job.data.test, train.batch_size), verbose=False)
+    classifier.save_pretrained(folder)
+    metrics = _metrics(job, classifier, history, step, float(score), tested[0]["test_accuracy"])
+    write_json(folder / "metrics.json", metrics)
+    (folder / "best.ckpt").unlink(missing_ok=True)
+    return read_json(folder / "metrics.json")
+
+
+def _job(data: SignalData, encoding: str, seed: int, folder: Path, dim: int, settings: Settings, table: Tensor) -> _Job:
+    train = settings.train
+    per_epoch = math.ceil(len(data.train) / train.batch_size)
+    steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
+    facts = {
+        "positions": encoding,
+        "seed": seed,
+        "perceiver": asdict(settings.perceiver),
+        "train": asdict(train),
+        "precision": settings.trainer.precision,
+        "table": _digest([table.numpy()]),
+        "dim": dim,
+        "classes": data.classes,
+        "data": _digest([part for split in (data.train, data.validation, data.test) for part in _sketch(split)]),
+    }
+    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return _Job(data, encoding, seed, folder, settings, steps, per_epoch, fingerprint)
+
+
+def _sketch(split: Signals) -> list[np.ndarray]:
+    """Enough of a split to tell it from another: sizes, labels, normalisation and 64 signals spread over it."""
+    rows = np.unique(np.linspace(0, len(split) - 1, 64).astype(np.int64))
+    parts = [np.asarray(split.values.shape), split.labels, split.values[rows], split.mean, split.scale]
+    return [part for part in [*parts, None if split.mask is None else split.mask[rows]] if part is not None]
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _finished(job: _Job) -> dict[str, Any] | None:
+    """The metrics of this very training, where the folder holds them."""
+    path = job.folder / "metrics.json"
+    if not path.is_file() or not (job.folder / "model.safetensors").is_file():
+        return None
+    metrics = read_json(path)
+    return metrics if isinstance(metrics, dict) and metrics.get("fingerprint") == job.fingerprint else None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what another training left, so that no file here speaks of another."""
+    for name in ("metrics.json", "model.safetensors", "config.json", "last.ckpt", "best.ckpt"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _whole(signals: Signals, batch_size: int) -> DataLoader[Batch]:
+    """Every signal once, in order."""
+    batches: Any = BatchSampler(SequentialSampler(range(len(signals))), batch_size, drop_last=False)
+    return DataLoader(SignalBatches(signals), batch_size=None, sampler=batches)
+
+
+def _metrics(
+    job: _Job, classifier: PerceiverClassifier, history: History, step: int, validation: float, test: float
+) -> dict[str, Any]:
+    n, batch = len(job.data.train), job.settings.train.batch_size
+    seen = step // job.per_epoch * n + min(step % job.per_epoch * batch, n)
+    return {
+        "positions": job.encoding,
+        "seed": job.seed,
+        "test_accuracy": test,
+        "validation_accuracy": validation,
+        "epochs": seen / n,
+        "seconds": history.seconds,
+        "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),
+        "test_signals": len(job.data.test),
+        "history": history.points,
+        "settings": {
+            "dim": classifier.config.dim,
+            "perceiver": asdict(job.settings.perceiver),
+            "train": asdict(job.settings.train),
+            "precision": job.settings.trainer.precision,
+        },
+        "fingerprint": job.fingerprint,
+    }

@@ -1,0 +1,110 @@
+"""From an embedding to a picture: a layout in the plane, turned to match the truth, and places on the true grid."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.linalg import orthogonal_procrustes
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+from sklearn.manifold import Isomap
+
+from maed.errors import MaedError
+
+ASSIGNABLE = 2304
+"""Most positions that are laid out and assigned to places: both take time N cubed (48 x 48 takes seconds)."""
+
+FEWEST = 4
+"""Fewest positions of which a layout says anything."""
+
+
+def recovered_layout(vectors: np.ndarray) -> np.ndarray:
+    """Lay positions out in the plane by their embedding alone (scikit-learn's Isomap, 8 neighbours).
+
+    Args:
+        vectors: `(N, d)`, the embedding.
+
+    Returns:
+        `(N, 2)` float64; its orientation and scale mean nothing. Where the graph of neighbours falls apart, its
+        parts are joined at their closest positions.
+
+    Raises:
+        MaedError: for fewer than 4 positions, or vectors of fewer than 1 channel.
+    """
+    count, channels = vectors.shape
+    if count < FEWEST or channels < 1:
+        raise MaedError(f"vectors: shape {vectors.shape}; a layout needs {FEWEST} positions or more, and a channel")
+    isomap = Isomap(n_neighbors=min(8, count - 1), n_components=2, eigen_solver="dense")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a graph in several parts is warned about, then joined: what we want
+        layout = np.asarray(isomap.fit_transform(vectors.astype(np.float64)))
+    return np.nan_to_num(layout)
+
+
+def align(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Move, turn, mirror and scale a layout so that it lies over the true coordinates.
+
+    This is all that a picture takes from the truth: no data can tell which way is up, which side is left, or how
+    large a step is. The shape is left as it is: one orthogonal matrix (Procrustes) and one scale, which gives both
+    the same spread.
+
+    Args:
+        layout: `(N, 2)`.
+        coordinates: `(N, D)`, see `plane`.
+
+    Returns:
+        `(N, 2)` float64.
+    """
+    target = plane(coordinates)
+    centre = target.mean(axis=0)
+    source = layout - layout.mean(axis=0)
+    rotation, _ = orthogonal_procrustes(source, target - centre)
+    spread = np.linalg.norm(source)
+    scale = np.linalg.norm(target - centre) / spread if spread > 0 else 0.0
+    return source @ rotation * scale + centre
+
+
+def to_grid(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Give every position a place of its own on the true grid, so that all lie as near their layout as possible.
+
+    Args:
+        layout: `(N, 2)`; aligned here.
+        coordinates: `(N, D)`; used for the orientation and as the set of places.
+
+    Returns:
+        `(N,)` int64: the place of each position, counted through the grid row by row, so that
+        `image[places] = values` un-shuffles values in storage order. Compare with `row_major`.
+
+    Raises:
+        MaedError: for more than `ASSIGNABLE` positions.
+    """
+    if len(layout) > ASSIGNABLE:
+        raise MaedError(f"layout: {len(layout)} positions; places may be given to {ASSIGNABLE} at the most")
+    # Places go in row by row, not in storage order: an assignment breaks ties by index, and in storage order a
+    # layout that knows nothing would then come out as the truth.
+    places = plane(coordinates)[_row_by_row(coordinates)]
+    return linear_sum_assignment(cdist(align(layout, coordinates), places, "sqeuclidean"))[1]
+
+
+def row_major(coordinates: np.ndarray) -> np.ndarray:
+    """The true place of each position, `(N,)` int64, counting coordinates `(N, D)` row by row."""
+    places = np.empty(len(coordinates), dtype=np.int64)
+    places[_row_by_row(coordinates)] = np.arange(len(coordinates))
+    return places
+
+
+def plane(coordinates: np.ndarray) -> np.ndarray:
+    """Coordinates `(N, D)` as `(N, 2)`: a line gets a second column of zeros, more than two become principal two."""
+    coordinates = np.asarray(coordinates, dtype=np.float64)
+    if coordinates.shape[1] == 1:
+        return np.concatenate([coordinates, np.zeros_like(coordinates)], axis=1)
+    if coordinates.shape[1] > 2:
+        return np.asarray(PCA(2, svd_solver="full").fit_transform(coordinates))
+    return coordinates
+
+
+def _row_by_row(coordinates: np.ndarray) -> np.ndarray:
+    """The order that sorts coordinates by their first column, then by the next, `(N,)`."""
+    return np.lexsort(coordinates.T[::-1])

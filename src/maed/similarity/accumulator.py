@@ -1,0 +1,90 @@
+"""Sums over draws from which every estimator is computed: additive, so that partial results merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maed.files import replacing
+
+
+@dataclass
+class Accumulator:
+    """For each pair (i, j): over the draws in which i and j are real, j is hidden and j is scored, the number of draws,
+    the sum of the losses l_j and the sum of their squares; once for the draws with i visible, once for all of them.
+
+    Sums are float64, whatever the precision of the losses. Where every position of every signal is real, "all" does
+    not depend on i and is kept as one row. Memory grows with N squared (24 to 48 bytes a pair).
+
+    Args:
+        visible_counts, visible_sums, visible_squares: `(N, N)`, draws with i visible.
+        all_counts, all_sums, all_squares: `(1, N)`, or `(N, N)` where padding makes them depend on i.
+    """
+
+    visible_counts: Tensor
+    visible_sums: Tensor
+    visible_squares: Tensor
+    all_counts: Tensor
+    all_sums: Tensor
+    all_squares: Tensor
+
+    @classmethod
+    def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> Accumulator:
+        """No draws yet. `padded`: some signals have positions that are not real."""
+        rows = [n, n, n, *([n if padded else 1] * 3)]
+        return cls(*(torch.zeros(r, n, dtype=torch.float64, device=device) for r in rows))
+
+    def add(self, losses: Tensor, visible: Tensor, scored: Tensor, real: Tensor | None = None) -> None:
+        """Count a batch of draws.
+
+        Args:
+            losses: `(B, N)` l_j; ignored where not scored.
+            visible: `(B, N)` bool.
+            scored: `(B, N)` bool; True only where real and hidden.
+            real: `(B, N)` bool; None where all are.
+        """
+        hit = scored.double()
+        loss = torch.where(scored, losses.double(), 0.0)  # not a product: an ignored loss may be infinite
+        seen = visible.double().T
+        for total, term in (
+            (self.visible_counts, hit),
+            (self.visible_sums, loss),
+            (self.visible_squares, loss * loss),
+        ):
+            total.addmm_(seen, term)
+        there = loss.new_ones(1, len(losses)) if real is None else real.double().T
+        for total, term in ((self.all_counts, hit), (self.all_sums, loss), (self.all_squares, loss * loss)):
+            total.add_(there @ term)
+
+    def merge(self, other: Accumulator) -> Accumulator:
+        """The sums over the draws of both."""
+        return Accumulator(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def n(self) -> int:
+        """Number of positions."""
+        return self.visible_counts.shape[0]
+
+    def stacked(self) -> dict[str, Tensor]:
+        """`counts`, `sums`, `squares`, each `(2, N, N)` on the CPU: draws with i visible, draws with i hidden."""
+        return {
+            name: torch.stack(
+                [seen := getattr(self, f"visible_{name}").cpu(), getattr(self, f"all_{name}").cpu() - seen]
+            )
+            for name in ("counts", "sums", "squares")
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the sums as they are, to go on later or to merge elsewhere."""
+        with replacing(path) as temporary:
+            save_file({f.name: getattr(self, f.name).cpu().contiguous() for f in fields(self)}, temporary)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> Accumulator:
+        """Read what `save` wrote."""
+        tensors = load_file(path)
+        return cls(*(tensors[f.name].to(device) for f in fields(cls)))

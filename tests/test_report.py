@@ -1,0 +1,451 @@
+"""The report: tables, the layout that un-shuffles images, and the page as a browser opens it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import save_file
+
+from maed.config import ReportSettings
+from maed.data.geometry import grid, line
+from maed.errors import MaedError
+from maed.report import figures, markdown, print_tables, write_report
+from maed.report.layout import ASSIGNABLE, align, recovered_layout, row_major, to_grid
+from maed.report.tables import accuracy_rows, duration, geometry_rows, paired_rows, percent, seconds_rows
+from maed.report.tokens import text_examples
+
+RESULTS: dict[str, Any] = {
+    "schema": 1,
+    "maed": "0.1.0",
+    "command": "maed run photos --data.permute 0",
+    "commit": "0123456789abcdef",
+    "source": "photos",
+    "positions": 64,
+    "neighbours": 8,
+    "settings": {"data": {"permute": 0}, "autoencoder": {"steps": 3000}},
+    "machine": {"cpu": "a processor", "cores": 2},
+    "started": "2025-01-01T00:00:00",
+    "seconds": {"pretrain": 92.4, "similarity": 31.0},
+    "split_half": {"maed": 0.75},
+    "geometry": {
+        "maed": {
+            "knn_recall": 0.8125,
+            "entries_knn_recall": 0.876,
+            "spearman": 0.9,
+            "entries_spearman": 0.5,
+            "coordinate_r2": 0.98,
+            "trustworthiness": 0.991,
+        },
+        "correlation": {"knn_recall": 0.92, "spearman": 0.95, "coordinate_r2": None, "trustworthiness": 0.99},
+    },
+    "classification": [
+        {"positions": "maed", "seed": s, "test_accuracy": 0.50 + 0.02 * s, "epochs": 3, "seconds": 60.0}
+        for s in range(3)
+    ]
+    + [{"positions": "trainable", "seed": 0, "test_accuracy": 0.4, "epochs": 3, "seconds": 50.0}],
+    "summary": [
+        {"positions": "maed", "mean": 0.523, "low": 0.501, "high": 0.544, "seeds": 3},
+        {"positions": "trainable", "mean": 0.4, "low": None, "high": None, "seeds": 1},
+    ],
+    "paired": [
+        {"a": "maed", "b": "trainable", "mean": 0.032, "low": 0.01, "high": 0.054, "seeds": 3},
+        {"a": "maed", "b": "fourier", "mean": -0.01, "low": -0.03, "high": 0.01, "seeds": 3},
+        {"a": "maed", "b": "none", "mean": 0.2, "low": None, "high": None, "seeds": 1},
+    ],
+    "notes": [],
+}
+
+
+def waves(coordinates: np.ndarray, side: int, per_side: int = 4) -> np.ndarray:
+    """A geometric embedding: cosines of the coordinates, low frequencies strongest, as diffusion maps have them."""
+    modes = [(a, b) for a in range(per_side) for b in range(per_side) if a + b]
+    row, column = (coordinates + 0.5).T * np.pi / side
+    return np.stack(
+        [np.cos(a * row) * np.cos(b * column) / np.hypot(a, b) ** 2 for a, b in sorted(modes, key=sum)], axis=1
+    ).astype(np.float32)
+
+
+def make_run(folder: Path, *, source: str = "photos", side: int = 8) -> Path:
+    """A run folder with every part, as the stages write it: a grid stored in shuffled order."""
+    generator = np.random.default_rng(0)
+    truth = grid(side, side).permuted(generator.permutation(side * side))
+    count = side * side
+    distances = truth.distances()
+    rows, columns = truth.coordinates.T
+    images = np.stack([np.stack([rows, columns, (rows * s) % side], axis=1) for s in range(1, 5)]) * 255 / side
+    visible = generator.random((4, count)) < 0.2
+    for name in ("embedding", "similarity", "autoencoder"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    save_file(
+        {"vectors": waves(truth.coordinates, side), "coordinates": truth.coordinates},
+        folder / "embedding" / "model.safetensors",
+    )
+    config = {"schema": 1, "n": count, "d": 15, "source": source, "geometry": {"kind": "grid", "shape": [side, side]}}
+    (folder / "embedding" / "config.json").write_text(json.dumps({**config, "provenance": {"method": "maed"}}))
+    save_file({"similarity": np.exp(-distances / 2).astype(np.float32)}, folder / "similarity" / "model.safetensors")
+    save_file(
+        {
+            "original": images.astype(np.float32),
+            "visible": visible,
+            "reconstruction": (images + 40 * generator.standard_normal(images.shape)).astype(np.float32),
+        },
+        folder / "autoencoder" / "examples.safetensors",
+    )
+    history = [
+        {"step": s, "train_loss": 1 / (1 + s / 300), "validation_loss": 1.1 / (1 + s / 300) if s % 250 == 0 else None}
+        for s in range(0, 3000, 50)
+    ]
+    metrics = {"history": history, "seconds": 92.4, "visible": 6}
+    (folder / "autoencoder" / "metrics.json").write_text(json.dumps(metrics))
+    for run in RESULTS["classification"]:
+        place = folder / "perceiver" / f"{run['positions']}-{run['seed']}"
+        place.mkdir(parents=True)
+        steps = [
+            {"step": s, "validation_accuracy": run["test_accuracy"] * (1 - 1 / (1 + s / 50))} for s in range(0, 500, 50)
+        ]
+        (place / "metrics.json").write_text(json.dumps({**run, "history": steps}))
+    (folder / "results.json").write_text(json.dumps({**RESULTS, "source": source}))
+    return folder
+
+
+# Tables
+
+
+def test_shares_are_per_cent_and_a_missing_one_is_a_dash() -> None:
+    header, maed, correlation = geometry_rows(RESULTS)
+    assert header[:3] == ["Method", "Recall@8, similarity", "Recall@8, embedding"]
+    assert maed == ["maed", "87.6 %", "81.2 %", "0.500", "0.900", "0.980", "0.991", "75.0 %"]
+    assert correlation == ["correlation", "–", "92.0 %", "–", "0.950", "–", "0.990", "–"]
+
+
+def test_split_halves_are_shown_where_no_coordinates_are_known() -> None:
+    rows = geometry_rows({"geometry": None, "split_half": {"maed": 0.5}})
+    assert rows[1] == ["maed", "–", "–", "–", "–", "–", "–", "50.0 %"]
+
+
+def test_accuracy_has_an_interval_from_two_seeds_on() -> None:
+    _, maed, trainable = accuracy_rows(RESULTS)
+    assert maed == ["maed", "52.3 % [50.1, 54.4] (3 seeds)", "0: 50.0 %, 1: 52.0 %, 2: 54.0 %", "1 min 00 s"]
+    assert trainable[1] == "40.0 % (1 seed)"
+
+
+def test_accuracy_without_a_summary_is_the_mean_over_seeds() -> None:
+    rows = accuracy_rows({"summary": None, "classification": RESULTS["classification"]})
+    assert rows[1][1] == "52.0 % (3 seeds)"
+
+
+def test_a_difference_is_above_when_its_low_end_is_above_zero() -> None:
+    rows = paired_rows(RESULTS)
+    assert rows[1] == ["maed − trainable", "+3.2 [+1.0, +5.4] (3 seeds)", "above"]
+    assert rows[2] == ["maed − fourier", "−1.0 [−3.0, +1.0] (3 seeds)", "not told apart"]
+    assert rows[3] == ["maed − none", "+20.0 (1 seed)", "one seed: no interval"]
+
+
+@pytest.mark.parametrize("make", [geometry_rows, accuracy_rows, paired_rows, seconds_rows])
+def test_a_section_that_was_not_run_has_no_rows(make: Any) -> None:
+    absent = {"geometry": None, "split_half": None, "summary": None, "classification": None, "paired": None}
+    assert make(absent) == make({}) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.34, "12.3 s"), (59.99, "1 min 00 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")]
+)
+def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_not_a_number_is_a_dash() -> None:
+    assert percent(float("nan")) == "–"
+
+
+def test_markdown_has_the_command_the_commit_and_the_seeds_beside_the_tables() -> None:
+    text = markdown(RESULTS)
+    assert text.startswith("`maed run photos --data.permute 0`, commit 0123456789ab, seeds 0, 1, 2\n")
+    assert "| maed | 52.3 % [50.1, 54.4] (3 seeds) |" in text
+    assert "| maed − trainable | +3.2 [+1.0, +5.4] (3 seeds) | above |" in text
+
+
+def test_a_pipe_in_a_name_does_not_end_its_cell() -> None:
+    assert "| a\\|b |" in markdown({"split_half": {"a|b": 0.5}})
+
+
+def test_the_terminal_shows_the_same_cells_and_brackets_are_no_markup() -> None:
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    print_tables({**RESULTS, "notes": ["[red]skipped[/red]"]}, console)
+    text = console.export_text()
+    assert "52.3 % [50.1, 54.4] (3 seeds)" in text
+    assert "[red]skipped[/red]" in text
+
+
+# Layout
+
+
+def test_a_good_embedding_unshuffles_an_image_exactly() -> None:
+    order = np.random.default_rng(1).permutation(64)
+    shuffled = grid(8, 8).permuted(order)
+    ramp = np.arange(64)[order]  # stored in shuffled order
+    image = np.empty(64, dtype=int)
+    image[to_grid(recovered_layout(waves(shuffled.coordinates, 8)), shuffled.coordinates)] = ramp
+    np.testing.assert_array_equal(image, np.arange(64))
+
+
+@pytest.mark.parametrize(
+    "symmetry", [np.array([[0, 1], [1, 0]]), np.array([[-1, 0], [0, 1]]), np.array([[0, -3], [3, 0]])]
+)
+def test_align_resolves_turns_mirrors_and_scale(symmetry: np.ndarray) -> None:
+    coordinates = grid(5, 7).coordinates
+    np.testing.assert_allclose(align(coordinates @ symmetry + 4, coordinates), coordinates, atol=1e-9)
+
+
+def test_align_cannot_make_a_random_layout_true() -> None:
+    coordinates = grid(8, 8).coordinates
+    layout = np.random.default_rng(0).standard_normal((64, 2))
+    assert np.mean(to_grid(layout, coordinates) == row_major(coordinates)) < 0.2
+
+
+def test_a_layout_that_knows_nothing_does_not_unshuffle() -> None:
+    coordinates = grid(8, 8).permuted(np.random.default_rng(0).permutation(64)).coordinates
+    places = to_grid(np.zeros((64, 2)), coordinates)
+    assert np.mean(places == row_major(coordinates)) < 0.2
+
+
+def test_a_layout_of_separate_clusters_is_finite() -> None:
+    generator = np.random.default_rng(0)
+    vectors = np.concatenate([generator.standard_normal((20, 4)) + 1000 * part for part in range(3)])
+    layout = recovered_layout(vectors)
+    assert layout.shape == (60, 2)
+    assert np.isfinite(layout).all()
+
+
+def test_a_layout_of_equal_vectors_is_finite() -> None:
+    assert np.isfinite(recovered_layout(np.repeat(np.eye(4), 12, axis=0))).all()
+
+
+def test_too_few_and_too_many_positions_are_refused() -> None:
+    with pytest.raises(MaedError, match="needs 4 positions"):
+        recovered_layout(np.zeros((3, 2)))
+    with pytest.raises(MaedError, match="2304 at the most"):
+        to_grid(np.zeros((ASSIGNABLE + 1, 2)), np.zeros((ASSIGNABLE + 1, 2)))
+
+
+# Figures and text
+
+
+def test_reconstructions_are_clipped_to_the_range_of_the_originals() -> None:
+    colours = figures.to_unit(np.array([[[-5.0], [8.0], [99.0]]]), np.array([[[0.0], [8.0], [16.0]]]))
+    np.testing.assert_allclose(colours[0, :, 0], [0, 0.5, 1])
+
+
+def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:
+    figure = figures.accuracy_intervals(
+        [{"positions": "$\\broken{$", "mean": 0.5, "low": None, "high": None, "seeds": 1}]
+    )
+    figures.save(figure, tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").stat().st_size > 0
+
+
+def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a.svg", "b.svg"):
+        figures.save(
+            figures.training_curves([{"step": 1, "train_loss": 0.5, "validation_loss": None}]), tmp_path / name
+        )
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_tokens_are_drawn_as_text_with_wrong_guesses_marked() -> None:
+    original = np.array([[ord(letter) + 6 for letter in "cat"] + [0, 0]])
+    guess = np.array([[ord(letter) + 6 for letter in "hut"] + [0, 0]])
+    (example,) = text_examples(original, np.array([[True, False, False, True, True]]), guess, np.arange(5))
+    assert example["shown"] == [("plain", "c"), ("hidden", "··"), ("plain", "▫")]
+    assert example["reconstructed"] == [("plain", "c"), ("wrong", "u"), ("guessed", "t"), ("plain", "▫")]
+    assert example["original"] == [("plain", "cat▫")]
+
+
+# The page
+
+
+def test_the_page_and_its_figures_are_written(tmp_path: Path) -> None:
+    path = write_report(make_run(tmp_path), ReportSettings())
+    page = path.read_text()
+    assert path == tmp_path / "report.html"
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert "52.3 % [50.1, 54.4] (3 seeds)" in page
+    assert "maed run photos --data.permute 0" in page
+    assert "100.0 % of the positions lie within one step" in page
+    assert sorted(figure.name for figure in (tmp_path / "figures").iterdir()) == [
+        "accuracy.svg",
+        "channels.png",
+        "layout.svg",
+        "perceivers.svg",
+        "reconstructions.png",
+        "similarity.png",
+        "training.svg",
+        "unshuffled.png",
+    ]
+
+
+def test_names_from_data_are_escaped(tmp_path: Path) -> None:
+    run = make_run(tmp_path, source="<script>alert(1)</script>")
+    results = json.loads((run / "results.json").read_text())
+    results["notes"] = ["class <img src=x onerror=alert(2)>"]
+    results["summary"][0]["positions"] = "<b>maed</b>"
+    (run / "results.json").write_text(json.dumps(results))
+    page = write_report(run, ReportSettings()).read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "<b>maed</b>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ("embedding", "Not run: this folder has no embedding"),
+        ("similarity", "Not run: this folder has no similarity"),
+        ("autoencoder", "No training curve: this folder has no record of the training"),
+        ("results.json", "The settings were not recorded"),
+    ],
+)
+def test_a_missing_part_is_named(tmp_path: Path, part: str, sentence: str) -> None:
+    run = make_run(tmp_path)
+    path = run / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert sentence in write_report(run, ReportSettings()).read_text()
+
+
+def test_sections_that_were_not_run_say_so(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"source": "digits", "geometry": None, "summary": None}))
+    page = write_report(tmp_path, ReportSettings()).read_text()
+    assert "Geometry was not measured" in page
+    assert "Not run: no Perceiver was trained" in page
+    assert "No times were recorded" in page
+
+
+def test_a_line_of_tokens_without_results_is_drawn(tmp_path: Path) -> None:
+    truth = line(40).permuted(np.random.default_rng(0).permutation(40))
+    (tmp_path / "embedding").mkdir()
+    (tmp_path / "autoencoder").mkdir()
+    angles = truth.coordinates * np.pi / 40
+    vectors = np.concatenate([np.cos(angles), np.cos(2 * angles) / 4], axis=1).astype(np.float32)
+    save_file({"vectors": vectors, "coordinates": truth.coordinates}, tmp_path / "embedding" / "model.safetensors")
+    config = {"schema": 1, "source": "imdb", "provenance": {}, "geometry": {"kind": "line", "shape": [40]}}
+    (tmp_path / "embedding" / "config.json").write_text(json.dumps(config))
+    text = np.frombuffer(b"A film to see twice, and then once more.", dtype=np.uint8).astype(np.int64) + 6
+    stored = np.stack([text[truth.coordinates[:, 0].astype(int)]] * 2)
+    examples = {"original": stored, "visible": np.ones_like(stored, dtype=bool), "reconstruction": stored}
+    save_file(examples, tmp_path / "autoencoder" / "examples.safetensors")
+    page = write_report(tmp_path, ReportSettings()).read_text()
+    assert "A film to see twice, and then once more." in page  # in true order, though stored in another
+
+
+def test_points_and_unknown_coordinates_are_drawn(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32)
+    signals = np.random.default_rng(1).standard_normal((2, 30, 1)).astype(np.float32)
+    for name, extra in (("known", {"coordinates": vectors[:, :3].copy()}), ("unknown", {})):
+        for part in ("embedding", "similarity", "autoencoder"):
+            (tmp_path / name / part).mkdir(parents=True)
+        save_file({"vectors": vectors, **extra}, tmp_path / name / "embedding" / "model.safetensors")
+        save_file({"similarity": vectors @ vectors.T}, tmp_path / name / "similarity" / "model.safetensors")
+        examples = {"original": signals, "visible": signals[..., 0] > 0, "reconstruction": signals * 2}
+        save_file(examples, tmp_path / name / "autoencoder" / "examples.safetensors")
+        page = write_report(tmp_path / name, ReportSettings()).read_text()
+        assert page.count("data:image/svg+xml") == 4
+    assert "the true coordinates are not known" in page
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MaedError, match="holds no part of a run; it may be"):
+        write_report(tmp_path, ReportSettings())
+
+
+def test_parts_of_different_runs_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    save_file({"similarity": np.eye(9, dtype=np.float32)}, run / "similarity" / "model.safetensors")
+    with pytest.raises(MaedError, match=r"embedding 64, .*similarity 9"):
+        write_report(run, ReportSettings())
+
+
+def test_a_broken_part_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run / "similarity" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(MaedError, match=r"similarity/model.safetensors: not a safetensors file"):
+        write_report(run, ReportSettings())
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium with a profile of its own."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
+    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install maed[dev])")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    switches = (
+        "headless no-sandbox disable-gpu disable-quic disable-dev-shm-usage no-first-run disable-background-networking "
+        "disable-component-update disable-sync hide-scrollbars"
+    )
+    for switch in switches.split():
+        options.add_argument(f"--{switch}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(make_run(tmp_path_factory.mktemp("run")), ReportSettings())
+
+
+def resize(browser: Any, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def scheme(browser: Any, name: str) -> str:
+    """Emulate a colour scheme; the background that the page then has."""
+    features = [{"name": "prefers-color-scheme", "value": name}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    return browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+
+
+def test_the_page_opens_from_disk_without_errors_or_requests(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    assert browser.title == "maed: photos"
+    assert browser.get_log("browser") == []
+    widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
+    assert len(widths) == 8
+    assert min(widths) > 0
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in loaded if not name.startswith("data:")] == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_the_page_fits_its_window(browser: Any, report: Path, width: int) -> None:
+    browser.get(report.as_uri())
+    resize(browser, width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_long_names_do_not_widen_the_page(browser: Any, tmp_path: Path) -> None:
+    browser.get(write_report(make_run(tmp_path, source="x" * 300), ReportSettings()).as_uri())
+    resize(browser, 390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_dark_mode_changes_the_background(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    assert scheme(browser, "light") == "rgb(253, 253, 251)"
+    assert scheme(browser, "dark") == "rgb(21, 23, 26)"
