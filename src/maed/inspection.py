@@ -59,7 +59,7 @@ def _stage(folder: Path) -> Iterator[str]:
             yield f"test accuracy: {100 * read_json(folder / 'metrics.json')['test_accuracy']:.2f} %"
     else:
         raise MaedError(f"path: {folder} holds a config.json that is not maed's")
-    if "made_with" in config:
+    if config.get("made_with"):
         yield f"source: {config['made_with'].get('source')}"
 
 

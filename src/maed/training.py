@@ -234,7 +234,8 @@ def build_trainer(
     """Lightning's Trainer with checkpoints, logs and progress, and the callback that knows the best checkpoint.
 
     `folder/last.ckpt` is rewritten at every validation (resume from it), `folder/best.ckpt` whenever `monitor`
-    improves. `wide` says whether the model gains from bf16 on a CPU (see `precision`). Both callers feed an endless or epoch-long loader; `steps` ends the training.
+    improves. `wide` says whether the model gains from bf16 on a CPU (see `precision`). Both callers feed
+    one loader as long as the training; `steps` ends it.
     """
     _use_threads(settings.threads)
     best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)

@@ -134,7 +134,10 @@ class PositionEmbedding(nn.Module):
         if config["geometry"]:
             coordinates = tensors["coordinates"].numpy()
             geometry = Geometry(config["geometry"]["kind"], coordinates, tuple(config["geometry"]["shape"]))
-        return cls(tensors["vectors"], source=config["source"], geometry=geometry, provenance=config.get("provenance"))
+        provenance = dict(config.get("provenance") or {})
+        if config.get("made_with") is not None:
+            provenance["made_with"] = config["made_with"]
+        return cls(tensors["vectors"], source=config["source"], geometry=geometry, provenance=provenance)
 
 
 def _card(embedding: PositionEmbedding) -> str:

@@ -53,24 +53,31 @@ def correlation(signals: Signals) -> Similarity:
 
 
 def _pearson(signals: Signals, channel: int) -> tuple[Tensor, Tensor]:
-    """Pearson correlation of one channel over pairwise complete signals, `(N, N)`, and their number."""
+    """Pearson correlation of one channel over pairwise complete signals, `(N, N)`, and their number.
+
+    Where all positions are real, their number, sums and squares do not depend on the other position: one column.
+    """
     n = signals.values.shape[1]
-    product, sums, squares, counts = (torch.zeros(n, n, dtype=torch.float64) for _ in range(4))
+    product = torch.zeros(n, n, dtype=torch.float64)
+    sums, squares, counts = (torch.zeros(1, dtype=torch.float64) for _ in range(3))
     for start in range(0, len(signals), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(signals)))
-        x = signals.take(rows)[..., channel]  # (B, N), already near mean 0 and deviation 1
+        x = signals.take(rows)[..., channel].double()  # (B, N)
         real = signals.real(rows)
-        there = torch.ones_like(x) if real is None else real.float()
+        there = x.new_ones(len(x), 1) if real is None else real.double()
         x = x * there
         product += x.T @ x
-        sums += x.T @ there
-        squares += (x * x).T @ there
-        counts += there.T @ there
+        sums = sums + x.T @ there
+        squares = squares + (x * x).T @ there
+        counts = counts + there.T @ there
     at_least_one = counts.clamp(min=1)
     covariance = product / at_least_one - sums * sums.T / at_least_one**2
-    variance = squares / at_least_one - (sums / at_least_one) ** 2
-    scale = (variance * variance.T).clamp(min=0).sqrt()
-    return torch.where(scale > 1e-9, covariance / scale.clamp(min=1e-9), 0.0).clamp(-1, 1), counts
+    mean_square = squares / at_least_one
+    variance = mean_square - (sums / at_least_one) ** 2
+    # What is left of a difference of nearly equal numbers is rounding: a constant position correlates with none.
+    variance = torch.where(variance > 1e-12 * mean_square, variance, 0.0)
+    scale = (variance * variance.T).sqrt()
+    return torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1), counts
 
 
 def dependence(signals: Signals, vocabulary: int) -> Similarity:
