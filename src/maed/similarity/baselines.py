@@ -151,9 +151,9 @@ def _cramers_v(tables: Tensor) -> tuple[Tensor, Tensor]:
     """Bias-corrected Cramer's V of contingency tables `(..., k, k)`, and its standard error under independence."""
     count = tables.sum(dim=(-2, -1)).clamp(min=2)
     rows, columns = tables.sum(dim=-1), tables.sum(dim=-2)
-    expected = rows[..., :, None] * columns[..., None, :] / count[..., None, None]
-    # sum (O - E)^2 / E = sum O^2 / E - n: empty rows and columns have E = 0 and O = 0, and add nothing
-    phi2 = torch.where(expected > 0, tables.square() / expected.clamp(min=1e-12), 0.0).sum(dim=(-2, -1)) / count - 1
+    # sum (O - E)^2 / E = sum O^2 / E - n with E = row * column / n; empty rows and columns add nothing
+    by_row, by_column = (torch.where(total > 0, 1 / total.clamp(min=1), 0.0) for total in (rows, columns))
+    phi2 = count * ((tables.square() @ by_column[..., None]).squeeze(-1) * by_row).sum(dim=-1) - 1
     r, c = (rows > 0).sum(dim=-1).double(), (columns > 0).sum(dim=-1).double()
     freedom = (r - 1).clamp(min=0) * (c - 1).clamp(min=0)
     corrected = (phi2 - freedom / (count - 1)).clamp(min=0)
