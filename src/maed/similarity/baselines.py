@@ -101,7 +101,7 @@ def dependence(signals: Signals, vocabulary: int) -> Similarity:
         for other in range(start, n, _BLOCK):
             tables = _integer_product(left, _indicators(classes[:, other : other + _BLOCK], k))
             a, b = left.shape[0] // k, tables.shape[1] // k
-            v, e = _cramers_v(tables.view(a, k, b, k).permute(0, 2, 1, 3).double())
+            v, e = _cramers_v(tables.view(a, k, b, k).permute(0, 2, 1, 3).float())
             for matrix, block in ((values, v.float()), (error, e.float())):
                 matrix[start : start + a, other : other + b] = block
                 matrix[other : other + b, start : start + a] = block.T
@@ -153,7 +153,7 @@ def _cramers_v(tables: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = tables.sum(dim=-1), tables.sum(dim=-2)
     # sum (O - E)^2 / E = sum O^2 / E - n with E = row * column / n; empty rows and columns add nothing
     by_row, by_column = (torch.where(total > 0, 1 / total.clamp(min=1), 0.0) for total in (rows, columns))
-    phi2 = count * ((tables.square() @ by_column[..., None]).squeeze(-1) * by_row).sum(dim=-1) - 1
+    phi2 = ((tables.square() @ by_column[..., None]).squeeze(-1) * by_row).sum(dim=-1) - 1
     r, c = (rows > 0).sum(dim=-1).double(), (columns > 0).sum(dim=-1).double()
     freedom = (r - 1).clamp(min=0) * (c - 1).clamp(min=0)
     corrected = (phi2 - freedom / (count - 1)).clamp(min=0)
