@@ -115,9 +115,11 @@ class PositionEmbedding(nn.Module):
         """Read what `save_pretrained` wrote; anything missing, extra or of another shape is refused."""
         folder = Path(folder)
         config = read_json(folder / "config.json")
-        if not isinstance(config, dict) or config.get("schema") != SCHEMA or "d" not in config:
-            found = config.get("schema") if isinstance(config, dict) else None
-            raise MaedError(f"{folder}/config.json: schema {found}; it may be a position embedding of schema {SCHEMA}")
+        found = config.get("schema") if isinstance(config, dict) else None
+        lacking = [] if found != SCHEMA else [name for name in ("n", "d", "source") if name not in config]
+        if found != SCHEMA or lacking:
+            wrong = f"lacks {', '.join(lacking)}" if lacking else f"schema {found}"
+            raise MaedError(f"{folder}/config.json: {wrong}; it may be a position embedding of schema {SCHEMA}")
         try:
             tensors = load_file(folder / "model.safetensors")
         except FileNotFoundError:
@@ -131,7 +133,7 @@ class PositionEmbedding(nn.Module):
             shape = tuple(tensors["vectors"].shape)
             raise MaedError(f"{folder}: vectors of shape {shape}, config.json says ({config['n']}, {config['d']})")
         geometry = None
-        if config["geometry"]:
+        if config.get("geometry"):
             coordinates = tensors["coordinates"].numpy()
             geometry = Geometry(config["geometry"]["kind"], coordinates, tuple(config["geometry"]["shape"]))
         provenance = dict(config.get("provenance") or {})

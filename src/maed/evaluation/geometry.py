@@ -78,11 +78,16 @@ def agreement(a: Tensor, b: Tensor, k: int) -> float:
 
 def coordinate_r2(x: np.ndarray, coordinates: np.ndarray, folds: int) -> float:
     """R2 of ridge regression from embedding `(N, d)` to coordinates `(N, D)`, cross-validated over positions."""
-    if len(x) < 2 * folds:
-        raise MaedError(f"evaluation.folds: {folds} for {len(x)} positions; it may be at most {len(x) // 2}")
+    check_folds(folds, len(x))
     model = RidgeCV(alphas=np.logspace(-4, 4, 9))
     predicted = cross_val_predict(model, x, coordinates, cv=KFold(folds, shuffle=True, random_state=0))
     return float(r2_score(coordinates, predicted.reshape(coordinates.shape), multioutput="variance_weighted"))
+
+
+def check_folds(folds: int, n: int) -> None:
+    """Refuse more folds than `n` positions are enough for: two in each."""
+    if n < 2 * folds:
+        raise MaedError(f"evaluation.folds: {folds} for {n} positions; it may be at most {n // 2}")
 
 
 def check_neighbours(k: int, n: int) -> None:

@@ -51,7 +51,10 @@ def _contrast(sums: Accumulator) -> tuple[Tensor, Tensor]:
 def _mean_loss(sums: Accumulator) -> tuple[Tensor, Tensor]:
     """Minus the mean of l_j with i visible, columns scaled to unit length: the seed's estimator, its faults mended."""
     mean, error = _mean(sums.visible_counts, sums.visible_sums, sums.visible_squares)
-    mean.fill_diagonal_(0.0)
+    # A pair that was never drawn says nothing: 0 would make it the most similar of its column, the mean is neutral.
+    known = sums.visible_counts > 0
+    column = mean.sum(dim=0, keepdim=True) / known.sum(dim=0, keepdim=True).clamp(min=1)
+    mean = torch.where(known, mean, column).fill_diagonal_(0.0)
     length = mean.norm(dim=0, keepdim=True)
     scale = torch.where(length > 0, length, torch.inf)
     return -mean / scale, error.sqrt() / scale
