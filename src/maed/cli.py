@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,19 +30,42 @@ _OUTSIDE = ("positions", "seeds")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    warnings.showwarning = _show_warning
     try:
-        parser = build_parser()
-        parsed = parser.parse_args(argv or ["--help"])
-        verb = parsed.verb
-        _VERBS[verb](parser.instantiate_classes(parsed)[verb], " ".join(["maed", *argv]))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            parser = build_parser(argv[:1])
+            parsed = parser.parse_args(_preset_first(argv) or ["--help"])
+            verb = parsed.verb
+            _VERBS[verb](parser.instantiate_classes(parsed)[verb], _command(argv))
     except MaedError as error:
         print(f"maed: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a folder that cannot be written, a full disk
+        print(f"maed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("maed: stopped; the same command goes on where this was", file=sys.stderr)
         return 130
     return 0
+
+
+def _command(argv: list[str]) -> str:
+    """What results.json records: the command without `--out`, for where it was written is no part of an experiment."""
+    at = argv.index("--out") if "--out" in argv else len(argv)
+    return shlex.join(["maed", *argv[:at], *argv[at + 2 :]])
+
+
+def _preset_first(argv: list[str]) -> list[str]:
+    """Move `--config` before other flags: a preset is the ground that flags build on, wherever it is written."""
+    rest = list(argv)
+    presets: list[str] = []
+    for i in reversed(range(1, len(rest))):
+        if rest[i] == "--config" or rest[i].startswith("--config="):
+            end = i + (2 if rest[i] == "--config" else 1)
+            presets[:0] = rest[i:end]
+            del rest[i:end]
+    flag = next((i for i in range(1, len(rest)) if rest[i].startswith("-")), len(rest))
+    return [*rest[:flag], *presets, *rest[flag:]]
 
 
 class Parser(ArgumentParser):
@@ -52,7 +77,7 @@ class Parser(ArgumentParser):
 
 
 class Preset(ActionConfigFile):
-    """`--config NAME|FILE`: settings from a preset of the package or from a YAML file; flags after it win."""
+    """`--config NAME|FILE`: settings from a preset of the package or from a YAML file; flags win over it."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Apply the preset, without the keys that this verb does not have."""
@@ -63,21 +88,54 @@ class Preset(ActionConfigFile):
             raise MaedError(f"config: {path} is not YAML ({str(error).splitlines()[0]})") from None
         if not isinstance(content, dict):
             raise MaedError(f"config: {path} holds no settings; it may hold groups such as `data:` and `train:`")
-        known = {action.dest for action in parser._actions}
-        kept = {key: value for key, value in content.items() if key in known or key not in _OUTSIDE}
+        _check_keys(content)
+        compares = set(_OUTSIDE) <= {action.dest for action in parser._actions}
+        kept = {key: value for key, value in content.items() if compares or key not in _OUTSIDE}
         ActionConfigFile.apply_config(parser, namespace, self.dest, yaml.safe_dump(kept))
 
 
-def build_parser() -> Parser:
-    """The parser of all verbs."""
+def _check_keys(content: dict[Any, Any]) -> None:
+    """Refuse what is no setting, with the nearest name."""
+    groups = asdict(Settings())
+    for group, members in content.items():
+        if group in _OUTSIDE:
+            continue
+        if group not in groups:
+            raise MaedError(f"config: {group!r} is no setting{nearest(str(group), [*groups, *_OUTSIDE])}")
+        names = list(groups[group])
+        if not isinstance(members, dict):
+            raise MaedError(f"config: {group}: {members!r}; it may hold settings such as {names[0]}")
+        for name in members:
+            if name not in names:
+                raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")
+
+
+def build_parser(asked: Sequence[str] = ()) -> Parser:
+    """The parser of all verbs; the arguments of all of them, or of one that is `asked` for, which takes less time."""
     parser = Parser(prog="maed", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"maed {__version__}")
     verbs = parser.add_subcommands(dest="verb", metavar="VERB", required=True, title="verbs", description="")
     for name, (text, add) in _ARGUMENTS.items():
         verb = Parser(prog=f"maed {name}", description=text, allow_abbrev=False)
-        add(verb)
+        if name in asked or not asked:
+            add(verb)
+        verb.usage = _usage(verb)
         verbs.add_subcommand(name, verb, help=text)
     return parser
+
+
+def _usage(parser: Parser) -> str:
+    """The verb, what it must be given and its own options; the settings are listed below, not here."""
+    words = [parser.prog]
+    for action in parser._actions:
+        if not action.option_strings:
+            words.append(f"[{action.metavar}]" if action.nargs in ("?", "*") else str(action.metavar))
+        elif "." not in action.dest and action.dest != "help":
+            shown = " ".join(filter(None, (action.option_strings[0], action.metavar)))
+            words.append(shown if getattr(action, "required", False) else f"[{shown}]")
+    if any("." in action.dest for action in parser._actions):
+        words.append("[--GROUP.SETTING VALUE ...]")
+    return " ".join(words)
 
 
 _DESCRIPTION = "Position embeddings learned from data. Start with `maed run photos`."
@@ -120,8 +178,11 @@ def _add_compare(parser: Parser) -> None:
 
 
 def _add_compared(parser: Parser) -> None:
-    text = f"comma-separated encodings to compare, of {', '.join(ENCODINGS)}; '' for no Perceivers"
-    parser.add_argument("--positions", type=str, default=_COMPARED, metavar="A,B,...", help=text)
+    text = (
+        f"comma-separated encodings to compare, of {', '.join(ENCODINGS)}; '' for no Perceivers; "
+        f"{_COMPARED} where not given, without fourier where no coordinates are known"
+    )
+    parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
     parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="seeds for each encoding")
 
 
@@ -202,8 +263,9 @@ def _run(given: Namespace, command: str) -> None:
     from maed.pipeline import run_all
     from maed.report import print_tables
 
-    encodings = _encodings(given)
-    print_tables(run_all(_open_run(given), encodings, given.seeds, command=command), Console())
+    asked = _encodings(given)
+    run = _open_run(given)
+    print_tables(run_all(run, _fitting(asked, run), given.seeds, command=command), _console())
 
 
 def _pretrain(given: Namespace, command: str) -> None:
@@ -214,12 +276,8 @@ def _pretrain(given: Namespace, command: str) -> None:
 
 def _similarity(given: Namespace, command: str) -> None:
     run = _open_run(given)
-    if given.similarity.estimator in ("correlation", "dependence"):
-        run.baseline()
-        _say(f"wrote {run.out / 'baseline' / 'similarity'}")
-    else:
-        run.similarity()
-        _say(f"wrote {run.out / 'similarity'}")
+    run.similarity()
+    _say(f"wrote {run.out / 'similarity'}")
 
 
 def _embed(given: Namespace, command: str) -> None:
@@ -245,20 +303,26 @@ def _train(given: Namespace, command: str) -> None:
 
 def _compare(given: Namespace, command: str) -> None:
     from maed.files import read_json
-    from maed.pipeline import compare, new_results
+    from maed.pipeline import compare, first_difference, new_results
     from maed.report import print_tables
 
-    encodings = _encodings(given)
+    asked = _encodings(given)
     run = _open_run(given)
+    encodings = _fitting(asked, run)
     if not run.data.labelled:
         raise MaedError(f"source: {run.data.source} has no labels of two classes or more, and `compare` needs them")
     results = new_results(run, command)
     before = run.out / "results.json"
     if before.is_file():  # what was measured of the geometry stays
         kept = read_json(before)
-        results |= {key: kept.get(key) for key in ("geometry", "split_half")}
+        there, here = ({"source": r.get("source"), "data": r.get("settings", {}).get("data")} for r in (kept, results))
+        if there == here:
+            results |= {key: kept.get(key) for key in ("geometry", "split_half")}
+        elif not given.overwrite:
+            difference = first_difference(there, here)
+            raise MaedError(f"out: {before} is of another run ({difference}); take another --out, or --overwrite")
     compare(run, encodings, given.seeds, results)
-    print_tables(results, Console())
+    print_tables(results, _console())
 
 
 def _evaluate(given: Namespace, command: str) -> None:
@@ -298,7 +362,7 @@ def _results(given: Namespace, command: str) -> None:
         results = read_json(file)
         if not isinstance(results, dict) or "classification" not in results:
             raise MaedError(f"path: {file} is not a results.json")
-        _say(markdown(results)) if given.markdown else print_tables(results, Console())
+        _say(markdown(results)) if given.markdown else print_tables(results, _console())
 
 
 def _info(given: Namespace, command: str) -> None:
@@ -322,11 +386,20 @@ _VERBS: dict[str, Callable[[Namespace, str], None]] = {
 }
 
 
-def _encodings(given: Namespace) -> list[str]:
-    """`--positions a,b,c`, each known, none twice."""
-    names = [name.strip() for name in given.positions.split(",") if name.strip()]
+def _fitting(asked: list[str] | None, run: Run) -> list[str]:
+    """What was asked for; otherwise the usual encodings that these data can have."""
+    if asked is not None:
+        return asked
+    return [name for name in _COMPARED.split(",") if name != "fourier" or run.data.geometry is not None]
+
+
+def _encodings(given: Namespace) -> list[str] | None:
+    """`--positions a,b,c`, each known, none twice; None where not given."""
     if given.seeds < 0:
         raise MaedError(f"seeds: {given.seeds}; it may be 0 or more")
+    if given.positions is None:
+        return None
+    names = [name.strip() for name in given.positions.split(",") if name.strip()]
     return list(dict.fromkeys(one_of("positions", name, ENCODINGS) for name in names))
 
 
@@ -334,6 +407,11 @@ def _describe(data: Any) -> str:
     sizes = f"{len(data.train)} / {len(data.validation)} / {len(data.test)} signals (train / validation / test)"
     content = f"{data.channels} channels" if data.channels else f"{data.vocabulary} token ids"
     return f"{data.source}: {sizes}, {data.positions} positions, {content}"
+
+
+def _console() -> Console:
+    """Where tables are printed; a pipe or a log is as wide as they are."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def _say(line: str) -> None:
@@ -346,13 +424,29 @@ def _show_warning(message: Any, category: Any, filename: str, lineno: int, file:
         print(f"maed: warning: {message}", file=sys.stderr)
 
 
-_WORDINGS = (
-    (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', r"\1: \3; it may be \2"),
+def _unknown(name: str, value: str, choices: str) -> str:
+    """As `one_of` words it; `choices` is a list of quoted names."""
+    names = re.findall(r"'([^']*)'", choices)
+    return f"{name}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}"
+
+
+def _choice(match: re.Match[str]) -> str:
+    return _unknown(match[1], match[3], match[2])
+
+
+def _optional(match: re.Match[str]) -> str:
+    name, type_, value = match.groups()
+    shown = {"list[str]": "a list such as [a,b]"}.get(type_, "of type " + re.sub(r"<class '(\w+)'>", r"\1", type_))
+    return f"{name}: {value or 'empty'}; it may be {shown}, or null"
+
+
+_WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', _choice),
+    (r'Parser key "([^"]*)": Does not validate .* \[(.*), <class \'NoneType\'>\] .* Given value: ?(.*)', _optional),
     (r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: (.*)', r"\1: \3; it may be of type \2"),
     (r'Parser key "([^"]*)":', r"\1:"),
-    (r"argument VERB: invalid choice: ('[^']*') \(choose from (.*)\)", r"verb: \1 is unknown; it may be \2"),
+    (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[2], m[3])),
     (r"the following arguments are required: \w+\.(\w+)", r"\1: not given; see --help"),
-    (r"Subcommand '\w+' does not accept option '([^']*)'", r"config: \1 is no setting; --help lists them"),
 )
 """How jsonargparse puts things, and how we do."""
 
@@ -362,7 +456,10 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     text = " ".join(message.split())
     for pattern, wording in _WORDINGS:
         text = re.sub(pattern, wording, text)
-    unknown = [word.split("=")[0] for word in text.split() if word.startswith("--")]
-    if "nrecognized" in text and unknown:
-        return f"{unknown[0]}: no such option{nearest(unknown[0], parser._option_string_actions)}; `--help` lists them"
-    return text
+    found = re.search(r"nrecognized arguments: (\S+)", text)
+    if found is None:
+        return text
+    unknown = found[1].split("=")[0]
+    if not unknown.startswith("-"):
+        return f"{unknown!r}: one argument too many; `--help` lists them"
+    return f"{unknown}: no such option{nearest(unknown, parser._option_string_actions)}; `--help` lists them"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Literal
 
-from maed.errors import MaedError, nearest
+from maed.errors import MaedError, nearest, one_of
 
 ENCODINGS = ("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence", "maed")
 """The position encodings that a Perceiver can be given."""
@@ -59,6 +60,8 @@ class DataSettings:
         _between("data.test", self.test, 0, 1)
         for name in ("image_size", "length", "samples", "limit"):
             _at_least(f"data.{name}", getattr(self, name), 1)
+        for name in ("permute", "seed"):
+            _at_least(f"data.{name}", getattr(self, name), 0)
 
 
 @dataclass
@@ -109,7 +112,8 @@ class AutoencoderSettings:
             _between("autoencoder.visible_fraction", self.visible_fraction, 0, 1)
         for name in ("width", "heads", "scored", "batch_size", "steps", "validate_every", "patience"):
             _at_least(f"autoencoder.{name}", getattr(self, name), 1)
-        _at_least("autoencoder.layers", self.layers, 0)
+        for name in ("layers", "learning_rate", "warmup", "weight_decay", "clip", "seed"):
+            _at_least(f"autoencoder.{name}", getattr(self, name), 0)
         if self.width % self.heads:
             raise MaedError(
                 f"autoencoder.width: {self.width}; it may be a multiple of autoencoder.heads ({self.heads})"
@@ -122,7 +126,7 @@ class SimilaritySettings:
 
     Args:
         estimator: `contrast` or the seed's `mean-loss`.
-        draws: Signals drawn, each with its own visible positions.
+        draws: Signals drawn, each with its own visible positions; rounded up to whole batches, two or more.
         batch_size: Draws that are scored at once.
         signals: Training signals that a baseline reads at the most; all where not given.
         seed: Seed of the draws.
@@ -138,6 +142,7 @@ class SimilaritySettings:
         _at_least("similarity.draws", self.draws, 2)
         _at_least("similarity.batch_size", self.batch_size, 1)
         _at_least("similarity.signals", self.signals, 2)
+        _at_least("similarity.seed", self.seed, 0)
 
 
 @dataclass
@@ -191,6 +196,8 @@ class PerceiverSettings:
     def __post_init__(self) -> None:
         for name in ("latents", "latent_width", "layers", "blocks", "heads", "cross_heads"):
             _at_least(f"perceiver.{name}", getattr(self, name), 1)
+        if not 0 <= self.dropout < 1:
+            raise MaedError(f"perceiver.dropout: {self.dropout}; it may be 0 or more and below 1")
         if self.latent_width % self.heads:
             raise MaedError(
                 f"perceiver.latent_width: {self.latent_width}; it may be a multiple of perceiver.heads ({self.heads})"
@@ -214,7 +221,7 @@ class TrainSettings:
         patience: Stop after this many validations without a better accuracy; never where not given.
     """
 
-    epochs: int = 20
+    epochs: int = 10
     steps: int | None = None
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -228,6 +235,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "steps", "batch_size", "validate_every", "patience"):
             _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("learning_rate", "warmup", "weight_decay", "clip"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
 
 
 @dataclass
@@ -249,6 +258,10 @@ class TrainerSettings:
     threads: int | None = None
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps", "tpu"))
+        _at_least("trainer.threads", self.threads, 1)
 
 
 @dataclass
@@ -282,6 +295,10 @@ class ReportSettings:
     channels: int = 8
     signals: int = 6
 
+    def __post_init__(self) -> None:
+        for name in ("positions", "channels", "signals"):
+            _at_least(f"report.{name}", getattr(self, name), 1)
+
 
 @dataclass
 class Settings:
@@ -309,7 +326,7 @@ def preset_path(name: str) -> Path:
 
 
 def _at_least(argument: str, value: float | None, least: float) -> None:
-    if value is not None and value < least:
+    if value is not None and not least <= value < inf:
         raise MaedError(f"{argument}: {value}; it may be {least} or more")
 
 

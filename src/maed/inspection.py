@@ -38,7 +38,8 @@ def _stage(folder: Path) -> Iterator[str]:
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise MaedError(f"path: {folder} holds a config.json that is not maed's")
-    if "d" in config:
+    made_with = config.get("made_with") or {}
+    if "d" in config and "n" in config:
         embedding = PositionEmbedding.from_pretrained(folder)
         yield f"{folder}: a position embedding of {embedding.n} positions, {embedding.dim} channels"
         yield f"source: {embedding.source}"
@@ -46,21 +47,22 @@ def _stage(folder: Path) -> Iterator[str]:
         for key, value in embedding.provenance.items():
             if not isinstance(value, dict):
                 yield f"{key}: {value}"
-    elif "similarity" in config.get("made_with", {}) or "baseline" in config.get("made_with", {}):
+    elif "similarity" in made_with or "baseline" in made_with:
         yield f"{folder}: a similarity of {config.get('n', 'unfinished: not yet known how many')} positions"
         yield f"split-half agreement: {config.get('split_half', 'not measured')}"
-    elif "autoencoder" in config.get("made_with", {}):
+    elif "autoencoder" in made_with:
         finished = "" if (folder / "model.safetensors").is_file() else ", unfinished"
         yield f"{folder}: a masked autoencoder of {config['n']} positions, {config['visible']} visible{finished}"
         yield f"loss: {config['loss']}"
-    elif "encoding" in config:
-        yield f"{folder}: a Perceiver with {config['encoding']} positions, {config['n']} of them"
+    elif config.get("architecture") == "perceiver":
+        yield f"{folder}: a Perceiver of {config['positions']} positions, encoding {config['encoding']}"
         if (folder / "metrics.json").is_file():
             yield f"test accuracy: {100 * read_json(folder / 'metrics.json')['test_accuracy']:.2f} %"
+        yield f"source: {config['source']}"
     else:
         raise MaedError(f"path: {folder} holds a config.json that is not maed's")
-    if config.get("made_with"):
-        yield f"source: {config['made_with'].get('source')}"
+    if made_with and "d" not in config:
+        yield f"source: {made_with.get('source')}"
 
 
 def _results(path: Path) -> Iterator[str]:

@@ -26,7 +26,7 @@ from maed.data import Geometry, SignalData
 from maed.embedding import PositionEmbedding, embedding_dim, reduce
 from maed.errors import MaedError, one_of
 from maed.evaluation.comparison import compare_all, summarise
-from maed.evaluation.geometry import agreement, check_neighbours, geometry_metrics, similarity_metrics
+from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
 from maed.files import read_json, write_json
 from maed.machine import commit, describe_machine
 from maed.perceiver import train_classifier
@@ -73,6 +73,35 @@ class Run:
         self.upstream = upstream or out
         self.overwrite, self.say = overwrite, say
         self._data_made_with = {"source": data.source, "data": asdict(settings.data)}
+        embedding_dim(data.positions, settings.embedding.dim)
+        visible_count(data.positions, data.kind, settings.autoencoder.visible_fraction)
+        self.k()
+
+    # What later stages would refuse, refused before any long work.
+
+    def check_reduction(self) -> None:
+        """Refuse a graph that the positions are too few for."""
+        n, settings = self.data.positions, self.settings.embedding
+        if settings.reduction == "diffusion" and settings.neighbours >= n:
+            raise MaedError(f"embedding.neighbours: {settings.neighbours} for {n} positions; it may be at most {n - 1}")
+
+    def check_evaluation(self) -> None:
+        """Refuse a known geometry of too few positions to be measured."""
+        geometry, settings = self.data.geometry, self.settings.evaluation
+        if geometry is not None:
+            check_neighbours(settings.neighbours or geometry.neighbours, self.data.positions)
+            check_folds(settings.folds, self.data.positions)
+
+    def check_encoding(self, encoding: str) -> None:
+        """Refuse an encoding that these data cannot have."""
+        one_of("positions", encoding, ENCODINGS)
+        if not self.data.labelled:  # its Perceiver will be skipped or refused
+            return
+        if encoding == "fourier" and self.data.geometry is None:
+            raise MaedError(f"positions: fourier needs coordinates, and none are known for {self.data.source}")
+        if encoding in ("correlation", "dependence") and encoding != baseline_for(self.data):
+            kind = self.data.kind
+            raise MaedError(f"positions: {encoding} is not for {kind} signals; it may be {baseline_for(self.data)}")
 
     # The stages, in the order of the walk.
 
@@ -89,9 +118,10 @@ class Run:
         pretrain(data, settings, self.settings.trainer, folder)
 
     def similarity(self) -> None:
-        """Stream draws into a similarity: `similarity/`, or make a baseline of the data: `baseline/similarity/`."""
+        """Stream draws into a similarity: `similarity/`."""
         settings, data = self.settings.similarity, self.data
         source = self.upstream / "autoencoder"
+        self.check_reduction()  # of the two halves
         model, config = load_autoencoder(source)
         self._check_upstream(source, config)
         folder = self.out / "similarity"
@@ -149,7 +179,7 @@ class Run:
 
     def train(self, encoding: str, seed: int) -> dict[str, Any]:
         """Train and test one Perceiver: `perceiver/ENCODING-SEED/`. Returns its metrics."""
-        one_of("positions", encoding, ENCODINGS)
+        self.check_encoding(encoding)
         vectors = self._vectors(encoding)
         self.say(f"perceiver: {encoding}, seed {seed}")
         return train_classifier(
@@ -162,7 +192,14 @@ class Run:
             else vectors.shape[1],
             settings=self.settings,
             vectors=vectors,
+            overwrite=self.overwrite,
         )
+
+    def check_vectors(self, encodings: Sequence[str]) -> None:
+        """Refuse encodings whose vectors are missing or of other positions, before any Perceiver is trained."""
+        for encoding in encodings:
+            self.check_encoding(encoding)
+            self._vectors(encoding)
 
     # What the stages share.
 
@@ -171,9 +208,10 @@ class Run:
         if encoding not in _LEARNED:
             return None
         if encoding == "maed":
-            embedding = PositionEmbedding.from_pretrained(self.upstream / "embedding")
-        elif encoding != baseline_for(self.data):
-            raise MaedError(f"positions: {encoding!r} is for other data; it may be {baseline_for(self.data)}")
+            folder = self.upstream / "embedding"
+            if not (folder / "model.safetensors").is_file():
+                raise MaedError(f"run: {folder} holds no embedding; `maed embed` writes one")
+            embedding = PositionEmbedding.from_pretrained(folder)
         else:
             below = self.upstream / "baseline" / "embedding"
             if not below.is_dir():
@@ -189,9 +227,13 @@ class Run:
         sums = halves[0].merge(halves[1])
         estimator = self.settings.similarity.estimator
         result = estimate(sums, estimator)
-        _warn_if_noise(result, self.say)
         config = _seconds(folder, started)
         config["split_half"] = self._split_half([estimate(half, estimator) for half in halves])
+        config["split_half_of"] = _plain(asdict(self.settings.embedding))
+        note = noise_note(config["split_half"], self.k(), self.data.positions)
+        self.say(
+            note or f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbours"
+        )
         write_similarity(folder, result, sums, config)
 
     def _split_half(self, halves: Sequence[Similarity]) -> float:
@@ -291,7 +333,8 @@ def embed_folder(
             "estimator": estimator,
             "reduction": settings.reduction,
             "maed": __version__,
-            "split_half": config.get("split_half"),
+            # of another reduction it would say nothing about this one
+            "split_half": config.get("split_half") if config.get("split_half_of") == _plain(asdict(settings)) else None,
             "made_with": made_with,
         },
     )
@@ -312,14 +355,19 @@ def replace_upstream(run: Run, upstream: Path) -> Run:
 def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> dict[str, Any]:
     """The whole walk; returns, and keeps writing as it goes, results.json."""
     for encoding in encodings:
-        one_of("positions", encoding, ENCODINGS)
+        run.check_encoding(encoding)
+    run.check_reduction()
+    run.check_evaluation()
     results = new_results(run, command)
     run.pretrain()
     run.similarity()
     baseline = run.baseline()
     embeddings = {name: run.embed(name) for name in ("maed", baseline)}
     measured = read_json(run.out / "similarity" / "config.json")
-    results["split_half"] = {"maed": measured["split_half"]}
+    split_half = embeddings["maed"].provenance["split_half"]
+    results["split_half"] = {"maed": split_half}
+    note = None if split_half is None else noise_note(split_half, run.k(), run.data.positions)
+    results["notes"] += [] if note is None else [note]
     results["seconds"] = {
         "pretrain": read_json(run.out / "autoencoder" / "metrics.json")["seconds"],
         "similarity": measured["seconds"],
@@ -344,6 +392,7 @@ def compare(run: Run, encodings: Sequence[str], seeds: int, results: dict[str, A
         results["notes"].append(f"Perceivers skipped: {run.data.source} has no labels.")
         run.say(results["notes"][-1])
     else:
+        run.check_vectors(encodings)
         rows: list[dict[str, Any]] = []
         for seed in range(seeds):
             for encoding in encodings:
@@ -399,15 +448,15 @@ def first_difference(there: dict[str, Any], here: dict[str, Any], prefix: str = 
     return ""
 
 
-def _warn_if_noise(similarity: Similarity, say: Callable[[str], None]) -> None:
-    """Say so where the similarity's spread is no larger than its standard error explains."""
-    values, error = similarity.values.double(), similarity.standard_error.double()
-    off = ~torch.eye(len(values), dtype=torch.bool)
-    known = off & (error > 0)
-    if known.any():
-        ratio = float((values[known] / error[known]).std())
-        if ratio < 1.2:
-            say(f"similarity: entries scatter {ratio:.2f} times their standard error: hardly any dependence was found")
+def noise_note(split_half: float, k: int, n: int) -> str | None:
+    """A plain warning where two halves of the draws agree hardly better than chance, `k / (n - 1)`; otherwise None."""
+    chance = k / (n - 1)
+    if split_half >= min(3 * chance, (1 + chance) / 2):
+        return None
+    return (
+        f"Embeddings of two halves of the draws agree on {100 * split_half:.1f} % of neighbours, chance gives "
+        f"{100 * chance:.1f} %: hardly any dependence was found, and this embedding is mostly noise."
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import math
 import os
+import signal
 import sys
 import time
 import warnings
@@ -100,6 +101,8 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, validation:
         {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
     )
     trainer.fit(module, train, validation, ckpt_path=None if checkpoint is None else str(checkpoint), **safely)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 def best_weights(best: ModelCheckpoint) -> dict[str, torch.Tensor]:
@@ -109,7 +112,11 @@ def best_weights(best: ModelCheckpoint) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep from users what Lightning says to developers: device lines, tips, hints on workers and resuming."""
+    """Keep from users what Lightning says to developers: device lines, tips, hints on workers and resuming.
+
+    And give Ctrl-C back: Lightning makes an exit of it, and has it ignored from then on.
+    """
+    interrupt = signal.getsignal(signal.SIGINT)
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -126,6 +133,9 @@ def quiet_lightning() -> Iterator[None]:
             ):
                 warnings.filterwarnings("ignore", message=message)
             yield
+    except SystemExit:
+        signal.signal(signal.SIGINT, interrupt)
+        raise KeyboardInterrupt from None
     finally:
         logger.setLevel(level)
 

@@ -198,6 +198,7 @@ def train_classifier(
     settings: Settings,
     vectors: Tensor | None = None,
     callbacks: tuple[Callback, ...] = (),
+    overwrite: bool = True,
 ) -> dict[str, Any]:
     """Train one Perceiver, keep its best validation, test that once.
 
@@ -213,6 +214,7 @@ def train_classifier(
         settings: `perceiver`, `train` and `trainer` are read.
         vectors: `(N, d)`, the embedding for `correlation`, `dependence` and `maed`.
         callbacks: further Lightning callbacks.
+        overwrite: replace a finished training of other settings or data instead of refusing.
 
     Returns:
         What metrics.json holds.
@@ -229,6 +231,10 @@ def train_classifier(
     finished = _finished(job)
     if finished is not None:
         return finished
+    if not overwrite and (folder / "metrics.json").is_file():
+        raise MaedError(
+            f"out: {folder} holds a Perceiver of other settings, data or vectors; take another --out, or --overwrite"
+        )
     classifier = PerceiverClassifier(ClassifierConfig.of(data, encoding, dim, settings.perceiver), table, seed=seed)
     classifier.calibrate(*ShuffledBatches(data.train, settings.train.batch_size, seed)[0][:2])
     with quiet_lightning(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -1,0 +1,500 @@
+"""The command line: its help, and one line with exit code 2 for every input that cannot be used."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import maed
+from maed import PositionEmbedding
+from maed.cli import main
+from maed.config import Settings
+
+Refused = Callable[..., str]
+VERBS = ("run", "pretrain", "similarity", "embed", "train", "compare", "evaluate", "report", "results", "info")
+CONFIGS = sorted(Path(maed.__file__).parent.glob("configs/*.yaml"))
+SCRIPT = Path(sys.executable).with_name("maed")
+TINY = (
+    *("--autoencoder.steps=3", "--autoencoder.width=8", "--similarity.draws=200", "--train.epochs=1"),
+    *("--perceiver.latents=4", "--perceiver.latent_width=8", "--perceiver.layers=1", "--trainer.progress=none"),
+)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that a default `runs/` or `results` would be seen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MAED_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must be refused: exit code 2, one line of `maed: `, and nothing written. Gives the line."""
+
+    def run(*arguments: str) -> str:
+        before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+        code = main(list(arguments))
+        said = capsys.readouterr().err
+        assert code == 2
+        assert said.startswith("maed: ")
+        assert said.count("\n") == 1
+        assert said.endswith("\n")
+        assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+        return said
+
+    return run
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_help_lists_the_verbs(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, *arguments)
+    assert all(f"\n    {verb} " in text or f"\n    {verb}\n" in text for verb in VERBS)
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert helped(capsys, "--version") == f"maed {maed.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["run", "pretrain", "similarity", "train", "compare", "embed"])
+def test_help_lists_every_setting_and_no_bare_group(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, verb, "--help")
+    words = text.replace("[", " ").replace("]", " ").replace(",", " ").split()
+    assert ("SOURCE" in words) == (verb != "embed")
+    assert ("--run" in words) == (verb != "run")
+    assert {"--out", "--config", "--overwrite"} <= set(words)
+    for group, members in dataclasses.asdict(Settings()).items():
+        assert {f"--{group}.{name}" for name in members} <= set(words)
+        assert f"--{group}" not in words
+
+
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [
+        ("evaluate", ("EMBEDDING_DIR", "--coordinates", "--evaluation.neighbours", "--out")),
+        ("report", ("DIR", "--report.channels")),
+        ("results", ("PATH", "--markdown")),
+        ("info", ("PATH",)),
+    ],
+)
+def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, verb, "--help")
+    assert all(word in text for word in shown)
+    assert "--data." not in text
+
+
+# --- names and values of settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["runn", "digits"], "verb: 'runn' is unknown, did you mean 'run'?; it may be run, pretrain"),
+        (["frobnicate"], "verb: 'frobnicate' is unknown; it may be run, pretrain"),
+        (["-x"], "-x: no such option"),
+        (["run", "digit"], "source: 'digit' is unknown, did you mean 'digits'?"),
+        (["pretrain"], "source: not given"),
+        (["pretrain", "nowhere/x.npy"], "source: 'nowhere/x.npy' does not exist"),
+        (["pretrain", "hub:nobody"], "source: 'hub:nobody'; it may be hub:OWNER/NAME"),
+        (["run", "digits", "photos"], "'photos': one argument too many"),
+        (["run", "digits", "--config", "digit"], "config: 'digit' is no preset and no file, did you mean 'digits'?"),
+        (["run", "digits", "--config", "x.yaml"], "config: 'x.yaml' is no preset and no file"),
+        (["run", "digits", "--positions", "none,mead"], "positions: 'mead' is unknown, did you mean 'maed'?"),
+        (["compare", "digits", "--positions", "nome"], "positions: 'nome' is unknown, did you mean 'none'?"),
+        (["train", "digits", "--positions", "fourrier"], "'fourrier' is unknown, did you mean 'fourier'?"),
+        (["train", "digits"], "positions: not given"),
+        (["run", "digits", "--seeds", "-1"], "seeds: -1; it may be 0 or more"),
+        (["run", "digits", "--seeds", "two"], "seeds: two; it may be of type int"),
+        (["run", "digits", "--autoencoder.stepz", "3"], "--autoencoder.stepz: no such option, did you mean"),
+        (["run", "digits", "--autoencodr.steps=3"], "did you mean '--autoencoder.steps'?"),
+        (["run", "digits", "--data", "x"], "--data: no such option"),
+        (["embed", "--run", "x", "--train", "{}"], "--train: no such option"),
+        (["report", "x", "--report", "{}"], "--report: no such option"),
+        (["run", "digits", "--autoencoder.steps"], "--autoencoder.steps: expected one argument"),
+        (["run", "digits", "--autoencoder.steps", "x"], "autoencoder.steps: x; it may be of type int"),
+        (["run", "digits", "--autoencoder.steps", "1.5"], "autoencoder.steps: 1.5; it may be of type int"),
+        (["run", "digits", "--data.limit", "x"], "data.limit: x; it may be of type int, or null"),
+        (["run", "digits", "--data.columns", "a"], "data.columns: a; it may be a list such as [a,b], or null"),
+        (["run", "digits", "--trainer.tensorboard", "maybe"], "trainer.tensorboard: maybe; it may be of type bool"),
+        (
+            ["run", "digits", "--similarity.estimator", "contrst"],
+            "similarity.estimator: 'contrst' is unknown, did you mean 'contrast'?; it may be ",
+        ),
+        (["run", "digits", "--data.type", "imag"], "data.type: 'imag' is unknown, did you mean 'image'?"),
+        (["run", "digits", "--data.missing", "xyz"], "data.missing: 'xyz' is unknown; it may be refuse, mask"),
+        (["run", "digits", "--trainer.accelerator", "gpuu"], "'gpuu' is unknown, did you mean 'gpu'?"),
+        (["run", "digits", "--data.validation", "1"], "data.validation: 1.0; it may be above 0 and below 1"),
+        (["run", "digits", "--autoencoder.width", "6"], "autoencoder.width: 6; it may be a multiple of"),
+        (["embed"], "run: not given; it may be the folder that `maed similarity` wrote to"),
+    ],
+)
+def test_names_and_values_that_are_not_known(refused: Refused, arguments: list[str], said: str) -> None:
+    assert said in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("setting", "least"),
+    [
+        *(("data.limit", 1), ("data.length", 1), ("data.permute", 0), ("data.seed", 0)),
+        *(("autoencoder.steps", 1), ("autoencoder.seed", 0), ("autoencoder.warmup", 0), ("autoencoder.patience", 1)),
+        *(("autoencoder.learning_rate", 0), ("similarity.draws", 2), ("similarity.seed", 0), ("embedding.dim", 1)),
+        *(("embedding.diffusion_steps", 0), ("perceiver.latents", 1), ("train.learning_rate", 0), ("train.epochs", 1)),
+        *(("trainer.threads", 1), ("evaluation.folds", 2), ("evaluation.neighbours", 1), ("report.signals", 1)),
+    ],
+)
+def test_values_below_the_least(refused: Refused, setting: str, least: int) -> None:
+    assert f"{setting}: {least - 1}" in (line := refused("pretrain", "digits", f"--{setting}={least - 1}"))
+    assert f"it may be {least} or more" in line
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1"])
+def test_dropout_out_of_range(refused: Refused, value: str) -> None:
+    assert "perceiver.dropout" in refused("run", "digits", f"--perceiver.dropout={value}")
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf"])
+def test_numbers_that_are_not_finite(refused: Refused, value: str) -> None:
+    assert "autoencoder.learning_rate: " in refused("run", "digits", f"--autoencoder.learning_rate={value}")
+
+
+# --- presets ------------------------------------------------------------------------------------------------------
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    """The settings that a command would run with."""
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verb", ["run", "pretrain"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_preset_is_read(path: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = yaml.safe_load(path.read_text())
+    settings = printed(capsys, verb, "digits", "--config", path.stem)
+    for group, members in chosen.items():
+        if group in ("positions", "seeds"):
+            assert settings.get(group) == (members if verb == "run" else None)
+        else:
+            assert {name: settings[group][name] for name in members} == members
+
+
+def test_there_are_presets() -> None:
+    assert {"cifar10-cpu", "digits", "imdb-cpu"} <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_flags_win_over_a_preset_wherever_they_stand(turn: int, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [["--config", "digits"], ["--autoencoder.steps", "7", "--seeds", "5"]][::turn]
+    settings = printed(capsys, "run", "digits", *flags[0], *flags[1])
+    assert (settings["autoencoder"]["steps"], settings["seeds"]) == (7, 5)
+    assert settings["train"]["epochs"] == 12  # the preset's
+
+
+def test_positions_of_a_preset_are_not_those_of_train(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "train", "digits", "--positions=none", "--config=digits")["positions"] == "none"
+    assert "positions: not given" in refused("train", "digits", "--config", "digits")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("autoencoder: {stepz: 3}", "config: 'autoencoder.stepz' is no setting, did you mean 'steps'?"),
+        ("autoencodr: {steps: 3}", "config: 'autoencodr' is no setting, did you mean 'autoencoder'?"),
+        ("position: none", "config: 'position' is no setting, did you mean 'positions'?"),
+        ("autoencoder: 3", "config: autoencoder: 3; it may hold settings"),
+        ("autoencoder: {steps: x}", "autoencoder.steps: x; it may be of type int"),
+        ("autoencoder: {steps: 0}", "autoencoder.steps: 0; it may be 1 or more"),
+        ("data: {type: imag}", "did you mean 'image'?"),
+        ("positions: nome", "positions: 'nome' is unknown, did you mean 'none'?"),
+        ("- a", "holds no settings"),
+        ("", "holds no settings"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_config_files_that_cannot_be_used(refused: Refused, here: Path, content: str, said: str) -> None:
+    (here / "mine.yaml").write_text(content)
+    assert said in refused("run", "digits", "--config", "mine.yaml")
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+WHOLE, LABELS = normal(60, 16), np.arange(60) % 2
+
+
+def with_value(value: float) -> np.ndarray:
+    values = WHOLE.copy()
+    values[3, 2] = values[5, 4] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (WHOLE[0], "inputs: shape (16,); they may be (n, N) or (n, N, C)"),
+        (WHOLE.astype(complex), "inputs: of dtype complex128; they may be numbers"),
+        (np.full((9, 4), "a"), "inputs: of dtype <U1"),
+        (with_value(np.nan), "inputs: 2 values are NaN, the first in signal "),
+        (with_value(np.nan), "--data.missing mask"),
+        (with_value(np.inf), "inputs: 2 values are infinite"),
+    ],
+)
+def test_arrays_that_cannot_be_used(refused: Refused, here: Path, values: np.ndarray, said: str) -> None:
+    np.save(here / "x.npy", values)
+    assert said in refused("pretrain", "x.npy", "--out", "out")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.zeros(60, int), "labels: a single class (0) in 60 signals"),
+        (LABELS[:59], "labels: shape (59,) for 60 signals"),
+    ],
+)
+def test_labels_that_cannot_be_used(refused: Refused, here: Path, labels: np.ndarray, said: str) -> None:
+    np.savez(here / "x.npz", inputs=WHOLE, labels=labels)
+    assert said in refused("pretrain", "x.npz", "--out", "out")
+
+
+def test_an_empty_file(refused: Refused, here: Path) -> None:
+    (here / "x.npy").touch()
+    assert "source: 'x.npy' is an empty file" in refused("run", "x.npy", "--out", "out")
+
+
+def test_infinity_is_never_masked(refused: Refused, here: Path) -> None:
+    np.save(here / "x.npy", with_value(np.inf))
+    assert "2 values are infinite" in refused("pretrain", "x.npy", "--data.missing", "mask", "--out", "out")
+
+
+def test_missing_values_can_be_masked(here: Path) -> None:
+    np.save(here / "x.npy", with_value(np.nan))
+    assert main(["pretrain", "x.npy", "--data.missing", "mask", "--out", "out", *TINY]) == 0
+    assert (here / "out/autoencoder/model.safetensors").is_file()
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("sprung"),)
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "info", "evaluate"])
+def test_a_pickle_is_refused_and_never_executed(refused: Refused, here: Path, verb: str) -> None:
+    np.save(here / "x.npy", np.array([[Trap(), 1.0]], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="pickle"):
+        np.load(here / "x.npy")
+    np.load(here / "x.npy", allow_pickle=True)
+    (here / "sprung").unlink()  # the trap works
+    PositionEmbedding(torch.from_numpy(normal(16, 3))).save_pretrained(here / "e")
+    line = refused(*([verb, "x.npy"] if verb != "evaluate" else ["evaluate", "e", "--coordinates", "x.npy"]))
+    assert "x.npy" in line
+    assert not (here / "sprung").exists()
+
+
+def test_a_constant_position_is_only_warned_about(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = WHOLE.copy()
+    values[:, 7] = 1.0
+    np.save(here / "x.npy", values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.filters", [])  # as outside pytest
+        assert main(["pretrain", "x.npy", "--out", "out", *TINY]) == 0
+    said = capsys.readouterr().err
+    assert said == "maed: warning: 1 of 16 positions are constant in the training signals; they are kept\n"
+    assert json.loads((here / "out/autoencoder/config.json").read_text())["n"] == 16
+
+
+def test_without_a_network_a_local_folder_is_proposed(here: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(here / "cache")}
+    environment.pop("MAED_DATA", None)
+    done = subprocess.run(
+        [SCRIPT, "run", "imdb", "--out", "out"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("maed: source: ")
+    assert done.stderr.count("\n") == 1
+    assert "a folder in the hub's layout: its path as the source, or in $MAED_DATA" in done.stderr
+    assert not (here / "out").exists()
+
+
+def test_the_console_script(here: Path) -> None:
+    done = subprocess.run([SCRIPT, "runn"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("maed: verb: 'runn' is unknown, did you mean 'run'?")
+    assert done.stderr.count("\n") == 1
+
+
+# --- settings that do not fit the data: refused before any work ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--embedding.dim", "16"], "embedding.dim: 16 for 16 positions; it may be at most 15"),
+        (["--evaluation.neighbours", "16"], "evaluation.neighbours: 16 for 16 positions; it may be at most 15"),
+        (["--embedding.neighbours", "16"], "embedding.neighbours: 16 for 16 positions; it may be at most 15"),
+        (["--evaluation.folds", "9"], "evaluation.folds: 9 for 16 positions; it may be at most 8"),
+        (["--autoencoder.visible_fraction", "0.001"], "0.001 of 16 positions shows none"),
+        (["--autoencoder.visible_fraction", "0.999"], "0.999 of 16 positions shows all"),
+        (["--autoencoder.visible_fraction", "0"], "autoencoder.visible_fraction: 0.0; it may be above 0 and below 1"),
+        (["--autoencoder.loss", "cross-entropy"], "autoencoder.loss: 'cross-entropy' does not fit real signals"),
+        (["--positions", "none,dependence"], "positions: dependence is not for real signals; it may be correlation"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(refused: Refused, here: Path, arguments: list[str], said: str) -> None:
+    coordinates = np.arange(16.0)[:, None]
+    np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS, coordinates=coordinates)
+    assert said in refused("run", "x.npz", "--out", "out", *arguments)
+
+
+def test_the_default_k_needs_more_positions(refused: Refused, here: Path) -> None:
+    np.save(here / "x.npy", WHOLE[:, :8])
+    assert "embedding.neighbours: 8 for 8 positions" in refused("run", "x.npy", "--out", "out")
+
+
+def test_correlation_is_not_for_tokens(refused: Refused, here: Path) -> None:
+    np.savez(here / "x.npz", inputs=np.random.default_rng(0).integers(0, 5, (60, 16)), labels=LABELS)
+    line = refused("run", "x.npz", "--out", "out", "--positions", "correlation")
+    assert "positions: correlation is not for tokens signals; it may be dependence" in line
+
+
+@pytest.mark.parametrize("verb", ["run", "compare", "train"])
+def test_fourier_without_coordinates_is_refused_before_any_work(refused: Refused, here: Path, verb: str) -> None:
+    np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS)
+    positions = "fourier" if verb == "train" else "none,fourier"
+    line = refused(verb, "x.npz", "--positions", positions, "--out", "out")
+    assert "positions: fourier needs coordinates, and none are known for x.npz" in line
+
+
+@pytest.mark.parametrize("arguments", [["train", "--positions", "none"], ["compare"]])
+def test_no_labels_where_a_verb_needs_them(refused: Refused, here: Path, arguments: list[str]) -> None:
+    np.save(here / "x.npy", WHOLE)
+    line = refused(arguments[0], "x.npy", *arguments[1:], "--out", "out")
+    assert "x.npy has no labels of two classes or more" in line
+
+
+def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(here / "x.npy", WHOLE)
+    assert main(["run", "x.npy", "--out", "out", *TINY, "--positions", "none,fourier"]) == 0
+    assert "Perceivers skipped: x.npy has no labels." in capsys.readouterr().out
+    results = json.loads((here / "out/results.json").read_text())
+    assert [results[key] for key in ("geometry", "classification", "summary", "paired")] == [None] * 4
+    assert 0 <= results["split_half"]["maed"] <= 1
+    assert "Perceivers skipped" in (here / "out/report.html").read_text()
+    assert not (here / "out/perceiver").exists()
+
+
+def test_the_usual_encodings_are_those_that_the_data_can_have(here: Path) -> None:
+    np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS)
+    assert main(["run", "x.npz", "--out", "out", *TINY, "--seeds", "1", "--embedding.dim", "4"]) == 0
+    rows = json.loads((here / "out/results.json").read_text())["classification"]
+    assert [row["positions"] for row in rows] == ["none", "trainable", "maed"]
+
+
+# --- folders ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["run", "pretrain", "similarity"])
+def test_out_is_a_file(refused: Refused, here: Path, verb: str) -> None:
+    (here / "out").touch()
+    assert "out: out is a file; it may be a folder" in refused(verb, "digits", "--out", "out")
+
+
+def test_out_is_below_a_file(refused: Refused, here: Path) -> None:
+    np.save(here / "x.npy", WHOLE)
+    (here / "file").touch()
+    assert "file" in refused("pretrain", "x.npy", "--out", "file/out", *TINY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["similarity", "x.npz", "--run", "a"], "run: a/autoencoder holds no trained autoencoder; `maed pretrain`"),
+        (["embed", "--run", "a"], "run: a/similarity holds no similarity; `maed similarity` writes one"),
+        (["train", "x.npz", "--positions", "maed", "--run", "a"], "run: a/embedding holds no embedding; `maed embed`"),
+        (["compare", "x.npz", "--positions", "none,maed", "--run", "a"], "run: a/embedding holds no embedding"),
+        (["evaluate", "a"], "a/config.json: no such file"),
+        (["report", "a"], "a: holds no part of a run"),
+        (["results"], "results: no such file"),
+        (["results", "."], "path: no .json file in ."),
+        (["results", "x.npz"], "x.npz: not a JSON file"),
+        (["results", "other.json"], "path: other.json is not a results.json"),
+        (["info", "a"], "path: a does not exist"),
+        (["info", "."], "no train-*.parquet in it"),
+        (["info", "other.json"], "path: other.json is JSON, but no results.json of maed's"),
+        (["info", "strange"], "path: strange holds a config.json that is not maed's"),
+        (["info", "note.txt"], "'note.txt' is a .txt file"),
+    ],
+)
+def test_folders_and_files_that_are_not_there_or_others(
+    refused: Refused, here: Path, arguments: list[str], said: str
+) -> None:
+    np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS)
+    (here / "other.json").write_text('{"a": 1}')
+    if arguments[-1] == "strange":
+        (here / "strange").mkdir()
+        (here / "strange/config.json").write_text('{"model_type": "bert"}')
+    if arguments == ["results", "."]:
+        (here / "other.json").unlink()
+    (here / "note.txt").write_text("words")
+    assert said in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "said"),
+    [
+        ("grid:4x5", "coordinates: 20 positions; the embedding has 16"),
+        ("line:15", "coordinates: 15 positions; the embedding has 16"),
+        ("grid:4", "coordinates: 'grid:4'; it may be grid:HEIGHTxWIDTH"),
+        ("line:0", "coordinates: 'line:0'"),
+        ("nowhere.npy", "coordinates: 'nowhere.npy' is no file"),
+        ("nan.csv", "coordinates: hold values that are not finite"),
+        (None, "coordinates: not given, and the embedding holds none"),
+    ],
+)
+def test_coordinates_that_do_not_fit(refused: Refused, here: Path, coordinates: str | None, said: str) -> None:
+    PositionEmbedding(torch.from_numpy(normal(16, 3))).save_pretrained(here / "e")
+    (here / "nan.csv").write_text("1,nan\n" * 16)
+    assert said in refused("evaluate", "e", *([] if coordinates is None else ["--coordinates", coordinates]))
+
+
+def test_an_embedding_of_somebodys_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    PositionEmbedding(torch.arange(16.0)[:, None], source="by hand").save_pretrained(here / "e")
+    assert main(["info", "e"]) == 0
+    assert "16 positions, 1 channels\nsource: by hand\n" in capsys.readouterr().out
+    assert main(["evaluate", "e", "--coordinates", "line:16", "--out", "g"]) == 0
+    measured = json.loads((here / "g/geometry.json").read_text())
+    assert measured["neighbours"] == 4
+    assert [measured[name] for name in ("knn_recall", "spearman", "trustworthiness")] == pytest.approx([1, 1, 1])
+
+
+def test_info_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(here / "x.npz", inputs=with_value(np.nan), labels=LABELS, coordinates=normal(16, 2))
+    assert main(["info", "x.npz"]) == 0
+    text = capsys.readouterr().out
+    assert "x.npz: real signals, 16 positions, 1 channels" in text
+    assert "classes: 0, 1" in text
+    assert "geometry: points" in text

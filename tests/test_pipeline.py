@@ -1,0 +1,486 @@
+"""The walk from data to report: what it writes, that it repeats, that it goes on, and that it never overwrites."""
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import maed
+from maed import PositionEmbedding
+from maed.autoencoder.training import AutoencoderModule
+from maed.cli import main
+from maed.config import AutoencoderSettings, DataSettings, Settings, SimilaritySettings
+from maed.data import load
+from maed.data.geometry import grid, permutation
+from maed.evaluation.comparison import compare_all, summarise
+from maed.files import read_json
+from maed.pipeline import Run, run_all
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "ignore:.*neighbour graph falls into")
+
+MODEL = (
+    *("--trainer.progress=none", "--trainer.precision=32-true", "--autoencoder.width=16", "--perceiver.layers=1"),
+    *("--perceiver.latents=4", "--perceiver.latent_width=8", "--train.epochs=1", "--embedding.dim=8"),
+)
+DIGITS = (
+    *("--data.limit=300", "--data.permute=3", "--autoencoder.steps=60", "--autoencoder.validate_every=30"),
+    *("--similarity.draws=2000", *MODEL),
+)
+ENCODINGS = ("none", "fourier", "correlation", "maed")
+COMPARED = ("--positions", ",".join(ENCODINGS), "--seeds", "2")
+
+
+def done(*arguments: str | Path) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run on permuted digits, with two seeds of four encodings. Read only."""
+    folder = tmp_path_factory.mktemp("finished") / "digits"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MAED_DATA", raising=False)
+        done("run", "digits", "--out", folder, *DIGITS, *COMPARED)
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may change."""
+    folder = tmp_path / "copied"
+    shutil.copytree(finished, folder)
+    return folder
+
+
+def vectors(folder: Path) -> torch.Tensor:
+    return load_file(folder / "model.safetensors")["vectors"]
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    """When each stage was finished."""
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
+
+
+def without_pictures(page: Path) -> str:
+    return re.sub(r"base64,[^\"]*", "", page.read_text())
+
+
+def measured(results: dict[str, Any]) -> dict[str, Any]:
+    """What a run found, without when and how long."""
+    found = {key: results[key] for key in ("geometry", "split_half", "summary", "paired", "settings", "positions")}
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in results["classification"]]
+    return {**found, "classification": rows}
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "files", "tensors"),
+    [
+        ("autoencoder", "config.json model.safetensors last.ckpt", {"position_vectors"}),
+        (
+            "similarity",
+            "config.json model.safetensors",
+            {"similarity", "standard_error", "counts", "sums", "squares"},
+        ),
+        ("embedding", "config.json model.safetensors README.md", {"vectors", "coordinates"}),
+        ("baseline/similarity", "config.json model.safetensors", {"similarity", "standard_error"}),
+        ("baseline/embedding", "config.json model.safetensors README.md", {"vectors", "coordinates"}),
+        *(
+            (f"perceiver/{encoding}-{seed}", "config.json model.safetensors metrics.json last.ckpt", set())
+            for encoding in ENCODINGS
+            for seed in range(2)
+        ),
+    ],
+)
+def test_every_folder_and_file(finished: Path, folder: str, files: str, tensors: set[str]) -> None:
+    assert set(files.split()) <= {path.name for path in (finished / folder).iterdir()}
+    assert tensors <= set(load_file(finished / folder / "model.safetensors"))
+    assert read_json(finished / folder / "config.json")["schema"] == 1
+
+
+def test_nothing_else_lies_at_the_top(finished: Path) -> None:
+    folders = {"autoencoder", "similarity", "embedding", "baseline", "perceiver", "figures"}
+    assert {path.name for path in finished.iterdir()} == folders | {"results.json", "report.html"}
+    assert {path.name for path in (finished / "perceiver").iterdir()} == {
+        f"{encoding}-{seed}" for encoding in ENCODINGS for seed in range(2)
+    }
+
+
+def test_similarity_and_embedding_agree_with_their_configs(finished: Path) -> None:
+    similarity = load_file(finished / "similarity/model.safetensors")
+    assert similarity["similarity"].shape == similarity["standard_error"].shape == (64, 64)
+    assert similarity["similarity"].diagonal().eq(0).all()
+    # draws are whole batches; a digit shows 6 of 64, so i is hidden for j's loss more often than visible
+    assert similarity["counts"].shape == (2, 64, 64)
+    assert similarity["counts"][0].sum() == 8 * 256 * 6 * 58
+    config = read_json(finished / "embedding/config.json")
+    assert (config["n"], config["d"], config["source"]) == (64, 8, "digits")
+    found = vectors(finished / "embedding").double()
+    assert found.dtype == torch.float64
+    assert torch.allclose(found.mean(dim=0), torch.zeros(8, dtype=torch.float64), atol=1e-6)
+    assert float(found.square().mean()) == pytest.approx(1, abs=1e-5)
+
+
+def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None:
+    results = read_json(finished / "results.json")
+    kinds: dict[str, type] = {
+        **{"schema": int, "maed": str, "command": str, "commit": str, "source": str, "positions": int},
+        **{"settings": dict, "machine": dict, "started": str, "seconds": dict, "split_half": dict, "geometry": dict},
+        **{"classification": list, "summary": list, "paired": list},
+    }
+    assert {name: type(results[name]) for name in kinds} == kinds
+    assert (results["schema"], results["maed"], results["source"]) == (1, maed.__version__, "digits")
+    assert results["positions"] == 64
+    assert results["command"].startswith("maed run digits ")
+    assert results["settings"]["data"]["permute"] == 3
+    assert results["settings"]["similarity"]["draws"] == 2000
+    assert {"pretrain", "similarity"} <= set(results["seconds"])
+    assert all(seconds >= 0 for seconds in results["seconds"].values())
+    assert set(results["geometry"]) == {"maed", "correlation"}
+    for metrics in results["geometry"].values():
+        assert {"knn_recall", "spearman", "coordinate_r2", "trustworthiness"} <= set(metrics)
+        assert 0 <= metrics["knn_recall"] <= 1
+    assert 0 <= results["split_half"]["maed"] <= 1
+    assert [(row["positions"], row["seed"]) for row in results["classification"]] == [
+        (encoding, seed) for seed in range(2) for encoding in ENCODINGS
+    ]
+    for row in results["classification"]:
+        assert set(row) == {"positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds"}
+        assert row["epochs"] == 1
+        assert 0 <= row["test_accuracy"] <= 1
+
+
+def test_summary_and_pairs_follow_from_the_classification(finished: Path) -> None:
+    results = read_json(finished / "results.json")
+    by_name: dict[str, list[float]] = {name: [] for name in ENCODINGS}
+    for row in results["classification"]:
+        metrics = read_json(finished / "perceiver" / f"{row['positions']}-{row['seed']}" / "metrics.json")
+        assert {key: metrics[key] for key in row} == row
+        by_name[row["positions"]].append(row["test_accuracy"])
+    assert {entry["positions"]: entry["mean"] for entry in results["summary"]} == pytest.approx(
+        {name: sum(values) / 2 for name, values in by_name.items()}
+    )
+    assert {entry["seeds"] for entry in results["summary"]} == {2}
+    for entry in results["paired"]:
+        gains = [a - b for a, b in zip(by_name[entry["a"]], by_name[entry["b"]], strict=True)]
+        assert entry["mean"] == pytest.approx(sum(gains) / 2)
+        half = 12.7062 * abs(gains[0] - gains[1]) / 2  # t of 1 degree of freedom; s / sqrt(2) of two values
+        assert (entry["low"], entry["high"]) == pytest.approx((entry["mean"] - half, entry["mean"] + half), abs=1e-4)
+    assert {("maed", "none"), ("maed", "correlation")} <= {(entry["a"], entry["b"]) for entry in results["paired"]}
+    assert results["summary"] == summarise(results["classification"])
+    assert results["paired"] == compare_all(results["classification"])
+
+
+def test_what_was_not_run_is_null(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done("run", "digits", "--out", copied, *DIGITS, "--positions", "")
+    results = read_json(copied / "results.json")
+    assert [results[key] for key in ("classification", "summary", "paired")] == [None] * 3
+    assert results["geometry"] is not None
+    assert "no positions were asked for" in capsys.readouterr().out
+
+
+def test_a_perceiver_is_given_the_embedding_bit_for_bit(finished: Path) -> None:
+    for encoding, folder in (("maed", "embedding"), ("correlation", "baseline/embedding")):
+        state = load_file(finished / f"perceiver/{encoding}-0/model.safetensors")
+        tables = [tensor for name, tensor in state.items() if name.endswith("table")]
+        assert len(tables) == 1
+        assert torch.equal(tables[0], vectors(finished / folder))
+
+
+# --- the same again -----------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_not_done_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, results = stamps(copied), read_json(copied / "results.json")
+    capsys.readouterr()
+    done("run", "digits", "--out", copied, *DIGITS, *COMPARED)
+    assert stamps(copied) == before
+    assert measured(read_json(copied / "results.json")) == measured(results)
+    text = capsys.readouterr().out
+    for title in ("Geometry", "Test accuracy", "Paired differences of test accuracy", "Time"):
+        assert re.search(rf"^{title} *$", text, flags=re.MULTILINE)
+    assert f"{100 * results['summary'][0]['mean']:.1f} %" in text
+
+
+def test_verb_by_verb_makes_the_same_as_run(finished: Path, tmp_path: Path) -> None:
+    """Every verb writes to a folder of its own, and reads the earlier stages with --run."""
+    a, b, c, d, e = (tmp_path / name for name in "abcde")
+    done("pretrain", "digits", "--out", a, *DIGITS)
+    assert {path.name for path in a.iterdir()} == {"autoencoder"}
+    done("similarity", "digits", "--run", a, "--out", b, *DIGITS)
+    assert {path.name for path in b.iterdir()} == {"similarity"}
+    done("embed", "--run", b, "--out", c, *DIGITS)
+    assert {path.name for path in c.iterdir()} == {"embedding"}
+    assert torch.equal(vectors(c / "embedding"), vectors(finished / "embedding"))
+    for verb, *rest in (("train", "--positions", "maed", "--seed", "1"), ("train", "--positions", "correlation")):
+        done(verb, "digits", "--run", c, "--out", d, *DIGITS, *rest)
+    assert torch.equal(vectors(d / "baseline/embedding"), vectors(finished / "baseline/embedding"))
+    for name in ("maed-1", "correlation-0"):
+        mine, theirs = (read_json(folder / "perceiver" / name / "metrics.json") for folder in (d, finished))
+        assert {k: mine[k] for k in ("test_accuracy", "fingerprint")} == {
+            k: theirs[k] for k in ("test_accuracy", "fingerprint")
+        }
+    done("compare", "digits", "--run", c, "--out", e, *DIGITS, "--positions", "none,maed", "--seeds", "1")
+    theirs = {(row["positions"], row["seed"]): row for row in read_json(finished / "results.json")["classification"]}
+    results = read_json(e / "results.json")
+    assert len(results["classification"]) == 2
+    for row in results["classification"]:
+        assert row["test_accuracy"] == theirs[row["positions"], row["seed"]]["test_accuracy"]
+    assert results["geometry"] is None
+    done("report", e)
+    assert "<html" in (e / "report.html").read_text()
+    assert sorted(path.name for path in c.iterdir()) == ["embedding"]  # nothing was written where --run points
+
+
+def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Path) -> None:
+    settings = Settings(
+        data=DataSettings(limit=200), autoencoder=AutoencoderSettings(steps=5), similarity=SimilaritySettings(draws=600)
+    )
+    data = load("digits", settings.data)
+    found = [
+        run_all(Run(tmp_path / name, settings, data), [], 0, command=name)["geometry"] for name in ("first", "again")
+    ]
+    assert found[0] == found[1]
+    settings.similarity.seed = 1
+    other = run_all(Run(tmp_path / "other", settings, data), [], 0, command="other")["geometry"]
+    assert other["maed"] != found[0]["maed"]
+    assert other["correlation"] == found[0]["correlation"]
+
+
+@pytest.mark.parametrize("gone", ["similarity", "embedding", "perceiver/maed-1", "results.json"])
+def test_a_run_stopped_between_stages_goes_on(finished: Path, copied: Path, gone: str) -> None:
+    path = copied / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (copied / "report.html").unlink()
+    kept = stamps(copied)
+    done("run", "digits", "--out", copied, *DIGITS, *COMPARED)
+    again = stamps(copied)
+    assert {path: again[path] for path in kept} == kept
+    assert set(again) == set(stamps(finished))
+    assert (copied / "report.html").is_file()
+    assert measured(read_json(copied / "results.json")) == measured(read_json(finished / "results.json"))
+
+
+def test_a_training_stopped_in_the_middle_goes_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("pretrain", "digits", "--out", tmp_path / "out", *DIGITS)
+
+    step = AutoencoderModule.training_step
+
+    def stops_at_45(self: AutoencoderModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 45:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoencoderModule, "training_step", stops_at_45)
+        assert main([str(argument) for argument in arguments]) == 130
+    assert "maed: stopped; the same command goes on where this was" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Lightning leaves it ignored
+    assert not (tmp_path / "out/autoencoder/model.safetensors").exists()
+    done(*arguments)
+    mine, theirs = (load_file(folder / "autoencoder/model.safetensors") for folder in (tmp_path / "out", finished))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    history = read_json(tmp_path / "out/autoencoder/metrics.json")["history"]
+    assert [point["step"] for point in history] == [30, 60]
+
+
+# --- never overwritten silently -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "digits", *DIGITS, *COMPARED, "--autoencoder.steps=61"], "autoencoder.steps is 60 there and 61 here"),
+        (["pretrain", "digits", *DIGITS, "--data.limit=299"], "data.limit is 300 there and 299 here"),
+        (["pretrain", "photos", *DIGITS, "--data.samples=50"], "source is digits there and photos here"),
+        (["similarity", "digits", *DIGITS, "--similarity.draws=2001"], "similarity.draws is 2000 there and 2001 here"),
+        (["embed", *DIGITS, "--embedding.dim=9"], "embedding.dim is 8 there and 9 here"),
+        (["train", "digits", *DIGITS, "--positions=none", "--train.batch_size=32"], "perceiver/none-0 holds a"),
+        (["compare", "digits", *DIGITS, *COMPARED, "--data.seed=1"], "data.seed is 0 there and 1 here"),
+    ],
+)
+def test_another_run_is_never_overwritten_silently(
+    finished: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert main([*arguments, "--out", str(finished)]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("maed: out: ")
+    assert line.count("\n") == 1
+    assert said in line
+    assert "--overwrite" in line
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_overwrite_replaces_what_differs_and_what_follows_from_it(copied: Path) -> None:
+    before, old = stamps(copied), vectors(copied / "embedding")
+    changed = [argument.replace("draws=2000", "draws=1500") for argument in DIGITS]
+    done("run", "digits", "--out", copied, *changed, *COMPARED, "--overwrite")
+    after = stamps(copied)
+    replaced = {str(path.parent) for path in after if after[path] != before[path]}
+    assert replaced == {"similarity", "embedding", "perceiver/maed-0", "perceiver/maed-1"}
+    assert not torch.equal(vectors(copied / "embedding"), old)
+    assert read_json(copied / "results.json")["settings"]["similarity"]["draws"] == 1500
+
+
+@pytest.mark.parametrize("changed", ["--data.permute=4", None])
+def test_earlier_stages_of_other_positions_are_refused(
+    finished: Path, tmp_path: Path, changed: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [argument for argument in DIGITS if not argument.startswith("--data.permute")]
+    settings += [] if changed is None else [changed]
+    for verb, *rest in (("similarity",), ("train", "--positions", "maed")):
+        assert main([verb, "digits", "--run", str(finished), "--out", str(tmp_path / "out"), *settings, *rest]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"maed: data.permute: {None if changed is None else 4}; ")
+        assert line.endswith("was made with 3, and positions must agree\n")
+    assert not (tmp_path / "out").exists()
+
+
+# --- looking at what came out -------------------------------------------------------------------------------------
+
+
+def test_coordinates_follow_the_permutation(finished: Path) -> None:
+    embedding = PositionEmbedding.from_pretrained(finished / "embedding")
+    expected = grid(8, 8).coordinates[permutation(64, 3)]
+    assert embedding.geometry is not None
+    assert np.array_equal(embedding.geometry.coordinates, expected)
+    assert not np.array_equal(expected, grid(8, 8).coordinates)
+
+
+@pytest.mark.parametrize("folder", ["embedding", "baseline/embedding"])
+@pytest.mark.parametrize("coordinates", ["grid:8x8", None, "file"])
+def test_evaluate_finds_what_the_run_found(
+    finished: Path, tmp_path: Path, folder: str, coordinates: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if coordinates == "file":
+        coordinates = str(tmp_path / "grid.npy")
+        np.save(coordinates, grid(8, 8).coordinates)
+    chosen = () if coordinates is None else ("--coordinates", coordinates)
+    done("evaluate", finished / folder, "--out", tmp_path / "out", *chosen)
+    found = json.loads((tmp_path / "out/geometry.json").read_text())
+    name = "maed" if folder == "embedding" else "correlation"
+    expected = read_json(finished / "results.json")["geometry"][name]
+    assert found["neighbours"] == 8
+    for metric in ("knn_recall", "spearman", "coordinate_r2", "trustworthiness"):
+        assert found[metric] == pytest.approx(expected[metric], rel=1e-12)
+    assert f"knn_recall@8: {expected['knn_recall']:.4f}" in capsys.readouterr().out
+
+
+def test_correlation_finds_the_grid_of_digits_in_part(finished: Path) -> None:
+    """Against metrics that measure nothing: facts.md has a recall near 0.49 for correlation, chance is 8 of 63."""
+    assert read_json(finished / "results.json")["geometry"]["correlation"]["knn_recall"] > 0.3
+
+
+def test_the_report_is_made_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = without_pictures(copied / "report.html")
+    (copied / "report.html").unlink()
+    shutil.rmtree(copied / "figures")
+    done("report", copied)
+    assert f"wrote {copied / 'report.html'}" in capsys.readouterr().out
+    assert without_pictures(copied / "report.html") == first
+    assert any((copied / "figures").iterdir())
+
+
+def test_results_prints_the_tables(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = read_json(finished / "results.json")
+    shutil.copy(finished / "results.json", tmp_path / "digits.json")
+    cells = {entry["positions"]: f"{100 * entry['mean']:.1f} %" for entry in results["summary"]}
+    for path in (finished / "results.json", tmp_path):
+        done("results", path, "--markdown")
+        text = capsys.readouterr().out
+        assert all(re.search(rf"^\| {name} \| {cell} ", text, flags=re.MULTILINE) for name, cell in cells.items())
+        recall = 100 * results["geometry"]["maed"]["knn_recall"]
+        assert re.search(rf"^\| maed \|.* {recall:.1f} % \|", text, flags=re.MULTILINE)
+    done("results", finished / "results.json")
+    plain = capsys.readouterr().out
+    assert all(name in plain and cell in plain for name, cell in cells.items())
+    assert "…" not in plain  # nothing is cut where the output is a pipe
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", ["a run with autoencoder, similarity, embedding, baseline, perceiver", "digits, 64 positions"]),
+        ("autoencoder", ["a masked autoencoder of 64 positions, 6 visible", "loss: mse", "source: digits"]),
+        ("similarity", ["a similarity of 64 positions", "split-half agreement: 0.", "source: digits"]),
+        ("embedding", ["a position embedding of 64 positions, 8 channels", "geometry: grid", "source: digits"]),
+        ("baseline/similarity", ["a similarity of 64 positions", "split-half agreement: not measured"]),
+        ("baseline/embedding", ["a position embedding of 64 positions", "estimator: correlation"]),
+        ("perceiver/maed-1", ["a Perceiver of 64 positions, encoding maed", "test accuracy: ", "source: digits"]),
+        ("results.json", ["results of `maed run digits", "source: digits, 64 positions"]),
+    ],
+)
+def test_info_of_everything(finished: Path, path: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    done("info", finished / path)
+    text = capsys.readouterr().out
+    assert text.startswith(f"{finished / path}: ")
+    assert all(words in text for words in said)
+
+
+# --- the library --------------------------------------------------------------------------------------------------
+
+
+def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> None:
+    line = np.random.default_rng(0).normal(size=(200, 20)).cumsum(axis=1)
+    few = Settings(autoencoder=AutoencoderSettings(steps=20, width=16), similarity=SimilaritySettings(draws=1000))
+    embedding = maed.learn(line, dim=5, settings=few, folder=tmp_path / "run")
+    assert (embedding.n, embedding.dim, embedding.vectors.dtype) == (20, 5, torch.float32)
+    assert embedding.geometry is None
+    embedding.save_pretrained(tmp_path / "mine")
+    read = PositionEmbedding.from_pretrained(tmp_path / "mine")
+    assert torch.equal(read.vectors, embedding.vectors)
+    assert read(2).shape == (2, 20, 5)
+    before = stamps(tmp_path / "run")
+    again = maed.learn(line, dim=5, settings=few, folder=tmp_path / "run")
+    assert torch.equal(again.vectors, embedding.vectors)
+    assert stamps(tmp_path / "run") == before
+    assert few.embedding.dim is None  # the caller's settings are left alone
+
+
+def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
+    signals = np.random.default_rng(0).normal(size=(50, 8))
+    for wanted, said in ((8, "embedding.dim: 8 for 8 positions"), (3, "embedding.neighbours: 8 for 8 positions")):
+        with pytest.raises(maed.MaedError, match=said):
+            maed.learn(signals, dim=wanted, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# --- real data ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "positions", "baseline", "geometry"),
+    [
+        ("cifar10", [], 1024, "correlation", "grid"),
+        ("imdb", ["--data.length=64"], 64, "dependence", "line"),
+    ],
+)
+def test_real_data_from_end_to_end(
+    data_folder: Path, tmp_path: Path, name: str, arguments: list[str], positions: int, baseline: str, geometry: str
+) -> None:
+    tiny = ["--data.limit=200", "--autoencoder.steps=5", "--similarity.draws=512", *MODEL, *arguments]
+    done("pretrain", data_folder / name, "--out", tmp_path, *tiny)
+    before = stamps(tmp_path)
+    done("run", data_folder / name, "--out", tmp_path, *tiny, "--positions=maed", "--seeds=1")
+    assert {path: stamps(tmp_path)[path] for path in before} == before
+    results = read_json(tmp_path / "results.json")
+    assert results["positions"] == positions
+    assert results["neighbours"] == (8 if geometry == "grid" else 4)
+    assert set(results["geometry"]) == {"maed", baseline}
+    assert len(results["classification"]) == 1
+    assert read_json(tmp_path / "embedding/config.json")["geometry"]["kind"] == geometry
+    assert (tmp_path / "report.html").is_file()

@@ -1,0 +1,53 @@
+"""What the README promises: its commands parse, its library lines run, its tables are the recorded results."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import maed
+from maed.cli import build_parser
+from maed.config import AutoencoderSettings, Settings, SimilaritySettings
+from maed.files import read_json
+from maed.report import markdown
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines() if "maed " in line])
+def test_every_command_parses(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    if "--help" in words:
+        with pytest.raises(SystemExit) as exit_code:
+            build_parser().parse_args(words)
+        assert exit_code.value.code == 0
+    else:
+        assert build_parser().parse_args(words).verb == words[0]
+
+
+def test_the_library_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("signals.npy", np.random.default_rng(0).normal(size=(300, 80)).cumsum(axis=1).astype(np.float32))
+    quick = Settings(autoencoder=AutoencoderSettings(steps=30), similarity=SimilaritySettings(draws=1024))
+    learn = maed.learn
+    monkeypatch.setattr(maed, "learn", lambda X, **given: learn(X, settings=quick, **given), raising=False)
+    scope: dict[str, object] = {}
+
+    exec(blocks("python")[0], scope)
+
+    embedding, positions = scope["embedding"], scope["positions"]
+    assert embedding.vectors.shape == (80, 64)
+    assert positions(batch_size=8).shape == (8, 80, 64)
+    assert (positions.vectors == embedding.vectors).all()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
+    assert markdown(read_json(path)).strip() in README
