@@ -83,8 +83,11 @@ def summaries(results: Results) -> list[dict[str, Any]]:
 
 
 def markdown(results: Results) -> str:
-    """The tables of a run as markdown, below the command, commit and seeds that they come from."""
+    """The tables of a run as markdown, below the command, commit, seeds and machine that they come from."""
     parts = [_origin(results)]
+    if machine := _machine(results):
+        parts.append(machine)
+    parts += [str(note) for note in results.get("notes") or []]
     for rows in (geometry_rows(results), accuracy_rows(results), paired_rows(results)):
         if rows:
             parts.append(_markdown_table(rows))
@@ -166,6 +169,19 @@ def _interval(entry: dict[str, Any], style: str) -> str:
     if low is None or high is None or _missing(low) or _missing(high) or entry.get("seeds") == 1:
         return ""
     return f" [{style.format(100 * low)}, {style.format(100 * high)}]"
+
+
+def _machine(results: Results) -> str:
+    """Where it ran and how long each stage took, as one line."""
+    machine, seconds = results.get("machine") or {}, results.get("seconds") or {}
+    parts = []
+    if machine.get("processor"):
+        cores = machine.get("cores")
+        parts.append(f"{machine['processor']}, {cores} core{'' if cores == 1 else 's'}")
+    if machine.get("accelerator"):
+        parts.append(str(machine["accelerator"]))
+    parts += [f"{stage} {duration(value)}" for stage, value in seconds.items()]
+    return ", ".join(parts)
 
 
 def _origin(results: Results) -> str:
