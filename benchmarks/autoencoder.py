@@ -97,7 +97,7 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
         if i % every == 0 or i == steps:
             streamed, found = measure(model, data, visible, draws)
             print(
-                f"step {i}: loss {float(loss):.3f}, trained {trained:.0f} s + {draws} draws {streamed:.0f} s: "
+                f"step {i}: loss {loss.item():.3f}, trained {trained:.0f} s + {draws} draws {streamed:.0f} s: "
                 f"recall@8 of the entries {found:.3f}",
                 flush=True,
             )
