@@ -16,7 +16,7 @@ import yaml
 import maed
 from maed import PositionEmbedding
 from maed.cli import main
-from maed.config import Settings
+from maed.config import Settings, TrainSettings, preset_path
 
 Refused = Callable[..., str]
 VERBS = ("run", "pretrain", "similarity", "embed", "train", "compare", "evaluate", "report", "results", "info")
@@ -211,7 +211,8 @@ def test_flags_win_over_a_preset_wherever_they_stand(turn: int, capsys: pytest.C
     flags = [["--config", "digits"], ["--autoencoder.steps", "7", "--seeds", "5"]][::turn]
     settings = printed(capsys, "run", "digits", *flags[0], *flags[1])
     assert (settings["autoencoder"]["steps"], settings["seeds"]) == (7, 5)
-    assert settings["train"]["epochs"] == 12  # the preset's
+    preset = yaml.safe_load(preset_path("digits").read_text())
+    assert settings["train"]["batch_size"] == preset["train"]["batch_size"] != TrainSettings().batch_size
 
 
 def test_positions_of_a_preset_are_not_those_of_train(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
