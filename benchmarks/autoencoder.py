@@ -18,13 +18,12 @@ import numpy as np
 import torch
 
 from maed.autoencoder.masking import visible_count
-from maed.autoencoder.model import SetAutoencoder
-from maed.autoencoder.training import AutoencoderModule, DrawStream, build_autoencoder
+from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, build_autoencoder
 from maed.config import AutoencoderSettings, DataSettings, EvaluationSettings, SimilaritySettings
 from maed.data import Signals, load
 from maed.evaluation.geometry import similarity_metrics
 from maed.machine import commit, describe_machine
-from maed.similarity import estimate, stream
+from maed.similarity import estimate, merged, stream
 
 
 def flops(n_visible: int, scored: int, batch: int, width: int, layers: int, channels: int) -> float:
@@ -51,7 +50,7 @@ def step(repeats: int) -> None:
     settings = AutoencoderSettings(scored=256, batch_size=128, visible_fraction=16 / 1024)
     values = np.random.default_rng(0).integers(0, 256, (4096, 1024, 3), dtype=np.uint8)
     signals = Signals(values, mean=np.full((1, 3), 127.5, np.float32), scale=np.full((1, 3), 74.0, np.float32))
-    model = build_autoencoder(settings, n=1024, channels=3, vocabulary=0)
+    model = build_autoencoder(settings, n=1024, channels=3, vocabulary=0, loss="mse")
     module = AutoencoderModule(model, "mse", settings)
     optimizer = module.configure_optimizers()["optimizer"]
     draws = DrawStream(signals, visible=16, scored=256, batch_size=128, length=10**6, seed=0)
@@ -77,7 +76,7 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
     assert data.geometry is not None
     settings = AutoencoderSettings(steps=steps)
     visible = visible_count(data.positions, data.kind, None)
-    model = build_autoencoder(settings, n=data.positions, channels=data.channels, vocabulary=0)
+    model = build_autoencoder(settings, n=data.positions, channels=data.channels, vocabulary=0, loss="mse")
     module = AutoencoderModule(model, "mse", settings)
     configured = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
@@ -109,10 +108,10 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
         print(f"{target:.2f} was not reached in {steps} steps")
 
 
-def measure(model: SetAutoencoder, data, visible: int, draws: int) -> tuple[float, float]:
+def measure(model: Autoencoder, data, visible: int, draws: int) -> tuple[float, float]:
     """Seconds of streaming, and recall@8 of the contrast's entries."""
     start = time.perf_counter()
-    halves = stream(
+    streamed = stream(
         model.eval(),
         data.train,
         SimilaritySettings(draws=draws),
@@ -123,7 +122,7 @@ def measure(model: SetAutoencoder, data, visible: int, draws: int) -> tuple[floa
     )
     seconds = time.perf_counter() - start
     model.train()
-    values = estimate(halves[0].merge(halves[1]), "contrast").values
+    values = estimate(merged(streamed.halves), "contrast").values
     return seconds, similarity_metrics(values, data.geometry, EvaluationSettings())["entries_knn_recall"]
 
 

@@ -1,7 +1,10 @@
 """Masking, the set-style autoencoder and its training, on signals small enough to reason about."""
 
 import math
-from dataclasses import replace
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -13,16 +16,26 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
 
-from maed.autoencoder import SetAutoencoder, build_autoencoder, load_autoencoder, loss_name, pretrain, visible_count
+from maed.autoencoder import (
+    SetAutoencoder,
+    build_autoencoder,
+    load_autoencoder,
+    loss_name,
+    outputs_of,
+    pretrain,
+    visible_count,
+)
 from maed.autoencoder import training as module_under_test
 from maed.autoencoder.masking import Draw, draw_real_subsets, draw_subsets, make_draw
-from maed.autoencoder.model import position_losses
-from maed.autoencoder.training import AutoencoderModule, DrawStream
-from maed.config import AutoencoderSettings, Settings, TrainerSettings
+from maed.autoencoder.model import position_losses, reconstruction_of
+from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, learning_rate, start_from
+from maed.config import AutoencoderSettings, EmbeddingSettings, Settings, TrainerSettings
 from maed.data.signals import SignalData, Signals
+from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError
-from maed.files import read_json
+from maed.files import read_json, write_json
 from maed.pipeline import Run
+from maed.similarity import compute_baseline
 
 N = 12
 TRAINER = TrainerSettings(accelerator="cpu", progress="none", precision="32-true")
@@ -215,6 +228,34 @@ def test_losses_are_float32_after_a_reconstruction_in_bfloat16():
     assert torch.equal(position_losses(reconstruction, targets, "mse"), targets[..., 0].square())
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(-4, 4))
+def test_the_gaussian_loss_is_minus_the_log_likelihood_of_a_normal_distribution(seed, channels, shift):
+    generator = torch.Generator().manual_seed(seed)
+    output = torch.randn(2, 5, 2 * channels, generator=generator) + shift
+    targets = torch.randn(2, 5, channels, generator=generator)
+    mean, raw = output[..., :channels], output[..., channels:]
+    normal = torch.distributions.Normal(mean, (1e-3 + raw.exp()).sqrt())
+    expected = -normal.log_prob(targets).mean(dim=-1)
+    assert torch.allclose(position_losses(output, targets, "gaussian"), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(reconstruction_of(output, "gaussian"), mean)
+
+
+def test_a_constant_has_no_infinite_likelihood_and_a_gradient():
+    output = torch.tensor([[[0.0, -100.0]]], requires_grad=True)  # certain, and right
+    loss = position_losses(output, torch.zeros(1, 1, 1), "gaussian")
+    assert loss.item() == pytest.approx(0.5 * math.log(2 * math.pi * 1e-3), rel=1e-4)
+    wrong = position_losses(output, torch.ones(1, 1, 1), "gaussian")
+    wrong.sum().backward()
+    assert output.grad.isfinite().all()
+    assert output.grad[0, 0, 0] < 0
+
+
+def test_how_many_numbers_a_position_needs():
+    assert outputs_of("mse", channels=3, vocabulary=0) == 3
+    assert outputs_of("gaussian", channels=3, vocabulary=0) == 6
+    assert outputs_of("cross-entropy", channels=0, vocabulary=262) == 262
+
+
 class Zeros(torch.nn.Module):
     def predict(self, values, visible, scored, visible_mask=None):
         return torch.zeros(len(visible), len(scored), 1)
@@ -234,10 +275,13 @@ def test_the_trained_loss_is_the_mean_over_hidden_scored_positions():
 
 
 def test_a_loss_that_does_not_fit_the_data_is_refused():
-    with pytest.raises(MaedError, match="'cross-entropy' does not fit real signals; it may be mse"):
+    with pytest.raises(MaedError, match="'cross-entropy' does not fit real signals; it may be mse or gaussian"):
         loss_name(AutoencoderSettings(loss="cross-entropy"), pairs())
     with pytest.raises(MaedError, match="'mse' does not fit tokens signals; it may be cross-entropy"):
         loss_name(AutoencoderSettings(loss="mse"), words())
+    with pytest.raises(MaedError, match="'gaussian' does not fit tokens signals; it may be cross-entropy"):
+        loss_name(AutoencoderSettings(loss="gaussian"), words())
+    assert loss_name(quick(loss="gaussian"), pairs()) == "gaussian"
     assert (loss_name(quick(), pairs()), loss_name(quick(), words())) == ("mse", "cross-entropy")
 
 
@@ -246,7 +290,12 @@ def test_a_loss_that_does_not_fit_the_data_is_refused():
 
 def model_and_draw(kind: str) -> tuple[SetAutoencoder, Draw]:
     data = words() if kind == "tokens" else pairs()
-    model = build_autoencoder(quick(layers=2), n=N, channels=data.channels, vocabulary=data.vocabulary).eval()
+    shape = {"n": N, "channels": data.channels, "vocabulary": data.vocabulary}
+    model = build_autoencoder(quick(layers=2), **shape, loss=loss_name(quick(), data)).eval()
+    with torch.no_grad():
+        for weights in model.parameters():  # branches start at zero; what is visible is to matter
+            if not weights.any():
+                weights.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
     return model, make_draw(data.train, np.random.default_rng(0), rows=np.arange(8), visible=5, scored=9)
 
 
@@ -296,9 +345,18 @@ def test_permuting_positions_permutes_the_reconstruction_and_changes_nothing_els
     assert torch.allclose(permuted, expected[:, order], atol=1e-6)
 
 
+def test_heads_share_the_width_of_the_set_autoencoder_alone():
+    with pytest.raises(MaedError, match=r"autoencoder.width: 6; it may be a multiple of autoencoder.heads \(4\)"):
+        AutoencoderSettings(width=6, heads=4)
+    assert build_autoencoder(
+        AutoencoderSettings(kind="unet", width=6, heads=4, depth=1), n=N, channels=1, vocabulary=0, loss="mse"
+    )
+
+
 def test_building_leaves_the_global_generator_alone_and_follows_the_seed():
     before = torch.get_rng_state()
-    made = [build_autoencoder(quick(seed=seed), n=N, channels=1, vocabulary=0).state_dict() for seed in (0, 0, 1)]
+    shape = {"n": N, "channels": 1, "vocabulary": 0, "loss": "mse"}
+    made = [build_autoencoder(quick(seed=seed), **shape).state_dict() for seed in (0, 0, 1)]
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
     assert not torch.equal(made[0]["position_vectors"], made[2]["position_vectors"])
@@ -307,7 +365,11 @@ def test_building_leaves_the_global_generator_alone_and_follows_the_seed():
 # -- the training -------------------------------------------------------------------------------------------------
 
 
-def held_out_loss(model: SetAutoencoder, data: SignalData) -> float:
+def unet(**settings) -> AutoencoderSettings:
+    return quick(**({"kind": "unet", "width": 8, "depth": 2, "learning_rate": 0.01} | settings))
+
+
+def held_out_loss(model: Autoencoder, data: SignalData) -> float:
     draw = make_draw(data.validation, np.random.default_rng(5), rows=np.arange(200), visible=4, scored=None)
     with torch.no_grad():
         losses = position_losses(model.predict(draw.values, draw.visible, draw.scored), draw.targets, "mse")
@@ -322,6 +384,20 @@ def test_training_finds_out_who_copies_whom(tmp_path):
     history = read_json(tmp_path / "metrics.json")["history"]
     assert [point["step"] for point in history] == [50, 100, 150, 200, 250]
     assert min(point["validation_loss"] for point in history) < history[0]["validation_loss"]
+
+
+def test_the_u_net_is_trained_by_the_same_loop(tmp_path):
+    # it hears the partner of a hidden position from next door: 7/11 again, and no table of position vectors
+    settings = unet(steps=200, validate_every=50)
+    model = pretrain(pairs(), settings, TRAINER, tmp_path)
+    assert 0.6 < held_out_loss(model, pairs()) < 0.85
+    assert not model.training
+
+
+def test_the_learning_rate_is_as_set_or_suits_the_kind():
+    assert learning_rate(AutoencoderSettings()) == 6e-3
+    assert learning_rate(AutoencoderSettings(kind="unet")) == 1e-3
+    assert learning_rate(AutoencoderSettings(kind="unet", learning_rate=0.2)) == 0.2
 
 
 def test_training_scores_the_positions_asked_for(tmp_path, monkeypatch):
@@ -356,6 +432,34 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     assert examples["original"].shape == examples["visible"].shape == examples["reconstruction"].shape == (8, N)
     assert examples["visible"].any(dim=1).all()
     assert not (examples["visible"] & (examples["original"] == 0)).any()  # 0 is padding here
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        (quick(), False),
+        (quick(loss="gaussian"), False),
+        (unet(), False),
+        (unet(loss="gaussian"), False),
+        (unet(), True),
+    ],
+    ids=["set", "set-gaussian", "unet", "unet-gaussian", "unet-tokens"],
+)
+@torch.no_grad()
+def test_a_loaded_autoencoder_predicts_the_same_bit_for_bit(settings, tokens, tmp_path):
+    data = words() if tokens else pairs()
+    with torch.enable_grad():
+        trained = pretrain(data, settings, TRAINER, tmp_path)
+    shape = {"n": N, "channels": data.channels, "vocabulary": data.vocabulary, "loss": loss_name(settings, data)}
+    write_json(tmp_path / "config.json", {**shape, "visible": 4, "made_with": {"autoencoder": asdict(settings)}})
+    loaded, _ = load_autoencoder(tmp_path)
+    draw = make_draw(data.validation, np.random.default_rng(0), rows=np.arange(8), visible=5, scored=9)
+    seen = (draw.values, draw.visible, draw.scored, draw.visible_mask)
+    assert torch.equal(loaded.predict(*seen), trained.predict(*seen))
+    fresh = build_autoencoder(settings, **shape).eval()
+    assert not torch.equal(fresh.predict(*seen), trained.predict(*seen))
+    examples = load_file(tmp_path / "examples.safetensors")
+    assert examples["reconstruction"].shape == examples["original"].shape
 
 
 def test_examples_are_in_stored_units(tmp_path):
@@ -407,9 +511,12 @@ def run(folder: Path, settings: AutoencoderSettings) -> dict[str, torch.Tensor]:
     return load_file(folder / "autoencoder" / "model.safetensors")
 
 
-@pytest.mark.parametrize("at", [3, 14, 17])
-def test_a_stopped_training_goes_on_to_the_same_end(at, tmp_path, monkeypatch):
-    settings = quick(learning_rate=0.01)
+@pytest.mark.parametrize(
+    ("settings", "at"),
+    [*((quick(learning_rate=0.01), at) for at in (3, 14, 17)), (unet(), 17)],
+    ids=["set-3", "set-14", "set-17", "unet-17"],
+)
+def test_a_stopped_training_goes_on_to_the_same_end(settings, at, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", settings)
     with monkeypatch.context() as patch:
         kill_at(at, patch)
@@ -453,25 +560,121 @@ def test_a_loss_that_is_not_finite_names_the_learning_rate(tmp_path):
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_training_starts_from_random_vectors_that_depend_on_the_seed_alone(tmp_path, monkeypatch):
-    starts = []
+# -- where it starts ----------------------------------------------------------------------------------------------
+
+
+def starting_table(monkeypatch: pytest.MonkeyPatch, training: Callable[[], object]) -> torch.Tensor:
+    """The position vectors before the first step of `training`, which is stopped there."""
+    tables = []
 
     def stop(trainer, module, *_):
-        starts.append(module.model.position_vectors.detach().clone())
+        tables.append(module.model.position_vectors.detach().clone())
         raise Killed
 
-    monkeypatch.setattr(module_under_test, "fit", stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(module_under_test, "fit", stop)
+        with pytest.raises(Killed):
+            training()
+    return tables[0]
+
+
+def test_training_starts_from_random_vectors_that_depend_on_the_seed_alone(tmp_path, monkeypatch):
     constant = pairs()
     constant.train.values[:] = 1
-    for data, seed in ((pairs(), 0), (constant, 0), (words(), 0), (pairs(), 1)):
-        with pytest.raises(Killed):
-            pretrain(data, quick(seed=seed, width=64), TRAINER, tmp_path)
+    starts = [
+        starting_table(monkeypatch, partial(pretrain, data, quick(seed=seed, width=64), TRAINER, tmp_path))
+        for data, seed in ((pairs(), 0), (constant, 0), (words(), 0), (pairs(), 1))
+    ]
     assert torch.equal(starts[0], starts[1])
     assert torch.equal(starts[0], starts[2])
     assert not torch.equal(starts[0], starts[3])
     # unit normal numbers: 768 of them have a mean of 0 +- 0.036 and a deviation of 1 +- 0.026
     assert abs(float(starts[0].mean())) < 0.15
     assert float(starts[0].std()) == pytest.approx(1, abs=0.1)
+
+
+def test_the_default_reads_no_baseline(tmp_path):
+    alone = run(tmp_path / "alone", quick())
+    beside = Run(tmp_path / "beside", Settings(autoencoder=quick(), trainer=TRAINER), pairs())
+    beside.baseline()
+    assert (tmp_path / "beside/baseline/similarity/model.safetensors").is_file()
+    found = run(tmp_path / "beside", quick())
+    assert all(torch.equal(found[name], alone[name]) for name in alone)
+    assert not (tmp_path / "alone/baseline").exists()
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_a_warm_start_fills_the_first_channels_and_leaves_the_others_random(width):
+    model, before = (build_autoencoder(quick(width=width), n=N, channels=1, vocabulary=0, loss="mse") for _ in "ab")
+    vectors = 5 * torch.randn(N, 11, generator=torch.Generator().manual_seed(0))
+    start_from(model, vectors)
+    d = min(width, 11)
+    table = model.position_vectors.detach()
+    assert float(table[:, :d].square().mean()) == pytest.approx(1)
+    assert torch.allclose(table[:, :d], vectors[:, :d] * float(table[0, 0] / vectors[0, 0]))
+    assert torch.equal(table[:, d:], before.position_vectors[:, d:])
+
+
+@pytest.mark.parametrize(("data", "baseline"), [(pairs, "correlation"), (words, "dependence")])
+def test_a_warm_start_is_the_laplacian_of_the_baseline(data, baseline, tmp_path, monkeypatch):
+    warm = Run(tmp_path, Settings(autoencoder=quick(init=baseline), trainer=TRAINER), data())
+    table = starting_table(monkeypatch, warm.pretrain)
+    similarity = compute_baseline(baseline, data())
+    expected = reduce(
+        similarity.values, EmbeddingSettings(reduction="laplacian", dim=11), similarity.standard_error
+    )  # 11: one less than the positions; the table has 16 channels
+    assert torch.allclose(table[:, :11], expected / expected.square().mean().sqrt(), atol=1e-6)
+    assert float(table[:, :11].square().mean()) == pytest.approx(1, abs=1e-4)
+
+
+def embedding_of(n: int, folder: Path, **provenance) -> str:
+    vectors = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+    PositionEmbedding(vectors, source="by hand", provenance=provenance).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_warm_start_from_a_folder_is_its_embedding(tmp_path, monkeypatch):
+    start = embedding_of(N, tmp_path / "mine")
+    warm = Run(tmp_path / "out", Settings(autoencoder=quick(init=start), trainer=TRAINER), pairs())
+    table = starting_table(monkeypatch, warm.pretrain)
+    vectors = PositionEmbedding.from_pretrained(start).vectors
+    assert torch.allclose(table[:, :3], vectors / vectors.square().mean().sqrt())
+    warm.pretrain()
+    assert not (tmp_path / "out/baseline").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"init": "dependence"}, "autoencoder.init: 'dependence' is not for real signals; it may be correlation"),
+        ({"init": "corelation"}, "'corelation' is no folder, did you mean 'correlation'?; it may be random, correl"),
+        ({"init": "empty"}, "empty/config.json: no such file"),
+        ({"init": "small"}, "small has 9 positions, the data 12"),
+        ({"init": "permuted"}, "data.permute: None; permuted was made with 3, and positions must agree"),
+        (
+            {"init": "correlation", "kind": "unet"},
+            "'correlation', but a U-Net has no position vectors; it may be rando",
+        ),
+        ({"loss": "cross-entropy"}, "autoencoder.loss: 'cross-entropy' does not fit real signals"),
+        ({"kind": "unet", "batch_size": 1}, "autoencoder.batch_size: 1; it may be 2 or more where a U-Net of depth 4"),
+    ],
+)
+def test_what_training_cannot_start_from_is_refused_before_anything_is_written(settings, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    embedding_of(9, Path("small"))
+    embedding_of(N, Path("permuted"), made_with={"data": {"permute": 3}})
+    with pytest.raises(MaedError, match=re.escape(said)):
+        Run(Path("out"), Settings(autoencoder=quick(**settings), trainer=TRAINER), pairs()).pretrain()
+    assert not Path("out").exists()
+
+
+def test_the_model_refuses_vectors_that_do_not_fit_it():
+    shape = {"n": N, "channels": 1, "vocabulary": 0, "loss": "mse"}
+    with pytest.raises(MaedError, match="vectors of 5 positions; they may be of 12"):
+        start_from(build_autoencoder(quick(), **shape), torch.ones(5, 3))
+    with pytest.raises(MaedError, match="the U-Net has no position vectors to start"):
+        start_from(build_autoencoder(unet(), **shape), torch.ones(N, 3))
 
 
 def test_a_folder_without_a_trained_autoencoder_is_named(tmp_path):

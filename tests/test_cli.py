@@ -145,8 +145,19 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
         (["run", "digits", "--data.type", "imag"], "data.type: 'imag' is unknown, did you mean 'image'?"),
         (["run", "digits", "--data.missing", "xyz"], "data.missing: 'xyz' is unknown; it may be refuse, mask"),
         (["run", "digits", "--trainer.accelerator", "gpuu"], "'gpuu' is unknown, did you mean 'gpu'?"),
+        (
+            ["run", "digits", "--similarity.until", "stabel"],
+            "similarity.until: 'stabel' is unknown, did you mean 'stable'?",
+        ),
+        (["run", "digits", "--similarity.tolerance", "1"], "similarity.tolerance: 1.0; it may be above 0 and below 1"),
+        (["run", "digits", "--similarity.batch_size", "100"], "similarity.batch_size: 100; it may be a multiple of"),
+        (
+            ["run", "digits", "--autoencoder.kind", "u-net"],
+            "autoencoder.kind: 'u-net' is unknown, did you mean 'unet'?",
+        ),
+        (["run", "digits", "--autoencoder.loss", "gausian"], "'gausian' is unknown, did you mean 'gaussian'?"),
         (["run", "digits", "--data.validation", "1"], "data.validation: 1.0; it may be above 0 and below 1"),
-        (["run", "digits", "--autoencoder.width", "6"], "autoencoder.width: 6; it may be a multiple of"),
+        (["run", "digits", "--autoencoder.width", "7"], "autoencoder.width: 7; it may be a multiple of"),
         (["embed"], "run: not given; it may be the folder that `maed similarity` wrote to"),
     ],
 )
@@ -159,7 +170,8 @@ def test_names_and_values_that_are_not_known(refused: Refused, arguments: list[s
     [
         *(("data.limit", 1), ("data.length", 1), ("data.permute", 0), ("data.seed", 0)),
         *(("autoencoder.steps", 1), ("autoencoder.seed", 0), ("autoencoder.warmup", 0), ("autoencoder.patience", 1)),
-        *(("autoencoder.learning_rate", 0), ("similarity.draws", 2), ("similarity.seed", 0), ("embedding.dim", 1)),
+        *(("autoencoder.learning_rate", 0), ("autoencoder.depth", 1), ("similarity.repeats", 1)),
+        *(("similarity.draws", 2), ("similarity.seconds", 0), ("similarity.seed", 0), ("embedding.dim", 1)),
         *(("embedding.diffusion_steps", 0), ("perceiver.latents", 1), ("train.learning_rate", 0), ("train.epochs", 1)),
         *(("trainer.threads", 1), ("evaluation.folds", 2), ("evaluation.neighbours", 1), ("report.signals", 1)),
     ],
@@ -362,6 +374,28 @@ def test_the_console_script(here: Path) -> None:
         (["--autoencoder.visible_fraction", "0.999"], "0.999 of 16 positions shows all"),
         (["--autoencoder.visible_fraction", "0"], "autoencoder.visible_fraction: 0.0; it may be above 0 and below 1"),
         (["--autoencoder.loss", "cross-entropy"], "autoencoder.loss: 'cross-entropy' does not fit real signals"),
+        (
+            ["--autoencoder.init", "dependence"],
+            "autoencoder.init: 'dependence' is not for real signals; it may be corr",
+        ),
+        (
+            ["--autoencoder.init", "corelation"],
+            "autoencoder.init: 'corelation' is no folder, did you mean 'correlation'",
+        ),
+        (
+            ["--autoencoder.init=correlation", "--autoencoder.kind=unet"],
+            "a U-Net has no position vectors; it may be ran",
+        ),
+        (["--autoencoder.kind=unet", "--autoencoder.batch_size=1"], "autoencoder.batch_size: 1; it may be 2 or more"),
+        (
+            ["--autoencoder.loss=gaussian", "--similarity.transform=root"],
+            "similarity.transform: 'root' of a likelihood",
+        ),
+        (["--similarity.visible_fraction", "0.001"], "similarity.visible_fraction: 0.001 of 16 positions shows none"),
+        (
+            ["--similarity.estimator=ablation", "--similarity.visible_fraction=0.07"],
+            "similarity.visible_fraction: shows 1 position; ablation needs 2 or more",
+        ),
         (["--positions", "none,dependence"], "positions: dependence is not for real signals; it may be correlation"),
     ],
 )
@@ -371,9 +405,15 @@ def test_settings_that_do_not_fit_the_data(refused: Refused, here: Path, argumen
     assert said in refused("run", "x.npz", "--out", "out", *arguments)
 
 
-def test_the_default_k_needs_more_positions(refused: Refused, here: Path) -> None:
+def test_as_many_neighbours_as_positions(refused: Refused, here: Path) -> None:
     np.save(here / "x.npy", WHOLE[:, :8])
-    assert "embedding.neighbours: 8 for 8 positions" in refused("run", "x.npy", "--out", "out")
+    line = refused("run", "x.npy", "--out", "out", "--embedding.neighbours", "8")
+    assert "embedding.neighbours: 8 for 8 positions; it may be at most 7" in line
+
+
+def test_defaults_suit_a_few_positions(here: Path) -> None:
+    np.save(here / "x.npy", WHOLE[:, :8])
+    assert main(["run", "x.npy", "--out", "out", *TINY, "--embedding.force", "true"]) == 0
 
 
 def test_correlation_is_not_for_tokens(refused: Refused, here: Path) -> None:

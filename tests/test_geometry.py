@@ -45,6 +45,12 @@ def test_geometries_are_read_from_their_names_and_from_files(tmp_path):
     assert np.array_equal(parse_geometry("grid:4x8").coordinates, grid(4, 8).coordinates)
     assert parse_geometry("grid:4x8").shape == (4, 8)
     assert parse_geometry("line:5").coordinates.ravel().tolist() == [0, 1, 2, 3, 4]
+    for name, kind, shape in (
+        ("ring:5", "ring", (5, 2)),
+        ("torus:2x3", "torus", (6, 4)),
+        ("sphere:7", "sphere", (7, 3)),
+    ):
+        assert (parse_geometry(name).kind, parse_geometry(name).coordinates.shape) == (kind, shape)
     np.save(tmp_path / "c.npy", np.arange(6).reshape(3, 2))
     (tmp_path / "c.csv").write_text("0,1\n2,3\n4,5\n")
     (tmp_path / "one.csv").write_text("0\n2\n4\n")
@@ -55,16 +61,21 @@ def test_geometries_are_read_from_their_names_and_from_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["grid:4", "grid:4x", "grid:0x3", "grid:4x4x4", "grid", "line", "line:", "line:-3", "line:3x3", "line:a"]
+    "text",
+    [
+        *("grid:4", "grid:4x", "grid:0x3", "grid:4x4x4", "grid", "line", "line:", "line:-3", "line:3x3", "line:a"),
+        *("ring", "ring:3x3", "torus:9", "sphere:0"),
+    ],
 )
 def test_a_geometry_that_is_none_is_named(text):
-    with pytest.raises(MaedError, match=f"coordinates: '{text}'; it may be grid:HEIGHTxWIDTH, line:LENGTH or a file"):
+    names = "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N"
+    with pytest.raises(MaedError, match=f"coordinates: '{text}'; it may be {names} or a file"):
         parse_geometry(text)
 
 
 def test_files_without_coordinates_are_named(tmp_path):
-    with pytest.raises(MaedError, match="'sphere:9' is no file; it may be grid:HEIGHTxWIDTH"):
-        parse_geometry("sphere:9")
+    with pytest.raises(MaedError, match="'cube:9' is no file; it may be grid:HEIGHTxWIDTH"):
+        parse_geometry("cube:9")
     (tmp_path / "words.csv").write_text("x,y\na,b\n")
     with pytest.raises(MaedError, match=r"words.csv' cannot be read as \(N, D\) numbers"):
         parse_geometry(str(tmp_path / "words.csv"))

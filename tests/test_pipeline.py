@@ -16,12 +16,20 @@ import maed
 from maed import PositionEmbedding
 from maed.autoencoder.training import AutoencoderModule
 from maed.cli import main
-from maed.config import AutoencoderSettings, DataSettings, Settings, SimilaritySettings
-from maed.data import load
+from maed.config import (
+    AutoencoderSettings,
+    DataSettings,
+    EmbeddingSettings,
+    Settings,
+    SimilaritySettings,
+    TrainerSettings,
+)
+from maed.data import from_arrays, load
 from maed.data.geometry import grid, permutation
 from maed.evaluation.comparison import compare_all, summarise
 from maed.files import read_json
-from maed.pipeline import Run, run_all
+from maed.pipeline import Run, origin_notes, run_all
+from maed.report.tables import geometry_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "ignore:.*neighbour graph falls into")
 
@@ -194,6 +202,186 @@ def test_a_perceiver_is_given_the_embedding_bit_for_bit(finished: Path) -> None:
         tables = [tensor for name, tensor in state.items() if name.endswith("table")]
         assert len(tables) == 1
         assert torch.equal(tables[0], vectors(finished / folder))
+
+
+# --- other ways to learn positions --------------------------------------------------------------------------------
+
+QUICK = ("--data.limit=200", "--autoencoder.steps=20", "--autoencoder.validate_every=10", "--positions=", *MODEL)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ("--similarity.until=stable", "--similarity.tolerance=0.5", "--similarity.draws=20000"),
+        ("--autoencoder.loss=gaussian", "--similarity.draws=512"),
+        ("--similarity.estimator=ablation", "--similarity.draws=512"),
+        ("--similarity.estimator=mean-loss", "--similarity.draws=512", "--similarity.visible_fraction=0.2"),
+        ("--autoencoder.init=correlation", "--similarity.draws=512"),
+    ],
+    ids=lambda chosen: chosen[0],
+)
+def test_every_way_of_learning_runs_from_end_to_end(
+    chosen: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done("run", "digits", "--out", tmp_path / "out", *QUICK, *chosen)
+    results = read_json(tmp_path / "out/results.json")
+    assert set(results["geometry"]) == {"maed", "correlation"}
+    assert np.isfinite(vectors(tmp_path / "out/embedding")).all()
+    stored, similarity = (read_json(tmp_path / f"out/{name}/config.json") for name in ("autoencoder", "similarity"))
+    sums = load_file(tmp_path / "out/similarity/model.safetensors")
+    kept = chosen[0].split("=")[1]
+    if kept == "stable":
+        assert 4096 < similarity["draws"] < 20_000
+        assert similarity["changed"][-1][0] == similarity["draws"]
+        assert similarity["changed"][-1][1] <= 0.5
+        assert f"similarity: {similarity['draws']} draws; the last quarter of them changed" in capsys.readouterr().out
+    else:
+        assert (similarity["draws"], similarity["changed"]) == (512, [])
+    shown = 13 if kept == "mean-loss" else stored["visible"]  # a fifth of 64
+    assert stored["visible"] == 6
+    each_signal = 512 * shown * (64 - shown)
+    if kept == "ablation":
+        assert sums["counts"].shape == (1, 64, 64)
+        assert sums["counts"].sum() == each_signal
+    elif kept != "stable":
+        # of eight draws of a signal one at least hides a position that another hides, at all but a few positions
+        assert sums["counts"].shape == (2, 64, 64)
+        assert 0.99 * each_signal < sums["counts"][0].sum() <= each_signal
+
+
+@pytest.mark.parametrize(
+    ("permute", "said"), [((), "positions were not permuted"), (("--data.permute=1",), "in a rando")]
+)
+def test_results_and_report_say_that_the_u_net_knows_the_order(
+    permute: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    small = ("--autoencoder.kind=unet", "--autoencoder.depth=1", "--autoencoder.width=4", "--similarity.draws=256")
+    done("run", "digits", "--out", tmp_path / "out", *QUICK, *small, *permute)
+    results = read_json(tmp_path / "out/results.json")
+    assert set(results["geometry"]) == {"maed", "correlation"}
+    (note,) = [note for note in results["notes"] if "U-Net" in note]
+    assert note.startswith("The U-Net knows the storage order by construction; ")
+    assert said in note
+    page = (tmp_path / "out/report.html").read_text()
+    assert "The U-Net knows the storage order by construction" in page
+    assert "with a U-Net, which is told in what order positions are stored" in page
+    assert "or the storage order;" not in page  # what the page says of other autoencoders
+    assert ("which the U-Net knows by construction" in page) == (not permute)
+
+
+def test_the_start_of_a_warm_start_is_shown_beside_its_result(finished: Path, tmp_path: Path) -> None:
+    start = finished / "embedding"
+    warm = ("--autoencoder.steps=10", f"--autoencoder.init={start}", "--similarity.draws=512", "--positions=")
+    done("run", "digits", "--out", tmp_path / "out", *DIGITS, *warm)
+    results = read_json(tmp_path / "out/results.json")
+    assert set(results["geometry"]) == {"maed", "correlation", "start"}
+    of_the_embedding = ("knn_recall", "spearman", "coordinate_r2", "trustworthiness")
+    expected = read_json(finished / "results.json")["geometry"]["maed"]
+    assert results["geometry"]["start"] == {name: expected[name] for name in of_the_embedding}
+    note = (
+        f"The autoencoder's position vectors started from the embedding in {start}: only what maed gains over the "
+        "row `start` is its own."
+    )
+    assert note in results["notes"]
+    rows = geometry_rows(results)
+    assert [row[0] for row in rows[1:]] == ["maed", "correlation", "start"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert "position vectors started from the embedding in" in page
+    assert f"<td>{100 * expected['knn_recall']:.1f} %</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("init", "geometry", "said"),
+    [
+        ("random", True, []),
+        (
+            "correlation",
+            False,
+            ["started from the correlation baseline: only what maed gains over the row `correlation`"],
+        ),
+        ("mine", True, ["started from the embedding in mine: only what maed gains over the row `start` is its own"]),
+        ("mine", False, ["started from the embedding in mine: only what maed gains over that embedding is its own"]),
+    ],
+)
+def test_what_the_autoencoder_started_from_is_noted(init: str, geometry: bool, said: list[str]) -> None:
+    notes = origin_notes(Settings(autoencoder=AutoencoderSettings(init=init)), geometry=geometry)
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
+
+
+def tiny(folder: Path, draws: int, batch_size: int, *, mask: np.ndarray | None = None, **rest: Any) -> Run:
+    """Sixteen positions, one of them visible in each draw."""
+    values = np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32)
+    if mask is not None:
+        values[~np.broadcast_to(mask, values.shape)] = np.nan
+    settings = Settings(
+        data=DataSettings(missing="mask"),
+        autoencoder=AutoencoderSettings(steps=2, width=8, warmup=0),
+        similarity=SimilaritySettings(
+            estimator="mean-loss", draws=draws, batch_size=batch_size, visible_fraction=1 / 16
+        ),
+        trainer=TrainerSettings(accelerator="cpu", progress="none"),
+    )
+    return Run(folder, settings, from_arrays(values, settings=settings.data), **rest)
+
+
+def test_pairs_that_were_never_drawn_are_named(tmp_path: Path) -> None:
+    run = tiny(tmp_path, draws=24, batch_size=8)
+    run.pretrain()
+    with pytest.warns(UserWarning, match="; they count as not similar") as warned:
+        run.similarity()
+    counts = load_file(tmp_path / "similarity/model.safetensors")["counts"][0]
+    never = int((counts == 0).sum()) - 16  # the diagonal is none of them
+    assert 0 < never < 120
+    assert f"in 24 draws, {never} of 240 pairs of positions were never visible and scored" in str(warned[0].message)
+
+
+def test_draws_that_miss_most_pairs_are_refused_and_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    run = tiny(tmp_path, draws=2, batch_size=2)
+    run.pretrain()
+    with pytest.raises(maed.MaedError, match=r"similarity.draws: in 4 draws, 1[89][05] of 240 pairs .* reach them$"):
+        run.similarity()
+    assert not (tmp_path / "similarity").exists()
+    tiny(tmp_path, draws=512, batch_size=64).similarity()
+    assert (tmp_path / "similarity/model.safetensors").is_file()
+
+
+def test_a_stable_stream_of_few_draws_says_that_it_cannot_tell(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = tiny(tmp_path, draws=512, batch_size=64, say=said.append)
+    run.settings.similarity.until = "stable"
+    run.pretrain()
+    run.similarity()
+    assert "similarity: 512 draws, too few to tell whether neighbours are stable" in said
+
+
+def test_positions_that_no_signal_has_are_not_waited_for(tmp_path: Path) -> None:
+    run = tiny(tmp_path, draws=512, batch_size=64, mask=np.arange(16) < 4)  # 12 of 240 pairs are ever together
+    run.pretrain()
+    run.similarity()
+    counts = load_file(tmp_path / "similarity/model.safetensors")["counts"][0]
+    assert int((counts > 0).sum()) == 12
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("swissroll", True), ("ring", False)])
+def test_the_seed_places_a_swiss_roll_and_no_ring(kind: str, refused: bool, tmp_path: Path) -> None:
+    def run(seed: int, out: str) -> Run:
+        settings = Settings(
+            data=DataSettings(samples=50, seed=seed),
+            autoencoder=AutoencoderSettings(steps=2, width=8, warmup=0),
+            similarity=SimilaritySettings(draws=512),
+            trainer=TrainerSettings(accelerator="cpu", progress="none"),
+        )
+        data = load(f"field:{kind}:24", settings.data)
+        return Run(tmp_path / out, settings, data, upstream=tmp_path / "first")
+
+    run(0, "first").pretrain()
+    if refused:
+        with pytest.raises(maed.MaedError, match=r"data.seed: 1; .*was made with 0, and positions must agree"):
+            run(1, "second").similarity()
+    else:
+        run(1, "second").similarity()
+    assert (tmp_path / "second").exists() != refused
 
 
 # --- the same again -----------------------------------------------------------------------------------------------
@@ -453,9 +641,14 @@ def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> No
 
 def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
     signals = np.random.default_rng(0).normal(size=(50, 8))
-    for wanted, said in ((8, "embedding.dim: 8 for 8 positions"), (3, "embedding.neighbours: 8 for 8 positions")):
+    for settings, said in (
+        (Settings(embedding=EmbeddingSettings(dim=8)), "embedding.dim: 8 for 8 positions"),
+        (Settings(embedding=EmbeddingSettings(neighbours=8)), "embedding.neighbours: 8 for 8 positions"),
+        (Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)), "shows 1 position"),
+        (Settings(autoencoder=AutoencoderSettings(init="dependence")), "'dependence' is not for real signals"),
+    ):
         with pytest.raises(maed.MaedError, match=said):
-            maed.learn(signals, dim=wanted, folder=tmp_path / "run")
+            maed.learn(signals, settings=settings, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -473,6 +666,7 @@ def test_real_data_from_end_to_end(
     data_folder: Path, tmp_path: Path, name: str, arguments: list[str], positions: int, baseline: str, geometry: str
 ) -> None:
     tiny = ["--data.limit=200", "--autoencoder.steps=5", "--similarity.draws=512", *MODEL, *arguments]
+    tiny.append("--embedding.force=true")  # five steps find no dependence
     done("pretrain", data_folder / name, "--out", tmp_path, *tiny)
     before = stamps(tmp_path)
     done("run", data_folder / name, "--out", tmp_path, *tiny, "--positions=maed", "--seeds=1")

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import maed
+from geometry_tables import EMPTY, render
 from maed.cli import build_parser
 from maed.config import AutoencoderSettings, Settings, SimilaritySettings
 from maed.files import read_json
 from maed.report import markdown
+from maed.report.tables import is_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,4 +52,15 @@ def test_the_library_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
 def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
-    assert markdown(read_json(path)).strip() in README
+    results = read_json(path)
+    if is_study(results):
+        page = (ROOT / "docs" / f"{path.stem}.md").read_text(encoding="utf-8")
+        assert page == render(page, results), f"python benchmarks/{path.stem}.py tables"
+    else:
+        assert markdown(results).strip() in README
+
+
+def test_the_page_of_the_study_says_what_was_not_run() -> None:
+    if not (ROOT / "results" / "geometry.json").exists():
+        page = (ROOT / "docs" / "geometry.md").read_text(encoding="utf-8")
+        assert page == render(page, EMPTY)

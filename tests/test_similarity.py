@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from scipy.stats import chi2_contingency
 from scipy.stats.contingency import crosstab
 from torch import Tensor
 
-from maed.autoencoder import SetAutoencoder, build_autoencoder, load_autoencoder
+from maed.autoencoder import SetAutoencoder, build_autoencoder, load_autoencoder, outputs_of, pretrain
 from maed.autoencoder.masking import make_draw
+from maed.autoencoder.model import LossName
 from maed.config import AutoencoderSettings, DataSettings, Settings, SimilaritySettings, TrainerSettings
 from maed.data import load
 from maed.data.signals import SignalData, Signals
@@ -25,16 +28,21 @@ from maed.files import read_json
 from maed.pipeline import Run
 from maed.similarity import (
     Accumulator,
+    PairedSums,
     Similarity,
+    Streamed,
     baseline_for,
     compute_baseline,
     estimate,
     load_similarity,
+    merged,
+    never_drawn,
     stream,
     streaming,
     write_similarity,
 )
 from maed.similarity.baselines import correlation, dependence
+from maed.similarity.streaming import Progress, centred, check_estimator, transform_of
 
 SUMS = ("visible_counts", "visible_sums", "visible_squares", "all_counts", "all_sums", "all_squares")
 Draws = tuple[Tensor, Tensor, Tensor, Tensor | None]
@@ -195,6 +203,223 @@ def test_the_standard_error_is_the_spread_over_repetitions(padded):
     assert float((spread / error).log().abs().max()) < math.log(1.3)  # and each entry for itself
 
 
+# -- control variates ---------------------------------------------------------------------------------------------
+
+
+def test_centred_losses_by_hand():
+    # two draws of one signal: mean 2 at both positions; the standard deviation of (1, 3) is sqrt(2)
+    losses = torch.tensor([[1.0, 3.0], [3.0, 1.0]])
+    residuals, scored = centred(losses, torch.ones(2, 2, dtype=torch.bool), 2)
+    assert torch.allclose(residuals, math.sqrt(2) * torch.tensor([[-1.0, 1.0], [1.0, -1.0]]).double())
+    assert scored.all()
+
+
+def test_a_position_that_was_scored_once_has_nothing_to_be_compared_with():
+    losses = torch.tensor([[1.0, 9.0], [2.0, torch.inf], [6.0, torch.inf], [torch.inf, torch.inf]])
+    hit = torch.tensor([[True, True], [True, False], [True, False], [False, False]])
+    residuals, scored = centred(losses, hit, 4)
+    assert scored.tolist() == [[True, False], [True, False], [True, False], [False, False]]
+    assert torch.allclose(residuals[:3, 0], math.sqrt(3 / 2) * torch.tensor([-2.0, -1.0, 3.0]).double())
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 4))
+def test_what_is_hard_about_a_signal_cancels(seed, repeats, signals):
+    generator = torch.Generator().manual_seed(seed)
+    losses = torch.rand(signals * repeats, 5, generator=generator, dtype=torch.float64)
+    hit = torch.rand(losses.shape, generator=generator) < 0.6
+    hard = 10 * torch.rand(signals, 5, generator=generator, dtype=torch.float64).repeat_interleave(repeats, dim=0)
+    residuals, scored = centred(losses, hit, repeats)
+    harder, same_scored = centred(losses + hard, hit, repeats)
+    assert torch.equal(scored, same_scored)
+    assert torch.allclose(residuals[scored], harder[scored], atol=1e-9)
+    for start in range(0, len(losses), repeats):
+        group, kept = residuals[start : start + repeats], scored[start : start + repeats]
+        for j in range(5):
+            if kept[:, j].any():
+                assert float(group[kept[:, j], j].sum()) == pytest.approx(0, abs=1e-9)
+                own = losses[start : start + repeats, j][hit[start : start + repeats, j]]
+                mean_square = float(group[kept[:, j], j].square().mean())
+                assert mean_square == pytest.approx(float(own.var()), abs=1e-9)  # the unbiased variance
+
+
+def hard_and_easy(signals: int, repeats: int, *, padded: bool, seed: int) -> Draws:
+    """Draws of signals that differ far more from one another than what is visible changes: by 3, not by 0.3."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (signals * repeats, 5)
+    hard = 3 * torch.randn(signals, 5, generator=generator).repeat_interleave(repeats, dim=0)
+    visible = torch.rand(shape, generator=generator) < 0.4
+    losses = torch.randn(shape, generator=generator) + hard - 0.3 * visible.roll(1, dims=1)
+    if not padded:
+        return losses, visible, ~visible, None
+    real = (torch.rand(signals, 5, generator=generator) < 0.7).repeat_interleave(repeats, dim=0)
+    return losses, visible & real, ~visible & real, real
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("repeats", [2, 8])
+def test_the_standard_error_of_centred_losses_is_the_spread_over_repetitions(repeats, padded):
+    centre, plain = [], []
+    for seed in range(300):
+        losses, visible, scored, real = hard_and_easy(480 // repeats, repeats, padded=padded, seed=seed)
+        plain.append(estimate(accumulate((losses, visible, scored, real)), "contrast"))
+        residuals, kept = centred(losses, scored, repeats)
+        centre.append(estimate(accumulate((residuals, visible, kept, real)), "contrast"))
+    off = ~torch.eye(5, dtype=torch.bool)
+    values = torch.stack([each.values for each in centre])[:, off]
+    error = torch.stack([each.standard_error for each in centre]).square().mean(dim=0).sqrt()[off]
+    spread = values.std(dim=0)
+    assert float(spread.square().mean().sqrt() / error.square().mean().sqrt()) == pytest.approx(1, abs=0.05)
+    assert float((spread / error).log().abs().max()) < math.log(1.15)  # and each entry for itself
+    # what it is for: the entries of neighbours stand out from the noise, which they do not without
+    uncentred = torch.stack([each.values for each in plain])[:, off]
+    beside = torch.eye(5).roll(1, dims=1)[off] > 0
+
+    def signal_to_noise(found: Tensor) -> float:
+        return float((found[:, beside].mean(dim=0) / found[:, beside].std(dim=0)).mean())
+
+    assert signal_to_noise(values) > 1.5 * signal_to_noise(uncentred)
+    assert float(values.mean(dim=0)[beside].mean()) == pytest.approx(
+        0.3 * math.sqrt(1 - expected_inverse_count(repeats)), rel=0.1
+    )
+
+
+def expected_inverse_count(repeats: int) -> float:
+    """The mean of 1 / c over draws in which a position that is hidden with probability 0.6 is scored, if c > 1."""
+    chances = {c: math.comb(repeats, c) * 0.6**c * 0.4 ** (repeats - c) * c for c in range(2, repeats + 1)}
+    return sum(chance / c for c, chance in chances.items()) / sum(chances.values())
+
+
+# -- ablation -----------------------------------------------------------------------------------------------------
+
+
+def test_an_ablation_by_hand():
+    # hiding 0 raises the loss of 1 by 1, 3 and 2; in the third draw 1 is not scored; hiding 1 tells of 0 once
+    sums = PairedSums.empty(2)
+    rises = torch.tensor([[9.0, 1.0], [9.0, 3.0], [9.0, torch.inf], [5.0, 9.0]])
+    scored = torch.tensor([[False, True], [False, True], [False, False], [True, False]])
+    sums.add(rises, torch.tensor([0, 0, 0, 1]), scored)
+    found = estimate(sums, "ablation")
+    assert sums.counts.tolist() == [[0, 2], [1, 0]]
+    assert found.values.tolist() == [[0, 2], [5, 0]]
+    assert found.standard_error[0, 1] == pytest.approx(math.sqrt(1 / 2))  # variance 1 of two draws
+    assert torch.equal(estimate(sums.merge(sums), "ablation").values, found.values)
+
+
+def test_the_standard_error_of_an_ablation_is_the_spread_over_repetitions():
+    def repetition(seed: int) -> Similarity:
+        generator = torch.Generator().manual_seed(seed)
+        sums = PairedSums.empty(4)
+        dropped = torch.randint(4, (300,), generator=generator)
+        rises = torch.randn(300, 4, generator=generator) * torch.arange(1, 5) + dropped[:, None]
+        sums.add(rises, dropped, torch.rand(300, 4, generator=generator) < 0.7)
+        return estimate(sums, "ablation")
+
+    found = [repetition(seed) for seed in range(300)]
+    off = ~torch.eye(4, dtype=torch.bool)
+    spread = torch.stack([each.values for each in found]).std(dim=0)[off]
+    error = torch.stack([each.standard_error for each in found]).square().mean(dim=0).sqrt()[off]
+    assert float((spread / error).log().abs().max()) < math.log(1.15)
+
+
+@pytest.mark.parametrize("kind", ["real", "tokens"])
+@torch.no_grad()
+def test_ablations_equal_a_loop_over_the_definition(kind):
+    """Tokens have 1 to 8 real positions: some show but one, and rows of a batch are filled up."""
+    streamed = stream_some(kind, draws=48, estimator="ablation")
+    signals, model = (padded_tokens() if kind == "tokens" else real_signals()), untrained(kind)
+    expected, shown_alone = PairedSums.empty(N), 0
+
+    def losses(row: int, seen: list[int]) -> Tensor:
+        at = np.array(seen)
+        output = model.predict(signals.gather(np.array([row]), at), torch.tensor([seen]), torch.arange(N))[0]
+        if kind == "tokens":
+            return -output.log_softmax(dim=-1)[torch.arange(N), signals.take(np.array([row]))[0]]
+        return (output - signals.take(np.array([row]))[0]).abs()[:, 0]  # the root of the squared error
+
+    for step in range(6):
+        generator = np.random.default_rng((3, step))
+        rows = generator.integers(0, 50, size=8)
+        draw = make_draw(signals, generator, rows=rows, visible=3, scored=None)
+        for b, row in enumerate(rows):
+            keep = torch.ones_like(draw.visible[b]) > 0 if draw.visible_mask is None else draw.visible_mask[b]
+            seen = draw.visible[b][keep].tolist()
+            shown_alone += len(seen) == 1
+            for i in seen if len(seen) > 1 else []:
+                rise = losses(row, [j for j in seen if j != i]) - losses(row, seen)
+                for j in range(N):
+                    if (signals.mask is None or signals.mask[row, j]) and j not in seen:
+                        expected.counts[i, j] += 1
+                        expected.sums[i, j] += float(rise[j])
+                        expected.squares[i, j] += float(rise[j]) ** 2
+    assert (shown_alone > 0) == (kind == "tokens")
+    found = merged(streamed.halves)
+    assert torch.equal(found.counts, expected.counts)
+    assert torch.allclose(found.sums, expected.sums, atol=1e-4)
+    assert torch.allclose(found.squares, expected.squares, atol=1e-4)
+    assert found.sums.abs().max() > 0.1
+
+
+def test_the_folder_of_an_ablation_has_its_sums(tmp_path):
+    sums = merged(stream_some("real", draws=16, estimator="ablation").halves)
+    similarity = estimate(sums, "ablation")
+    write_similarity(tmp_path, similarity, sums, {})
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert all(tensors[name].shape == (1, N, N) for name in ("counts", "sums", "squares"))
+    assert torch.equal(tensors["squares"][0], sums.squares)
+    assert torch.equal(load_similarity(tmp_path).values, similarity.values)
+
+
+# -- what is refused, and what is taken of a loss -----------------------------------------------------------------
+
+
+def test_what_an_estimator_cannot_do_is_refused():
+    with pytest.raises(MaedError, match="shows 1 position; ablation needs 2 or more"):
+        stream_some("real", visible=1, estimator="ablation")
+    with pytest.raises(MaedError, match=r"similarity.transform: 'log' of a likelihood, which may be negative"):
+        check_estimator(SimilaritySettings(transform="log"), visible=3, loss="gaussian")
+    check_estimator(SimilaritySettings(), visible=1, loss="gaussian")
+
+
+def test_a_batch_holds_each_signal_as_often_as_it_is_drawn():
+    with pytest.raises(MaedError, match=r"similarity.batch_size: 100; it may be a multiple of .*repeats \(8\)"):
+        SimilaritySettings(batch_size=100)
+    SimilaritySettings(batch_size=100, estimator="mean-loss")  # draws each signal once
+
+
+@pytest.mark.parametrize(
+    ("estimator", "loss", "transform"),
+    [
+        ("contrast", "mse", "root"),
+        ("ablation", "mse", "root"),
+        ("mean-loss", "mse", "none"),
+        ("contrast", "gaussian", "none"),
+        ("contrast", "cross-entropy", "none"),
+    ],
+)
+def test_roots_of_squared_errors_are_taken_but_not_by_the_seeds_estimator(estimator, loss, transform):
+    assert transform_of(SimilaritySettings(estimator=estimator), loss) == transform
+
+
+def test_the_transform_is_of_each_loss(monkeypatch):
+    batches = record(monkeypatch)
+    for transform in ("none", "root", "log"):
+        stream_some("real", draws=16, repeats=1, transform=transform)
+    raw, root, log = (torch.cat([batch[0] for batch in batches[i : i + 2]]) for i in (0, 2, 4))
+    assert torch.allclose(root, raw.sqrt())
+    assert torch.allclose(log, (raw + 0.01).log())
+
+
+def test_pairs_that_were_never_drawn_are_counted():
+    # 0 was visible with 1 and 2 scored, 1 with 2 scored; 3 is in no signal
+    sums = Accumulator.empty(4)
+    sums.visible_counts[0, 1:3] = 5
+    sums.visible_counts[1, 2] = 1
+    everywhere, in_signals = torch.ones(4).bool(), torch.tensor([True, True, True, False])
+    assert never_drawn(sums, everywhere) == 12 - 3
+    assert never_drawn(sums, in_signals) == 6 - 3
+    assert never_drawn(PairedSums(sums.visible_counts, *[torch.zeros(4, 4)] * 2), in_signals) == 6 - 3
+
+
 # -- merging ------------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +465,7 @@ def test_sums_are_saved_and_loaded_bit_for_bit(padded, tmp_path):
     sums.save(tmp_path / "sums.safetensors")
     loaded = Accumulator.load(tmp_path / "sums.safetensors")
     assert all(torch.equal(getattr(sums, name), getattr(loaded, name)) for name in SUMS)
-    assert loaded.n == 6
+    assert loaded.visible_counts.shape == (6, 6)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -290,43 +515,75 @@ def padded_tokens(n: int = 50) -> Signals:
 def untrained(kind: str) -> SetAutoencoder:
     small = AutoencoderSettings(width=8, heads=2, layers=1)
     tokens = kind == "tokens"
-    return build_autoencoder(small, n=N, channels=0 if tokens else 1, vocabulary=5 if tokens else 0).eval()
+    shape = {"n": N, "channels": 0 if tokens else 1, "vocabulary": 5 if tokens else 0}
+    return mixed(build_autoencoder(small, **shape, loss=loss_of(kind))).eval()
 
 
-def stream_some(kind: str, folder: Path | None = None, draws: int = 80, **rest) -> tuple[Accumulator, Accumulator]:
+def mixed(model: SetAutoencoder) -> SetAutoencoder:
+    """The same model with numbers where it starts at zero, so that what is visible matters though it is untrained."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in model.parameters():
+            if not weights.any():
+                weights.copy_(0.3 * torch.randn(weights.shape, generator=generator))
+    return model
+
+
+def loss_of(kind: str) -> LossName:
+    return "cross-entropy" if kind == "tokens" else "mse"
+
+
+def stream_some(
+    kind: str,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    visible: int = 3,
+    half_precision: bool = False,
+    **choices,
+) -> Streamed:
+    """80 draws in batches of 8: two draws each of four signals, unless chosen otherwise."""
     tokens = kind == "tokens"
     return stream(
         untrained(kind),
         padded_tokens() if tokens else real_signals(),
-        SimilaritySettings(draws=draws, batch_size=8, seed=3),
-        visible=3,
-        loss="cross-entropy" if tokens else "mse",
+        SimilaritySettings(**{"draws": 80, "batch_size": 8, "repeats": 2, "seed": 3} | choices),
+        visible=visible,
+        loss=loss_of(kind),
         outputs=5 if tokens else 1,
         device=CPU,
+        half_precision=half_precision,
         folder=folder,
-        **rest,
+        progress=progress,
     )
 
 
-def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
+def record(monkeypatch: pytest.MonkeyPatch, kind: type = Accumulator) -> list[tuple[Tensor, ...]]:
     """Every batch that is added: losses, visible, scored, real."""
     batches = []
-    original = Accumulator.add
+    original = kind.add
 
     def add(self, *batch):
         batches.append(batch)
         original(self, *batch)
 
-    monkeypatch.setattr(Accumulator, "add", add)
+    monkeypatch.setattr(kind, "add", add)
     return batches
 
 
+def bit_identical(found: Streamed, expected: Streamed) -> bool:
+    pairs = zip(found.halves, expected.halves, strict=True)
+    equal = all(torch.equal(x, y) for a, b in pairs for x, y in zip(a.tensors(), b.tensors(), strict=True))
+    return equal and (found.draws, found.changed) == (expected.draws, expected.changed)
+
+
+@pytest.mark.parametrize("estimator", ["contrast", "mean-loss"])
 @pytest.mark.parametrize("kind", ["real", "tokens"])
-def test_halves_are_disjoint_draws_that_merge_to_all_of_them(kind, monkeypatch):
+def test_halves_are_disjoint_draws_that_merge_to_all_of_them(kind, estimator, monkeypatch):
     with monkeypatch.context() as patch:
         batches = record(patch)
-        first, second = stream_some(kind)
-    assert len(batches) == 10
+        streamed = stream_some(kind, estimator=estimator)
+    first, second = streamed.halves
+    assert (len(batches), streamed.draws) == (10, 80)
     rows = [tuple(batch[1].flatten().tolist()) for batch in batches]
     assert len(set(rows)) == 10  # no batch is drawn twice
 
@@ -335,13 +592,16 @@ def test_halves_are_disjoint_draws_that_merge_to_all_of_them(kind, monkeypatch):
 
     same(first, naive(batches[::2]))
     same(second, naive(batches[1::2]))
-    same(first.merge(second), naive(batches))
+    same(merged(streamed.halves), naive(batches))
 
 
+@pytest.mark.parametrize(
+    "choices", [{"estimator": "mean-loss"}, {"repeats": 1, "transform": "none"}], ids=["mean-loss", "contrast"]
+)
 @pytest.mark.parametrize("kind", ["real", "tokens"])
-def test_streaming_scores_every_hidden_real_position_with_its_own_loss(kind, monkeypatch):
+def test_streaming_scores_every_hidden_real_position_with_its_own_loss(kind, choices, monkeypatch):
     batches = record(monkeypatch)
-    stream_some(kind, draws=16)
+    stream_some(kind, draws=16, **choices)
     signals, model = (padded_tokens() if kind == "tokens" else real_signals()), untrained(kind)
     for step, (losses, visible, scored, real) in enumerate(batches):
         generator = np.random.default_rng((3, step))
@@ -367,9 +627,22 @@ def test_streaming_scores_every_hidden_real_position_with_its_own_loss(kind, mon
 def test_memory_is_bounded_without_changing_the_sums(monkeypatch):
     whole = stream_some("tokens")
     monkeypatch.setattr(streaming, "_MEMORY", 1)  # one signal at a time
-    for a, b in zip(stream_some("tokens"), whole, strict=True):
+    for a, b in zip(stream_some("tokens").halves, whole.halves, strict=True):
         assert torch.equal(a.all_counts, b.all_counts)
-        assert torch.allclose(a.visible_sums, b.visible_sums, rtol=1e-5)
+        assert torch.allclose(a.visible_sums, b.visible_sums, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["contrast", "ablation"])
+def test_reconstructions_in_bfloat16_are_summed_as_others(estimator, monkeypatch):
+    batches = record(monkeypatch, PairedSums if estimator == "ablation" else Accumulator)
+    exact, rounded = (
+        merged(stream_some("real", estimator=estimator, repeats=1, half_precision=half).halves)
+        for half in (False, True)
+    )
+    assert {batch[0].dtype for batch in batches} == {torch.float32}
+    assert torch.equal(exact.tensors()[0], rounded.tensors()[0])
+    assert not torch.equal(exact.tensors()[1], rounded.tensors()[1])
+    assert torch.allclose(exact.tensors()[1], rounded.tensors()[1], rtol=0.02, atol=0.1)
 
 
 class Killed(Exception):
@@ -385,18 +658,25 @@ def kill_after(batches: int) -> Callable[[int, int], None]:
     return progress
 
 
-@pytest.mark.parametrize("kind", ["real", "tokens"])
+STREAMS = [
+    ("real", {"estimator": "contrast"}),
+    ("tokens", {"estimator": "contrast"}),
+    ("tokens", {"estimator": "mean-loss"}),
+    ("tokens", {"estimator": "ablation"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "choices"), STREAMS, ids=["real", "tokens", "mean-loss", "ablation"])
 @pytest.mark.parametrize("at", [1, 6, 10])
-def test_a_stopped_stream_goes_on_to_the_same_sums(kind, at, tmp_path, monkeypatch):
-    whole = stream_some(kind)
+def test_a_stopped_stream_goes_on_to_the_same_sums(kind, choices, at, tmp_path, monkeypatch):
+    whole = stream_some(kind, **choices)
     monkeypatch.setattr(streaming, "_SAVE_EVERY", -1.0)  # after every batch
     with pytest.raises(Killed):
-        stream_some(kind, tmp_path, progress=kill_after(at))
+        stream_some(kind, tmp_path, kill_after(at), **choices)
     done = []
-    resumed = stream_some(kind, tmp_path, progress=lambda now, total: done.append(now // 8))
+    resumed = stream_some(kind, tmp_path, lambda now, total: done.append(now // 8), **choices)
     assert done == list(range(at, 11))  # batch `at` was added but not saved yet
-    for a, b in zip(resumed, whole, strict=True):
-        assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in SUMS)
+    assert bit_identical(resumed, whole)
 
 
 @pytest.mark.parametrize("half", [0, 1])
@@ -404,15 +684,128 @@ def test_a_stop_between_the_partial_files_is_noticed(half, tmp_path, monkeypatch
     whole = stream_some("tokens")
     monkeypatch.setattr(streaming, "_SAVE_EVERY", -1.0)
     with pytest.raises(Killed):
-        stream_some("tokens", tmp_path, progress=kill_after(3 + half))
+        stream_some("tokens", tmp_path, kill_after(3 + half))
     older = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(Killed):
-        stream_some("tokens", tmp_path, progress=kill_after(7))
+        stream_some("tokens", tmp_path, kill_after(7))
     # as if the stop had come when only one of the three files was written
     for name in older.keys() - {f"partial-{half}.safetensors"}:
         (tmp_path / name).write_bytes(older[name])
-    for a, b in zip(stream_some("tokens", tmp_path), whole, strict=True):
-        assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in SUMS)
+    assert bit_identical(stream_some("tokens", tmp_path), whole)
+
+
+# -- when to stop -------------------------------------------------------------------------------------------------
+
+
+def test_neighbour_lists_are_of_the_mean_with_the_transpose():
+    similarity = torch.tensor([[0.0, 3.0, 2.0], [0.0, 0.0, 1.0], [4.0, 9.0, 0.0]])
+    # symmetrised: 0 and 1 share 3, 0 and 2 share 6, 1 and 2 share 10
+    lists = streaming.neighbour_lists(similarity, 1)
+    assert lists.nonzero().tolist() == [[0, 2], [1, 2], [2, 1]]
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at three neighbours of eight positions, from the third batch of eight draws on."""
+    monkeypatch.setattr(streaming, "_FIRST_LOOK", 24)
+    monkeypatch.setattr(streaming, "_NEIGHBOURS", 3)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_stream_ends_once_a_quarter_more_draws_change_few_neighbours():
+    few = stream_some("real", draws=4_000, until="stable", tolerance=0.2)
+    draws, shares = zip(*few.changed, strict=True)
+    assert few.draws == draws[-1] < 4_000
+    assert (draws[0], shares[0]) == (24, 1.0)
+    assert all(1.25 * before <= now < 1.25 * before + 8 for before, now in pairwise(draws))
+    assert all(share > 0.2 for share in shares[:-1])
+    assert shares[-1] <= 0.2
+    # the share that was found, by hand: lists as they are after so many draws
+    before, now = (
+        streaming.neighbour_lists(estimate(merged(stream_some("real", draws=d).halves), "contrast").values, 3)
+        for d in draws[-2:]
+    )
+    lost = sum(
+        len({*a.nonzero()[:, 0].tolist()} - {*b.nonzero()[:, 0].tolist()}) for a, b in zip(before, now, strict=True)
+    )
+    assert shares[-1] == pytest.approx(lost / (8 * 3))
+    assert bit_identical(stream_some("real", draws=draws[-1]), replace(few, changed=[]))
+
+
+@pytest.mark.usefixtures("soon")
+def test_draws_are_the_most_where_nothing_becomes_stable():
+    never = stream_some("real", draws=80, until="stable", tolerance=1e-9)
+    assert never.draws == 80
+    assert [drawn for drawn, _ in never.changed] == [24, 32, 40, 56, 72]
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(("estimator", "seed"), [("contrast", 3), ("mean-loss", 4), ("ablation", 3)])
+@pytest.mark.parametrize("stop", [32, 40, 48, None])
+def test_a_stopped_stream_becomes_stable_after_as_many_draws(estimator, seed, stop, tmp_path, monkeypatch):
+    """At 32 between two looks, at 40 right after one, at the last one when nothing but the writing was left."""
+    choices = {"estimator": estimator, "seed": seed, "draws": 2_000, "until": "stable", "tolerance": 0.09}
+    whole = stream_some("real", **choices)
+    assert 48 < whole.draws < 2_000
+    monkeypatch.setattr(streaming, "_SAVE_EVERY", -1.0)
+
+    def progress(done: int, total: int) -> None:
+        if stop is not None and done == stop + 8:
+            raise Killed
+
+    if stop is None:
+        stream_some("real", tmp_path, **choices)
+    else:
+        with pytest.raises(Killed):
+            stream_some("real", tmp_path, progress, **choices)
+    done = []
+    resumed = stream_some("real", tmp_path, lambda now, total: done.append(now), **choices)
+    assert bit_identical(resumed, whole)
+    assert done == list(range((stop or whole.draws) + 8, whole.draws + 1, 8))
+
+
+def test_a_stream_stops_after_its_seconds_and_no_later_when_it_is_resumed(tmp_path, monkeypatch):
+    clock = count()  # every look at the clock takes a second
+    monkeypatch.setattr(streaming, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(streaming, "_SAVE_EVERY", 0.0)
+    assert stream_some("real", seconds=4.0).draws == 5 * 8  # a fifth batch was begun at 4.0
+    assert stream_some("real", tmp_path, seconds=0.0).draws == 2 * 8  # one for each half
+    assert stream_some("real", tmp_path, seconds=0.5).draws == 2 * 8  # two seconds were taken before the stop
+    assert stream_some("real", tmp_path, seconds=2.0).draws == 3 * 8
+
+
+# -- what is found ------------------------------------------------------------------------------------------------
+
+
+def magnitudes(n: int = 4_000) -> SignalData:
+    """Six positions: 0 and 1, 2 and 3, 4 and 5 are loud or quiet together, and never correlated."""
+    generator = np.random.default_rng(0)
+    loud = np.repeat(generator.random((n, 3)) < 0.5, 2, axis=1)
+    values = (np.where(loud, 1.4, 0.1) * generator.normal(0, 1, (n, 6))).astype(np.float32)[..., None]
+    mean, scale = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
+    parts = [Signals(values[a:b], mean=mean, scale=scale) for a, b in ((0, n - 500), (n - 500, n), (0, 2))]
+    return SignalData("magnitudes", "real", *parts)
+
+
+def found_with(loss: LossName, folder: Path) -> Similarity:
+    data = magnitudes()
+    settings = AutoencoderSettings(
+        loss=loss, width=16, heads=2, layers=1, steps=300, batch_size=64, learning_rate=0.01, visible_fraction=0.34
+    )
+    model = pretrain(data, settings, TrainerSettings(accelerator="cpu", progress="none"), folder)
+    choices = SimilaritySettings(draws=12_288)
+    outputs = outputs_of(loss, channels=1, vocabulary=0)
+    streamed = stream(model, data.train, choices, visible=2, loss=loss, outputs=outputs, device=CPU)
+    return estimate(merged(streamed.halves), "contrast")
+
+
+def test_a_likelihood_finds_what_goes_together_in_size_alone_and_squared_errors_do_not(tmp_path):
+    partners = (range(6), [1, 0, 3, 2, 5, 4])
+    likelihood, squares = (found_with(loss, tmp_path / loss) for loss in ("gaussian", "mse"))
+    assert likelihood.values.argmax(dim=1).tolist() == partners[1]
+    assert (likelihood.values / likelihood.standard_error)[partners].min() > 5
+    assert squares.values[partners].mean() < 0.2 * likelihood.values[partners].mean()
+    assert compute_baseline("correlation", magnitudes()).values.max() < 0.1
 
 
 # -- what may not be read -----------------------------------------------------------------------------------------
@@ -462,8 +855,7 @@ def test_the_contrast_of_permuted_data_agrees_within_its_standard_error(tmp_path
     def contrast(data: SignalData, seed: int) -> Similarity:
         choices = SimilaritySettings(draws=8_192, batch_size=128, seed=seed)
         rest = {"visible": config["visible"], "loss": "mse", "outputs": 1, "device": CPU}
-        first, second = stream(model, data.train, choices, **rest)
-        return estimate(first.merge(second), "contrast")
+        return estimate(merged(stream(model, data.train, choices, **rest).halves), "contrast")
 
     def rms_of_z(a: Similarity, b: Similarity, back: Tensor) -> float:
         off = ~torch.eye(64, dtype=torch.bool)

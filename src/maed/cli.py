@@ -139,7 +139,10 @@ def _usage(parser: Parser) -> str:
 
 
 _DESCRIPTION = "Position embeddings learned from data. Start with `maed run photos`."
-_SOURCE = "photos, digits, cifar10, imdb, hub:OWNER/NAME, or a .npy, .npz, .csv or .parquet file or a folder of them"
+_SOURCE = (
+    "photos, digits, cifar10, imdb, field:KIND[:N] (a random field on a line, ring, grid, torus, sphere or swissroll), "
+    "hub:OWNER/NAME, or a .npy, .npz, .csv or .parquet file or a folder of them"
+)
 
 
 def _settings(parser: Parser, *, source: bool | str = True, run: bool = True) -> None:
@@ -199,7 +202,10 @@ def _add_embed(parser: Parser) -> None:
 
 def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("embedding", type=str, metavar="EMBEDDING_DIR", help="a folder written by `maed embed`")
-    text = "grid:HEIGHTxWIDTH, line:LENGTH, or a .npy or .csv file of (N, D) numbers; those it holds where not given"
+    text = (
+        "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
+        "numbers; those it holds where not given"
+    )
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="where to write geometry.json")
     from maed.config import EvaluationSettings
@@ -351,6 +357,7 @@ def _report(given: Namespace, command: str) -> None:
 def _results(given: Namespace, command: str) -> None:
     from maed.files import read_json
     from maed.report import markdown, print_tables
+    from maed.report.tables import is_study
 
     paths = [Path(path) for path in given.paths or ["results"]]
     files = [f for path in paths for f in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
@@ -360,7 +367,7 @@ def _results(given: Namespace, command: str) -> None:
         )
     for file in files:
         results = read_json(file)
-        if not isinstance(results, dict) or "classification" not in results:
+        if not isinstance(results, dict) or not ("classification" in results or is_study(results)):
             raise MaedError(f"path: {file} is not a results.json")
         _say(markdown(results)) if given.markdown else print_tables(results, _console())
 

@@ -12,9 +12,10 @@ from maed.errors import MaedError, nearest, one_of
 ENCODINGS = ("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence", "maed")
 """The position encodings that a Perceiver can be given."""
 
-Estimator = Literal["mean-loss", "contrast"]
+Estimator = Literal["mean-loss", "contrast", "ablation"]
 Baseline = Literal["correlation", "dependence"]
-Reduction = Literal["diffusion", "spectral", "pca"]
+BASELINES = ("correlation", "dependence")
+Reduction = Literal["heat", "diffusion", "laplacian", "isomap", "tsne", "umap", "spectral", "pca"]
 
 
 @dataclass
@@ -33,11 +34,19 @@ class DataSettings:
             gives its first and last quarter to the test.
         validation: Share of the training signals kept for validation.
         test: Share of all signals kept for the test where the source has no test split of its own.
-        samples: How many training patches are cut from the photographs (`photos` only).
+        samples: How many training signals are made: patches of the photographs (`photos`) or samples of a field, the
+            validation signals included (`field:` only).
+        variant: What a sample of a field is: a `gaussian` random field g plus noise, or its `magnitude`, white noise
+            times 1 + 0.9 tanh(g): linearly uncorrelated (`field:` only).
+        noise: Standard deviation of the noise that is added to a `gaussian` field, whose own is 1 (`field:` only).
+        length_scale: Length scale of a field's covariance, where the largest distance within the shape is pi
+            (`field:` only).
+        drop_rate: Share of all positions of all signals that are made missing at random; every signal keeps one real
+            position at least.
         limit: Use this many training signals, drawn so that classes keep their shares; the other splits shrink alike.
         permute: Seed of one fixed random permutation of the positions.
         missing: `mask` treats NaN as a position that is not real; `refuse` stops.
-        seed: Seed of the splits and of the patches.
+        seed: Seed of the splits, of the patches, of the fields and of what is dropped.
     """
 
     type: Literal["auto", "real", "tokens", "text", "image"] = "auto"
@@ -50,6 +59,10 @@ class DataSettings:
     validation: float = 0.1
     test: float = 0.2
     samples: int = 20_000
+    variant: Literal["gaussian", "magnitude"] = "gaussian"
+    noise: float = 0.5
+    length_scale: float = 0.3
+    drop_rate: float = 0.0
     limit: int | None = None
     permute: int | None = None
     missing: Literal["refuse", "mask"] = "refuse"
@@ -60,8 +73,11 @@ class DataSettings:
         _between("data.test", self.test, 0, 1)
         for name in ("image_size", "length", "samples", "limit"):
             _at_least(f"data.{name}", getattr(self, name), 1)
-        for name in ("permute", "seed"):
+        for name in ("permute", "seed", "noise"):
             _at_least(f"data.{name}", getattr(self, name), 0)
+        _between("data.length_scale", self.length_scale, 0, inf)
+        if not 0 <= self.drop_rate < 1:
+            raise MaedError(f"data.drop_rate: {self.drop_rate}; it may be 0 or more and below 1")
 
 
 @dataclass
@@ -69,17 +85,23 @@ class AutoencoderSettings:
     """The masked autoencoder and its training.
 
     Args:
-        kind: `set` reads the visible positions as a set.
-        loss: `mse` for real channels, `cross-entropy` for tokens; `auto` chooses.
-        width: Channels of a token and of a position vector.
-        layers: Self-attention layers over the visible tokens.
-        heads: Attention heads.
+        kind: `set` reads the visible positions as a set; `unet`, the seed's 1-D U-Net, knows the storage order.
+        init: Where the position vectors of `set` start: `random`, from the embedding of a baseline (`correlation`,
+            `dependence`), or from the folder of an embedding: a warm start.
+        loss: `mse` or `gaussian` (a likelihood with predicted variance) for real channels, `cross-entropy` for tokens;
+            `auto` chooses.
+        width: Channels of a token and of a position vector; of the first block of `unet`.
+        layers: Self-attention layers over the visible tokens of `set`.
+        heads: Attention heads of `set`.
+        depth: Encoder blocks of `unet`; each halves the length and doubles the channels.
         visible_fraction: Share of the positions shown; where not given, 3/4 of sqrt(N) positions of real channels,
             a fifth of the positions of tokens.
         scored: Positions whose reconstruction a training step scores.
         batch_size: Signals in a training step.
         steps: Training steps.
-        learning_rate: Peak learning rate of AdamW.
+        learning_rate: Peak learning rate of AdamW; 6e-3 for `set` and 1e-3 for `unet` where not given.
+        position_rate: Learning rate of the position vectors of `set`, as a multiple of that of the weights; 20 where
+            they start at random and 1 after a warm start where not given.
         warmup: Steps of linear warm-up.
         schedule: Shape of the decay after the warm-up.
         weight_decay: Weight decay; the position vectors have none.
@@ -89,16 +111,19 @@ class AutoencoderSettings:
         seed: Seed of the weights and of the draws.
     """
 
-    kind: Literal["set"] = "set"
-    loss: Literal["auto", "mse", "cross-entropy"] = "auto"
+    kind: Literal["set", "unet"] = "set"
+    init: str = "random"
+    loss: Literal["auto", "mse", "gaussian", "cross-entropy"] = "auto"
     width: int = 64
     layers: int = 2
-    heads: int = 4
+    heads: int = 2
+    depth: int = 4
     visible_fraction: float | None = None
     scored: int = 64
     batch_size: int = 64
     steps: int = 4_000
-    learning_rate: float = 6e-3
+    learning_rate: float | None = None
+    position_rate: float | None = None
     warmup: int = 100
     schedule: Literal["cosine", "linear"] = "cosine"
     weight_decay: float = 0.01
@@ -110,11 +135,11 @@ class AutoencoderSettings:
     def __post_init__(self) -> None:
         if self.visible_fraction is not None:
             _between("autoencoder.visible_fraction", self.visible_fraction, 0, 1)
-        for name in ("width", "heads", "scored", "batch_size", "steps", "validate_every", "patience"):
+        for name in ("width", "heads", "depth", "scored", "batch_size", "steps", "validate_every", "patience"):
             _at_least(f"autoencoder.{name}", getattr(self, name), 1)
-        for name in ("layers", "learning_rate", "warmup", "weight_decay", "clip", "seed"):
+        for name in ("layers", "learning_rate", "position_rate", "warmup", "weight_decay", "clip", "seed"):
             _at_least(f"autoencoder.{name}", getattr(self, name), 0)
-        if self.width % self.heads:
+        if self.kind == "set" and self.width % self.heads:
             raise MaedError(
                 f"autoencoder.width: {self.width}; it may be a multiple of autoencoder.heads ({self.heads})"
             )
@@ -125,24 +150,47 @@ class SimilaritySettings:
     """How losses become a similarity between positions.
 
     Args:
-        estimator: `contrast` or the seed's `mean-loss`.
-        draws: Signals drawn, each with its own visible positions; rounded up to whole batches, two or more.
-        batch_size: Draws that are scored at once.
+        estimator: `contrast`, the seed's `mean-loss`, or `ablation`, which hides each visible position in turn and
+            costs as many passes as positions are visible.
+        draws: Draws of visible positions, rounded up to whole batches, two or more; the most with `until` `stable`.
+        until: Stop after the `draws`, or before, once the neighbour lists are `stable`.
+        tolerance: Share of the neighbours that may change, for a quarter more draws, where lists are called stable.
+        seconds: Stop after this time at the latest; never where not given.
+        batch_size: Draws that are scored at once, a multiple of `repeats` for `contrast`.
+        repeats: Draws of each signal; `contrast` compares a loss with those of the same signal's other draws.
+        transform: What is taken of each loss before it is summed: its `root` or `log`arithm tame a heavy tail;
+            `auto` takes the root of squared errors, except for `mean-loss`.
+        visible_fraction: Share of the positions shown; the autoencoder's where not given.
         signals: Training signals that a baseline reads at the most; all where not given.
         seed: Seed of the draws.
     """
 
     estimator: Estimator = "contrast"
     draws: int = 65_536
+    until: Literal["draws", "stable"] = "draws"
+    tolerance: float = 0.01
+    seconds: float | None = None
     batch_size: int = 256
+    repeats: int = 8
+    transform: Literal["auto", "none", "root", "log"] = "auto"
+    visible_fraction: float | None = None
     signals: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         _at_least("similarity.draws", self.draws, 2)
         _at_least("similarity.batch_size", self.batch_size, 1)
+        _at_least("similarity.repeats", self.repeats, 1)
+        _at_least("similarity.seconds", self.seconds, 0)
         _at_least("similarity.signals", self.signals, 2)
         _at_least("similarity.seed", self.seed, 0)
+        _between("similarity.tolerance", self.tolerance, 0, 1)
+        if self.visible_fraction is not None:
+            _between("similarity.visible_fraction", self.visible_fraction, 0, 1)
+        if self.estimator == "contrast" and self.batch_size % self.repeats:
+            raise MaedError(
+                f"similarity.batch_size: {self.batch_size}; it may be a multiple of similarity.repeats ({self.repeats})"
+            )
 
 
 @dataclass
@@ -150,16 +198,30 @@ class EmbeddingSettings:
     """How a similarity becomes a vector for each position.
 
     Args:
-        reduction: `diffusion` map of the neighbour graph, leading eigenvectors (`spectral`), or `pca` of the rows.
+        reduction: `heat` (the default) keeps neighbours and large distances; `diffusion` map keeps neighbours and, with
+            more steps, larger distances; `laplacian` eigenmaps keep neighbours alone; `isomap` keeps large distances
+            and blurs neighbours; `tsne` (the seed's) keeps neighbours and few large distances, and is slow beyond 3
+            channels; `umap` keeps groups and large distances roughly (extra `umap`); `spectral` (eigenvectors of the
+            similarity) and `pca` of its rows keep its values, and large distances only where the similarity reaches so
+            far.
         dim: Channels d of the embedding; min(64, N - 1) where not given.
-        neighbours: Neighbours of each position in the graph of `diffusion`.
-        diffusion_steps: Steps of the random walk of `diffusion`: more keep larger distances.
+        neighbours: Neighbours of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
+            given. They are the perplexity of `tsne`, as far as that may be N / 3 at most.
+        diffusion_steps: Steps of the random walk, 4 for `diffusion` and 2 for `heat` where not given; more keep larger
+            distances, and smooth noise, at the expense of neighbours.
+        symmetrise: What becomes of the two directions of a pair.
+        denoise: `significance` sets entries to 0 that are not above their standard error by what Bonferroni asks for
+            at 5 % over the N of a row; each position keeps its best.
+        force: Make an embedding even of a similarity in which no dependence was found.
     """
 
-    reduction: Reduction = "diffusion"
+    reduction: Reduction = "heat"
     dim: int | None = None
-    neighbours: int = 8
-    diffusion_steps: float = 4.0
+    neighbours: int | None = None
+    diffusion_steps: float | None = None
+    symmetrise: Literal["mean", "max", "min"] = "mean"
+    denoise: Literal["none", "significance"] = "none"
+    force: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "neighbours"):
@@ -269,7 +331,7 @@ class EvaluationSettings:
     """Measuring geometry.
 
     Args:
-        neighbours: k of kNN recall@k; 4 on a line, otherwise 8 where not given.
+        neighbours: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
         folds: Folds of the coordinate regression.
     """
 

@@ -45,6 +45,7 @@ def learn(
     data = from_arrays(X, settings=settings.data)
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(Path(folder or temporary), settings, data)
+        run.check_similarity()
         run.check_reduction()
         run.pretrain()
         run.similarity()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,11 +21,18 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maed import __version__
-from maed.autoencoder import load_autoencoder, loss_name, pretrain, visible_count
-from maed.config import ENCODINGS, Baseline, EmbeddingSettings, Settings
+from maed.autoencoder import load_autoencoder, loss_name, outputs_of, pretrain, visible_count, wide
+from maed.config import BASELINES, ENCODINGS, Baseline, EmbeddingSettings, Settings
 from maed.data import Geometry, SignalData
-from maed.embedding import PositionEmbedding, embedding_dim, reduce
-from maed.errors import MaedError, one_of
+from maed.embedding import (
+    LEAST_SIGNAL_TO_NOISE,
+    PositionEmbedding,
+    check_reduction,
+    embedding_dim,
+    reduce,
+    signal_to_noise,
+)
+from maed.errors import MaedError, nearest, one_of
 from maed.evaluation.comparison import compare_all, summarise
 from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
 from maed.files import read_json, write_json
@@ -33,15 +41,20 @@ from maed.perceiver import train_classifier
 from maed.report import write_report
 from maed.similarity import (
     Accumulator,
+    PairedSums,
     Similarity,
+    Streamed,
     baseline_for,
+    check_estimator,
     compute_baseline,
     estimate,
     load_similarity,
+    merged,
+    never_drawn,
     stream,
     write_similarity,
 )
-from maed.training import device
+from maed.training import device, precision
 
 _LEARNED = ("maed", "correlation", "dependence")
 """Encodings whose vectors come from an embedding folder."""
@@ -80,10 +93,37 @@ class Run:
     # What later stages would refuse, refused before any long work.
 
     def check_reduction(self) -> None:
-        """Refuse a graph that the positions are too few for."""
-        n, settings = self.data.positions, self.settings.embedding
-        if settings.reduction == "diffusion" and settings.neighbours >= n:
-            raise MaedError(f"embedding.neighbours: {settings.neighbours} for {n} positions; it may be at most {n - 1}")
+        """Refuse a reduction that the positions are too few for, or that is not installed."""
+        check_reduction(self.data.positions, self.settings.embedding)
+
+    def check_autoencoder(self) -> None:
+        """Refuse a loss that the data cannot have, and a start or a batch that the autoencoder cannot take."""
+        settings, n = self.settings.autoencoder, self.data.positions
+        loss_name(settings, self.data)
+        fitting = baseline_for(self.data)
+        if settings.kind == "unet" and settings.batch_size == 1 and n <= 2**settings.depth:
+            raise MaedError(
+                f"autoencoder.batch_size: 1; it may be 2 or more where a U-Net of depth {settings.depth} leaves one "
+                f"place of {n} positions"
+            )
+        if settings.init == "random":
+            return
+        if settings.kind == "unet":
+            raise MaedError(
+                f"autoencoder.init: {settings.init!r}, but a U-Net has no position vectors; it may be random"
+            )
+        if settings.init not in BASELINES:
+            self._start_embedding()
+        elif settings.init != fitting:
+            raise MaedError(
+                f"autoencoder.init: {settings.init!r} is not for {self.data.kind} signals; it may be {fitting}"
+            )
+
+    def check_similarity(self) -> None:
+        """Refuse an estimator that the loss, or the number of visible positions, is not for."""
+        settings, data = self.settings.autoencoder, self.data
+        trained = visible_count(data.positions, data.kind, settings.visible_fraction)
+        check_estimator(self.settings.similarity, visible=self._shown(trained), loss=loss_name(settings, data))
 
     def check_evaluation(self) -> None:
         """Refuse a known geometry of too few positions to be measured."""
@@ -112,10 +152,40 @@ class Run:
         shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary, "visible": visible}
         folder = self.out / "autoencoder"
         made_with = {**self._data_made_with, "autoencoder": asdict(settings)}
+        self.check_autoencoder()
         if self._claim(folder, made_with, {**shape, "loss": loss_name(settings, data)}):
             return
+        start = self._start_vectors()
         self.say(f"autoencoder: {visible} of {data.positions} positions visible, {settings.steps} steps")
-        pretrain(data, settings, self.settings.trainer, folder)
+        pretrain(data, settings, self.settings.trainer, folder, start_vectors=start)
+
+    def _start_vectors(self) -> torch.Tensor | None:
+        """What `autoencoder.init` asks the position vectors to start from; None for random numbers.
+
+        Of a baseline they are the Laplacian eigenmaps: all scales alike, as attention needs to tell neighbours apart.
+        """
+        settings, n = self.settings.autoencoder, self.data.positions
+        if settings.init == "random":
+            return None
+        if settings.init not in BASELINES:
+            return self._start_embedding().vectors
+        self.baseline()
+        similarity = load_similarity(self.out / "baseline" / "similarity")
+        eigenmaps = EmbeddingSettings(reduction="laplacian", dim=min(settings.width, n - 1))
+        return reduce(similarity.values, eigenmaps, similarity.standard_error)
+
+    def _start_embedding(self) -> PositionEmbedding:
+        """The embedding in the folder that `autoencoder.init` names; one of other positions is refused."""
+        name = self.settings.autoencoder.init
+        if not Path(name).is_dir():
+            choices = ("random", baseline_for(self.data))
+            raise MaedError(
+                f"autoencoder.init: {name!r} is no folder{nearest(name, choices)}; it may be {', '.join(choices)} or "
+                "the folder of an embedding"
+            )
+        embedding = PositionEmbedding.from_pretrained(Path(name))
+        self._check_upstream(Path(name), {"n": embedding.n, **embedding.provenance})
+        return embedding
 
     def similarity(self) -> None:
         """Stream draws into a similarity: `similarity/`."""
@@ -124,6 +194,8 @@ class Run:
         self.check_reduction()  # of the two halves
         model, config = load_autoencoder(source)
         self._check_upstream(source, config)
+        visible = self._shown(config["visible"])
+        check_estimator(settings, visible=visible, loss=config["loss"])
         folder = self.out / "similarity"
         if self._claim(folder, {**config["made_with"], "similarity": asdict(settings)}):
             return
@@ -131,18 +203,24 @@ class Run:
         started = time.perf_counter()
         where = device(self.settings.trainer)
         with self._progress("similarity") as progress:
-            halves = stream(
+            streamed = stream(
                 model.to(where),
                 data.train,
                 settings,
-                visible=config["visible"],
+                visible=visible,
                 loss=config["loss"],
-                outputs=data.vocabulary or data.channels,
+                outputs=outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
                 device=where,
+                half_precision=precision(self.settings.trainer, wide=wide(model)) != "32-true",
                 folder=folder,
                 progress=progress,
             )
-        self._write_estimate(folder, halves, started)
+        self._write_estimate(folder, streamed, started)
+
+    def _shown(self, trained: int) -> int:
+        """How many positions a draw shows: as in the training, unless the similarity's settings have their own."""
+        fraction, data = self.settings.similarity.visible_fraction, self.data
+        return trained if fraction is None else visible_count(data.positions, data.kind, fraction, "similarity")
 
     def baseline(self) -> Baseline:
         """Make the training-free similarity of the data: `baseline/similarity/`. Returns its name."""
@@ -176,6 +254,12 @@ class Run:
             **geometry_metrics(embedding.vectors, self.data.geometry, settings),
             **similarity_metrics(similarity, self.data.geometry, settings),
         }
+
+    def start_geometry(self) -> dict[str, float] | None:
+        """Metrics of the embedding in the folder that the autoencoder started from; None where there is no such one."""
+        if self.data.geometry is None or self.settings.autoencoder.init in ("random", *BASELINES):
+            return None
+        return geometry_metrics(self._start_embedding().vectors, self.data.geometry, self.settings.evaluation)
 
     def train(self, encoding: str, seed: int) -> dict[str, Any]:
         """Train and test one Perceiver: `perceiver/ENCODING-SEED/`. Returns its metrics."""
@@ -223,12 +307,15 @@ class Run:
         self._check_upstream(self.upstream / "embedding", embedding.provenance)
         return embedding.vectors
 
-    def _write_estimate(self, folder: Path, halves: tuple[Accumulator, Accumulator], started: float) -> None:
-        sums = halves[0].merge(halves[1])
+    def _write_estimate(self, folder: Path, streamed: Streamed, started: float) -> None:
+        sums = merged(streamed.halves)
         estimator = self.settings.similarity.estimator
         result = estimate(sums, estimator)
-        config = _seconds(folder, started)
-        config["split_half"] = self._split_half([estimate(half, estimator) for half in halves])
+        self._check_drawn(folder, sums, streamed.draws)
+        config = {**_seconds(folder, started), "draws": streamed.draws, "changed": streamed.changed}
+        if self.settings.similarity.until == "stable":
+            self.say(f"similarity: {streamed.draws} draws{_stability(streamed.changed)}")
+        config["split_half"] = self._split_half([estimate(half, estimator) for half in streamed.halves])
         config["split_half_of"] = _plain(asdict(self.settings.embedding))
         note = noise_note(config["split_half"], self.k(), self.data.positions)
         self.say(
@@ -236,10 +323,29 @@ class Run:
         )
         write_similarity(folder, result, sums, config)
 
+    def _check_drawn(self, folder: Path, sums: Accumulator | PairedSums, draws: int) -> None:
+        """Name pairs of positions that no draw tells of; refuse where they are the greater part.
+
+        Positions that no training signal has are left out: more draws cannot reach them.
+        """
+        mask = self.data.train.mask
+        there = torch.ones(self.data.positions).bool() if mask is None else torch.from_numpy(mask.any(axis=0))
+        pairs, never = int(there.sum()) * (int(there.sum()) - 1), never_drawn(sums, there)
+        if never == 0:
+            return
+        line = (
+            f"similarity.draws: in {draws} draws, {never} of {pairs} pairs of positions were never visible and scored "
+            "together; more draws, or a larger similarity.visible_fraction, reach them"
+        )
+        if 2 * never > pairs:
+            shutil.rmtree(folder)  # nothing in it is worth keeping, and it would stand in the way of more draws
+            raise MaedError(line)
+        warnings.warn(f"{line}; they count as not similar", stacklevel=2)
+
     def _split_half(self, halves: Sequence[Similarity]) -> float:
         """Recall@k between the embeddings of two disjoint halves of the draws."""
         k = self.k()
-        first, second = (reduce(half.values, self.settings.embedding) for half in halves)
+        first, second = (reduce(half.values, self.settings.embedding, half.standard_error) for half in halves)
         return agreement(first, second, k)
 
     def k(self) -> int:
@@ -256,7 +362,9 @@ class Run:
     def _check_upstream(self, folder: Path, config: dict[str, Any]) -> None:
         """Refuse an earlier stage that was made for other positions than these data have."""
         there = config.get("made_with", {})
-        for name in ("permute", "length", "image_size", "columns"):
+        # the seed places the positions of a swiss roll
+        places = ("seed",) if self.data.source.startswith("field:swissroll") else ()
+        for name in ("permute", "length", "image_size", "columns", *places):
             was, now = there.get("data", {}).get(name), asdict(self.settings.data)[name]
             if "data" in there and was != now:
                 raise MaedError(f"data.{name}: {now}; {folder} was made with {was}, and positions must agree")
@@ -318,15 +426,20 @@ def embed_folder(
     """Reduce the similarity in `folder` to an embedding in `target`; neither data nor geometry is read for it.
 
     The geometry is only written beside the vectors, where it is known.
+
+    Raises:
+        MaedError: the similarity holds no dependence above its noise, and `embedding.force` is off.
     """
     similarity, config = load_similarity(folder), read_json(folder / "config.json")
     made_with = {**config["made_with"], "embedding": asdict(settings)}
     estimator = made_with["similarity"]["estimator"] if "similarity" in made_with else made_with["baseline"]
+    if not settings.force:
+        check_signal(similarity, estimator, say)
     if claim(target, made_with, overwrite=overwrite):
         return PositionEmbedding.from_pretrained(target)
     say(f"embedding: {settings.reduction} of {estimator}")
     embedding = PositionEmbedding(
-        reduce(similarity.values, settings),
+        reduce(similarity.values, settings, similarity.standard_error),
         source=made_with["source"],
         geometry=geometry,
         provenance={
@@ -340,6 +453,25 @@ def embed_folder(
     )
     embedding.save_pretrained(target)
     return embedding
+
+
+def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], None]) -> None:
+    """Refuse a similarity that is no more than its noise; of a baseline, which maed is measured against, say so."""
+    values, error = similarity.values, similarity.standard_error
+    if estimator == "mean-loss":  # its 0 means nothing; what is seen helps or harms by comparison with its column
+        known = error > 0
+        column = (values * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)
+        values = torch.where(known, values - column, 0.0)
+    ratio = signal_to_noise(values, error)
+    if ratio >= LEAST_SIGNAL_TO_NOISE:
+        return
+    line = (
+        f"similarity: no dependence found (signal-to-noise ratio {ratio:.2f} of {estimator}; noise has about 1, "
+        f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
+    )
+    if estimator not in BASELINES:
+        raise MaedError(f"{line}; --embedding.force true embeds it all the same")
+    say(f"{line}; its embedding is noise")
 
 
 def _below(source: str) -> Path:
@@ -356,13 +488,17 @@ def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> 
     """The whole walk; returns, and keeps writing as it goes, results.json."""
     for encoding in encodings:
         run.check_encoding(encoding)
+    run.check_autoencoder()
+    run.check_similarity()
     run.check_reduction()
     run.check_evaluation()
     results = new_results(run, command)
+    results["notes"] += origin_notes(run.settings, geometry=run.data.geometry is not None)
     run.pretrain()
     run.similarity()
+    embeddings = {"maed": run.embed()}  # refused where there is nothing to embed, before more work is done
     baseline = run.baseline()
-    embeddings = {name: run.embed(name) for name in ("maed", baseline)}
+    embeddings[baseline] = run.embed(baseline)
     measured = read_json(run.out / "similarity" / "config.json")
     split_half = embeddings["maed"].provenance["split_half"]
     results["split_half"] = {"maed": split_half}
@@ -375,6 +511,8 @@ def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> 
     }
     if run.data.geometry is not None:
         results["geometry"] = {name: run.geometry(name, embedding) for name, embedding in embeddings.items()}
+        if (start := run.start_geometry()) is not None:
+            results["geometry"]["start"] = start
     save_results(run, results)
     compare(run, encodings, seeds, results)
     run.say(f"report: {write_report(run.out, run.settings.report)}")
@@ -457,6 +595,38 @@ def noise_note(split_half: float, k: int, n: int) -> str | None:
         f"Embeddings of two halves of the draws agree on {100 * split_half:.1f} % of neighbours, chance gives "
         f"{100 * chance:.1f} %: hardly any dependence was found, and this embedding is mostly noise."
     )
+
+
+def origin_notes(settings: Settings, *, geometry: bool) -> list[str]:
+    """What a reader must know of what the autoencoder was given before it learned anything.
+
+    Args:
+        settings: of the run.
+        geometry: whether the geometry is known, so that the embedding a run started from is measured too.
+    """
+    notes, init = [], settings.autoencoder.init
+    if init != "random":
+        start, row = (f"the {init} baseline", init) if init in BASELINES else (f"the embedding in {init}", "start")
+        known = geometry or init in BASELINES
+        gain = f"the row `{row}`" if known else "that embedding"
+        notes.append(
+            f"The autoencoder's position vectors started from {start}: only what maed gains over {gain} is its own."
+        )
+    if settings.autoencoder.kind == "unet":
+        order = (
+            "positions were not permuted, so that this is no evidence that their order was found"
+            if settings.data.permute is None
+            else "positions were stored in a random order, which tells it nothing"
+        )
+        notes.append(f"The U-Net knows the storage order by construction; {order}.")
+    return notes
+
+
+def _stability(changed: list[tuple[int, float]]) -> str:
+    """What the looks at the neighbour lists say, for a person."""
+    if len(changed) < 2:
+        return ", too few to tell whether neighbours are stable"
+    return f"; the last quarter of them changed {100 * changed[-1][1]:.1f} % of the neighbours"
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """The masked autoencoder: what it is shown, what it is, how it is trained."""
 
 from maed.autoencoder.masking import visible_count
-from maed.autoencoder.model import MaskedAutoencoder, SetAutoencoder
-from maed.autoencoder.training import build_autoencoder, load_autoencoder, loss_name, pretrain
+from maed.autoencoder.model import MaskedAutoencoder, outputs_of
+from maed.autoencoder.set import SetAutoencoder
+from maed.autoencoder.training import build_autoencoder, load_autoencoder, loss_name, pretrain, wide
 
 __all__ = [
     "MaskedAutoencoder",
@@ -10,6 +11,8 @@ __all__ = [
     "build_autoencoder",
     "load_autoencoder",
     "loss_name",
+    "outputs_of",
     "pretrain",
     "visible_count",
+    "wide",
 ]

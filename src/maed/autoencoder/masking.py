@@ -12,14 +12,14 @@ from maed.data.signals import SignalKind, Signals
 from maed.errors import MaedError
 
 
-def visible_count(n: int, kind: SignalKind, fraction: float | None) -> int:
+def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str = "autoencoder") -> int:
     """How many of `n` positions are shown.
 
     Without a fraction: 3/4 of sqrt(n) positions of real channels (24 of 1,024: sparse enough that single positions
     matter, dense enough that neighbours meet), a fifth of the positions of tokens, whose dependence dies after a few.
 
     Raises:
-        MaedError: where the fraction leaves none or all.
+        MaedError: where the fraction leaves none or all; it names the fraction of the settings' `group`.
     """
     if fraction is None:
         fraction = 0.2 if kind == "tokens" else 0.75 / np.sqrt(n)
@@ -28,7 +28,7 @@ def visible_count(n: int, kind: SignalKind, fraction: float | None) -> int:
     if not 0 < count < n:
         left = "none" if count == 0 else "all"
         raise MaedError(
-            f"autoencoder.visible_fraction: {fraction} of {n} positions shows {left}; "
+            f"{group}.visible_fraction: {fraction} of {n} positions shows {left}; "
             f"it may be between {1 / n:.2g} and {1 - 1 / n:.6g}"
         )
     return count

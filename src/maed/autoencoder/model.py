@@ -1,14 +1,17 @@
-"""The masked autoencoder over a set of visible positions, and the loss of each reconstructed position."""
+"""What every masked autoencoder is to the stages after it, and the loss of each reconstructed position."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-LossName = Literal["mse", "cross-entropy"]
+LossName = Literal["mse", "gaussian", "cross-entropy"]
+
+_LEAST_VARIANCE = 1e-3
+"""Of a predicted Gaussian, in units of a normalised channel: a constant region must not have infinite likelihood."""
 
 
 class MaskedAutoencoder(Protocol):
@@ -19,128 +22,39 @@ class MaskedAutoencoder(Protocol):
         ...
 
 
-class SelfAttention(nn.Module):
-    """A pre-norm transformer layer over the visible tokens, `(B, V, width)` to the same."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.feed_forward = FeedForward(width)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend among the tokens of each signal; `mask` `(B, 1, 1, V)` is False at filler."""
-        b, v, width = x.shape
-        q, k, values = self.qkv(self.norm(x)).view(b, v, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, heads, V, .)
-        attended = F.scaled_dot_product_attention(q, k, values, attn_mask=mask)
-        x = x + self.out(attended.transpose(1, 2).reshape(b, v, width))
-        return x + self.feed_forward(x)
+def outputs_of(loss: LossName, *, channels: int, vocabulary: int) -> int:
+    """How many numbers an autoencoder puts out for a position: channels, means and log-variances, or logits."""
+    return vocabulary or (2 * channels if loss == "gaussian" else channels)
 
 
-class FeedForward(nn.Module):
-    """Normalise, widen twofold, ReLU, narrow: the part of a layer that acts on each token alone.
-
-    ReLU and a factor of 2, not GELU and 4: this is most of the decoder's arithmetic, and the cheaper layer sees more
-    signals in the same time.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 2 * width)
-        self.narrow = nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The update that a residual connection adds to `x`."""
-        return self.narrow(F.relu(self.widen(self.norm(x))))
+def reconstruction_of(output: Tensor, loss: LossName) -> Tensor:
+    """The most likely values: the means of `(B, S, outputs)`, or `(B, S)` token ids."""
+    if loss == "cross-entropy":
+        return output.argmax(dim=-1)
+    return output.chunk(2, dim=-1)[0] if loss == "gaussian" else output
 
 
-class SetAutoencoder(nn.Module):
-    """Reads the visible positions as an unordered set and reconstructs any others.
+def position_losses(output: Tensor, targets: Tensor, loss: LossName) -> Tensor:
+    """The loss l_j of each position.
 
-    A visible token is the embedding of its value plus the trainable vector of its position. The tokens attend to one
-    another; a query made from the position vector of each position to reconstruct attends to them. Encoder and decoder
-    share one table of position vectors, started at random: permuting the positions of all signals permutes its rows
-    and changes nothing else.
-
-    A step costs O(B (V^2 + V S)) for V visible and S scored positions, and nothing of it grows with N but the table.
+    `mse`: mean squared error over channels. `gaussian`: minus the log-likelihood of a normal distribution whose mean
+    and log-variance are predicted for each channel (Nix and Weigend 1994), in nats, the mean over channels; it sees
+    dependence between magnitudes where means depend on nothing. `cross-entropy`: in nats.
 
     Args:
-        n: positions N.
-        channels: C of real signals; 0 for tokens.
-        vocabulary: token ids; 0 for real signals.
-        width: channels of a token; a multiple of `heads`.
-        layers: self-attention layers over the visible tokens.
-        heads: attention heads.
-    """
-
-    def __init__(self, n: int, *, channels: int, vocabulary: int, width: int, layers: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.position_vectors = nn.Parameter(torch.randn(n, width))
-        self.embed: nn.Module = nn.Embedding(vocabulary, width) if vocabulary else nn.Linear(channels, width)
-        self.encoder = nn.ModuleList(SelfAttention(width, heads) for _ in range(layers))
-        self.query = nn.Linear(width, width)
-        self.query_norm = nn.LayerNorm(width)
-        self.to_query = nn.Linear(width, width)
-        self.memory_norm = nn.LayerNorm(width)
-        self.to_key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-        self.feed_forward = FeedForward(width)
-        self.head_norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary or channels)
-
-    def predict(self, values: Tensor, visible: Tensor, scored: Tensor, visible_mask: Tensor | None = None) -> Tensor:
-        """Reconstruct positions from others.
-
-        Args:
-            values: `(B, V, C)` float32 or `(B, V)` token ids at the visible positions.
-            visible: `(B, V)` positions.
-            scored: `(S,)` positions to reconstruct.
-            visible_mask: `(B, V)` bool, False at filler; each row holds at least one True.
-
-        Returns:
-            `(B, S, C)` reconstructed channels, or `(B, S, vocabulary)` logits.
-        """
-        mask = None if visible_mask is None else visible_mask[:, None, None, :]
-        return self.decode(self.encode(values, visible, mask), scored, mask)
-
-    forward = predict
-
-    def encode(self, values: Tensor, visible: Tensor, mask: Tensor | None) -> Tensor:
-        """The visible tokens after self-attention, `(B, V, width)`."""
-        tokens = self.embed(values) + self.position_vectors[visible]
-        for layer in self.encoder:
-            tokens = layer(tokens, mask)
-        return tokens
-
-    def decode(self, tokens: Tensor, scored: Tensor, mask: Tensor | None) -> Tensor:
-        """What the queries of positions `scored` read from the tokens, `(B, S, outputs)`."""
-        b, v, width = tokens.shape
-        s = len(scored)
-        key, value = self.to_key_value(self.memory_norm(tokens)).view(b, v, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        # A query depends on the position alone: it is made once for the whole batch.
-        start = self.query(self.position_vectors[scored])  # (S, width)
-        query = self.to_query(self.query_norm(start)).view(s, self.heads, -1).transpose(0, 1)  # (heads, S, .)
-        attended = F.scaled_dot_product_attention(query.expand(b, -1, -1, -1), key, value, attn_mask=mask)
-        x = start + self.out(attended.transpose(1, 2).reshape(b, s, width))
-        x = x + self.feed_forward(x)
-        return self.head(self.head_norm(x))
-
-
-def position_losses(reconstruction: Tensor, targets: Tensor, loss: LossName) -> Tensor:
-    """The loss l_j of each position: mean squared error over channels, or cross-entropy in nats.
-
-    Args:
-        reconstruction: `(B, S, C)`, or `(B, S, vocabulary)` logits.
+        output: `(B, S, C)`; `(B, S, 2 C)`, means first; or `(B, S, vocabulary)` logits.
         targets: `(B, S, C)` float32, or `(B, S)` token ids.
-        loss: `mse` or `cross-entropy`.
+        loss: which.
 
     Returns:
         `(B, S)` float32.
     """
+    output = output.float()
     if loss == "mse":
-        return (reconstruction.float() - targets).square().mean(dim=-1)
-    return F.cross_entropy(reconstruction.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        return (output - targets).square().mean(dim=-1)
+    if loss == "gaussian":
+        mean, log_variance = output.chunk(2, dim=-1)
+        variance = _LEAST_VARIANCE + log_variance.exp()  # a sum, not a clamp: its gradient never dies
+        squares = (mean - targets).square() / variance
+        return 0.5 * (squares + variance.log() + math.log(2 * math.pi)).mean(dim=-1)
+    return F.cross_entropy(output.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

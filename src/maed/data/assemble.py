@@ -17,6 +17,7 @@ from maed.errors import MaedError
 
 _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
 _LARGEST_VOCABULARY = 1 << 20
+_DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
 @dataclass
@@ -47,7 +48,8 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     Args:
         name: what the source was asked for by.
         source: stored splits.
-        settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `normalisation` and `permute` are read.
+        settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `drop_rate`, `normalisation` and `permute`
+            are read.
 
     Raises:
         MaedError: splits that do not fit together, values that cannot be used, or too few signals or positions.
@@ -59,8 +61,11 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     vocabulary = 0
     if source.kind == "tokens":
         vocabulary = _check_tokens(parts, source.vocabulary)
+        _drop(parts, settings)
+        _blank_missing(parts)
     else:
         _check_numbers(parts, settings)
+        _drop(parts, settings)
         mode = source.normalisation if settings.normalisation == "auto" else settings.normalisation
         mean, scale = _normalisation(parts["train"], mode)
         _fill_missing(parts, mean)
@@ -193,10 +198,40 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
             raise MaedError(f"inputs: {empty.sum()} {name} signals miss all positions, the first is signal {stored}")
 
 
-def _fill_missing(parts: dict[PartName, _Part], mean: np.ndarray) -> None:
-    """Missing values become the mean, which a batch sees as 0."""
+def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:
+    """Make the share `data.drop_rate` of the positions missing, at random, each signal's last real one excepted.
+
+    Before anything is measured, so that no dropped value enters the normalisation, and before the permutation, so that
+    the same values are dropped in any storage order.
+    """
+    if not settings.drop_rate:
+        return
+    for stream, part in enumerate(parts.values()):
+        generator = np.random.default_rng([settings.seed, _DROPPED, stream])
+        if part.mask is None:
+            part.mask = np.ones(part.values.shape[:2], dtype=bool)
+        for block in part.blocks():
+            real = part.mask[block]
+            chance = np.where(real, generator.random(real.shape), -1)
+            kept = chance >= settings.drop_rate
+            bare = ~kept.any(axis=1)
+            kept[bare, chance[bare].argmax(axis=1)] = True
+            part.mask[block] = kept & real
+
+
+def _blank_missing(parts: dict[PartName, _Part]) -> None:
+    """Missing tokens become id 0, which is what text is padded with."""
     for part in parts.values():
         if part.mask is not None:
+            for block in part.blocks():
+                part.values[block] *= part.mask[block]
+
+
+def _fill_missing(parts: dict[PartName, _Part], mean: np.ndarray) -> None:
+    """Missing values become the mean, which a batch sees as 0; whole numbers become float32, which can hold it."""
+    for part in parts.values():
+        if part.mask is not None:
+            part.values = part.values.astype(np.float32, copy=False)
             for block in part.blocks():
                 np.copyto(part.values[block], mean, where=~part.mask[block][..., None])
 

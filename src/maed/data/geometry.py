@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,13 @@ from scipy.spatial.distance import cdist
 
 from maed.errors import MaedError
 
-GeometryKind = Literal["line", "grid", "points"]
+GeometryKind = Literal["line", "grid", "points", "ring", "torus", "sphere", "swissroll"]
+
+ROLL = (1.5 * np.pi, 4.5 * np.pi)
+"""First and last angle of the swiss roll, which is its radius there too (scikit-learn's `make_swiss_roll`)."""
+
+ROLL_HEIGHT = 21.0
+"""Height of the swiss roll."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +26,11 @@ class Geometry:
     """Where the positions truly lie.
 
     Args:
-        kind: `line`, `grid`, or `points` for coordinates of unknown kind; decides the `k` of kNN recall.
-        coordinates: `(N, D)`; rows in storage order.
-        shape: side lengths of a line or grid (`(N,)` or `(height, width)`), for figures; empty for points.
+        kind: what they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
+            recall.
+        coordinates: `(N, D)`, Cartesian; rows in storage order. On a ring cosine and sine, on a torus those of both
+            angles, on a sphere of radius 1 and on a swiss roll three.
+        shape: side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.
     """
 
     kind: GeometryKind
@@ -30,12 +39,28 @@ class Geometry:
 
     @property
     def neighbours(self) -> int:
-        """The `k` of kNN recall@k: 4 on a line, otherwise 8."""
-        return 4 if self.kind == "line" else 8
+        """The `k` of kNN recall@k: 4 on a line or ring, otherwise 8."""
+        return 4 if self.kind in ("line", "ring") else 8
+
+    @property
+    def is_euclidean(self) -> bool:
+        """Whether the true distance is that of the coordinates themselves."""
+        return self.kind in ("line", "grid", "points")
 
     def distances(self) -> np.ndarray:
-        """True distances, `(N, N)` float64; Euclidean. Memory and time grow with N squared."""
-        return cdist(self.coordinates, self.coordinates)
+        """True distances, `(N, N)` float64. Memory and time grow with N squared.
+
+        Euclidean for lines, grids and points; else within the shape, in radians: along the ring, along great circles of
+        the sphere, on the torus the root of both angles' squares; on the swiss roll Euclidean once it is unrolled.
+        """
+        places = self.coordinates.astype(np.float64)
+        if self.kind in ("ring", "sphere"):
+            return _angles(places)
+        if self.kind == "torus":
+            return np.hypot(_angles(places[:, :2]), _angles(places[:, 2:]))
+        if self.kind == "swissroll":
+            places = unrolled(places)
+        return cdist(places, places)
 
     def permuted(self, order: np.ndarray) -> Geometry:
         """The geometry of positions stored in another `order` (new position i was position `order[i]`)."""
@@ -54,6 +79,54 @@ def line(length: int) -> Geometry:
     return Geometry("line", np.arange(length, dtype=np.float32)[:, None], (length,))
 
 
+def ring(length: int) -> Geometry:
+    """`length` positions evenly around the unit circle, in its order."""
+    return Geometry("ring", _circle(length))
+
+
+def torus(height: int, width: int) -> Geometry:
+    """A flat torus of `height * width` positions in row-major order: each row is a ring, each column too."""
+    rows, columns = np.repeat(_circle(height), width, axis=0), np.tile(_circle(width), (height, 1))
+    return Geometry("torus", np.concatenate([rows, columns], axis=1), (height, width))
+
+
+def sphere(count: int) -> Geometry:
+    """`count` positions spread evenly over the unit sphere, from its north pole to its south pole.
+
+    They are a Fibonacci lattice (Gonzalez 2010, arXiv 0912.4540): equal steps of height, each turned by the golden
+    angle.
+    """
+    index = np.arange(count)
+    z = 1 - (2 * index + 1) / count
+    angle, radius = index * np.pi * (3 - 5**0.5), np.sqrt(1 - z * z)
+    return Geometry("sphere", np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1))
+
+
+def swissroll(count: int, generator: np.random.Generator) -> Geometry:
+    """`count` positions drawn evenly from a swiss roll: a sheet of height 21 and length about 90, rolled up.
+
+    The roll is that of scikit-learn's `make_swiss_roll`: `(t cos t, height, t sin t)` with t from 1.5 pi to 4.5 pi.
+    That one draws t evenly, which crowds the middle; here the length along the sheet is drawn evenly.
+    """
+    table = np.linspace(*ROLL, 10_001)
+    lengths = arc_length(table)
+    t = np.interp(generator.uniform(lengths[0], lengths[-1], count), lengths, table)
+    height = generator.uniform(0, ROLL_HEIGHT, count)
+    return Geometry("swissroll", np.stack([t * np.cos(t), height, t * np.sin(t)], axis=1))
+
+
+def arc_length(t: np.ndarray) -> np.ndarray:
+    """Length of the spiral `t (cos t, sin t)` from its centre to angle `t`, the integral of sqrt(1 + t^2)."""
+    return (t * np.sqrt(1 + t * t) + np.arcsinh(t)) / 2
+
+
+def unrolled(coordinates: np.ndarray) -> np.ndarray:
+    """Positions of a swiss roll `(N, 3)` on the flat sheet: arc length and height, `(N, 2)` float64."""
+    places = np.asarray(coordinates, dtype=np.float64)
+    radius = np.hypot(places[:, 0], places[:, 2])  # which is the angle t
+    return np.stack([arc_length(radius), places[:, 1]], axis=1)
+
+
 def points(coordinates: np.ndarray) -> Geometry:
     """Positions at the given `(N, D)` coordinates; one column counts as a line."""
     coordinates = np.asarray(coordinates)
@@ -65,18 +138,30 @@ def points(coordinates: np.ndarray) -> Geometry:
     return Geometry(kind, coordinates.astype(np.float32))
 
 
+_NAMED: dict[str, tuple[str, Callable[..., Geometry]]] = {
+    "grid": ("HEIGHTxWIDTH", grid),
+    "line": ("LENGTH", line),
+    "ring": ("N", ring),
+    "torus": ("HEIGHTxWIDTH", torus),
+    "sphere": ("N", sphere),
+}
+"""Geometries that a name and a size make: how the size is written, and what makes them."""
+
+
 def parse_geometry(text: str) -> Geometry:
-    """Read `grid:HEIGHTxWIDTH`, `line:LENGTH`, or a `.npy` or `.csv` file of `(N, D)` coordinates."""
+    """Read `grid:HEIGHTxWIDTH`, `line:LENGTH`, `ring:N`, `torus:HEIGHTxWIDTH`, `sphere:N`, or a file of coordinates.
+
+    A file is `.npy` or `.csv` and holds `(N, D)` numbers. A swiss roll has no name here: its positions are drawn.
+    """
     name, _, size = text.partition(":")
-    expected = "it may be grid:HEIGHTxWIDTH, line:LENGTH or a file of (N, D) numbers"
-    if name in ("grid", "line"):
-        try:
-            sides = [int(part) for part in size.split("x")]
-        except ValueError:
-            sides = []
-        if any(side < 1 for side in sides) or len(sides) != (2 if name == "grid" else 1):
+    names = ", ".join(f"{known}:{written}" for known, (written, _) in _NAMED.items())
+    expected = f"it may be {names} or a file of (N, D) numbers"
+    if name in _NAMED:
+        written, make = _NAMED[name]
+        sides = parse_sides(size)
+        if len(sides) != written.count("x") + 1:
             raise MaedError(f"coordinates: {text!r}; {expected}")
-        return grid(*sides) if name == "grid" else line(*sides)
+        return make(*sides)
     path = Path(text)
     if not path.is_file():
         raise MaedError(f"coordinates: {text!r} is no file; {expected}")
@@ -90,6 +175,30 @@ def parse_geometry(text: str) -> Geometry:
         raise MaedError(f"coordinates: {text!r} cannot be read as (N, D) numbers ({error})") from None
 
 
+def parse_sides(size: str) -> list[int]:
+    """Whole numbers of 1 or more in `12` or `12x8`; empty where `size` is neither."""
+    try:
+        sides = [int(part) for part in size.split("x")]
+    except ValueError:
+        return []
+    return sides if min(sides) >= 1 else []
+
+
 def permutation(n: int, seed: int) -> np.ndarray:
     """The order that `--data.permute SEED` puts `n` positions in, `(n,)`: position i holds what was at `order[i]`."""
     return np.random.default_rng(seed).permutation(n)
+
+
+def _circle(count: int) -> np.ndarray:
+    """Cosine and sine of `count` even steps around the circle, `(count, 2)`."""
+    angle = 2 * np.pi * np.arange(count) / count
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _angles(places: np.ndarray) -> np.ndarray:
+    """Angles between unit vectors `(N, D)`, `(N, N)`: twice the arctangent of half chord over half sum.
+
+    The arccosine of the product would lose half of the digits for near vectors (Kahan 2006, "How futile are mindless
+    assessments of roundoff", section 12).
+    """
+    return 2 * np.arctan2(cdist(places, places), cdist(places, -places))

@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from maed.config import DataSettings
-from maed.data import arrays, embedded, hub, tables
+from maed.data import arrays, embedded, fields, hub, tables
 from maed.data.assemble import assemble
 from maed.data.signals import SignalData
 from maed.data.stored import Source
 from maed.errors import MaedError, nearest
 
 SOURCES = ("photos", "digits", "cifar10", "imdb")
-"""Sources with a name of their own; a hub repository or a path is one too."""
+"""Sources with a name of their own; `field:KIND[:N]`, a hub repository or a path is one too."""
 
-_EXPECTED = f"{', '.join(SOURCES)}, hub:OWNER/NAME, a .npy, .npz, .csv or .parquet file, or a folder of parquet files"
+_EXPECTED = (
+    f"{', '.join(SOURCES)}, field:KIND[:N] ({', '.join(fields.KINDS)}), hub:OWNER/NAME, "
+    "a .npy, .npz, .csv or .parquet file, or a folder of parquet files"
+)
 
 
 def load(source: str, settings: DataSettings | None = None) -> SignalData:
     """Load a data set: read it, cut it into splits, limit, normalise and permute it.
 
     Args:
-        source: `photos`, `digits`, `cifar10`, `imdb`, `hub:OWNER/NAME`, or the path of a `.npy`, `.npz`, `.csv` or
-            `.parquet` file or of a folder in the hub's layout.
+        source: `photos`, `digits`, `cifar10`, `imdb`, `field:KIND[:N]` (see `maed.data.fields`), `hub:OWNER/NAME`, or
+            the path of a `.npy`, `.npz`, `.csv` or `.parquet` file or of a folder in the hub's layout.
         settings: how it is read and cut; the defaults where None.
 
     Returns:
@@ -64,6 +67,8 @@ def _open(source: str, settings: DataSettings) -> Source:
         return embedded.photos(settings) if source == "photos" else embedded.digits(settings)
     if source in hub.KNOWN:
         return hub.named(source, settings)
+    if source.startswith("field:"):
+        return fields.field(source.removeprefix("field:"), settings)
     if source.startswith("hub:"):
         return hub.repository(source.removeprefix("hub:"), settings)
     path = Path(source).expanduser()
@@ -72,7 +77,8 @@ def _open(source: str, settings: DataSettings) -> Source:
     if not path.is_file():
         if path.suffix.lower() in _FILES or len(path.parts) > 1:
             raise MaedError(f"source: {source!r} does not exist; it may be {_EXPECTED}")
-        raise MaedError(f"source: {source!r} is unknown{nearest(source, SOURCES)}; it may be {_EXPECTED}")
+        names = (*SOURCES, *(f"field:{kind}" for kind in fields.KINDS))
+        raise MaedError(f"source: {source!r} is unknown{nearest(source, names)}; it may be {_EXPECTED}")
     opener = _FILES.get(path.suffix.lower())
     if opener is None:
         raise MaedError(f"source: {source!r} is a {path.suffix or 'nameless'} file; it may be {_EXPECTED}")

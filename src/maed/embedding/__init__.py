@@ -1,6 +1,14 @@
 """From a similarity to a position embedding, and the folder that holds it."""
 
 from maed.embedding.artifact import PositionEmbedding
-from maed.embedding.reductions import embedding_dim, reduce
+from maed.embedding.noise import LEAST_SIGNAL_TO_NOISE, signal_to_noise
+from maed.embedding.reductions import check_reduction, embedding_dim, reduce
 
-__all__ = ["PositionEmbedding", "embedding_dim", "reduce"]
+__all__ = [
+    "LEAST_SIGNAL_TO_NOISE",
+    "PositionEmbedding",
+    "check_reduction",
+    "embedding_dim",
+    "reduce",
+    "signal_to_noise",
+]

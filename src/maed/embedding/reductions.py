@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import torch
-from scipy.linalg import eigh
-from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from torch import Tensor
 
 from maed.config import EmbeddingSettings
+from maed.embedding.graph import geodesics, join, neighbour_graph, rank_weighted_graph
+from maed.embedding.noise import significant, symmetrise
+from maed.embedding.stress import classical_scaling, leading, minimise_stress, scaled_eigenvectors
 from maed.errors import MaedError
+
+_WITHOUT_NEIGHBOURS = ("spectral", "pca")
+_FAR_WEIGHT = 10.0
+"""Weight of every pair in `heat`, beside (g / mean)^-4 of a pair at distance g: they are equal at half the mean."""
 
 
 def embedding_dim(n: int, dim: int | None) -> int:
@@ -24,35 +31,69 @@ def embedding_dim(n: int, dim: int | None) -> int:
     return dim
 
 
-def reduce(similarity: Tensor, settings: EmbeddingSettings) -> Tensor:
-    """Reduce a similarity to a position embedding.
+def check_reduction(n: int, settings: EmbeddingSettings) -> int:
+    """The number of neighbours that a reduction of `n` positions takes; refuses what it could not do.
+
+    Raises:
+        MaedError: d or the neighbours are not below N, or umap-learn is not installed.
+    """
+    embedding_dim(n, settings.dim)
+    if settings.reduction == "umap" and find_spec("umap") is None:
+        raise MaedError("embedding.reduction: umap needs umap-learn; pip install 'maed[umap]'")
+    if settings.neighbours is None:
+        return min(8, n - 1)
+    if settings.neighbours >= n and settings.reduction not in _WITHOUT_NEIGHBOURS:
+        raise MaedError(f"embedding.neighbours: {settings.neighbours} for {n} positions; it may be at most {n - 1}")
+    return settings.neighbours
+
+
+def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tensor | None = None) -> Tensor:
+    """Reduce a similarity to a position embedding. The same input gives the same vectors.
 
     Args:
-        similarity: `(N, N)`, higher is more similar; symmetrised here by its mean with its transpose, its diagonal
-            ignored. Time grows with N^3 (a dense symmetric eigendecomposition: 1 s at 2,048), memory with N^2.
+        similarity: `(N, N)`, higher is more similar; made symmetric here, its diagonal ignored. An entry of exactly 0
+            says nothing of a pair: it makes no neighbours. Time grows with N^3 (at 2,048: `diffusion` 2 s, `heat`
+            15 s; `tsne` beyond 3 channels minutes), memory with N^2.
         settings: which reduction, d, and its parameters.
+        standard_error: `(N, N)`, of the entries; only `denoise` reads it.
 
     Returns:
         `(N, d)` float32, each channel centred, unit mean square over all.
 
     Raises:
-        MaedError: d or the number of neighbours is not below N, or the similarity is not finite.
+        MaedError: d or the number of neighbours is not below N, the similarity is not finite, or something is asked for
+            that is not there: umap-learn, or standard errors.
     """
     s = similarity.double().numpy()
-    n = len(s)
-    d = embedding_dim(n, settings.dim)
+    k, d = check_reduction(len(s), settings), embedding_dim(len(s), settings.dim)
     if not np.isfinite(s).all():
         raise MaedError(
             f"similarity: {int((~np.isfinite(s)).sum())} entries are not finite; they may be finite numbers"
         )
-    s = (s + s.T) / 2
-    np.fill_diagonal(s, 0.0)
-    if settings.reduction == "diffusion":
-        vectors = diffusion(neighbour_graph(s, settings.neighbours), d, settings.diffusion_steps)
-    elif settings.reduction == "spectral":
-        vectors = spectral(s, d)
-    else:
-        vectors = PCA(d, svd_solver="full").fit_transform(s)
+    s, error = symmetrise(s, None if standard_error is None else standard_error.double().numpy(), settings.symmetrise)
+    if settings.denoise == "significance":
+        if error is None:
+            raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
+        s = significant(s, error)
+    match settings.reduction:
+        case "heat":
+            vectors = heat(s, d, k, 2.0 if settings.diffusion_steps is None else settings.diffusion_steps)
+        case "diffusion":
+            steps = 4.0 if settings.diffusion_steps is None else settings.diffusion_steps
+            vectors = diffusion(neighbour_graph(s, k), d, steps)
+        case "laplacian":
+            # Laplacian eigenmaps (Belkin and Niyogi 2003): the walk's eigenvectors, all of one size
+            vectors = diffusion(neighbour_graph(s, k), d, 0)
+        case "isomap":
+            vectors = isomap(s, d, k)
+        case "tsne":
+            vectors = tsne(s, d, k)
+        case "umap":
+            vectors = umap(s, d, k)
+        case "spectral":
+            vectors = spectral(s, d)
+        case "pca":
+            vectors = PCA(d, svd_solver="full").fit_transform(s)
     return standardise(torch.from_numpy(np.ascontiguousarray(vectors)))
 
 
@@ -63,37 +104,37 @@ def standardise(vectors: Tensor) -> Tensor:
     return (centred / size if size > 0 else centred).float()
 
 
-def neighbour_graph(similarity: np.ndarray, k: int) -> np.ndarray:
-    """The `(N, N)` 0/1 graph that joins i and j where either is among the other's k most similar.
+def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
+    """Keep neighbours and large distances: heat gives the near ones, shortest paths the far, stress fits both.
 
-    A graph in several parts is warned about, with their sizes.
+    Heat that spreads from i for a short time t reaches j in proportion to exp(-distance^2 / 4 t) (Varadhan 1967; used
+    for distances on meshes by Crane, Weischedel and Wardetzky 2013). It averages over all short ways, which a single
+    noisy entry does not. Paths over the k nearest add these distances up to far ones. Of all pairs, the d channels keep
+    near ones most exactly: squared deviations weigh by distance^-4 (^-2 in Kamada and Kawai 1989) plus a constant.
+
+    Args:
+        similarity: `(N, N)` symmetric.
+        d: channels, below N.
+        k: neighbours.
+        steps: how long heat spreads, in steps of the walk, rounded to halves; at least a half.
     """
-    n = len(similarity)
-    if k >= n:
-        raise MaedError(f"embedding.neighbours: {k} for {n} positions; it may be at most {n - 1}")
-    ranked = similarity.copy()
-    np.fill_diagonal(ranked, -np.inf)
-    nearest = np.argpartition(-ranked, k - 1, axis=1)[:, :k]
-    graph = np.zeros_like(similarity)
-    np.put_along_axis(graph, nearest, 1.0, axis=1)
-    graph = np.maximum(graph, graph.T)
-    parts, part = connected_components(graph, directed=False)
-    if parts > 1:
-        sizes = sorted(np.bincount(part).tolist(), reverse=True)
-        warnings.warn(
-            f"the neighbour graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
-            f"{' ...' if parts > 8 else ''}; distances between parts mean little "
-            f"(more embedding.neighbours, now {k}, may join them)",
-            stacklevel=3,
-        )
-    return graph
+    local = _heat_distances(rank_weighted_graph(similarity, k), steps)
+    # Every link of the graph has a finite distance, so joining by them keeps to it.
+    graph = join(_nearest_in(local, k), -local)
+    distances = geodesics(graph, local)
+    start = classical_scaling(distances, d)
+    if not start.any():
+        return start
+    nearest = np.where(np.eye(len(local), dtype=bool), np.inf, distances).min(axis=1)
+    # places that heat cannot tell apart would outweigh all others
+    least = max(0.1 * float(np.median(nearest)), 1e-6 * distances.max())
+    mean = distances.mean()
+    weights = (np.maximum(distances, least) / mean) ** -4 + _FAR_WEIGHT
+    return minimise_stress(distances, weights, start)
 
 
 def diffusion(graph: np.ndarray, d: int, steps: float) -> np.ndarray:
     """Diffusion map (Coifman and Lafon 2006): eigenvectors of the random walk on `graph`, times eigenvalue^steps.
-
-    Self-loops of half a position's degree make the walk lazy, so that no eigenvalue is negative and alternation
-    between two sides of the graph does not count as closeness.
 
     Args:
         graph: `(N, N)` symmetric weights, none of the rows empty.
@@ -103,14 +144,62 @@ def diffusion(graph: np.ndarray, d: int, steps: float) -> np.ndarray:
     Returns:
         `(N, d)`, the constant eigenvector left out.
     """
-    degree = graph.sum(axis=1)
-    scale = 1 / np.sqrt(degree)
-    walk = scale[:, None] * graph * scale
-    walk = (walk + np.eye(len(walk))) / 2
-    values, vectors = _leading(walk, d + 1)
+    values, vectors = leading(_lazy_walk(graph), d + 1)
     # The walk's own eigenvectors: those of the symmetric form, divided by that of eigenvalue 1.
-    vectors = vectors * scale[:, None] * np.sqrt(degree.sum())
+    degree = graph.sum(axis=1)
+    vectors = vectors * np.sqrt(degree.sum() / degree)[:, None]
     return vectors[:, 1:] * np.clip(values[1:], 0, 1) ** (2 * steps)  # two lazy steps make one
+
+
+def isomap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
+    """Classical scaling of shortest paths over k neighbours (Tenenbaum, de Silva and Langford 2000).
+
+    scikit-learn's Isomap of the same distances, but for parts that nothing joins: here they are joined by one pair.
+    """
+    return classical_scaling(geodesics(neighbour_graph(similarity, k), _distances(similarity)), d)
+
+
+def tsne(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
+    """t-SNE (van der Maaten and Hinton 2008; scikit-learn's), from Isomap: exact beyond 3 channels.
+
+    In many channels its kernel is nearly Gaussian, and perplexities far above k neither move the start nor, if they do,
+    keep neighbours. Time grows with N^2 d a step where it is exact, with N log N otherwise.
+    """
+    n = len(similarity)
+    start = isomap(similarity, d, k)
+    start = start / (start[:, 0].std() or 1.0) * 1e-4  # scikit-learn's own size
+    model = TSNE(
+        d,
+        metric="precomputed",
+        perplexity=min(float(k), max(1.0, (n - 1) / 3)),
+        init=start.astype(np.float32),
+        method="barnes_hut" if d <= 3 else "exact",
+        max_iter=1000 if d <= 3 else 500,
+        random_state=0,
+        n_jobs=1,  # threads add up in another order
+    )
+    return model.fit_transform(_distances(similarity))
+
+
+def umap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
+    """UMAP (McInnes, Healy and Melville 2018; umap-learn's), from Isomap."""
+    from umap import UMAP
+
+    n = len(similarity)
+    start = isomap(similarity, d, k)
+    if n <= 3:  # too few for umap-learn
+        return start
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one thread with a seed, and of distances that are given
+        model = UMAP(
+            n_neighbors=min(k + 1, n - 1),  # itself among them
+            n_components=d,
+            metric="precomputed",
+            init=start.astype(np.float32),
+            random_state=0,
+            n_jobs=1,
+        )
+        return model.fit_transform(_distances(similarity))
 
 
 def spectral(similarity: np.ndarray, d: int) -> np.ndarray:
@@ -119,14 +208,41 @@ def spectral(similarity: np.ndarray, d: int) -> np.ndarray:
     Where fewer than d eigenvalues are positive, the remaining channels are 0.
     """
     centred = similarity - similarity.mean(axis=0) - similarity.mean(axis=1)[:, None] + similarity.mean()
-    values, vectors = _leading(centred, d)
-    return vectors * np.sqrt(np.clip(values, 0, None))
+    return scaled_eigenvectors(centred, d)
 
 
-def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest eigenvalues and their vectors, largest first, signs fixed so that results repeat."""
-    n = len(matrix)
-    values, vectors = eigh(matrix, subset_by_index=(n - count, n - 1))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    largest = np.abs(vectors).argmax(axis=0)
-    return values, vectors * np.sign(vectors[largest, np.arange(count)])
+def _distances(similarity: np.ndarray) -> np.ndarray:
+    """The distances that a similarity has as inner products of unit vectors, up to scale; its largest entry is 0."""
+    distances = np.sqrt(np.maximum(similarity.max() - similarity, 0.0))
+    np.fill_diagonal(distances, 0.0)
+    return distances
+
+
+def _lazy_walk(graph: np.ndarray) -> np.ndarray:
+    """The random walk on a graph, half its steps staying, in its symmetric form.
+
+    It is lazy so that no eigenvalue is negative and alternation between two sides of the graph is not closeness.
+    """
+    scale = 1 / np.sqrt(graph.sum(axis=1))
+    return (scale[:, None] * graph * scale + np.eye(len(graph))) / 2
+
+
+def _heat_distances(graph: np.ndarray, steps: float) -> np.ndarray:
+    """Distances `(N, N)` from heat after so many steps of the walk; infinite where none arrives."""
+    arrived = np.linalg.matrix_power(_lazy_walk(graph), max(1, round(2 * steps)))
+    stayed = np.sqrt(arrived.diagonal())
+    with np.errstate(divide="ignore"):
+        local = np.sqrt(np.maximum(-np.log(arrived / stayed[:, None] / stayed), 0.0))
+    np.fill_diagonal(local, 0.0)
+    return (local + local.T) / 2  # alike but for rounding
+
+
+def _nearest_in(distances: np.ndarray, k: int) -> np.ndarray:
+    """The `(N, N)` 0/1 graph that joins i and j where either is among the other's k nearest at a finite distance."""
+    n = len(distances)
+    far = np.where(np.eye(n, dtype=bool), np.inf, distances)
+    nearest = np.argsort(far, axis=1, kind="stable")[:, :k]
+    graph = np.zeros_like(distances)
+    np.put_along_axis(graph, nearest, 1.0, axis=1)
+    graph[np.isinf(far)] = 0.0
+    return np.maximum(graph, graph.T)

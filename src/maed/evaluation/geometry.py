@@ -53,8 +53,7 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
         "knn_recall": knn_recall(distances, true, k),
         "spearman": _spearman(distances, true),
         "coordinate_r2": coordinate_r2(x, geometry.coordinates, settings.folds),
-        # scikit-learn defines it below N / 2 neighbours only
-        "trustworthiness": float(trustworthiness(geometry.coordinates, x, n_neighbors=min(k, (len(x) - 1) // 2))),
+        "trustworthiness": _trustworthiness(x, geometry, true, k),
     }
 
 
@@ -100,6 +99,14 @@ def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
     d = distances.astype(np.float64, copy=True)
     np.fill_diagonal(d, np.inf)
     return np.argpartition(d, k - 1, axis=1)[:, :k]
+
+
+def _trustworthiness(x: np.ndarray, geometry: Geometry, true: np.ndarray, k: int) -> float:
+    """scikit-learn's, which is defined below N / 2 neighbours only."""
+    k = min(k, (len(x) - 1) // 2)
+    if geometry.is_euclidean:  # its own distances: others decide ties by another rounding
+        return float(trustworthiness(geometry.coordinates, x, n_neighbors=k))
+    return float(trustworthiness(true, x, n_neighbors=k, metric="precomputed"))
 
 
 def _spearman(distances: np.ndarray, true: np.ndarray) -> float:

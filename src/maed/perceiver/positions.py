@@ -93,11 +93,15 @@ def fourier(geometry: Geometry, d: int) -> Tensor:
 
 
 def _resolution(geometry: Geometry) -> list[int]:
-    """Positions along each dimension: distinct values on grids and lines, the D-th root of N among points."""
+    """Positions along each dimension: distinct values on grids and lines, else N to the power of one over dimensions.
+
+    A ring has one dimension, whatever the number of its coordinates; a torus, a sphere and a swiss roll have two.
+    """
     n, dims = geometry.coordinates.shape
-    if geometry.kind == "points":
-        return [round(n ** (1 / dims))] * dims
-    return [len(torch.unique(torch.as_tensor(column))) for column in geometry.coordinates.T]
+    if geometry.kind in ("line", "grid"):
+        return [len(torch.unique(torch.as_tensor(column))) for column in geometry.coordinates.T]
+    within = {"points": dims, "ring": 1}.get(geometry.kind, 2)
+    return [round(n ** (1 / within))] * dims
 
 
 def unit_mean_square(table: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from maed.data.geometry import unrolled
 from maed.errors import MaedError
 from maed.files import read_json
 
@@ -20,8 +21,8 @@ class Contents:
     Args:
         results: `results.json`; Perceivers trained outside of a comparison are added from their folders.
         vectors: `(N, d)`, the embedding.
-        coordinates: `(N, D)`, the true geometry in storage order.
-        shape: `(height, width)` of a grid, `(N,)` of a line, `()` of points or where nothing is known.
+        coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
+        shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or where nothing is known.
         similarity: `(N, N)`.
         provenance: where the embedding comes from, as its folder says.
         autoencoder: its metrics: `history`, `seconds`, `visible`.
@@ -60,8 +61,8 @@ class Contents:
 
     @property
     def is_grid(self) -> bool:
-        """Whether positions lie on a grid of known coordinates, so that values can be drawn as an image."""
-        return self.coordinates is not None and len(self.shape) == 2
+        """Whether positions lie on a flat grid of known coordinates, so that an image can be put in order."""
+        return self.coordinates is not None and len(self.shape) == 2 and self.coordinates.shape[1] == 2
 
 
 def read_contents(folder: Path) -> Contents:
@@ -104,10 +105,14 @@ def _read_embedding(folder: Path, contents: Contents) -> None:
     contents.vectors, contents.coordinates = tensors["vectors"], tensors.get("coordinates")
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
-        contents.provenance = {"source": config.get("source"), **(config.get("provenance") or {})}
-        shape = (config.get("geometry") or {}).get("shape") or []
+        origin = {"source": config.get("source"), "made_with": config.get("made_with")}
+        contents.provenance = {**origin, **(config.get("provenance") or {})}
+        geometry = config.get("geometry") or {}
+        shape = geometry.get("shape") or []
         if contents.coordinates is not None and np.prod(shape, dtype=int) == len(contents.coordinates):
             contents.shape = tuple(int(side) for side in shape)
+        if contents.coordinates is not None and geometry.get("kind") == "swissroll":
+            contents.coordinates = unrolled(contents.coordinates)
 
 
 def _tensors(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

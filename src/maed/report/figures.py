@@ -17,7 +17,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from maed.files import replacing
-from maed.report.layout import align, plane, row_major, to_grid
+from maed.report.layout import align, chart, is_sphere, is_torus, plane, row_major, seen_from, to_grid
 
 INK = "#7a7a7a"
 """Text and axes: readable on white and on near-black."""
@@ -48,7 +48,7 @@ def similarity_maps(
     Args:
         similarity: `(N, N)`; a row is drawn for each position, its own entry left out.
         coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
-        shape: `(height, width)` draws images, anything else curves along a line or points.
+        shape: `(height, width)` of a grid or torus draws images, anything else curves along a line or points.
         positions: which ones, as indices in storage order.
     """
     columns = min(3, len(positions)) if not _is_image(coordinates, shape) else min(6, len(positions))
@@ -90,15 +90,21 @@ def draw_values(
     limits: tuple[float, float],
     around: int | None = None,
 ) -> None:
-    """Draw one value for each position `(N,)`: an image on a grid, a curve on a line, coloured points elsewhere."""
+    """Draw one value for each position `(N,)`: an image on a grid, a curve on a line, coloured points elsewhere.
+
+    A torus is cut open to an image, a sphere is spread out as a map (`chart`).
+    """
     if coordinates is not None and _is_image(coordinates, shape):
         ax.imshow(_image(values, coordinates, shape), cmap=cmap, vmin=limits[0], vmax=limits[1])
         ax.set_axis_off()
     elif coordinates is not None and coordinates.shape[1] > 1:
-        x, y = plane(coordinates).T
+        x, y = chart(coordinates).T
         ax.scatter(x, y, c=values, cmap=cmap, vmin=limits[0], vmax=limits[1], s=14, linewidths=0)
         ax.set_aspect("equal")
-        _style(ax)
+        if is_sphere(coordinates):
+            ax.set_axis_off()  # the numbers of a map are not coordinates
+        else:
+            _style(ax)
     else:
         x = _along(coordinates, len(values))
         order = np.argsort(x)
@@ -118,11 +124,11 @@ def recovered_layout_figure(layout: np.ndarray, coordinates: np.ndarray | None, 
         figure, axes = _panels(1, 1, (4.6, 4.2))
         _scatter(axes[0], layout, position_colours(np.arange(len(layout))[:, None]), "laid out by the embedding")
         return figure
-    colours, aligned, truth = position_colours(coordinates), align(layout, coordinates), plane(coordinates)
-    is_line = coordinates.shape[1] == 1
+    colours, aligned, truth = position_colours(coordinates), align(layout, coordinates), seen_from(layout, coordinates)
+    is_line, is_grid = coordinates.shape[1] == 1, len(shape) == 2 and coordinates.shape[1] == 2
     figure, axes = _panels(2, 2, (4.0, 3.8))
-    edges = grid_edges(coordinates) if len(shape) == 2 else np.empty((0, 2), dtype=np.int64)
-    _scatter(axes[0], aligned, colours, "laid out by the embedding alone", edges, downwards=len(shape) == 2)
+    edges = grid_edges(coordinates) if is_grid else np.empty((0, 2), dtype=np.int64)
+    _scatter(axes[0], aligned, colours, "laid out by the embedding alone", edges, downwards=is_grid)
     if is_line:
         axes[1].scatter(coordinates[:, 0], aligned[:, 0], c=colours, s=6, linewidths=0)
         axes[1].set_xlabel("true place on the line")
@@ -130,7 +136,8 @@ def recovered_layout_figure(layout: np.ndarray, coordinates: np.ndarray | None, 
         axes[1].set_title("against the truth", fontsize=10, color=INK)
         _style(axes[1])
     else:
-        _scatter(axes[1], truth, colours, "the truth", edges, downwards=len(shape) == 2)
+        title = "the truth" if coordinates.shape[1] == 2 else "the truth, seen from the same side"
+        _scatter(axes[1], truth, colours, title, edges, downwards=is_grid)
     return figure
 
 
@@ -253,7 +260,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def spread_positions(coordinates: np.ndarray | None, n: int, count: int) -> list[int]:
     """Choose `count` of `n` positions that cover the geometry evenly (a low-discrepancy sequence, so no luck)."""
-    points = plane(coordinates) if coordinates is not None else plane(np.arange(n)[:, None])
+    points = chart(coordinates) if coordinates is not None else plane(np.arange(n)[:, None])
     low, extent = points.min(axis=0), np.ptp(points, axis=0)
     steps = np.arange(count)[:, None] * np.array([0.7548776662, 0.5698402910])  # Roberts' R2 sequence
     targets = low + extent * (0.08 + 0.84 * ((0.5 + steps) % 1.0))  # off the rim, where neighbours are few
@@ -262,10 +269,15 @@ def spread_positions(coordinates: np.ndarray | None, n: int, count: int) -> list
 
 
 def position_colours(coordinates: np.ndarray) -> np.ndarray:
-    """A colour `(N, 3)` for each position: viridis along a line, a blend of four corner colours in the plane."""
+    """A colour `(N, 3)` for each position: viridis along a line, a blend of four corner colours in the plane.
+
+    In space, red, green and blue grow along three coordinates, so that front and back of a sphere differ.
+    """
     low, extent = coordinates.min(axis=0), np.ptp(coordinates, axis=0)
     if coordinates.shape[1] == 1:
         return matplotlib.colormaps["viridis"](((coordinates - low) / (extent + 1e-12))[:, 0])[:, :3]
+    if coordinates.shape[1] > 2:
+        return np.asarray(0.1 + 0.75 * ((coordinates - low) / (extent + 1e-12))[:, :3], dtype=np.float64)
     points = plane(coordinates)
     y, x = ((points - points.min(axis=0)) / (np.ptp(points, axis=0) + 1e-12)).T[:, :, None]
     corners = [np.array(matplotlib.colors.to_rgb(colour)) for colour in (SKY, BLUE, ORANGE, VERMILION)]
@@ -327,7 +339,8 @@ def _reconstructed_curves(
     original: np.ndarray, visible: np.ndarray, reconstruction: np.ndarray, coordinates: np.ndarray | None
 ) -> Figure:
     """A panel for each signal, first channel: the original, its reconstruction, and dots where it was seen."""
-    x = _along(coordinates if coordinates is not None and coordinates.shape[1] == 1 else None, original.shape[1])
+    is_line = coordinates is not None and coordinates.shape[1] == 1
+    x = _along(coordinates if is_line else None, original.shape[1])
     order = np.argsort(x)
     made = np.clip(reconstruction, np.nanmin(original), np.nanmax(original))
     columns = min(2, len(original))
@@ -338,7 +351,7 @@ def _reconstructed_curves(
         ax.scatter(x[visible[i]], original[i, visible[i], 0], color=BLUE, s=12, zorder=3, linewidths=0, label="shown")
         _style(ax)
     for ax in axes[-columns:]:
-        ax.set_xlabel("position" if coordinates is not None else "position, as stored")
+        ax.set_xlabel("position" if is_line else "position, as stored")
     for ax in axes[::columns]:
         ax.set_ylabel("value")
     _legend(axes[0])
@@ -369,22 +382,30 @@ def _scatter(
 
 
 def _is_image(coordinates: np.ndarray | None, shape: Sequence[int]) -> bool:
-    return coordinates is not None and len(shape) == 2 and coordinates.shape[1] == 2
+    return coordinates is not None and len(shape) == 2 and (coordinates.shape[1] == 2 or is_torus(coordinates))
 
 
 def _panel_size(coordinates: np.ndarray | None, shape: Sequence[int]) -> tuple[float, float]:
     """Inches of one panel."""
     if _is_image(coordinates, shape):
         return 1.4, 1.4 * max(0.4, min(2.0, shape[0] / shape[1])) + 0.25
-    is_scatter = coordinates is not None and coordinates.shape[1] > 1
-    return (2.8, 2.7) if is_scatter else (3.2, 1.9)
+    if coordinates is None or coordinates.shape[1] == 1:
+        return 3.2, 1.9
+    across, up = np.ptp(chart(coordinates), axis=0)
+    return 2.8, 0.3 + 2.4 * float(np.clip(up / (across + 1e-12), 0.3, 1.0))
 
 
 def _image(values: np.ndarray, coordinates: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Values `(N,)` at their true places of the grid, `(height, width)`."""
+    """Values `(N,)` at their true places of the grid or torus, `(height, width)`."""
     canvas = np.empty(len(values))
     canvas[row_major(coordinates)] = values
     return canvas.reshape(shape[0], shape[1])
+
+
+def _cell(position: int, coordinates: np.ndarray, shape: Sequence[int]) -> tuple[int, int]:
+    """Row and column of a position of a grid or torus."""
+    row, column = divmod(int(row_major(coordinates)[position]), shape[1])
+    return row, column
 
 
 def _paint(colours: np.ndarray, places: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -409,8 +430,8 @@ def _window(x: np.ndarray, around: int) -> tuple[float, float]:
 def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequence[int]) -> None:
     """Mark the position in question: a ring on an image or among points, an upright line on a curve."""
     if coordinates is not None and coordinates.shape[1] > 1:
-        point = plane(coordinates)[position]
-        x, y = (point[1], point[0]) if _is_image(coordinates, shape) else point
+        place = _cell(position, coordinates, shape) if _is_image(coordinates, shape) else None
+        x, y = chart(coordinates)[position] if place is None else place[::-1]
         ax.scatter([x], [y], s=70, facecolors="none", edgecolors="white", linewidths=2.6)
         ax.scatter([x], [y], s=70, facecolors="none", edgecolors=VERMILION, linewidths=1.4)
     else:
@@ -423,9 +444,9 @@ def _place_name(position: int, coordinates: np.ndarray | None, shape: Sequence[i
     if coordinates is None:
         return f"stored as {position}"
     if _is_image(coordinates, shape):
-        row, column = np.rint(coordinates[position]).astype(int)
+        row, column = _cell(position, coordinates, shape)
         return f"row {row}, column {column}"
-    return f"at {', '.join(f'{value:g}' for value in coordinates[position][:3])}"
+    return f"at {', '.join(f'{round(float(value), 2):g}' for value in coordinates[position][:3])}"
 
 
 def _share_labels(

@@ -52,18 +52,31 @@ def align(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
 
     Args:
         layout: `(N, 2)`.
-        coordinates: `(N, D)`, see `plane`.
+        coordinates: `(N, D)`, see `seen_from`.
 
     Returns:
         `(N, 2)` float64.
     """
-    target = plane(coordinates)
+    target = seen_from(layout, coordinates)
     centre = target.mean(axis=0)
     source = layout - layout.mean(axis=0)
     rotation, _ = orthogonal_procrustes(source, target - centre)
     spread = np.linalg.norm(source)
     scale = np.linalg.norm(target - centre) / spread if spread > 0 else 0.0
     return source @ rotation * scale + centre
+
+
+def seen_from(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """True coordinates `(N, D)` in the plane, `(N, 2)`; more than two are seen from the side that the layout shows.
+
+    The layout of a sphere is one view of it out of many, and no data can tell which. The truth is turned likewise: its
+    orthogonal projection to the plane is the one whose sum of products with the layout `(N, 2)` is largest.
+    """
+    if coordinates.shape[1] <= 2:
+        return plane(coordinates)
+    centred = coordinates - coordinates.mean(axis=0, dtype=np.float64)
+    left, _, right = np.linalg.svd(centred.T @ (layout - layout.mean(axis=0)), full_matrices=False)
+    return np.asarray(centred @ left @ right)
 
 
 def to_grid(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
@@ -105,6 +118,37 @@ def plane(coordinates: np.ndarray) -> np.ndarray:
     return coordinates
 
 
+def chart(coordinates: np.ndarray) -> np.ndarray:
+    """Where values of positions are drawn, `(N, 2)`: a map on which no two places of the shape fall together.
+
+    Coordinates `(N, 4)` on a torus become its two angles; `(N, 3)` on the unit sphere become the equal-area map of
+    Hammer 1892 (Lambert's of half the longitudes, stretched twofold); all others are as `plane` has them.
+    """
+    if is_torus(coordinates):
+        return np.arctan2(coordinates[:, 1::2], coordinates[:, ::2]) % (2 * np.pi)
+    if not is_sphere(coordinates):
+        return plane(coordinates)
+    x, y, z = np.asarray(coordinates, dtype=np.float64).T
+    across, half = np.hypot(x, y), np.arctan2(y, x) / 2
+    scale = np.sqrt(2 / (1 + across * np.cos(half)))
+    return np.stack([2 * scale * across * np.sin(half), scale * z], axis=1)
+
+
+def is_sphere(coordinates: np.ndarray) -> bool:
+    """Whether coordinates `(N, D)` lie on the unit sphere in space."""
+    return coordinates.shape[1] == 3 and _are_unit(coordinates)
+
+
+def is_torus(coordinates: np.ndarray) -> bool:
+    """Whether coordinates `(N, D)` are the cosine and sine of one angle, then those of another."""
+    return coordinates.shape[1] == 4 and _are_unit(coordinates[:, :2]) and _are_unit(coordinates[:, 2:])
+
+
+def _are_unit(coordinates: np.ndarray) -> bool:
+    return bool(np.allclose(np.linalg.norm(coordinates, axis=1), 1, atol=1e-4))
+
+
 def _row_by_row(coordinates: np.ndarray) -> np.ndarray:
-    """The order that sorts coordinates by their first column, then by the next, `(N,)`."""
-    return np.lexsort(coordinates.T[::-1])
+    """The order that sorts coordinates (of a torus, its angles) by their first column, then by the next, `(N,)`."""
+    columns = chart(coordinates) if is_torus(coordinates) else coordinates
+    return np.lexsort(columns.T[::-1])

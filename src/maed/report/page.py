@@ -148,9 +148,12 @@ def _lead(contents: Contents) -> list[str]:
     if found is not None:
         order = ", stored in shuffled order" if _is_shuffled(contents) else ""
         k = results.get("neighbours") or "k"
+        told = "without having been told where any position lies"
+        if _knows_order(contents):
+            told = "with a U-Net, which is told in what order positions are stored"
         sentences.append(
             f"From unlabelled signals{order}, the maed embedding finds {tables.percent(found)} of each position's {k} "
-            "nearest neighbours, without having been told where any position lies."
+            f"nearest neighbours, {told}."
         )
     for entry in results.get("paired") or []:
         if (entry["a"], entry["b"]) == ("maed", "trainable"):
@@ -205,10 +208,13 @@ def _headline(drawing: Drawing) -> Picture | None:
         return None
     figure = figures.unshuffled(images[: drawing.settings.signals], layout, contents.coordinates, contents.shape)
     near = _near_share(layout, contents.coordinates)
-    stored = "stored in shuffled order" if _is_shuffled(contents) else "stored in their true order, which nothing read"
+    knows = _knows_order(contents)
+    straight = f"stored in their true order, which {'the U-Net knows by construction' if knows else 'nothing read'}"
+    stored = "stored in shuffled order" if _is_shuffled(contents) else straight
+    without = "coordinates or labels" if knows else "coordinates, labels or the storage order"
     caption = (
         f"Real signals, {stored}. Middle: every position put where the learned embedding places it. The embedding "
-        "was made without coordinates, labels or the storage order; only the orientation of the picture, which no data "
+        f"was made without {without}; only the orientation of the picture, which no data "
         f"can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one step of their "
         "true place."
     )
@@ -385,6 +391,12 @@ def _drawn_on(contents: Contents) -> str:
     if contents.is_grid:
         return "on the true grid"
     return "along the true line" if contents.coordinates.shape[1] == 1 else "at the true coordinates"
+
+
+def _knows_order(contents: Contents) -> bool:
+    """Whether the autoencoder is one that is told the storage order."""
+    made_with = contents.provenance.get("made_with") or contents.results.get("settings") or {}
+    return (made_with.get("autoencoder") or {}).get("kind") == "unet"
 
 
 def _is_shuffled(contents: Contents) -> bool:

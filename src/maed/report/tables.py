@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from maed.evaluation.comparison import interval
+
 Results = dict[str, Any]
 Rows = list[list[str]]
+Cell = dict[str, Any]
+"""One measurement of a study: a source with its settings and one seed."""
 
 NOTHING = "–"
 """What a cell says where nothing was measured."""
@@ -82,20 +87,206 @@ def summaries(results: Results) -> list[dict[str, Any]]:
     ]
 
 
+def is_study(results: Results) -> bool:
+    """Whether this is the file of a study, many small runs with cells of their own, and not of one run."""
+    return "study" in results and "cells" in results
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measured number is shown.
+
+    Args:
+        title: heading, with `{k}` where the k of recall@k belongs.
+        scale: what it is multiplied by for readers.
+        digits: decimals.
+        unit: put behind.
+    """
+
+    title: str
+    scale: float = 1.0
+    digits: int = 3
+    unit: str = ""
+
+    def text(self, value: Any) -> str:
+        """One value."""
+        return NOTHING if _missing(value) else f"{self._number(value)}{self.unit}"
+
+    def mean(self, values: Iterable[float]) -> str:
+        """The mean over seeds and its 95 % t-interval: `93.1 % [92.0, 94.2]`."""
+        found = list(values)
+        if not found:
+            return NOTHING
+        mean, low, high = interval(found)
+        return self.text(mean) + ("" if low is None or high is None else self._ends(low, high))
+
+    def spread(self, values: Iterable[float]) -> str:
+        """The same in less room: `93.1 ± 1.1 %`, half the width of the interval behind the mean."""
+        found = list(values)
+        if not found:
+            return NOTHING
+        mean, low, _ = interval(found)
+        half = "" if low is None else f" ± {self._number(mean - low)}"
+        return f"{self._number(mean)}{half}{self.unit}"
+
+    def gain(self, entry: Mapping[str, Any]) -> str:
+        """A paired difference with its interval, signs shown; shares in points of per cent."""
+        mean, low, high = (entry[name] for name in ("mean", "low", "high"))
+        return self._number(mean, "+") + ("" if low is None else self._ends(low, high, "+"))
+
+    def _ends(self, low: float, high: float, sign: str = "") -> str:
+        return f" [{self._number(low, sign)}, {self._number(high, sign)}]"
+
+    def _number(self, value: float, sign: str = "") -> str:
+        return f"{self.scale * value:{sign}.{self.digits}f}".replace("-", "−")
+
+
+MEASURES = {
+    "entries_knn_recall": Measure("Recall@{k}, similarity", 100, 1, " %"),
+    "knn_recall": Measure("Recall@{k}, embedding", 100, 1, " %"),
+    "entries_spearman": Measure("Spearman, similarity"),
+    "spearman": Measure("Spearman, embedding"),
+    "coordinate_r2": Measure("Coordinate R²"),
+    "trustworthiness": Measure("Trustworthiness"),
+    "split_half": Measure("Split-half agreement", 100, 1, " %"),
+    "changed": Measure("Neighbours changed", 100, 1, " %"),
+    "minutes": Measure("Minutes", 1 / 60, 1),
+    "seconds": Measure("Seconds", 1, 1),
+    "streaming": Measure("Streaming, seconds", 1, 1),
+}
+"""What a study measures, in the order of its tables."""
+
+
+def measured(cell: Cell, of: str, name: str, reduction: int = 0) -> float | None:
+    """A number of a study's cell: a metric of the embedding `of` maed or a baseline, of its similarity, or a time.
+
+    `minutes` and `seconds` are the seconds of everything that the embedding took: of a warm start also what it started
+    from; `streaming` is that of the draws alone. None where it was not measured.
+    """
+    if name in ("split_half", "changed"):
+        return cell.get(name) if of == "maed" else None
+    if name == "streaming":
+        return cell["seconds"].get("similarity") if of == "maed" else None
+    if name.startswith("entries_"):
+        return (cell["entries"].get(of) or {}).get(name.removeprefix("entries_"))
+    found = [entry for entry in cell["embeddings"] if entry["of"] == of]
+    if len(found) <= reduction:
+        return None
+    if name in ("minutes", "seconds"):
+        stages = ["pretrain", "similarity", cell["started_from"]] if of == "maed" else [of]
+        return sum(cell["seconds"][stage] for stage in stages if stage is not None) + found[reduction]["seconds"]
+    return found[reduction].get(name)
+
+
+def over_seeds(cells: Iterable[Cell], of: str, name: str, reduction: int = 0) -> dict[int, float]:
+    """seed -> `measured`, of the seeds that have it."""
+    values = {cell["seed"]: measured(cell, of, name, reduction) for cell in cells}
+    return {seed: value for seed, value in values.items() if value is not None and not _missing(value)}
+
+
+def gains(a: Mapping[int, float], b: Mapping[int, float]) -> dict[str, Any] | None:
+    """The interval of the per-seed differences a - b, as `paired` of maed.evaluation.comparison has it; None without
+    a common seed."""
+    common = sorted(a.keys() & b.keys())
+    if not common:
+        return None
+    mean, low, high = interval([a[seed] - b[seed] for seed in common])
+    return {"mean": mean, "low": low, "high": high, "seeds": len(common)}
+
+
+def study_cells(study: Results, group: str, row: str | None = None) -> list[Cell]:
+    """The cells of a group, or of one row of it, whose settings are those that the study has now."""
+    return [
+        cell
+        for cell in study["cells"]
+        if cell["group"] == group and row in (None, cell["row"]) and not cell.get("outdated")
+    ]
+
+
+def target_rows(study: Results) -> Rows:
+    """What a study was asked to reach, and what it reached, beside each baseline; no rows where nothing was asked."""
+    rows: Rows = []
+    for row in study["rows"]:
+        if "targets" not in row:
+            continue
+        cells = study_cells(study, row["group"], row["row"])
+        wanted = {**row["targets"], **({"minutes": row["minutes"]} if "minutes" in row else {})}
+        for name, target in wanted.items():
+            rows += _target_rows(row, cells, name, target)
+    header = ["Source", "Measure", "Target", "maed [95 % interval]", "Each seed", "Met"]
+    return [[*header, "Baseline [95 % interval]", "maed − baseline", "Reading"], *rows] if rows else []
+
+
+def _target_rows(row: dict[str, Any], cells: list[Cell], name: str, target: float | None) -> Rows:
+    """One target beside the first baseline, and the other baselines on lines of their own."""
+    measure, k = MEASURES[name], cells[0]["neighbours"] if cells else "k"
+    head = [row["title"], measure.title.format(k=k), _target_text(row, name, target)]
+    if not cells:
+        return [[*head, "not run yet", *[NOTHING] * 5]]
+    mine = over_seeds(cells, "maed", name)
+    rows: Rows = []
+    for baseline in cells[0]["baselines"]:
+        theirs = over_seeds(cells, baseline, name)
+        gain = None if name == "minutes" else gains(mine, theirs)
+        each = {cell["seed"]: measure.text(mine[cell["seed"]]) if cell["seed"] in mine else "none" for cell in cells}
+        seeds = ", ".join(f"{seed}: {text}" for seed, text in sorted(each.items()))
+        complete = len(mine) == len(each) or target is None
+        met = _met(row, name, target, mine, gain) if complete else "no"  # a seed that was refused missed it
+        middle = [measure.mean(mine.values()), seeds, met]
+        against = [f"{baseline}: {measure.mean(theirs.values())}"]
+        against += [NOTHING, NOTHING] if gain is None else [measure.gain(gain), verdict(gain)]
+        rows.append([*head, *middle, *against] if not rows else [*head[:2], *[""] * 4, *against])
+    return rows
+
+
+def _target_text(row: dict[str, Any], name: str, target: float | None) -> str:
+    if target is None:
+        return "reported"
+    if name == "minutes":
+        return f"≤ {target}"
+    above = ", above the baseline" if name in row.get("above", ()) else ""
+    return f"≥ {MEASURES[name].text(target)}{above}"
+
+
+def _met(
+    row: dict[str, Any], name: str, target: float | None, mine: Mapping[int, float], gain: dict[str, Any] | None
+) -> str:
+    """Whether the mean over the seeds reaches the target, and, where that is asked, the gain's interval is above 0."""
+    if target is None:
+        return NOTHING
+    mean = sum(mine.values()) / len(mine)
+    if name == "minutes":
+        return "yes" if mean <= 60 * target else "no"
+    above = name not in row.get("above", ()) or (gain is not None and verdict(gain) == "above")
+    return "yes" if mean >= target and above else "no"
+
+
 def markdown(results: Results) -> str:
-    """The tables of a run as markdown, below the command, commit, seeds and machine that they come from."""
+    """The tables of a run as markdown, below the command, commit, seeds and machine that they come from.
+
+    Of a study, those of its targets.
+    """
+    if is_study(results):
+        return (
+            "\n\n".join([study_origin(results["cells"]), *map(markdown_table, filter(None, [target_rows(results)]))])
+            + "\n"
+        )
     parts = [_origin(results)]
     if machine := _machine(results):
         parts.append(machine)
     parts += [str(note) for note in results.get("notes") or []]
     for rows in (geometry_rows(results), accuracy_rows(results), paired_rows(results)):
         if rows:
-            parts.append(_markdown_table(rows))
+            parts.append(markdown_table(rows))
     return "\n\n".join(parts) + "\n"
 
 
 def print_tables(results: Results, console: Console) -> None:
-    """Print the tables of a run on a rich `console`."""
+    """Print the tables of a run, or of a study's targets, on a rich `console`."""
+    if is_study(results):
+        console.print(_rich_table("Targets", target_rows(results) or [["No targets"]]))
+        console.print(Text(study_origin(results["cells"])))
+        return
     titles = ("Geometry", "Test accuracy", "Paired differences of test accuracy", "Time")
     tables = (geometry_rows(results), accuracy_rows(results), paired_rows(results), seconds_rows(results))
     for title, rows in zip(titles, tables, strict=True):
@@ -197,7 +388,20 @@ def _origin(results: Results) -> str:
     return ", ".join(parts) or "A run whose command was not recorded"
 
 
-def _markdown_table(rows: Rows) -> str:
+def study_origin(cells: Iterable[Cell]) -> str:
+    """One line: how many cells, which seeds, commits and machines."""
+    found = list(cells)
+    if not found:
+        return "No cell has been run yet."
+    seeds = sorted({cell["seed"] for cell in found})
+    named = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+    commits = ", ".join(sorted({_cell(cell["commit"] or "unknown")[:12] for cell in found}))
+    machines = "; ".join(sorted({str(cell["machine"]) for cell in found}))
+    return f"{len(found)} cell{'' if len(found) == 1 else 's'}, {named}; commits {commits}; {machines}"
+
+
+def markdown_table(rows: Rows) -> str:
+    """Rows as a markdown table, numbers to the right."""
     header, *body = [[_cell(cell) for cell in row] for row in rows]
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body))

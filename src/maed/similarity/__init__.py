@@ -1,17 +1,22 @@
 """From a trained autoencoder, or from the data alone, to a similarity between positions."""
 
-from maed.similarity.accumulator import Accumulator
+from maed.similarity.accumulator import Accumulator, PairedSums
 from maed.similarity.baselines import baseline_for, compute_baseline
-from maed.similarity.estimators import Similarity, estimate
-from maed.similarity.streaming import load_similarity, stream, write_similarity
+from maed.similarity.estimators import Similarity, estimate, never_drawn
+from maed.similarity.streaming import Streamed, check_estimator, load_similarity, merged, stream, write_similarity
 
 __all__ = [
     "Accumulator",
+    "PairedSums",
     "Similarity",
+    "Streamed",
     "baseline_for",
+    "check_estimator",
     "compute_baseline",
     "estimate",
     "load_similarity",
+    "merged",
+    "never_drawn",
     "stream",
     "write_similarity",
 ]

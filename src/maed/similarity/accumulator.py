@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,13 +13,36 @@ from torch import Tensor
 from maed.files import replacing
 
 
+class Sums:
+    """Tensors that add up: over batches, processes, machines, and after a stop. Always float64."""
+
+    def merge(self, other: Self) -> Self:
+        """The sums over the draws of both."""
+        return type(self)(*(mine + theirs for mine, theirs in zip(self.tensors(), other.tensors(), strict=True)))
+
+    def tensors(self) -> list[Tensor]:
+        """The sums, in the order of the fields."""
+        return [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
+
+    def save(self, path: Path) -> None:
+        """Write the sums as they are, to go on later or to merge elsewhere."""
+        with replacing(path) as temporary:
+            save_file({f.name: getattr(self, f.name).cpu().contiguous() for f in fields(self)}, temporary)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> Self:
+        """Read what `save` wrote."""
+        tensors = load_file(path)
+        return cls(*(tensors[f.name].to(device) for f in fields(cls)))  # type: ignore[arg-type]
+
+
 @dataclass
-class Accumulator:
+class Accumulator(Sums):
     """For each pair (i, j): over the draws in which i and j are real, j is hidden and j is scored, the number of draws,
     the sum of the losses l_j and the sum of their squares; once for the draws with i visible, once for all of them.
 
-    Sums are float64, whatever the precision of the losses. Where every position of every signal is real, "all" does
-    not depend on i and is kept as one row. Memory grows with N squared (24 to 48 bytes a pair).
+    Where every position of every signal is real, "all" does not depend on i and is kept as one row. Memory grows with
+    N squared (24 to 48 bytes a pair).
 
     Args:
         visible_counts, visible_sums, visible_squares: `(N, N)`, draws with i visible.
@@ -60,15 +84,6 @@ class Accumulator:
         for total, term in ((self.all_counts, hit), (self.all_sums, loss), (self.all_squares, loss * loss)):
             total.add_(there @ term)
 
-    def merge(self, other: Accumulator) -> Accumulator:
-        """The sums over the draws of both."""
-        return Accumulator(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    @property
-    def n(self) -> int:
-        """Number of positions."""
-        return self.visible_counts.shape[0]
-
     def stacked(self) -> dict[str, Tensor]:
         """`counts`, `sums`, `squares`, each `(2, N, N)` on the CPU: draws with i visible, draws with i hidden."""
         return {
@@ -78,13 +93,38 @@ class Accumulator:
             for name in ("counts", "sums", "squares")
         }
 
-    def save(self, path: Path) -> None:
-        """Write the sums as they are, to go on later or to merge elsewhere."""
-        with replacing(path) as temporary:
-            save_file({f.name: getattr(self, f.name).cpu().contiguous() for f in fields(self)}, temporary)
+
+@dataclass
+class PairedSums(Sums):
+    """For each pair (i, j): over the draws with i visible and j hidden and scored, the number of draws, the sum and the
+    sum of squares of by how much the loss at j rises when i alone is hidden too: l_j(V without i) - l_j(V).
+
+    Args:
+        counts, sums, squares: `(N, N)`; 24 bytes a pair.
+    """
+
+    counts: Tensor
+    sums: Tensor
+    squares: Tensor
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> Accumulator:
-        """Read what `save` wrote."""
-        tensors = load_file(path)
-        return cls(*(tensors[f.name].to(device) for f in fields(cls)))
+    def empty(cls, n: int, *, device: torch.device | str = "cpu") -> PairedSums:
+        """No draws yet."""
+        return cls(*(torch.zeros(n, n, dtype=torch.float64, device=device) for _ in range(3)))
+
+    def add(self, rises: Tensor, dropped: Tensor, scored: Tensor) -> None:
+        """Count draws in which one position each was dropped.
+
+        Args:
+            rises: `(B, N)` l_j(V without i) - l_j(V); ignored where not scored.
+            dropped: `(B,)` the positions i.
+            scored: `(B, N)` bool; True only where real and hidden in V.
+        """
+        rise = torch.where(scored, rises.double(), 0.0)
+        for total, term in ((self.counts, scored.double()), (self.sums, rise), (self.squares, rise * rise)):
+            total.index_add_(0, dropped, term)
+
+    def stacked(self) -> dict[str, Tensor]:
+        """`counts`, `sums`, `squares`, each `(1, N, N)` on the CPU."""
+        names = ("counts", "sums", "squares")
+        return {name: total.cpu()[None] for name, total in zip(names, self.tensors(), strict=True)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maed.config import Estimator
-from maed.similarity.accumulator import Accumulator
+from maed.similarity.accumulator import Accumulator, PairedSums
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,25 @@ class Similarity:
     standard_error: Tensor
 
 
-def estimate(sums: Accumulator, estimator: Estimator) -> Similarity:
-    """The similarity that `estimator` makes of the sums.
-
-    Raises:
-        KeyError: an estimator that is not of `Estimator`.
-    """
-    values, error = {"contrast": _contrast, "mean-loss": _mean_loss}[estimator](sums)
+def estimate(sums: Accumulator | PairedSums, estimator: Estimator) -> Similarity:
+    """The similarity that `estimator` makes of the sums: `PairedSums` for `ablation`, an `Accumulator` otherwise."""
+    if isinstance(sums, PairedSums):
+        values, error = _ablation(sums)
+    else:
+        values, error = _contrast(sums) if estimator == "contrast" else _mean_loss(sums)
     return Similarity(_finish(values), _finish(error))
+
+
+def never_drawn(sums: Accumulator | PairedSums, among: Tensor) -> int:
+    """Number of ordered pairs (i, j) that no draw says anything about: j never scored with i visible.
+
+    Args:
+        sums: over the draws.
+        among: `(N,)` bool: the positions that are looked at.
+    """
+    counts = (sums.counts if isinstance(sums, PairedSums) else sums.visible_counts).cpu()
+    missing = (counts == 0) & among & among[:, None]
+    return int(missing.sum()) - int(missing.diagonal().sum())
 
 
 def _contrast(sums: Accumulator) -> tuple[Tensor, Tensor]:
@@ -58,6 +69,12 @@ def _mean_loss(sums: Accumulator) -> tuple[Tensor, Tensor]:
     length = mean.norm(dim=0, keepdim=True)
     scale = torch.where(length > 0, length, torch.inf)
     return -mean / scale, error.sqrt() / scale
+
+
+def _ablation(sums: PairedSums) -> tuple[Tensor, Tensor]:
+    """Mean of l_j(V without i) - l_j(V): paired, so that what is hard about a signal cancels."""
+    mean, error = _mean(sums.counts, sums.sums, sums.squares)
+    return mean, error.sqrt()
 
 
 def _mean(counts: Tensor, sums: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,161 @@
+"""The set-style masked autoencoder: reads the visible positions as an unordered set."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """A pre-norm transformer layer over the visible tokens, `(B, V, width)` to the same."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward = FeedForward(width)
+        _start_at_zero(self.out)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend among the tokens of each signal; `mask` `(B, 1, 1, V)` is False at filler."""
+        b, v, width = x.shape
+        q, k, values = self.qkv(self.norm(x)).view(b, v, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, heads, V, .)
+        attended = F.scaled_dot_product_attention(q, k, values, attn_mask=mask)
+        x = x + self.out(attended.transpose(1, 2).reshape(b, v, width))
+        return x + self.feed_forward(x)
+
+
+class FeedForward(nn.Module):
+    """Normalise, widen twofold, ReLU, narrow: the part of a layer that acts on each token alone.
+
+    ReLU and a factor of 2, not GELU and 4: this is most of the decoder's arithmetic, and the cheaper layer sees more
+    signals in the same time.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 2 * width)
+        self.narrow = nn.Linear(2 * width, width)
+        _start_at_zero(self.narrow)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The update that a residual connection adds to `x`."""
+        return self.narrow(F.relu(self.widen(self.norm(x))))
+
+
+def _start_at_zero(last: nn.Linear) -> None:
+    """Let a residual branch add nothing at first (Bachlechner et al. 2020, "ReZero", to the same end).
+
+    Queries then meet the plain tokens, value plus position, and positions are found sooner: after 750 steps on a sphere
+    of 500 positions the loss was 0.89 in place of 0.97, where 1 is that of the mean.
+    """
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+
+
+class SetAutoencoder(nn.Module):
+    """Reads the visible positions as an unordered set and reconstructs any others.
+
+    A visible token is the embedding of its value plus the trainable vector of its position. The tokens attend to one
+    another; a query made from the position vector of each position to reconstruct attends to them. Encoder and decoder
+    share one table of position vectors, started at random: permuting the positions of all signals permutes its rows
+    and changes nothing else.
+
+    A step costs O(B (V^2 + V S)) for V visible and S scored positions, and nothing of it grows with N but the table.
+
+    Args:
+        n: positions N.
+        channels: C of real signals; 0 for tokens.
+        vocabulary: token ids; 0 for real signals.
+        width: channels of a token; a multiple of `heads`.
+        layers: self-attention layers over the visible tokens.
+        heads: attention heads.
+        outputs: numbers put out for a position; C or the vocabulary where not given.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        channels: int,
+        vocabulary: int,
+        width: int,
+        layers: int,
+        heads: int,
+        outputs: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.position_vectors = nn.Parameter(torch.randn(n, width))
+        # Not a linear map of the channels: even functions of a value, such as its magnitude, are then there from the
+        # start, without which magnitudes that depend on one another are not found.
+        self.embed: nn.Module = (
+            nn.Embedding(vocabulary, width)
+            if vocabulary
+            else nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width))
+        )
+        self.encoder = nn.ModuleList(SelfAttention(width, heads) for _ in range(layers))
+        self.query = nn.Linear(width, width)
+        self.query_norm = nn.LayerNorm(width)
+        self.to_query = nn.Linear(width, width)
+        self.memory_norm = nn.LayerNorm(width)
+        self.to_key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward = FeedForward(width)
+        self.head_norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, outputs or vocabulary or channels)
+        self._start_alike()
+
+    @torch.no_grad()
+    def _start_alike(self) -> None:
+        """Start queries and keys as the position vectors themselves, so that alike vectors attend to one another.
+
+        A position that helps another then pulls its vector closer from the first step on, and a warm start attends to
+        neighbours at once. After 750 steps on a sphere of 500 positions the loss was 0.83 in place of 0.89.
+        """
+        width = self.query.weight.shape[0]
+        for weight in (self.query.weight, self.to_query.weight, self.to_key_value.weight[:width]):
+            nn.init.eye_(weight)
+        for bias in (self.query.bias, self.to_query.bias, self.to_key_value.bias[:width]):
+            nn.init.zeros_(bias)
+
+    def predict(self, values: Tensor, visible: Tensor, scored: Tensor, visible_mask: Tensor | None = None) -> Tensor:
+        """Reconstruct positions from others.
+
+        Args:
+            values: `(B, V, C)` float32 or `(B, V)` token ids at the visible positions.
+            visible: `(B, V)` positions.
+            scored: `(S,)` positions to reconstruct.
+            visible_mask: `(B, V)` bool, False at filler; each row holds at least one True.
+
+        Returns:
+            `(B, S, outputs)`: reconstructed channels, or logits, or what the loss makes of them.
+        """
+        mask = None if visible_mask is None else visible_mask[:, None, None, :]
+        return self.decode(self.encode(values, visible, mask), scored, mask)
+
+    forward = predict
+
+    def encode(self, values: Tensor, visible: Tensor, mask: Tensor | None) -> Tensor:
+        """The visible tokens after self-attention, `(B, V, width)`."""
+        tokens = self.embed(values) + self.position_vectors[visible]
+        for layer in self.encoder:
+            tokens = layer(tokens, mask)
+        return tokens
+
+    def decode(self, tokens: Tensor, scored: Tensor, mask: Tensor | None) -> Tensor:
+        """What the queries of positions `scored` read from the tokens, `(B, S, outputs)`."""
+        b, v, width = tokens.shape
+        s = len(scored)
+        key, value = self.to_key_value(self.memory_norm(tokens)).view(b, v, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # A query depends on the position alone: it is made once for the whole batch.
+        start = self.query(self.position_vectors[scored])  # (S, width)
+        query = self.to_query(self.query_norm(start)).view(s, self.heads, -1).transpose(0, 1)  # (heads, S, .)
+        attended = F.scaled_dot_product_attention(query.expand(b, -1, -1, -1), key, value, attn_mask=mask)
+        x = start + self.out(attended.transpose(1, 2).reshape(b, s, width))
+        x = x + self.feed_forward(x)
+        return self.head(self.head_norm(x))

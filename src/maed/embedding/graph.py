@@ -1,0 +1,116 @@
+"""Graphs of neighbours: who is joined to whom, which links are false, and distances along the links.
+
+In a similarity 0 means that nothing is known of a pair: it is never a neighbour, however few others there are.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree, shortest_path
+
+_SUPPORT = 0.4
+"""A link stays if its ends share this part of the neighbours that the links of either share on average."""
+
+_ROUNDS = 5
+"""False links support each other; without the first ones, others are found."""
+
+
+def neighbour_graph(similarity: np.ndarray, k: int) -> np.ndarray:
+    """The `(N, N)` 0/1 graph that joins i and j where either is among the other's k most similar.
+
+    Parts that nothing joins are warned about, and joined (`join`).
+    """
+    nearest, there = _nearest(similarity, k)
+    graph = np.zeros_like(similarity)
+    np.put_along_axis(graph, nearest, there.astype(float), axis=1)
+    return join(np.maximum(graph, graph.T), similarity, k)
+
+
+def rank_weighted_graph(similarity: np.ndarray, k: int) -> np.ndarray:
+    """The `(N, N)` symmetric graph of the 2k most similar, the r-th of them with weight exp(-2 r / k).
+
+    Ranks and not values, so that every position has the same hold on its neighbours. False links are left out, parts
+    that nothing joins are warned about, and joined.
+    """
+    nearest, there = _nearest(similarity, min(2 * k, len(similarity) - 1))
+    weights = np.exp(-2 * np.arange(1, nearest.shape[1] + 1) / k)
+    graph = np.zeros_like(similarity)
+    np.put_along_axis(graph, nearest, there * weights, axis=1)
+    return join(without_false_links((graph + graph.T) / 2), similarity, k, weight=float(weights[0]))
+
+
+def without_false_links(graph: np.ndarray) -> np.ndarray:
+    """Leave out links whose ends share hardly any neighbours: short cuts through noise, which ruin long distances.
+
+    Neighbours of one place know each other (shared nearest neighbours: Jarvis and Patrick 1973); two places that chance
+    has linked do not. How much two ends share is the cosine of their rows of weights, and little is measured against
+    the other links of the two, so that in a graph without any shared neighbours every link stays. Links that turn out
+    to bridge no more than two of those that stay cut nothing short, and come back.
+    """
+    weights = csr_matrix(graph)
+    for _ in range(_ROUNDS):
+        i, j = weights.nonzero()
+        if len(i) == 0:
+            break
+        w = np.asarray(weights[i, j]).ravel()
+        common = (weights @ weights).toarray()
+        length = np.sqrt(common.diagonal())
+        shared = common[i, j] / (length[i] * length[j])
+        usual = np.bincount(i, w * shared, len(graph)) / np.maximum(np.bincount(i, w, len(graph)), 1e-300)
+        stays = shared >= _SUPPORT * np.minimum(usual[i], usual[j])
+        if stays.all():
+            break
+        weights = csr_matrix((w[stays], (i[stays], j[stays])), shape=graph.shape)
+    return np.where((weights + weights @ weights).toarray() > 0, graph, 0.0)
+
+
+def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight: float = 1.0) -> np.ndarray:
+    """Join the parts of a graph by their most similar pairs: a minimum spanning tree over the parts.
+
+    Args:
+        graph: `(N, N)` symmetric weights, 0 for no link.
+        similarity: `(N, N)` symmetric, -inf where a link is the last resort.
+        k: neighbours, for a warning that names the parts; none where not given.
+        weight: of the links that are added.
+    """
+    parts, part = connected_components(csr_matrix(graph), directed=False)
+    if parts == 1:
+        return graph
+    if k is not None:
+        sizes = sorted(np.bincount(part).tolist(), reverse=True)
+        warnings.warn(
+            f"the neighbour graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
+            f"{' ...' if parts > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
+            f"mean little (more embedding.neighbours, now {k}, may join them)",
+            stacklevel=4,
+        )
+    finite = similarity[np.isfinite(similarity)]
+    low, high = finite.min(), finite.max()
+    # 1 to 2, and 3 for the last resort; links that are there cost least, so the tree takes all of those it can
+    cost = 1 + np.where(np.isfinite(similarity), (high - similarity) / ((high - low) or 1.0), 2.0)
+    cost[graph > 0] = 0.5
+    np.fill_diagonal(cost, 0.0)
+    tree = minimum_spanning_tree(csr_matrix(cost)).tocoo()
+    i, j = tree.row[tree.data >= 1], tree.col[tree.data >= 1]
+    joined = graph.copy()
+    joined[i, j] = joined[j, i] = weight
+    return joined
+
+
+def geodesics(graph: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Shortest paths `(N, N)` over the links of a connected graph. Time grows with N^2 (k + log N) for k links each."""
+    i, j = np.nonzero(graph)
+    # a link of length 0 would be none
+    weights = np.maximum(lengths[i, j], 1e-9 * (lengths[i, j].max() or 1.0))
+    return shortest_path(csr_matrix((weights, (i, j)), shape=graph.shape), method="D", directed=False)
+
+
+def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar of each position, most similar first, `(N, k)`, and which of them are known at all."""
+    ranked = np.where(similarity == 0, -np.inf, similarity)
+    np.fill_diagonal(ranked, -np.inf)
+    nearest = np.argsort(-ranked, axis=1, kind="stable")[:, :k]
+    return nearest, np.isfinite(np.take_along_axis(ranked, nearest, axis=1))

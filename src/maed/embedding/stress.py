@@ -1,0 +1,80 @@
+"""Metric multidimensional scaling: points whose distances are those that are given."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cholesky, eigh, solve_triangular
+from scipy.optimize import minimize
+
+_ITERATIONS = 200
+_TOLERANCE = 1e-6
+"""Relative decrease of the stress in an iteration, below which it stops; usually after some 50."""
+
+
+def classical_scaling(distances: np.ndarray, d: int) -> np.ndarray:
+    """Points `(N, d)` whose inner products are nearest to those that the distances `(N, N)` imply (Torgerson 1952)."""
+    squared = -(distances**2) / 2
+    return scaled_eigenvectors(squared - squared.mean(axis=0) - squared.mean(axis=1)[:, None] + squared.mean(), d)
+
+
+def scaled_eigenvectors(matrix: np.ndarray, d: int) -> np.ndarray:
+    """The d leading eigenvectors of a symmetric matrix, times the root of their eigenvalue, or 0 if it is negative."""
+    values, vectors = leading(matrix, d)
+    return vectors * np.sqrt(np.clip(values, 0, None))
+
+
+def leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest eigenvalues and their vectors, largest first, signs fixed so that results repeat."""
+    n = len(matrix)
+    values, vectors = eigh(matrix, subset_by_index=(n - count, n - 1))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    largest = np.abs(vectors).argmax(axis=0)
+    return values, vectors * np.sign(vectors[largest, np.arange(count)])
+
+
+def minimise_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Points that minimise sum_ij w_ij (|x_i - x_j| - g_ij)^2 from a start: `(N, d)` to `(N, d)`.
+
+    SMACOF (de Leeuw 1977) steps along V^+ times the gradient, V being the Laplacian of the weights, which makes up for
+    weights that span many orders of magnitude. Here L-BFGS does so too, as it sees coordinates y = L'x with V = L L',
+    and needs a fifth of the iterations. Time grows with N^3 once and N^2 d an iteration, memory with N^2.
+
+    Args:
+        distances: `(N, N)` g, symmetric.
+        weights: `(N, N)` w, symmetric and positive; its diagonal is ignored.
+        start: `(N, d)`, not all at one point.
+    """
+    n, d = start.shape
+    w = weights / (weights * distances**2).sum()  # so that stress is a share
+    np.fill_diagonal(w, 0.0)
+    laplacian = np.diag(w.sum(axis=1)) - w
+    # The constant that distances do not see; any positive multiple of it makes V definite.
+    root = cholesky(laplacian + laplacian.trace() / n**2, lower=True)
+
+    def stress(y: np.ndarray) -> tuple[float, np.ndarray]:
+        x = solve_triangular(root, y.reshape(n, d), lower=True, trans="T", check_finite=False)
+        found = pairwise(x)
+        off = found - distances
+        # a pair at one point has no direction
+        ratio = np.divide(w * off, found, out=np.zeros_like(off), where=found > 0)
+        gradient = 4 * (ratio.sum(axis=1)[:, None] * x - ratio @ x)
+        return float((w * off * off).sum()), solve_triangular(root, gradient, lower=True, check_finite=False).ravel()
+
+    found = pairwise(start)
+    x = start * ((w * distances * found).sum() / (w * found * found).sum())  # the best size of the start
+    result = minimize(  # type: ignore[call-overload]  # its stubs know no L-BFGS-B options
+        stress,
+        (root.T @ x).ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "ftol": _TOLERANCE, "gtol": 0.0},
+    )
+    return solve_triangular(root, result.x.reshape(n, d), lower=True, trans="T")
+
+
+def pairwise(x: np.ndarray) -> np.ndarray:
+    """Euclidean distances of points `(N, d)`, `(N, N)`, by one matrix product."""
+    squares = np.einsum("nd,nd->n", x, x)
+    squared = squares[:, None] + squares - 2 * (x @ x.T)
+    np.fill_diagonal(squared, 0.0)
+    return np.sqrt(np.maximum(squared, 0.0))
