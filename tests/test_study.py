@@ -26,7 +26,11 @@ PLAN: dict[str, Any] = {
     "seeds": [0, 1],
     "groups": {
         "targets": {
-            "common": {"autoencoder": SMALL, "similarity": {"draws": 512}, "embedding": [{"reduction": "spectral"}]},
+            "common": {
+                "autoencoder": SMALL,
+                "similarity": {"draws": 512},
+                "embedding": [{"reduction": "spectral", "force": True}],
+            },
             "rows": {
                 "ring": {
                     "title": "a ring",
@@ -39,7 +43,9 @@ PLAN: dict[str, Any] = {
             },
         },
         "draws": {
-            "common": {"embedding": [{"reduction": "spectral"}, {"reduction": "pca", "dim": 4}]},
+            "common": {
+                "embedding": [{"reduction": "spectral", "force": True}, {"reduction": "pca", "dim": 4, "force": True}]
+            },
             "rows": {
                 "ring": {
                     "title": "ring, contrast",
