@@ -36,6 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "igno
 MODEL = (
     *("--trainer.progress=none", "--trainer.precision=32-true", "--autoencoder.width=16", "--perceiver.layers=1"),
     *("--perceiver.latents=4", "--perceiver.latent_width=8", "--train.epochs=1", "--embedding.dim=8"),
+    "--embedding.force=true",  # so little training may find no dependence
 )
 DIGITS = (
     *("--data.limit=300", "--data.permute=3", "--autoencoder.steps=60", "--autoencoder.validate_every=30"),
@@ -431,7 +432,10 @@ def test_verb_by_verb_makes_the_same_as_run(finished: Path, tmp_path: Path) -> N
 
 def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Path) -> None:
     settings = Settings(
-        data=DataSettings(limit=200), autoencoder=AutoencoderSettings(steps=5), similarity=SimilaritySettings(draws=600)
+        data=DataSettings(limit=200),
+        autoencoder=AutoencoderSettings(steps=5),
+        similarity=SimilaritySettings(draws=600),
+        embedding=EmbeddingSettings(force=True),
     )
     data = load("digits", settings.data)
     found = [
@@ -624,7 +628,11 @@ def test_info_of_everything(finished: Path, path: str, said: list[str], capsys: 
 
 def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> None:
     line = np.random.default_rng(0).normal(size=(200, 20)).cumsum(axis=1)
-    few = Settings(autoencoder=AutoencoderSettings(steps=20, width=16), similarity=SimilaritySettings(draws=1000))
+    few = Settings(
+        autoencoder=AutoencoderSettings(steps=20, width=16),
+        similarity=SimilaritySettings(draws=1000),
+        embedding=EmbeddingSettings(force=True),
+    )
     embedding = maed.learn(line, dim=5, settings=few, folder=tmp_path / "run")
     assert (embedding.n, embedding.dim, embedding.vectors.dtype) == (20, 5, torch.float32)
     assert embedding.geometry is None
@@ -666,7 +674,6 @@ def test_real_data_from_end_to_end(
     data_folder: Path, tmp_path: Path, name: str, arguments: list[str], positions: int, baseline: str, geometry: str
 ) -> None:
     tiny = ["--data.limit=200", "--autoencoder.steps=5", "--similarity.draws=512", *MODEL, *arguments]
-    tiny.append("--embedding.force=true")  # five steps find no dependence
     done("pretrain", data_folder / name, "--out", tmp_path, *tiny)
     before = stamps(tmp_path)
     done("run", data_folder / name, "--out", tmp_path, *tiny, "--positions=maed", "--seeds=1")

@@ -20,7 +20,14 @@ from torch import Tensor
 from maed.autoencoder import SetAutoencoder, build_autoencoder, load_autoencoder, outputs_of, pretrain
 from maed.autoencoder.masking import make_draw
 from maed.autoencoder.model import LossName
-from maed.config import AutoencoderSettings, DataSettings, Settings, SimilaritySettings, TrainerSettings
+from maed.config import (
+    AutoencoderSettings,
+    DataSettings,
+    EmbeddingSettings,
+    Settings,
+    SimilaritySettings,
+    TrainerSettings,
+)
 from maed.data import load
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
@@ -821,6 +828,7 @@ def small_run(folder: Path, data: SignalData, steps: int = 60, seed: int = 0, dr
             width=16, heads=2, layers=1, scored=32, batch_size=32, steps=steps, validate_every=steps, warmup=10
         ),
         similarity=SimilaritySettings(draws=draws, batch_size=128, seed=seed),
+        embedding=EmbeddingSettings(force=True),  # so short a training may find no dependence
         trainer=TrainerSettings(accelerator="cpu", progress="none", precision="32-true"),
     )
     return Run(folder, choices, data)

@@ -200,7 +200,6 @@ class Run:
         if self._claim(folder, {**config["made_with"], "similarity": asdict(settings)}):
             return
         self.say(f"similarity: {settings.draws} draws, {settings.estimator}")
-        started = time.perf_counter()
         where = device(self.settings.trainer)
         with self._progress("similarity") as progress:
             streamed = stream(
@@ -215,7 +214,7 @@ class Run:
                 folder=folder,
                 progress=progress,
             )
-        self._write_estimate(folder, streamed, started)
+        self._write_estimate(folder, streamed)
 
     def _shown(self, trained: int) -> int:
         """How many positions a draw shows: as in the training, unless the similarity's settings have their own."""
@@ -307,12 +306,13 @@ class Run:
         self._check_upstream(self.upstream / "embedding", embedding.provenance)
         return embedding.vectors
 
-    def _write_estimate(self, folder: Path, streamed: Streamed, started: float) -> None:
+    def _write_estimate(self, folder: Path, streamed: Streamed) -> None:
         sums = merged(streamed.halves)
         estimator = self.settings.similarity.estimator
         result = estimate(sums, estimator)
         self._check_drawn(folder, sums, streamed.draws)
-        config = {**_seconds(folder, started), "draws": streamed.draws, "changed": streamed.changed}
+        facts = {"seconds": streamed.seconds, "draws": streamed.draws, "changed": streamed.changed}
+        config = {**read_json(folder / "config.json"), **facts}
         if self.settings.similarity.until == "stable":
             self.say(f"similarity: {streamed.draws} draws{_stability(streamed.changed)}")
         config["split_half"] = self._split_half([estimate(half, estimator) for half in streamed.halves])

@@ -93,7 +93,8 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
         case "spectral":
             vectors = spectral(s, d)
         case "pca":
-            vectors = PCA(d, svd_solver="full").fit_transform(s)
+            with np.errstate(invalid="ignore"):  # of the share of the variance, where there is none
+                vectors = PCA(d, svd_solver="full").fit_transform(s)
     return standardise(torch.from_numpy(np.ascontiguousarray(vectors)))
 
 
@@ -134,7 +135,7 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
 
 
 def diffusion(graph: np.ndarray, d: int, steps: float) -> np.ndarray:
-    """Diffusion map (Coifman and Lafon 2006): eigenvectors of the random walk on `graph`, times eigenvalue^steps.
+    """Diffusion map (Coifman and Lafon 2006): eigenvectors of the walk on `graph`, times eigenvalue^steps.
 
     Args:
         graph: `(N, N)` symmetric weights, none of the rows empty.
@@ -142,13 +143,15 @@ def diffusion(graph: np.ndarray, d: int, steps: float) -> np.ndarray:
         steps: steps of the walk; distances in the result are those between its distributions after so many.
 
     Returns:
-        `(N, d)`, the constant eigenvector left out.
+        `(N, d)` up to scale, the constant eigenvector left out.
     """
     values, vectors = leading(_lazy_walk(graph), d + 1)
     # The walk's own eigenvectors: those of the symmetric form, divided by that of eigenvalue 1.
     degree = graph.sum(axis=1)
     vectors = vectors * np.sqrt(degree.sum() / degree)[:, None]
-    return vectors[:, 1:] * np.clip(values[1:], 0, 1) ** (2 * steps)  # two lazy steps make one
+    values = np.clip(values[1:], 0, 1)
+    shares = values / values[0] if values[0] > 0 else np.ones_like(values)  # of any length, they do not vanish
+    return vectors[:, 1:] * shares ** (2 * steps)  # two lazy steps make one
 
 
 def isomap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
@@ -162,35 +165,38 @@ def isomap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
 def tsne(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
     """t-SNE (van der Maaten and Hinton 2008; scikit-learn's), from Isomap: exact beyond 3 channels.
 
-    In many channels its kernel is nearly Gaussian, and perplexities far above k neither move the start nor, if they do,
-    keep neighbours. Time grows with N^2 d a step where it is exact, with N log N otherwise.
+    In many channels its kernel is nearly Gaussian and its maps are small: scikit-learn's steps and exaggeration, made
+    for 2, tear them apart or collapse them, so they are smaller there. Time grows with N^2 d a step where it
+    is exact, with N log N otherwise.
     """
     n = len(similarity)
     start = isomap(similarity, d, k)
-    start = start / (start[:, 0].std() or 1.0) * 1e-4  # scikit-learn's own size
+    start = (start / (start[:, 0].std() or 1.0)).astype(np.float32)
+    few = {"init": 1e-4 * start}
+    many = {"init": start, "method": "exact", "max_iter": 500, "early_exaggeration": 4.0, "learning_rate": n / 12}
     model = TSNE(
         d,
         metric="precomputed",
         perplexity=min(float(k), max(1.0, (n - 1) / 3)),
-        init=start.astype(np.float32),
-        method="barnes_hut" if d <= 3 else "exact",
-        max_iter=1000 if d <= 3 else 500,
         random_state=0,
         n_jobs=1,  # threads add up in another order
+        **(few if d <= 3 else many),
     )
     return model.fit_transform(_distances(similarity))
 
 
 def umap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
     """UMAP (McInnes, Healy and Melville 2018; umap-learn's), from Isomap."""
-    from umap import UMAP
-
     n = len(similarity)
     start = isomap(similarity, d, k)
     if n <= 3:  # too few for umap-learn
         return start
+    # It stretches every channel to the same width, and those where Isomap found nothing have none.
+    start = start + 1e-4 * (start.std() or 1.0) * np.random.default_rng(0).normal(size=start.shape)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of one thread with a seed, and of distances that are given
+        warnings.simplefilter("ignore")  # of one thread with a seed, of distances that are given, of lacking extras
+        from umap import UMAP
+
         model = UMAP(
             n_neighbors=min(k + 1, n - 1),  # itself among them
             n_components=d,

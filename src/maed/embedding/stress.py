@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cholesky, eigh, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, eigh, solve_triangular
 from scipy.optimize import minimize
 
 _ITERATIONS = 200
@@ -26,7 +26,12 @@ def scaled_eigenvectors(matrix: np.ndarray, d: int) -> np.ndarray:
 def leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` largest eigenvalues and their vectors, largest first, signs fixed so that results repeat."""
     n = len(matrix)
-    values, vectors = eigh(matrix, subset_by_index=(n - count, n - 1))
+    try:
+        values, vectors = eigh(matrix, subset_by_index=(n - count, n - 1))
+    except LinAlgError:
+        values = np.empty(0)
+    if len(values) < count:  # some matrices of many equal eigenvalues are too much for the solver of a few of them
+        values, vectors = (found[..., n - count :] for found in np.linalg.eigh(matrix))
     values, vectors = values[::-1], vectors[:, ::-1]
     largest = np.abs(vectors).argmax(axis=0)
     return values, vectors * np.sign(vectors[largest, np.arange(count)])
@@ -62,7 +67,7 @@ def minimise_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarra
 
     found = pairwise(start)
     x = start * ((w * distances * found).sum() / (w * found * found).sum())  # the best size of the start
-    result = minimize(  # type: ignore[call-overload]  # its stubs know no L-BFGS-B options
+    result = minimize(
         stress,
         (root.T @ x).ravel(),
         jac=True,

@@ -42,12 +42,14 @@ class Streamed:
     Args:
         halves: the sums of two disjoint halves of the draws.
         draws: how many were made.
+        seconds: what they took, before a stop too.
         changed: after how many draws the neighbour lists were looked at, and the share that had changed since the
             look before; empty unless `until` is `stable`.
     """
 
     halves: Halves
     draws: int
+    seconds: float
     changed: list[tuple[int, float]]
 
 
@@ -120,7 +122,8 @@ def stream(
         if folder is not None and now - saved > _SAVE_EVERY:
             _save_partial(folder, state, now - started)
             saved = started = now
-    return Streamed(state.halves, state.done * settings.batch_size, state.changed)
+    seconds = state.seconds + time.monotonic() - started
+    return Streamed(state.halves, state.done * settings.batch_size, seconds, state.changed)
 
 
 Transform = Literal["none", "root", "log"]
