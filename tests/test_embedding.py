@@ -34,8 +34,8 @@ from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics, knn_recall
 from maed.files import read_json
 from maed.inspection import describe
-from maed.pipeline import check_signal
-from maed.similarity import Similarity
+from maed.pipeline import check_signal, embed_folder
+from maed.similarity import Similarity, write_similarity
 
 EXACT = ("heat", "diffusion", "laplacian", "isomap", "spectral", "pca")
 """Without an order of the positions in them: permuted positions are the same embedding, permuted."""
@@ -79,7 +79,7 @@ def test_a_ring_is_recovered(reduction, dim):
     metrics = geometry_metrics(vectors, ring(), EvaluationSettings())
     # the four nearest on either side
     assert metrics["knn_recall"] > {"isomap": 0.9, "tsne": 0.85}.get(reduction, 0.99)
-    assert metrics["coordinate_r2"] > 0.99
+    assert metrics["coordinate_r2"] > (0.9 if reduction == "tsne" else 0.99)
 
 
 @pytest.mark.parametrize(
@@ -512,6 +512,17 @@ def test_an_embedding_of_noise_is_refused_for_estimators_and_named_for_baselines
     check_signal(found, "contrast", said.append)
     check_signal(Similarity(found.values - 50, noise.standard_error), "mean-loss", said.append)
     assert len(said) == 1
+
+
+def test_an_embedding_of_noise_is_written_by_force_alone(tmp_path):
+    noise = Similarity(torch.randn(40, 40, generator=torch.Generator().manual_seed(0)), torch.ones(40, 40))
+    made_with = {"source": "noise", "similarity": {"estimator": "contrast"}}
+    write_similarity(tmp_path / "similarity", noise, None, {"made_with": made_with})
+    with pytest.raises(MaedError, match="no dependence found"):
+        embed_folder(tmp_path / "similarity", tmp_path / "embedding", EmbeddingSettings())
+    assert not (tmp_path / "embedding").exists()
+    forced = embed_folder(tmp_path / "similarity", tmp_path / "embedding", EmbeddingSettings(force=True))
+    assert (forced.n, forced.provenance["reduction"]) == (40, "heat")
 
 
 # -- the artifact -------------------------------------------------------------------------------------------------

@@ -102,7 +102,9 @@ def standardise(vectors: Tensor) -> Tensor:
     """Centre each channel and scale all of them alike to unit mean square: `(N, d)` to `(N, d)` float32."""
     centred = vectors.double() - vectors.double().mean(dim=0)
     size = centred.square().mean().sqrt()
-    return (centred / size if size > 0 else centred).float()
+    if size <= 1e-12 * vectors.abs().max():  # all at one place, but for rounding
+        return torch.zeros_like(centred, dtype=torch.float32)
+    return (centred / size).float()
 
 
 def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
@@ -166,14 +168,14 @@ def tsne(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
     """t-SNE (van der Maaten and Hinton 2008; scikit-learn's), from Isomap: exact beyond 3 channels.
 
     In many channels its kernel is nearly Gaussian and its maps are small: scikit-learn's steps and exaggeration, made
-    for 2, tear them apart or collapse them, so they are smaller there. Time grows with N^2 d a step where it
-    is exact, with N log N otherwise.
+    for 2, tear them apart or collapse them, so they are smaller there. Time grows with N^2 d a step where it is exact,
+    with N log N otherwise.
     """
     n = len(similarity)
     start = isomap(similarity, d, k)
     start = (start / (start[:, 0].std() or 1.0)).astype(np.float32)
     few = {"init": 1e-4 * start}
-    many = {"init": start, "method": "exact", "max_iter": 500, "early_exaggeration": 4.0, "learning_rate": n / 12}
+    many = {"init": start, "method": "exact", "max_iter": 500, "early_exaggeration": 8.0, "learning_rate": n / 48}
     model = TSNE(
         d,
         metric="precomputed",
@@ -182,7 +184,7 @@ def tsne(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
         n_jobs=1,  # threads add up in another order
         **(few if d <= 3 else many),
     )
-    return model.fit_transform(_distances(similarity))
+    return model.fit_transform(_distances(similarity) ** 2)  # the similarity, turned round, keeps more neighbours
 
 
 def umap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
