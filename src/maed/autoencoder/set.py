@@ -50,8 +50,7 @@ class FeedForward(nn.Module):
 def _start_at_zero(last: nn.Linear) -> None:
     """Let a residual branch add nothing at first (Bachlechner et al. 2020, "ReZero", to the same end).
 
-    Queries then meet the plain tokens, value plus position, and positions are found sooner: after 750 steps on a sphere
-    of 500 positions the loss was 0.89 in place of 0.97, where 1 is that of the mean.
+    Queries then meet the plain tokens, value plus position, and positions are found sooner.
     """
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -115,8 +114,7 @@ class SetAutoencoder(nn.Module):
         """Start queries and keys as the position vectors themselves, so that alike vectors attend to one another.
 
         A position that helps another then pulls its vector closer from the first step on, and a warm start attends to
-        neighbours at once. After 750 steps on a sphere of 500 positions the loss was 0.83 in place of 0.89. Embedded
-        tokens start quieter than positions, so as not to drown their likeness.
+        neighbours at once. Embedded tokens start quieter than positions, so as not to drown their likeness.
         """
         if isinstance(self.embed, nn.Embedding):
             nn.init.normal_(self.embed.weight, std=0.3)

@@ -52,8 +52,8 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
 
     Args:
         similarity: `(N, N)`, higher is more similar; made symmetric here, its diagonal ignored. An entry of exactly 0
-            says nothing of a pair: it makes no neighbours. Time grows with N^3 (at 2,048: `diffusion` 2 s, `heat`
-            15 s; `tsne` beyond 3 channels minutes), memory with N^2.
+            says nothing of a pair: it makes no neighbours. Time grows with N^3, memory with N^2; `heat` takes several
+            times as long as `diffusion`, `tsne` beyond 3 channels many times.
         settings: which reduction, d, and its parameters.
         standard_error: `(N, N)`, of the entries; only `denoise` reads it.
 
