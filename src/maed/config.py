@@ -207,11 +207,12 @@ class EmbeddingSettings:
         dim: Channels d of the embedding; min(64, N - 1) where not given.
         neighbours: Neighbours of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
             given. They are the perplexity of `tsne`, as far as that may be N / 3 at most.
-        diffusion_steps: Steps of the random walk, 4 for `diffusion` and 2 for `heat` where not given; more keep larger
+        diffusion_steps: Steps of the random walk, 4 for `diffusion` and 1 for `heat` where not given; more keep larger
             distances, and smooth noise, at the expense of neighbours.
         symmetrise: What becomes of the two directions of a pair.
-        denoise: `significance` sets entries to 0 that are not above their standard error by what Bonferroni asks for
-            at 5 % over the N of a row; each position keeps its best.
+        denoise: An entry counts as noise if it is not above its standard error by what Bonferroni asks for at 5 % over
+            the N of a row. `positions` (the default) takes nothing to be known of positions that have only such
+            entries; `significance` sets all such entries to 0, but for the best of each position.
         force: Make an embedding even of a similarity in which no dependence was found.
     """
 
@@ -220,7 +221,7 @@ class EmbeddingSettings:
     neighbours: int | None = None
     diffusion_steps: float | None = None
     symmetrise: Literal["mean", "max", "min"] = "mean"
-    denoise: Literal["none", "significance"] = "none"
+    denoise: Literal["none", "positions", "significance"] = "positions"
     force: bool = False
 
     def __post_init__(self) -> None:

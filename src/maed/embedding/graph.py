@@ -12,7 +12,10 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree, shortest_path
 
 _SUPPORT = 0.4
-"""A link stays if its ends share this part of the neighbours that the links of either share on average."""
+"""A link is false if its ends share less than this part of what the other links of either share on average ..."""
+
+_FIRM = 0.6
+"""... and firm if they share this part of the mean of both."""
 
 _ROUNDS = 5
 """False links support each other; without the first ones, others are found."""
@@ -47,24 +50,34 @@ def without_false_links(graph: np.ndarray) -> np.ndarray:
 
     Neighbours of one place know each other (shared nearest neighbours: Jarvis and Patrick 1973); two places that chance
     has linked do not. How much two ends share is the cosine of their rows of weights, and little is measured against
-    the other links of the two, so that in a graph without any shared neighbours every link stays. Links that turn out
-    to bridge no more than two of those that stay cut nothing short, and come back.
+    the other links of the two, so that in a graph without any shared neighbours every link stays. False ones go in
+    rounds. Of what is left, some may be false at one end only, so the firm links have the last word: a link stays if it
+    bridges no more than two of them, as it cuts nothing short. (Two thresholds, as for edges by Canny 1986.)
     """
+    if not graph.any():
+        return graph
     weights = csr_matrix(graph)
     for _ in range(_ROUNDS):
-        i, j = weights.nonzero()
-        if len(i) == 0:
-            break
-        w = np.asarray(weights[i, j]).ravel()
-        common = (weights @ weights).toarray()
-        length = np.sqrt(common.diagonal())
-        shared = common[i, j] / (length[i] * length[j])
-        usual = np.bincount(i, w * shared, len(graph)) / np.maximum(np.bincount(i, w, len(graph)), 1e-300)
+        i, j, w, shared, usual = _support(weights)
         stays = shared >= _SUPPORT * np.minimum(usual[i], usual[j])
         if stays.all():
             break
         weights = csr_matrix((w[stays], (i[stays], j[stays])), shape=graph.shape)
-    return np.where((weights + weights @ weights).toarray() > 0, graph, 0.0)
+    i, j, w, shared, usual = _support(weights)
+    firm = shared >= _FIRM * (usual[i] + usual[j]) / 2
+    firmly = csr_matrix((w[firm], (i[firm], j[firm])), shape=graph.shape)
+    return np.where((firmly + firmly @ firmly).toarray() > 0, graph, 0.0)
+
+
+def _support(weights: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each link: its ends i and j, its weight, and what they share; of each position what its links share."""
+    i, j = weights.nonzero()
+    w = np.asarray(weights[i, j]).ravel()
+    common = (weights @ weights).toarray()
+    length = np.sqrt(common.diagonal())
+    shared = common[i, j] / (length[i] * length[j])
+    usual = np.bincount(i, w * shared, len(length)) / np.maximum(np.bincount(i, w, len(length)), 1e-300)
+    return i, j, w, shared, usual
 
 
 def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight: float = 1.0) -> np.ndarray:

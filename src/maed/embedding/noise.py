@@ -36,6 +36,17 @@ def symmetrise(
     return values, error
 
 
+def unknown(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Which positions have no entry above its standard error by `significant`'s measure, `(N,)` boolean.
+
+    Constant ones, such as a [CLS] token, and others that nothing depends on. None where that would be most positions:
+    what is weak then is the similarity as a whole; and none where no entry is above 0, as 0 does not mean none then.
+    """
+    above = _ratio(similarity, error) > norm.isf(_LEVEL / len(similarity))
+    found = np.asarray(~above.any(axis=1))
+    return found if similarity.max() > 0 and found.mean() <= 0.5 else np.zeros_like(found)
+
+
 def significant(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Keep entries above their standard error by what Bonferroni asks for at 5 % over the N of a row; others are 0.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maed.config import EmbeddingSettings
 from maed.embedding.graph import geodesics, join, neighbour_graph, rank_weighted_graph
-from maed.embedding.noise import significant, symmetrise
+from maed.embedding.noise import significant, symmetrise, unknown
 from maed.embedding.stress import classical_scaling, leading, minimise_stress, scaled_eigenvectors
 from maed.errors import MaedError
 
@@ -55,7 +55,7 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
             says nothing of a pair: it makes no neighbours. Time grows with N^3, memory with N^2; `heat` takes several
             times as long as `diffusion`, `tsne` beyond 3 channels many times.
         settings: which reduction, d, and its parameters.
-        standard_error: `(N, N)`, of the entries; only `denoise` reads it.
+        standard_error: `(N, N)`, of the entries; only `denoise` reads it, and does nothing by default without it.
 
     Returns:
         `(N, d)` float32, each channel centred, unit mean square over all.
@@ -75,9 +75,12 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
         if error is None:
             raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
         s = significant(s, error)
+    elif settings.denoise == "positions" and error is not None:
+        nothing = unknown(s, error)
+        s[nothing], s[:, nothing] = 0.0, 0.0
     match settings.reduction:
         case "heat":
-            vectors = heat(s, d, k, 2.0 if settings.diffusion_steps is None else settings.diffusion_steps)
+            vectors = heat(s, d, k, 1.0 if settings.diffusion_steps is None else settings.diffusion_steps)
         case "diffusion":
             steps = 4.0 if settings.diffusion_steps is None else settings.diffusion_steps
             vectors = diffusion(neighbour_graph(s, k), d, steps)
@@ -114,21 +117,30 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
     for distances on meshes by Crane, Weischedel and Wardetzky 2013). It averages over all short ways, which a single
     noisy entry does not. Paths over the k nearest add these distances up to far ones. Of all pairs, the d channels keep
     near ones most exactly: squared deviations weigh by distance^-4 (^-2 in Kamada and Kawai 1989) plus a constant.
+    Positions of which nothing is known are put equally far from all others, with a warning.
 
     Args:
-        similarity: `(N, N)` symmetric.
+        similarity: `(N, N)` symmetric; rows of 0 of positions of which nothing is known.
         d: channels, below N.
         k: neighbours.
         steps: how long heat spreads, in steps of the walk, rounded to halves; at least a half.
     """
-    local = _heat_distances(rank_weighted_graph(similarity, k), steps)
-    # Every link of the graph has a finite distance, so joining by them keeps to it.
-    graph = join(_nearest_in(local, k), -local)
-    distances = geodesics(graph, local)
+    known = np.asarray(similarity.any(axis=1))
+    distances = np.ones((len(known), len(known)))
+    if known.any():
+        there = np.ix_(known, known)
+        local = _heat_distances(rank_weighted_graph(similarity[there], k), steps)
+        # Every link of the graph has a finite distance, so joining by them keeps to it.
+        among = geodesics(join(_nearest_in(local, k), -local), local)
+        distances *= among.mean()
+        distances[there] = among
+    np.fill_diagonal(distances, 0.0)
+    if not known.all():
+        _warn_of_unknown(np.flatnonzero(~known))
     start = classical_scaling(distances, d)
     if not start.any():
         return start
-    nearest = np.where(np.eye(len(local), dtype=bool), np.inf, distances).min(axis=1)
+    nearest = np.where(np.eye(len(known), dtype=bool), np.inf, distances).min(axis=1)
     # places that heat cannot tell apart would outweigh all others
     least = max(0.1 * float(np.median(nearest)), 1e-6 * distances.max())
     mean = distances.mean()
@@ -243,6 +255,15 @@ def _heat_distances(graph: np.ndarray, steps: float) -> np.ndarray:
         local = np.sqrt(np.maximum(-np.log(arrived / stayed[:, None] / stayed), 0.0))
     np.fill_diagonal(local, 0.0)
     return (local + local.T) / 2  # alike but for rounding
+
+
+def _warn_of_unknown(positions: np.ndarray) -> None:
+    shown = f"{', '.join(map(str, positions[:8].tolist()))}{' ...' if len(positions) > 8 else ''}"
+    warnings.warn(
+        f"nothing is known of {len(positions)} position{'s' if len(positions) > 1 else ''} ({shown}), which no other "
+        "depends on beyond noise; put equally far from all others",
+        stacklevel=4,
+    )
 
 
 def _nearest_in(distances: np.ndarray, k: int) -> np.ndarray:
