@@ -141,20 +141,24 @@ def _refused(cell: Cell) -> str | None:
     return cell.get("refused") or first.get("refused")
 
 
-def reductions(study: Results) -> str:
-    """What each reduction keeps, of maed's similarity and of the baseline's."""
-    names = ("knn_recall", "spearman", "coordinate_r2", "trustworthiness")
-    titles = [MEASURES[name].title.format(k="k").removesuffix(", embedding") for name in names]
-    rows: Rows = [["Source", "Similarity", "Reduction", *titles, "Seconds", "Seeds"]]
-    for title, _, cells in _rows(study, "reductions"):
-        for of in ("maed", *cells[0]["baselines"]):
-            entries = [entry for entry in cells[0]["embeddings"] if entry["of"] == of]
-            for number, entry in enumerate(entries):
-                shown = [MEASURES[name].spread(over_seeds(cells, of, name, number).values()) for name in names]
-                took = [[one for one in cell["embeddings"] if one["of"] == of][number]["seconds"] for cell in cells]
-                seconds = f"{sum(took) / len(took):.2f}"
-                rows.append([title, of, _label(cells[0], number, entry), *shown, seconds, str(len(cells))])
-    return markdown_table(rows) if len(rows) > 1 else NOT_RUN
+def reductions(group: str) -> Callable[[Results], str]:
+    """What each reduction of a group keeps, of maed's similarity and of the baseline's."""
+
+    def table(study: Results) -> str:
+        names = ("knn_recall", "spearman", "coordinate_r2", "trustworthiness")
+        titles = [MEASURES[name].title.format(k="k").removesuffix(", embedding") for name in names]
+        rows: Rows = [["Source", "Similarity", "Reduction", *titles, "Seconds", "Seeds"]]
+        for title, _, cells in _rows(study, group):
+            for of in ("maed", *cells[0]["baselines"]):
+                entries = [entry for entry in cells[0]["embeddings"] if entry["of"] == of]
+                for number, entry in enumerate(entries):
+                    shown = [MEASURES[name].spread(over_seeds(cells, of, name, number).values()) for name in names]
+                    took = [[one for one in cell["embeddings"] if one["of"] == of][number]["seconds"] for cell in cells]
+                    seconds = f"{sum(took) / len(took):.2f}"
+                    rows.append([title, of, _label(cells[0], number, entry), *shown, seconds, str(len(cells))])
+        return markdown_table(rows) if len(rows) > 1 else NOT_RUN
+
+    return table
 
 
 def _label(cell: Cell, number: int, entry: dict[str, Any]) -> str:
@@ -332,7 +336,8 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "visible": varied("visible", [*_QUALITY, *_BASELINE, _SECONDS]),
     "autoencoders": varied("autoencoders", [*_QUALITY, *_BASELINE, _SECONDS]),
     "losses": varied("losses", [*_QUALITY, *_BASELINE, _MAGNITUDES, _SECONDS]),
-    "reductions": reductions,
+    "reductions": reductions("reductions"),
+    "choices": reductions("choices"),
     "noise": varied("noise", [*_QUALITY, *_BASELINE, _SECONDS]),
 }
 """What stands between `<!-- begin NAME -->` and `<!-- end NAME -->`."""
