@@ -523,6 +523,14 @@ def test_coordinates_that_do_not_fit(refused: Refused, here: Path, coordinates: 
     assert said in refused("evaluate", "e", *([] if coordinates is None else ["--coordinates", coordinates]))
 
 
+def test_info_of_a_study(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [{"group": "draws", "seed": seed, "commit": "abc", "machine": "a machine"} for seed in (0, 1)]
+    (here / "study.json").write_text(json.dumps({"study": "geometry", "cells": cells}))
+    assert main(["info", "study.json"]) == 0
+    expected = "study.json: the study `geometry`, 2 cells, seeds 0, 1; commits abc; a machine\ngroups: draws\n"
+    assert capsys.readouterr().out == expected
+
+
 def test_an_embedding_of_somebodys_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     PositionEmbedding(torch.arange(16.0)[:, None], source="by hand").save_pretrained(here / "e")
     assert main(["info", "e"]) == 0

@@ -31,7 +31,9 @@ from maed.files import read_json
 from maed.pipeline import Run, origin_notes, run_all
 from maed.report.tables import geometry_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "ignore:.*neighbour graph falls into")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*positions are constant", "ignore:.*neighbour graph falls into", "ignore:nothing is known of"
+)
 
 MODEL = (
     *("--trainer.progress=none", "--trainer.precision=32-true", "--autoencoder.width=16", "--perceiver.layers=1"),
@@ -268,6 +270,9 @@ def test_results_and_report_say_that_the_u_net_knows_the_order(
     assert "with a U-Net, which is told in what order positions are stored" in page
     assert "or the storage order;" not in page  # what the page says of other autoencoders
     assert ("which the U-Net knows by construction" in page) == (not permute)
+    run = ("--run", tmp_path / "out", "--out", tmp_path / "compared")
+    done("compare", "digits", *run, *MODEL, "--data.limit=200", *permute, "--positions=none,maed", "--seeds=1")
+    assert read_json(tmp_path / "compared/results.json")["notes"] == [note]
 
 
 def test_the_start_of_a_warm_start_is_shown_beside_its_result(finished: Path, tmp_path: Path) -> None:
@@ -305,7 +310,7 @@ def test_the_start_of_a_warm_start_is_shown_beside_its_result(finished: Path, tm
     ],
 )
 def test_what_the_autoencoder_started_from_is_noted(init: str, geometry: bool, said: list[str]) -> None:
-    notes = origin_notes(Settings(autoencoder=AutoencoderSettings(init=init)), geometry=geometry)
+    notes = origin_notes({"autoencoder": {"init": init}}, geometry=geometry)
     assert len(notes) == len(said)
     assert all(words in note for words, note in zip(said, notes, strict=True))
 

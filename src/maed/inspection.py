@@ -10,6 +10,7 @@ from maed.data import load
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.files import read_json
+from maed.report.tables import is_study, study_origin
 
 _STAGES = ("autoencoder", "similarity", "embedding", "baseline", "perceiver", "results.json", "report.html")
 
@@ -67,6 +68,11 @@ def _stage(folder: Path) -> Iterator[str]:
 
 def _results(path: Path) -> Iterator[str]:
     results = read_json(path)
+    if isinstance(results, dict) and is_study(results):
+        groups = dict.fromkeys(cell["group"] for cell in results["cells"])
+        yield f"{path}: the study `{results['study']}`, {study_origin(results['cells'])}"
+        yield f"groups: {', '.join(groups) or 'none yet'}"
+        return
     if not isinstance(results, dict) or "command" not in results:
         raise MaedError(f"path: {path} is JSON, but no results.json of maed's")
     yield f"{path}: results of `{results['command']}`, started {results['started']}, commit {results['commit']}"

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -284,6 +284,11 @@ class Run:
             self.check_encoding(encoding)
             self._vectors(encoding)
 
+    def origin(self) -> dict[str, Any]:
+        """What `maed`'s embedding was made with; empty where it does not say."""
+        embedding = PositionEmbedding.from_pretrained(self.upstream / "embedding")
+        return embedding.provenance.get("made_with") or {}
+
     # What the stages share.
 
     def _vectors(self, encoding: str) -> torch.Tensor | None:
@@ -493,7 +498,8 @@ def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> 
     run.check_reduction()
     run.check_evaluation()
     results = new_results(run, command)
-    results["notes"] += origin_notes(run.settings, geometry=run.data.geometry is not None)
+    given = {"autoencoder": asdict(run.settings.autoencoder), "data": asdict(run.settings.data)}
+    results["notes"] += origin_notes(given, geometry=run.data.geometry is not None)
     run.pretrain()
     run.similarity()
     embeddings = {"maed": run.embed()}  # refused where there is nothing to embed, before more work is done
@@ -531,6 +537,10 @@ def compare(run: Run, encodings: Sequence[str], seeds: int, results: dict[str, A
         run.say(results["notes"][-1])
     else:
         run.check_vectors(encodings)
+        if "maed" in encodings:
+            measured = "start" in (results.get("geometry") or {})
+            notes = origin_notes(run.origin(), geometry=measured)
+            results["notes"] += [note for note in notes if note not in results["notes"]]
         rows: list[dict[str, Any]] = []
         for seed in range(seeds):
             for encoding in encodings:
@@ -597,14 +607,15 @@ def noise_note(split_half: float, k: int, n: int) -> str | None:
     )
 
 
-def origin_notes(settings: Settings, *, geometry: bool) -> list[str]:
+def origin_notes(made_with: Mapping[str, Any], *, geometry: bool) -> list[str]:
     """What a reader must know of what the autoencoder was given before it learned anything.
 
     Args:
-        settings: of the run.
+        made_with: settings of `autoencoder` and `data`, by their names; nothing is said of what is not there.
         geometry: whether the geometry is known, so that the embedding a run started from is measured too.
     """
-    notes, init = [], settings.autoencoder.init
+    settings, data = made_with.get("autoencoder") or {}, made_with.get("data") or {}
+    notes, init = [], settings.get("init", "random")
     if init != "random":
         start, row = (f"the {init} baseline", init) if init in BASELINES else (f"the embedding in {init}", "start")
         known = geometry or init in BASELINES
@@ -612,10 +623,10 @@ def origin_notes(settings: Settings, *, geometry: bool) -> list[str]:
         notes.append(
             f"The autoencoder's position vectors started from {start}: only what maed gains over {gain} is its own."
         )
-    if settings.autoencoder.kind == "unet":
+    if settings.get("kind") == "unet":
         order = (
             "positions were not permuted, so that this is no evidence that their order was found"
-            if settings.data.permute is None
+            if data.get("permute") is None
             else "positions were stored in a random order, which tells it nothing"
         )
         notes.append(f"The U-Net knows the storage order by construction; {order}.")
