@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import cdist
-from scipy.stats import norm
+from scipy.stats import norm, spearmanr
 from sklearn.manifold import Isomap
 
 from maed.config import EmbeddingSettings, EvaluationSettings
@@ -26,9 +26,9 @@ from maed.embedding import (
     reduce,
     signal_to_noise,
 )
-from maed.embedding.graph import join, neighbour_graph, rank_weighted_graph, without_false_links
+from maed.embedding.graph import in_one_place, join, neighbour_graph, rank_weighted_graph, without_false_links
 from maed.embedding.noise import significant, symmetrise
-from maed.embedding.reductions import isomap, standardise
+from maed.embedding.reductions import fine_and_far, isomap, standardise
 from maed.embedding.stress import classical_scaling, leading, minimise_stress
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics, knn_recall
@@ -85,7 +85,7 @@ def test_a_ring_is_recovered(reduction, dim):
 @pytest.mark.parametrize(
     ("reduction", "recall", "spearman"),
     [
-        *(("heat", 0.95, 0.97), ("isomap", 0.9, 0.97), ("tsne", 0.95, 0.97)),
+        *(("heat", 0.95, 0.96), ("isomap", 0.9, 0.97), ("tsne", 0.95, 0.97)),
         *(("diffusion", 0.8, 0.9), ("laplacian", 0.8, 0), ("spectral", 0.9, 0), ("pca", 0.9, 0)),
     ],
 )
@@ -126,7 +126,7 @@ def test_heat_is_the_default_and_chains_neighbours_to_a_line():
     vectors = reduce(bytes_on_a_line(256), EmbeddingSettings())
     metrics = geometry_metrics(vectors, line(256), EvaluationSettings())
     assert metrics["knn_recall"] > 0.98
-    assert metrics["spearman"] > 0.999
+    assert metrics["spearman"] > 0.99
 
 
 def test_heat_averages_noise_out():
@@ -374,6 +374,47 @@ def test_a_false_link_with_one_poor_end_is_left_out():
     assert np.array_equal(without_false_links(wrong), graph)
 
 
+def test_a_guest_at_several_places_stays_at_one():
+    chain = np.abs(np.subtract.outer(np.arange(31), np.arange(31)))
+    graph = np.where((chain > 0) & (chain <= 3), np.exp(-chain / 2.0), 0)
+    graph[30], graph[:, 30] = 0, 0
+    nearest = np.argsort(-graph, axis=1, kind="stable")[:, :2]
+    assert np.array_equal(in_one_place(graph, nearest), graph)
+    # the last one is tied to two places, to neither of them closely
+    tied, expected = graph.copy(), graph.copy()
+    for i, weight in ((3, 0.1), (4, 0.2), (5, 0.1), (20, 0.2), (21, 0.3), (22, 0.1)):
+        tied[i, 30] = tied[30, i] = weight
+        if i >= 20:
+            expected[i, 30] = expected[30, i] = weight
+    assert np.array_equal(in_one_place(tied, nearest), expected)
+    # a ring without any triangle: every position is at home on both sides
+    ring = np.roll(np.eye(12), 1, axis=1) + np.roll(np.eye(12), -1, axis=1)
+    assert np.array_equal(in_one_place(ring, np.argsort(-ring, axis=1, kind="stable")[:, :2]), ring)
+
+
+def test_fine_and_far_distances_grow_with_those_that_are_given():
+    given = np.sort(np.abs(np.subtract.outer(np.arange(50.0), np.arange(50.0) ** 1.1)))
+    given = (given + given.T) / 2
+    np.fill_diagonal(given, 0)
+    for d in (1, 8, 49):
+        found = fine_and_far(given, d)
+        assert np.array_equal(np.argsort(found.ravel(), kind="stable"), np.argsort(given.ravel(), kind="stable"))
+        assert (found.diagonal() == 0).all()
+    flat = [
+        effective_dimensions(reduce(closeness(grid(16, 16), 2), EmbeddingSettings(reduction="heat", dim=d)))
+        for d in (4, 64)
+    ]
+    assert flat[0] > 2
+    assert flat[1] > 12  # of two channels alone where distances are kept as they are
+    assert not fine_and_far(np.zeros((4, 4)), 2).any()
+
+
+def effective_dimensions(vectors: torch.Tensor) -> float:
+    """Effective dimensions: (sum of variances)^2 / (sum of their squares) of the principal components."""
+    variances = torch.linalg.svdvals(vectors - vectors.mean(dim=0)) ** 2
+    return float(variances.sum() ** 2 / (variances**2).sum())
+
+
 def test_a_position_of_which_nothing_is_known_is_far_from_all_alike():
     similarity = closeness(line(40), 2)
     similarity[:, [0, 25]] = 0.01 * torch.rand(40, 2, generator=torch.manual_seed(0)).to(similarity)
@@ -385,7 +426,7 @@ def test_a_position_of_which_nothing_is_known_is_far_from_all_alike():
     for i in (0, 25):
         assert distances[i, known].std() < 0.2 * distances[i, known].mean()
     among = line(40).distances()[np.ix_(known, known)]
-    assert np.corrcoef(distances[known][:, known].ravel(), among.ravel())[0, 1] > 0.99
+    assert spearmanr(distances[known][:, known].ravel(), among.ravel()).statistic > 0.98
     # without standard errors, or where 0 means nothing, or where most are so, none is left out
     noise = random_similarity()
     chosen = EmbeddingSettings(denoise="none")

@@ -42,7 +42,8 @@ def rank_weighted_graph(similarity: np.ndarray, k: int) -> np.ndarray:
     weights = np.exp(-2 * np.arange(1, nearest.shape[1] + 1) / k)
     graph = np.zeros_like(similarity)
     np.put_along_axis(graph, nearest, there * weights, axis=1)
-    return join(without_false_links((graph + graph.T) / 2), similarity, k, weight=float(weights[0]))
+    graph = in_one_place(without_false_links((graph + graph.T) / 2), nearest[:, :2])
+    return join(graph, similarity, k, weight=float(weights[0]))
 
 
 def without_false_links(graph: np.ndarray) -> np.ndarray:
@@ -78,6 +79,31 @@ def _support(weights: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     shared = common[i, j] / (length[i] * length[j])
     usual = np.bincount(i, w * shared, len(length)) / np.maximum(np.bincount(i, w, len(length)), 1e-300)
     return i, j, w, shared, usual
+
+
+def in_one_place(graph: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """Let a position that is only a guest at several places stay at one of them, or it would be a short cut.
+
+    Its neighbours are at several places where the links among them leave them in groups. It is at home in a group that
+    has a member to which it is one of the two most similar, and a guest in others; one that is at home nowhere stays
+    with the group to which its links are strongest.
+
+    Args:
+        graph: `(N, N)` symmetric weights, 0 for no link.
+        nearest: `(N, 2)` the two most similar positions of each.
+    """
+    left = graph.copy()
+    for position, weights in enumerate(graph):
+        around = np.flatnonzero(weights)
+        groups, group = connected_components(csr_matrix(graph[np.ix_(around, around)]), directed=False)
+        if groups < 2:
+            continue
+        home = np.bincount(group, (nearest[around] == position).any(axis=1)) > 0
+        if not home.any():
+            home[np.bincount(group, weights[around]).argmax()] = True
+        away = around[~home[group]]
+        left[position, away] = left[away, position] = 0.0
+    return left
 
 
 def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight: float = 1.0) -> np.ndarray:

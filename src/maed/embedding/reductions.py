@@ -21,6 +21,9 @@ _WITHOUT_NEIGHBOURS = ("spectral", "pca")
 _FAR_WEIGHT = 10.0
 """Weight of every pair in `heat`, beside (g / mean)^-4 of a pair at distance g: they are equal at half the mean."""
 
+_FINE = 0.8
+"""Share of `heat`'s squared distances that tells near places apart; the rest tells how far the far ones are."""
+
 
 def embedding_dim(n: int, dim: int | None) -> int:
     """The d of an embedding of `n` positions: `dim`, or min(64, n - 1) where not given; `d >= n` is refused."""
@@ -111,12 +114,15 @@ def standardise(vectors: Tensor) -> Tensor:
 
 
 def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
-    """Keep neighbours and large distances: heat gives the near ones, shortest paths the far, stress fits both.
+    """Keep neighbours and large distances: heat gives the near, shortest paths the far ones, stress fits both.
 
     Heat that spreads from i for a short time t reaches j in proportion to exp(-distance^2 / 4 t) (Varadhan 1967; used
     for distances on meshes by Crane, Weischedel and Wardetzky 2013). It averages over all short ways, which a single
-    noisy entry does not. Paths over the k nearest add these distances up to far ones. Of all pairs, the d channels keep
-    near ones most exactly: squared deviations weigh by distance^-4 (^-2 in Kamada and Kawai 1989) plus a constant.
+    noisy entry does not. Paths over the k nearest add these distances up to far ones, g. Placed at those distances,
+    positions on a plane would fill two channels and leave the others empty, and whoever reads them would find fine
+    differences faint beside coarse ones. So they are placed at distances that grow with g all the same, but fast at
+    first: `fine_and_far`. Of all pairs, the d channels keep near ones most exactly: squared deviations weigh by
+    distance^-4 (^-2 in Kamada and Kawai 1989) plus a constant.
     Positions of which nothing is known are put equally far from all others, with a warning.
 
     Args:
@@ -137,6 +143,7 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
     np.fill_diagonal(distances, 0.0)
     if not known.all():
         _warn_of_unknown(np.flatnonzero(~known))
+    distances = fine_and_far(distances, d)
     start = classical_scaling(distances, d)
     if not start.any():
         return start
@@ -146,6 +153,29 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
     mean = distances.mean()
     weights = (np.maximum(distances, least) / mean) ** -4 + _FAR_WEIGHT
     return minimise_stress(distances, weights, start)
+
+
+def fine_and_far(distances: np.ndarray, d: int) -> np.ndarray:
+    """Distances D with D, D^2 = 0.8 f / mean(f) + 0.2 g^2 / mean(g^2) with f = 1 - exp(-g^2 / 2 s^2), `(N, N)` from g.
+
+    The first part is the distance in the feature space of a Gaussian kernel, whose channels are waves over the
+    positions, long and short ones; the second keeps far places from being all equally far. Both grow with g, so nearest
+    neighbours and ranks stay. The width s is such that the kernel has d / 2 effective dimensions, which are the squared
+    sum of its eigenvalues over the sum of their squares: as fine as d channels can hold.
+    """
+    squares = distances**2
+    if not squares.any():
+        return distances
+    low, high = np.log(distances[distances > 0].min() / 2), np.log(10 * distances.max())
+    for _ in range(20):
+        middle = (low + high) / 2
+        kernel = np.exp(-squares / (2 * np.exp(2 * middle)))
+        kernel -= kernel.mean(axis=0) + kernel.mean(axis=1)[:, None] - kernel.mean()
+        fits = np.trace(kernel) ** 2 <= d / 2 * (kernel**2).sum()
+        low, high = (low, middle) if fits else (middle, high)
+    near = -np.expm1(-squares / (2 * np.exp(2 * high)))
+    # a kernel of any width has its share
+    return np.sqrt(_FINE * near / near.mean() + (1 - _FINE) * squares / squares.mean())
 
 
 def diffusion(graph: np.ndarray, d: int, steps: float) -> np.ndarray:
