@@ -45,15 +45,17 @@ from maed.config import (
     AutoencoderSettings,
     DataSettings,
     EmbeddingSettings,
+    PerceiverSettings,
     Settings,
     SimilaritySettings,
     TrainerSettings,
+    TrainSettings,
 )
 from maed.data import SignalData, load
 from maed.errors import MaedError, one_of
 from maed.files import read_json, write_json
 from maed.machine import commit, describe_machine
-from maed.pipeline import Run
+from maed.pipeline import Run, replace_upstream
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -69,7 +71,10 @@ _GROUPS = {
     "autoencoder": AutoencoderSettings,
     "similarity": SimilaritySettings,
     "embedding": EmbeddingSettings,
+    "perceiver": PerceiverSettings,
+    "train": TrainSettings,
 }
+_PARTS = tuple(name for name in _GROUPS if name != "embedding")
 _PACKAGE = Path(maed.__file__).parent
 _IN_A_ROW = (*_GROUPS, "source", "permuted", "title", "targets", "above", "minutes", "like", "vary")
 
@@ -88,6 +93,7 @@ class Cell:
         source: as `maed.data.load` takes it.
         settings: all of them; the embedding's are those of the first reduction.
         reductions: each is made of the similarity and of the baselines.
+        trains: whether a Perceiver is trained with each embedding of maed.
     """
 
     group: str
@@ -97,6 +103,7 @@ class Cell:
     source: str
     settings: Settings
     reductions: tuple[EmbeddingSettings, ...]
+    trains: bool = False
 
     def __str__(self) -> str:
         varied = "".join(f", {name} {value}" for name, value in self.varied.items())
@@ -117,7 +124,8 @@ class Cell:
 
     def made_with(self) -> dict[str, Any]:
         """What decides what is measured: a recorded cell with the same is not run again."""
-        settings = {name: asdict(getattr(self.settings, name)) for name in ("data", "autoencoder", "similarity")}
+        decisive = _PARTS if self.trains else ("data", "autoencoder", "similarity")
+        settings = {name: asdict(getattr(self.settings, name)) for name in decisive}
         return {"source": self.source, **settings, "reductions": [asdict(reduction) for reduction in self.reductions]}
 
 
@@ -173,7 +181,7 @@ def _cells(group: str, name: str, row: dict[str, Any], seed: int) -> Iterator[Ce
         for setting, value in varied.items():
             settings_group, _, member = setting.rpartition(".")
             (chosen.setdefault(settings_group, {}) if settings_group else chosen)[member] = value
-        given = {part: dict(chosen.get(part) or {}) for part in ("data", "autoencoder", "similarity")}
+        given = {part: dict(chosen.get(part) or {}) for part in _PARTS}
         given["data"] |= {"seed": seed, "permute": seed if chosen.get("permuted", True) else None}
         given["autoencoder"]["seed"] = given["similarity"]["seed"] = seed
         try:
@@ -185,7 +193,7 @@ def _cells(group: str, name: str, row: dict[str, Any], seed: int) -> Iterator[Ce
             )
         except (TypeError, MaedError) as error:
             raise MaedError(f"{group}/{name}: {error}") from None
-        yield Cell(group, name, varied, seed, chosen["source"], settings, reductions)
+        yield Cell(group, name, varied, seed, chosen["source"], settings, reductions, "train" in chosen)
 
 
 @cache
@@ -294,7 +302,7 @@ def _difference(made_with: dict[str, Any], defaults: dict[str, Any]) -> dict[str
     def given(part: str, settings: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in settings.items() if value != defaults[part].get(name, ...)}
 
-    parts = {part: given(part, made_with[part]) for part in ("data", "autoencoder", "similarity")}
+    parts = {part: given(part, made_with[part]) for part in _PARTS if part in made_with}
     reductions = [given("embedding", one) for one in made_with["reductions"]]
     return {"source": made_with["source"], **parts, "reductions": reductions}
 
@@ -306,7 +314,7 @@ def _made_with(record: dict[str, Any], defaults: dict[str, Any]) -> dict[str, An
     def whole(part: str, given: dict[str, Any]) -> dict[str, Any]:
         return {**now[part], **defaults.get(part, {}), **given}
 
-    parts = {part: whole(part, there[part]) for part in ("data", "autoencoder", "similarity")}
+    parts = {part: whole(part, there[part]) for part in _PARTS if part in there}
     return {"source": there["source"], **parts, "reductions": [whole("embedding", one) for one in there["reductions"]]}
 
 
@@ -406,6 +414,9 @@ def _embed(record: dict[str, Any], cell: Cell, data: SignalData, own: Path, wher
                 entries = {name: metrics.pop(name) for name in list(metrics) if name.startswith("entries_")}
                 record["entries"][of] = {name.removeprefix("entries_"): value for name, value in entries.items()}
                 entry |= metrics
+                if cell.trains and of == "maed":
+                    trained = replace_upstream(run, out).train("maed", cell.seed)
+                    entry |= {"test_accuracy": trained["test_accuracy"], "training_seconds": trained["seconds"]}
             except MaedError as error:
                 entry |= {"seconds": time.perf_counter() - start, "refused": str(error)}
             record["embeddings"].append(entry)

@@ -96,7 +96,7 @@ def targets(study: Results) -> str:
 
 def details(study: Results) -> str:
     """All measures of the rows that have targets: of maed and of every baseline."""
-    names = [name for name in MEASURES if name not in ("changed", "seconds", "streaming")]
+    names = [name for name in MEASURES if name not in ("changed", "test_accuracy", "seconds", "streaming")]
     rows: Rows = [["Source", "Of", *(MEASURES[name].title.format(k="k") for name in names), "Seeds"]]
     for title, _, cells in _rows(study, "targets"):
         for of in ("maed", *cells[0]["baselines"]):
@@ -141,15 +141,17 @@ def _refused(cell: Cell) -> str | None:
     return cell.get("refused") or first.get("refused")
 
 
-def reductions(group: str) -> Callable[[Results], str]:
+_KEPT = ("knn_recall", "spearman", "coordinate_r2", "trustworthiness")
+
+
+def reductions(group: str, names: Sequence[str] = _KEPT, *, baselines: bool = True) -> Callable[[Results], str]:
     """What each reduction of a group keeps, of maed's similarity and of the baseline's."""
 
     def table(study: Results) -> str:
-        names = ("knn_recall", "spearman", "coordinate_r2", "trustworthiness")
         titles = [MEASURES[name].title.format(k="k").removesuffix(", embedding") for name in names]
         rows: Rows = [["Source", "Similarity", "Reduction", *titles, "Seconds", "Seeds"]]
         for title, _, cells in _rows(study, group):
-            for of in ("maed", *cells[0]["baselines"]):
+            for of in ("maed", *(cells[0]["baselines"] if baselines else ())):
                 entries = [entry for entry in cells[0]["embeddings"] if entry["of"] == of]
                 for number, entry in enumerate(entries):
                     shown = [MEASURES[name].spread(over_seeds(cells, of, name, number).values()) for name in names]
@@ -337,6 +339,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "autoencoders": varied("autoencoders", [*_QUALITY, *_BASELINE, _SECONDS]),
     "losses": varied("losses", [*_QUALITY, *_BASELINE, _MAGNITUDES, _SECONDS]),
     "reductions": reductions("reductions"),
+    "perceivers": reductions("perceivers", ("test_accuracy", *_KEPT), baselines=False),
     "choices": reductions("choices"),
     "noise": varied("noise", [*_QUALITY, *_BASELINE, _SECONDS]),
 }

@@ -143,6 +143,34 @@ def test_the_magnitudes_of_a_magnitude_field_show_what_its_values_hide(finished:
     assert found["correlation of magnitudes"] > found["correlation"]
 
 
+def test_a_perceiver_is_trained_with_each_reduction_where_the_row_asks(tmp_path: Path) -> None:
+    row = {
+        "title": "digits, 4 channels",
+        "source": "digits",
+        "data": {"limit": 200},
+        "autoencoder": SMALL,
+        "similarity": {"draws": 512},
+        "embedding": [{"reduction": name, "dim": 4, "force": True} for name in ("pca", "laplacian")],
+        "perceiver": {"latents": 4, "latent_width": 8, "layers": 1},
+        "train": {"epochs": 1, "steps": 3},
+    }
+    plan = {"seeds": [0], "groups": {"perceivers": {"rows": {"digits": row}}}}
+    study = Study(tmp_path, plan)
+    assert study.do("run") == 0
+    (cell,) = study.cells().values()
+    trained = [entry for entry in cell["embeddings"] if "test_accuracy" in entry]
+    assert [(entry["of"], entry["reduction"]) for entry in trained] == [("maed", "pca"), ("maed", "laplacian")]
+    assert all(0 <= entry["test_accuracy"] <= 1 for entry in trained)
+    assert cell["made_with"]["train"] == row["train"]
+    table = PARTS["perceivers"](read_json(study.results))
+    for entry in trained:
+        assert f"| maed | {entry['reduction']}, dim 4, force True | {100 * entry['test_accuracy']:.1f} %" in table
+    assert Records(study.results, read_plan(study.plan)).has(cells_of(read_plan(study.plan), [0])[0])
+    row["train"] = {"epochs": 1, "steps": 4}
+    study.write(plan)
+    assert not Records(study.results, read_plan(study.plan)).has(cells_of(read_plan(study.plan), [0])[0])
+
+
 def test_equal_trainings_are_done_once(finished: Study) -> None:
     trained = [path for path in finished.stages() if path.parent.name == "autoencoder"]
     assert len(trained) == 2  # one for each seed

@@ -150,6 +150,7 @@ MEASURES = {
     "trustworthiness": Measure("Trustworthiness"),
     "split_half": Measure("Split-half agreement", 100, 1, " %"),
     "changed": Measure("Neighbours changed", 100, 1, " %"),
+    "test_accuracy": Measure("Test accuracy of a Perceiver", 100, 1, " %"),
     "minutes": Measure("Minutes", 1 / 60, 1),
     "seconds": Measure("Seconds", 1, 1),
     "streaming": Measure("Streaming, seconds", 1, 1),
