@@ -350,7 +350,9 @@ class Run:
     def _split_half(self, halves: Sequence[Similarity]) -> float:
         """Recall@k between the embeddings of two disjoint halves of the draws."""
         k = self.k()
-        first, second = (reduce(half.values, self.settings.embedding, half.standard_error) for half in halves)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of halves that nobody keeps
+            first, second = (reduce(half.values, self.settings.embedding, half.standard_error) for half in halves)
         return agreement(first, second, k)
 
     def k(self) -> int:
