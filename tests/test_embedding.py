@@ -26,7 +26,14 @@ from maed.embedding import (
     reduce,
     signal_to_noise,
 )
-from maed.embedding.graph import in_one_place, join, neighbour_graph, rank_weighted_graph, without_false_links
+from maed.embedding.graph import (
+    in_one_place,
+    join,
+    neighbour_graph,
+    rank_weighted_graph,
+    without_false_links,
+    without_strangers,
+)
 from maed.embedding.noise import significant, symmetrise
 from maed.embedding.reductions import fine_and_far, isomap, standardise
 from maed.embedding.stress import classical_scaling, leading, minimise_stress
@@ -372,6 +379,24 @@ def test_a_false_link_with_one_poor_end_is_left_out():
     wrong = graph.copy()
     wrong[0, 15] = wrong[15, 0] = wrong[0, 18] = wrong[18, 0] = 0.05
     assert np.array_equal(without_false_links(wrong), graph)
+
+
+def test_a_bundle_of_links_between_two_places_needs_a_close_one():
+    chain = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+    graph = np.where((chain > 0) & (chain <= 3), np.exp(-chain / 2.0), 0)
+    nearest = np.argsort(-graph, axis=1, kind="stable")[:, :2]
+    assert np.array_equal(without_strangers(graph, nearest), graph)
+    wrong = graph.copy()
+    for i in (9, 10, 11):
+        for j in (30, 31):  # they support each other
+            wrong[i, j] = wrong[j, i] = 0.15
+    assert np.array_equal(without_strangers(wrong, nearest), graph)
+    close = nearest.copy()
+    close[10] = 9, 30  # one that is among the two most similar: the places belong together
+    assert np.array_equal(without_strangers(wrong, close), wrong)
+    plane = (cdist(*[grid(8, 8).coordinates] * 2) < 1.5) - np.eye(64)
+    assert np.array_equal(without_strangers(plane, np.argsort(-plane, axis=1, kind="stable")[:, :2]), plane)
+    assert not without_strangers(np.zeros((4, 4)), np.zeros((4, 2), dtype=int)).any()
 
 
 def test_a_guest_at_several_places_stays_at_one():

@@ -42,7 +42,8 @@ def rank_weighted_graph(similarity: np.ndarray, k: int) -> np.ndarray:
     weights = np.exp(-2 * np.arange(1, nearest.shape[1] + 1) / k)
     graph = np.zeros_like(similarity)
     np.put_along_axis(graph, nearest, there * weights, axis=1)
-    graph = in_one_place(without_false_links((graph + graph.T) / 2), nearest[:, :2])
+    graph = without_false_links((graph + graph.T) / 2)
+    graph = in_one_place(without_strangers(graph, nearest[:, :2]), nearest[:, :2])
     return join(graph, similarity, k, weight=float(weights[0]))
 
 
@@ -79,6 +80,40 @@ def _support(weights: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     shared = common[i, j] / (length[i] * length[j])
     usual = np.bincount(i, w * shared, len(length)) / np.maximum(np.bincount(i, w, len(length)), 1e-300)
     return i, j, w, shared, usual
+
+
+def without_strangers(graph: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """Leave out bundles of links between two places of which no link is close.
+
+    Positions beside each other have like noise, so false links come in bundles, whose links support each other. In a
+    bundle with a link is any other from one of its ends to a position that its other end is linked to more closely than
+    either. Where two places belong together, some link of the bundle is to one of the two most similar of a position.
+
+    Args:
+        graph: `(N, N)` symmetric weights, 0 for no link.
+        nearest: `(N, 2)` the two most similar positions of each.
+    """
+    i, j = np.nonzero(np.triu(graph))
+    if len(i) == 0:
+        return graph
+    number = np.zeros(graph.shape, dtype=np.int64)
+    number[i, j] = number[j, i] = np.arange(len(i))
+    pairs = []
+    for position, weights in enumerate(graph):
+        around = np.flatnonzero(weights)
+        among = np.triu(graph[np.ix_(around, around)])
+        least = np.maximum(weights[around], weights[around][:, None])
+        b, c = np.nonzero((among > 0) & (among >= least))
+        pairs.append(np.stack([number[position, around[b]], number[position, around[c]]]))
+    one, other = np.concatenate(pairs, axis=1)
+    alike = csr_matrix((np.ones(len(one)), (one, other)), shape=(len(i), len(i)))
+    _, bundle = connected_components(alike, directed=False)
+    close = (nearest[i] == j[:, None]).any(axis=1) | (nearest[j] == i[:, None]).any(axis=1)
+    stays = np.bincount(bundle, close) > 0
+    left = graph.copy()
+    away = ~stays[bundle]
+    left[i[away], j[away]] = left[j[away], i[away]] = 0.0
+    return left
 
 
 def in_one_place(graph: np.ndarray, nearest: np.ndarray) -> np.ndarray:
@@ -123,7 +158,7 @@ def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight
         warnings.warn(
             f"the neighbour graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
             f"{' ...' if parts > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
-            f"mean little (more embedding.neighbours, now {k}, may join them)",
+            f"rest on these alone (more embedding.neighbours, now {k}, may join them)",
             stacklevel=4,
         )
     finite = similarity[np.isfinite(similarity)]
