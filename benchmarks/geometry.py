@@ -175,6 +175,8 @@ def cells_of(plan: dict[str, Any], seeds: Sequence[int], groups: Sequence[str] =
 
 def _cells(group: str, name: str, row: dict[str, Any], seed: int) -> Iterator[Cell]:
     vary = row.get("vary", {})
+    if "perceiver" in row and "train" not in row:
+        raise MaedError(f"{group}/{name}: perceiver, but no train, without which none is trained")
     for values in itertools.product(*vary.values()):
         varied = dict(zip(vary, values, strict=True))
         chosen = deepcopy(row)
@@ -402,7 +404,8 @@ def _embed(record: dict[str, Any], cell: Cell, data: SignalData, own: Path, wher
     for number, reduction in enumerate(cell.reductions):
         for of, upstream in where.items():
             out = own / "reductions" / f"{number}-{reduction.reduction}" / of.replace(" ", "-")
-            shutil.rmtree(out, ignore_errors=True)
+            for stage in ("embedding", "baseline"):  # a Perceiver that was stopped goes on
+                shutil.rmtree(out / stage, ignore_errors=True)
             source = of if of == "maed" else "baseline"
             run = Run(out, replace(cell.settings, embedding=reduction), data, upstream=upstream)
             entry: dict[str, Any] = {"of": of, "reduction": reduction.reduction}
@@ -414,11 +417,11 @@ def _embed(record: dict[str, Any], cell: Cell, data: SignalData, own: Path, wher
                 entries = {name: metrics.pop(name) for name in list(metrics) if name.startswith("entries_")}
                 record["entries"][of] = {name.removeprefix("entries_"): value for name, value in entries.items()}
                 entry |= metrics
-                if cell.trains and of == "maed":
-                    trained = replace_upstream(run, out).train("maed", cell.seed)
-                    entry |= {"test_accuracy": trained["test_accuracy"], "training_seconds": trained["seconds"]}
             except MaedError as error:
                 entry |= {"seconds": time.perf_counter() - start, "refused": str(error)}
+            if cell.trains and of == "maed" and "refused" not in entry:
+                trained = replace_upstream(run, out).train("maed", cell.seed)
+                entry |= {"test_accuracy": trained["test_accuracy"], "training_seconds": trained["seconds"]}
             record["embeddings"].append(entry)
 
 
@@ -466,6 +469,8 @@ def _run_cell(cell: Cell, records: Records, work: Path, left: int) -> bool:
     """Run and record a cell; False where another process is training its autoencoder."""
     start = time.perf_counter()
     data = load(cell.source, cell.settings.data)
+    if cell.trains and not data.labelled:
+        raise MaedError(f"train: {cell.source} has no labels for a Perceiver to learn")
     checked = Run(cell.folder(work), cell.settings, data)
     checked.check_autoencoder()
     checked.check_similarity()

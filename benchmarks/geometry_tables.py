@@ -149,7 +149,7 @@ def reductions(group: str, names: Sequence[str] = _KEPT, *, baselines: bool = Tr
 
     def table(study: Results) -> str:
         titles = [MEASURES[name].title.format(k="k").removesuffix(", embedding") for name in names]
-        rows: Rows = [["Source", "Similarity", "Reduction", *titles, "Seconds", "Seeds"]]
+        rows: Rows = [["Source", "Similarity", "Reduction", *titles, "Seconds to reduce", "Seeds"]]
         for title, _, cells in _rows(study, group):
             for of in ("maed", *(cells[0]["baselines"] if baselines else ())):
                 entries = [entry for entry in cells[0]["embeddings"] if entry["of"] == of]

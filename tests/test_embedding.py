@@ -27,12 +27,12 @@ from maed.embedding import (
     signal_to_noise,
 )
 from maed.embedding.graph import (
-    in_one_place,
     join,
     neighbour_graph,
     rank_weighted_graph,
+    without_false_bundles,
+    without_false_homes,
     without_false_links,
-    without_strangers,
 )
 from maed.embedding.noise import significant, symmetrise
 from maed.embedding.reductions import fine_and_far, isomap, standardise
@@ -385,18 +385,18 @@ def test_a_bundle_of_links_between_two_places_needs_a_close_one():
     chain = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
     graph = np.where((chain > 0) & (chain <= 3), np.exp(-chain / 2.0), 0)
     nearest = np.argsort(-graph, axis=1, kind="stable")[:, :2]
-    assert np.array_equal(without_strangers(graph, nearest), graph)
+    assert np.array_equal(without_false_bundles(graph, nearest), graph)
     wrong = graph.copy()
     for i in (9, 10, 11):
         for j in (30, 31):  # they support each other
             wrong[i, j] = wrong[j, i] = 0.15
-    assert np.array_equal(without_strangers(wrong, nearest), graph)
+    assert np.array_equal(without_false_bundles(wrong, nearest), graph)
     close = nearest.copy()
     close[10] = 9, 30  # one that is among the two most similar: the places belong together
-    assert np.array_equal(without_strangers(wrong, close), wrong)
+    assert np.array_equal(without_false_bundles(wrong, close), wrong)
     plane = (cdist(*[grid(8, 8).coordinates] * 2) < 1.5) - np.eye(64)
-    assert np.array_equal(without_strangers(plane, np.argsort(-plane, axis=1, kind="stable")[:, :2]), plane)
-    assert not without_strangers(np.zeros((4, 4)), np.zeros((4, 2), dtype=int)).any()
+    assert np.array_equal(without_false_bundles(plane, np.argsort(-plane, axis=1, kind="stable")[:, :2]), plane)
+    assert not without_false_bundles(np.zeros((4, 4)), np.zeros((4, 2), dtype=int)).any()
 
 
 def test_a_guest_at_several_places_stays_at_one():
@@ -404,34 +404,35 @@ def test_a_guest_at_several_places_stays_at_one():
     graph = np.where((chain > 0) & (chain <= 3), np.exp(-chain / 2.0), 0)
     graph[30], graph[:, 30] = 0, 0
     nearest = np.argsort(-graph, axis=1, kind="stable")[:, :2]
-    assert np.array_equal(in_one_place(graph, nearest), graph)
+    assert np.array_equal(without_false_homes(graph, nearest), graph)
     # the last one is tied to two places, to neither of them closely
     tied, expected = graph.copy(), graph.copy()
     for i, weight in ((3, 0.1), (4, 0.2), (5, 0.1), (20, 0.2), (21, 0.3), (22, 0.1)):
         tied[i, 30] = tied[30, i] = weight
         if i >= 20:
             expected[i, 30] = expected[30, i] = weight
-    assert np.array_equal(in_one_place(tied, nearest), expected)
+    assert np.array_equal(without_false_homes(tied, nearest), expected)
     # a ring without any triangle: every position is at home on both sides
     ring = np.roll(np.eye(12), 1, axis=1) + np.roll(np.eye(12), -1, axis=1)
-    assert np.array_equal(in_one_place(ring, np.argsort(-ring, axis=1, kind="stable")[:, :2]), ring)
+    assert np.array_equal(without_false_homes(ring, np.argsort(-ring, axis=1, kind="stable")[:, :2]), ring)
 
 
 def test_fine_and_far_distances_grow_with_those_that_are_given():
-    given = np.sort(np.abs(np.subtract.outer(np.arange(50.0), np.arange(50.0) ** 1.1)))
-    given = (given + given.T) / 2
-    np.fill_diagonal(given, 0)
+    before = cdist(*[np.random.default_rng(0).normal(size=(50, 3))] * 2)
     for d in (1, 8, 49):
-        found = fine_and_far(given, d)
-        assert np.array_equal(np.argsort(found.ravel(), kind="stable"), np.argsort(given.ravel(), kind="stable"))
-        assert (found.diagonal() == 0).all()
-    flat = [
+        after = fine_and_far(before, d)
+        assert np.array_equal(np.argsort(after.ravel(), kind="stable"), np.argsort(before.ravel(), kind="stable"))
+        assert (after.diagonal() == 0).all()
+    assert not fine_and_far(np.zeros((4, 4)), 2).any()
+
+
+def test_heat_fills_the_channels_that_it_is_given():
+    filled = [
         effective_dimensions(reduce(closeness(grid(16, 16), 2), EmbeddingSettings(reduction="heat", dim=d)))
         for d in (4, 64)
     ]
-    assert flat[0] > 2
-    assert flat[1] > 12  # of two channels alone where distances are kept as they are
-    assert not fine_and_far(np.zeros((4, 4)), 2).any()
+    assert filled[0] > 2
+    assert filled[1] > 12  # of two channels alone where distances are kept as they are
 
 
 def effective_dimensions(vectors: torch.Tensor) -> float:
@@ -452,6 +453,9 @@ def test_a_position_of_which_nothing_is_known_is_far_from_all_alike():
         assert distances[i, known].std() < 0.2 * distances[i, known].mean()
     among = line(40).distances()[np.ix_(known, known)]
     assert spearmanr(distances[known][:, known].ravel(), among.ravel()).statistic > 0.98
+    # others have no place for it
+    laplacian = EmbeddingSettings(reduction="laplacian")
+    assert torch.equal(reduce(similarity, laplacian, torch.full((40, 40), 0.01)), reduce(similarity, laplacian))
     # without standard errors, or where 0 means nothing, or where most are so, none is left out
     noise = random_similarity()
     chosen = EmbeddingSettings(denoise="none")

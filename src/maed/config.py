@@ -211,8 +211,9 @@ class EmbeddingSettings:
             distances, and smooth noise, at the expense of neighbours.
         symmetrise: What becomes of the two directions of a pair.
         denoise: An entry counts as noise if it is not above its standard error by what Bonferroni asks for at 5 % over
-            the N of a row. `positions` (the default) takes nothing to be known of positions that have only such
-            entries; `significance` sets all such entries to 0, but for the best of each position.
+            the N of a row. `positions` (the default, of `heat` alone) takes nothing to be known of positions that have
+            only such entries, unless that is more than half, or no entry is above 0; `significance` sets all such
+            entries to 0, but for the best of each position.
         force: Make an embedding even of a similarity in which no dependence was found.
     """
 

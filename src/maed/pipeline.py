@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -501,7 +501,8 @@ def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> 
     run.check_evaluation()
     results = new_results(run, command)
     given = {"autoencoder": asdict(run.settings.autoencoder), "data": asdict(run.settings.data)}
-    results["notes"] += origin_notes(given, geometry=run.data.geometry is not None)
+    measured = encodings if run.data.geometry is None else ("start", *BASELINES)
+    results["notes"] += origin_notes(given, measured)
     run.pretrain()
     run.similarity()
     embeddings = {"maed": run.embed()}  # refused where there is nothing to embed, before more work is done
@@ -540,8 +541,7 @@ def compare(run: Run, encodings: Sequence[str], seeds: int, results: dict[str, A
     else:
         run.check_vectors(encodings)
         if "maed" in encodings:
-            measured = "start" in (results.get("geometry") or {})
-            notes = origin_notes(run.origin(), geometry=measured)
+            notes = origin_notes(run.origin(), (*(results.get("geometry") or {}), *encodings))
             results["notes"] += [note for note in notes if note not in results["notes"]]
         rows: list[dict[str, Any]] = []
         for seed in range(seeds):
@@ -609,19 +609,18 @@ def noise_note(split_half: float, k: int, n: int) -> str | None:
     )
 
 
-def origin_notes(made_with: Mapping[str, Any], *, geometry: bool) -> list[str]:
+def origin_notes(made_with: Mapping[str, Any], rows: Collection[str]) -> list[str]:
     """What a reader must know of what the autoencoder was given before it learned anything.
 
     Args:
         made_with: settings of `autoencoder` and `data`, by their names; nothing is said of what is not there.
-        geometry: whether the geometry is known, so that the embedding a run started from is measured too.
+        rows: what is measured beside it: encodings, or `start`, the embedding that the autoencoder started from.
     """
     settings, data = made_with.get("autoencoder") or {}, made_with.get("data") or {}
     notes, init = [], settings.get("init", "random")
     if init != "random":
         start, row = (f"the {init} baseline", init) if init in BASELINES else (f"the embedding in {init}", "start")
-        known = geometry or init in BASELINES
-        gain = f"the row `{row}`" if known else "that embedding"
+        gain = f"the row `{row}`" if row in rows else "that start"
         notes.append(
             f"The autoencoder's position vectors started from {start}: only what maed gains over {gain} is its own."
         )

@@ -12,13 +12,19 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree, shortest_path
 
 _SUPPORT = 0.4
-"""A link is false if its ends share less than this part of what the other links of either share on average ..."""
+"""A link is false if its ends share less than this part of what the links of either share on average ..."""
 
 _FIRM = 0.6
 """... and firm if they share this part of the mean of both."""
 
 _ROUNDS = 5
 """False links support each other; without the first ones, others are found."""
+
+_CLOSE = 2
+"""A position is close to those that have it among so many most similar."""
+
+_ENOUGH = 6
+"""With fewer neighbours there are too few links among them to tell places apart."""
 
 
 def neighbour_graph(similarity: np.ndarray, k: int) -> np.ndarray:
@@ -43,7 +49,9 @@ def rank_weighted_graph(similarity: np.ndarray, k: int) -> np.ndarray:
     graph = np.zeros_like(similarity)
     np.put_along_axis(graph, nearest, there * weights, axis=1)
     graph = without_false_links((graph + graph.T) / 2)
-    graph = in_one_place(without_strangers(graph, nearest[:, :2]), nearest[:, :2])
+    if k >= _ENOUGH:
+        closest = nearest[:, :_CLOSE]
+        graph = without_false_homes(without_false_bundles(graph, closest), closest)
     return join(graph, similarity, k, weight=float(weights[0]))
 
 
@@ -52,9 +60,10 @@ def without_false_links(graph: np.ndarray) -> np.ndarray:
 
     Neighbours of one place know each other (shared nearest neighbours: Jarvis and Patrick 1973); two places that chance
     has linked do not. How much two ends share is the cosine of their rows of weights, and little is measured against
-    the other links of the two, so that in a graph without any shared neighbours every link stays. False ones go in
+    the links of the two, so that in a graph without any shared neighbours every link stays. False ones go in
     rounds. Of what is left, some may be false at one end only, so the firm links have the last word: a link stays if it
-    bridges no more than two of them, as it cuts nothing short. (Two thresholds, as for edges by Canny 1986.)
+    bridges no more than two of them, as it cuts nothing short (two thresholds, as for edges by Canny 1986), or if it is
+    the strongest of a position.
     """
     if not graph.any():
         return graph
@@ -68,7 +77,9 @@ def without_false_links(graph: np.ndarray) -> np.ndarray:
     i, j, w, shared, usual = _support(weights)
     firm = shared >= _FIRM * (usual[i] + usual[j]) / 2
     firmly = csr_matrix((w[firm], (i[firm], j[firm])), shape=graph.shape)
-    return np.where((firmly + firmly @ firmly).toarray() > 0, graph, 0.0)
+    stays = (firmly + firmly @ firmly).toarray() > 0
+    stays[np.arange(len(graph)), graph.argmax(axis=1)] = True
+    return np.where(stays | stays.T, graph, 0.0)
 
 
 def _support(weights: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -82,16 +93,17 @@ def _support(weights: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     return i, j, w, shared, usual
 
 
-def without_strangers(graph: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """Leave out bundles of links between two places of which no link is close.
+def without_false_bundles(graph: np.ndarray, closest: np.ndarray) -> np.ndarray:
+    """Leave out bundles of links between two places of which none is close.
 
     Positions beside each other have like noise, so false links come in bundles, whose links support each other. In a
-    bundle with a link is any other from one of its ends to a position that its other end is linked to more closely than
-    either. Where two places belong together, some link of the bundle is to one of the two most similar of a position.
+    bundle with a link is any other from one of its ends to a position that its other end is linked to as closely as
+    the two or more so. Where two places belong together, some link of the bundle is close. Time grows with the sum of
+    squared numbers of links, memory with the links.
 
     Args:
         graph: `(N, N)` symmetric weights, 0 for no link.
-        nearest: `(N, 2)` the two most similar positions of each.
+        closest: `(N, 2)` the most similar positions of each; a link is close if either end is among the other's.
     """
     i, j = np.nonzero(np.triu(graph))
     if len(i) == 0:
@@ -101,31 +113,31 @@ def without_strangers(graph: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     pairs = []
     for position, weights in enumerate(graph):
         around = np.flatnonzero(weights)
-        among = np.triu(graph[np.ix_(around, around)])
-        least = np.maximum(weights[around], weights[around][:, None])
-        b, c = np.nonzero((among > 0) & (among >= least))
-        pairs.append(np.stack([number[position, around[b]], number[position, around[c]]]))
+        among = graph[np.ix_(around, around)]
+        together = (among > 0) & (among >= np.maximum(weights[around], weights[around][:, None]))
+        _, group = connected_components(csr_matrix(together), directed=False)
+        _, first = np.unique(group, return_index=True)
+        pairs.append(np.stack([number[position, around], number[position, around[first[group]]]]))
     one, other = np.concatenate(pairs, axis=1)
     alike = csr_matrix((np.ones(len(one)), (one, other)), shape=(len(i), len(i)))
     _, bundle = connected_components(alike, directed=False)
-    close = (nearest[i] == j[:, None]).any(axis=1) | (nearest[j] == i[:, None]).any(axis=1)
-    stays = np.bincount(bundle, close) > 0
+    close = (closest[i] == j[:, None]).any(axis=1) | (closest[j] == i[:, None]).any(axis=1)
+    away = ~(np.bincount(bundle, close) > 0)[bundle]
     left = graph.copy()
-    away = ~stays[bundle]
     left[i[away], j[away]] = left[j[away], i[away]] = 0.0
     return left
 
 
-def in_one_place(graph: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """Let a position that is only a guest at several places stay at one of them, or it would be a short cut.
+def without_false_homes(graph: np.ndarray, closest: np.ndarray) -> np.ndarray:
+    """Leave out a position's links to places where it is only a guest: it would be a short cut between them.
 
     Its neighbours are at several places where the links among them leave them in groups. It is at home in a group that
-    has a member to which it is one of the two most similar, and a guest in others; one that is at home nowhere stays
-    with the group to which its links are strongest.
+    has a member to which it is close, and a guest in others; one that is at home nowhere stays with the group to which
+    its links are strongest. A link goes if it does at either end.
 
     Args:
         graph: `(N, N)` symmetric weights, 0 for no link.
-        nearest: `(N, 2)` the two most similar positions of each.
+        closest: `(N, 2)` the most similar positions of each.
     """
     left = graph.copy()
     for position, weights in enumerate(graph):
@@ -133,7 +145,7 @@ def in_one_place(graph: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         groups, group = connected_components(csr_matrix(graph[np.ix_(around, around)]), directed=False)
         if groups < 2:
             continue
-        home = np.bincount(group, (nearest[around] == position).any(axis=1)) > 0
+        home = np.bincount(group, (closest[around] == position).any(axis=1)) > 0
         if not home.any():
             home[np.bincount(group, weights[around]).argmax()] = True
         away = around[~home[group]]

@@ -39,7 +39,7 @@ def symmetrise(
 def unknown(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Which positions have no entry above its standard error by `significant`'s measure, `(N,)` boolean.
 
-    Constant ones, such as a [CLS] token, and others that nothing depends on. None where that would be most positions:
+    Constant ones, such as a [CLS] token, and others that nothing depends on. None where that would be more than half:
     what is weak then is the similarity as a whole; and none where no entry is above 0, as 0 does not mean none then.
     """
     above = _ratio(similarity, error) > norm.isf(_LEVEL / len(similarity))

@@ -78,7 +78,7 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
         if error is None:
             raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
         s = significant(s, error)
-    elif settings.denoise == "positions" and error is not None:
+    elif settings.denoise == "positions" and settings.reduction == "heat" and error is not None:
         nothing = unknown(s, error)
         s[nothing], s[:, nothing] = 0.0, 0.0
     match settings.reduction:
@@ -123,7 +123,8 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
     differences faint beside coarse ones. So they are placed at distances that grow with g all the same, but fast at
     first: `fine_and_far`. Of all pairs, the d channels keep near ones most exactly: squared deviations weigh by
     distance^-4 (^-2 in Kamada and Kawai 1989) plus a constant.
-    Positions of which nothing is known are put equally far from all others, with a warning.
+    Positions of which nothing is known are put equally far from all others, as nearly as d channels allow, with a
+    warning.
 
     Args:
         similarity: `(N, N)` symmetric; rows of 0 of positions of which nothing is known.
@@ -138,7 +139,7 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
         local = _heat_distances(rank_weighted_graph(similarity[there], k), steps)
         # Every link of the graph has a finite distance, so joining by them keeps to it.
         among = geodesics(join(_nearest_in(local, k), -local), local)
-        distances *= among.mean()
+        distances *= max(among.mean(), among.max() / 2)  # nothing can be nearer to both ends than half way
         distances[there] = among
     np.fill_diagonal(distances, 0.0)
     if not known.all():
@@ -160,8 +161,9 @@ def fine_and_far(distances: np.ndarray, d: int) -> np.ndarray:
 
     The first part is the distance in the feature space of a Gaussian kernel, whose channels are waves over the
     positions, long and short ones; the second keeps far places from being all equally far. Both grow with g, so nearest
-    neighbours and ranks stay. The width s is such that the kernel has d / 2 effective dimensions, which are the squared
-    sum of its eigenvalues over the sum of their squares: as fine as d channels can hold.
+    neighbours and ranks stay. The width s is the least at which the kernel has at most d / 2 effective dimensions, the
+    squared sum of its eigenvalues over the sum of their squares: as fine as d channels can hold. Where no width has so
+    few, as with d = 1, D is g up to scale.
     """
     squares = distances**2
     if not squares.any():
