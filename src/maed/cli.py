@@ -309,7 +309,7 @@ def _train(given: Namespace, command: str) -> None:
 
 def _compare(given: Namespace, command: str) -> None:
     from maed.files import read_json
-    from maed.pipeline import compare, first_difference, new_results
+    from maed.pipeline import compare, first_difference, new_results, origin_notes
     from maed.report import print_tables
 
     asked = _encodings(given)
@@ -327,6 +327,8 @@ def _compare(given: Namespace, command: str) -> None:
         elif not given.overwrite:
             difference = first_difference(there, here)
             raise MaedError(f"out: {before} is of another run ({difference}); take another --out, or --overwrite")
+    if "maed" in encodings:
+        results["notes"] += origin_notes(run.origin(), (*(results.get("geometry") or {}), *encodings))
     compare(run, encodings, given.seeds, results)
     print_tables(results, _console())
 

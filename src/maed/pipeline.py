@@ -285,9 +285,9 @@ class Run:
             self._vectors(encoding)
 
     def origin(self) -> dict[str, Any]:
-        """What `maed`'s embedding was made with; empty where it does not say."""
-        embedding = PositionEmbedding.from_pretrained(self.upstream / "embedding")
-        return embedding.provenance.get("made_with") or {}
+        """What `maed`'s embedding was made with; empty where there is none, or it does not say."""
+        config = self.upstream / "embedding" / "config.json"
+        return (read_json(config).get("made_with") or {}) if config.is_file() else {}
 
     # What the stages share.
 
@@ -540,9 +540,6 @@ def compare(run: Run, encodings: Sequence[str], seeds: int, results: dict[str, A
         run.say(results["notes"][-1])
     else:
         run.check_vectors(encodings)
-        if "maed" in encodings:
-            notes = origin_notes(run.origin(), (*(results.get("geometry") or {}), *encodings))
-            results["notes"] += [note for note in notes if note not in results["notes"]]
         rows: list[dict[str, Any]] = []
         for seed in range(seeds):
             for encoding in encodings:
