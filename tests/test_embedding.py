@@ -677,7 +677,7 @@ def test_the_folder_is_what_the_design_names(tmp_path):
     assert (config["schema"], config["n"], config["d"], config["source"]) == (1, 6, 3, "digits")
     assert config["provenance"] == {"estimator": "contrast"}
     assert load_file(tmp_path / "model.safetensors").keys() == {"vectors", "coordinates"}
-    assert "6 positions, 3 channels" in (tmp_path / "README.md").read_text()
+    assert "A vector for each of 6 positions, in 3 channels" in (tmp_path / "README.md").read_text()
 
 
 def test_an_embedding_made_by_hand_can_be_described(tmp_path):
@@ -717,8 +717,10 @@ def test_broken_folders_are_named(tmp_path):
     refused(r"holds \['more', 'vectors'\]; it may hold \['vectors'\]")
     tensors(vectors=torch.full((6, 3), torch.inf))
     refused("they may be finite floats")
+    tensors(vectors=vectors + 1)
+    refused("not those that config.json was written with")
     tensors(vectors=torch.ones(6, 3, dtype=torch.int32))
-    refused("int32 of shape")
+    refused("vectors of torch.int32, or not finite; they may be finite floats")
     embedding().save_pretrained(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-5])

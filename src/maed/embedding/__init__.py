@@ -1,6 +1,6 @@
 """From a similarity to a position embedding, and the folder that holds it."""
 
-from maed.embedding.artifact import PositionEmbedding
+from maed.embedding.artifact import PositionEmbedding, open_embedding
 from maed.embedding.noise import LEAST_SIGNAL_TO_NOISE, signal_to_noise
 from maed.embedding.reductions import check_reduction, embedding_dim, reduce
 
@@ -9,6 +9,7 @@ __all__ = [
     "PositionEmbedding",
     "check_reduction",
     "embedding_dim",
+    "open_embedding",
     "reduce",
     "signal_to_noise",
 ]

@@ -1,0 +1,129 @@
+"""The model card of a position embedding: what a reader who finds the folder needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+if TYPE_CHECKING:
+    from maed.embedding.artifact import PositionEmbedding
+
+_METRICS = {
+    "knn_recall": ("kNN recall", "share of each position's nearest that are true neighbours"),
+    "spearman": ("Spearman", "rank correlation of distances in the embedding with true distances"),
+    "coordinate_r2": ("coordinate R²", "how well ridge regression reads the true coordinates off the vectors"),
+    "trustworthiness": ("trustworthiness", "how few positions become neighbours that are none"),
+    "split_half": ("split-half agreement", "share of neighbours on which two halves of the draws agree"),
+}
+"""Names of metrics for readers, and what they mean; others are shown by the name they have."""
+
+_MADE = {
+    "maed": "learned by a masked autoencoder from unlabelled data",
+    "correlation": "made from the absolute correlation of values, without training",
+    "dependence": "made from the chi-square dependence of tokens, without training",
+    "seed": "published by the seed project",
+}
+
+_TEMPLATE = """---
+{{ card_data }}
+---
+
+# Position embedding learned from {{ source }}
+
+A vector for each of {{ n }} positions, in {{ d }} channels: {{ made }}. It tells a Perceiver, or any transformer, where
+each input sits. Each channel is centred, and the mean square over all entries is 1.
+{% if resampled %}
+**Resampled** from {{ resampled }}: the geometry was known and used, so whatever it is compared with may use it too.
+{% endif %}
+{% if figure %}
+![The positions, laid out by this embedding alone](figure.png)
+{% endif %}
+## Use
+
+```python
+import maed
+
+positions = maed.PositionEmbedding.from_pretrained("{{ where }}")
+positions(batch_size=8)  # (8, {{ n }}, {{ d }}), to be added to embedded inputs or concatenated with them
+positions.neighbours(0, k=4)  # the positions nearest to the first
+```
+
+`maed.replace_positions(model, positions)` puts it in the place of the position table of a model of transformers.
+It fits inputs whose positions mean the same, in the same order, as in the data below.
+
+## Origin
+
+{% for name, value in facts %}- {{ name }}: {{ value }}
+{% endfor %}
+All settings are in `config.json`.
+
+## Quality
+
+{% if metrics %}| metric | value | meaning |
+| --- | ---: | --- |
+{% for name, value, meaning in metrics %}| {{ name }} | {{ value }} | {{ meaning }} |
+{% endfor %}{% else %}Nothing was measured of it.
+{% endif %}
+{% if geometry %}The true geometry ({{ geometry }}) is stored beside the vectors as `coordinates`, for evaluation. The
+vectors were learned without it.
+{% else %}No true geometry is known.
+{% endif %}"""
+
+
+def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figure: bool, where: str) -> ModelCard:
+    """The card of `embedding`.
+
+    Args:
+        embedding: what is described.
+        metrics: numbers by name, from `maed evaluate` for instance.
+        figure: whether `figure.png` lies beside the card.
+        where: the name that `from_pretrained` finds it by, as the example shows it.
+    """
+    resampled = embedding.provenance.get("resampled")
+    return ModelCard.from_template(
+        ModelCardData(library_name="maed", tags=["position-embedding", "masked-autoencoder", "model_hub_mixin"]),
+        template_str=_TEMPLATE,
+        source=_plain(embedding.source or "data"),
+        n=embedding.n,
+        d=embedding.dim,
+        made=_MADE.get(embedding.label.removesuffix("-resampled"), "by hand"),
+        resampled=_plain(resampled),
+        figure=figure,
+        where=_plain(where),
+        facts=[(name, _plain(value)) for name, value in _facts(embedding)],
+        metrics=[_metric(name, value) for name, value in metrics.items() if isinstance(value, (int, float))],
+        geometry=None if resampled or embedding.geometry is None else embedding.geometry.kind,
+    )
+
+
+def _facts(embedding: PositionEmbedding) -> list[tuple[str, Any]]:
+    """Where it comes from: name and value of what is known."""
+    made_with = embedding.provenance.get("made_with") or {}
+    data, autoencoder = made_with.get("data") or {}, made_with.get("autoencoder") or {}
+    versions = embedding.provenance.get("versions") or {}
+    facts = {
+        "data": embedding.source,
+        "positions permuted": "no" if data and data.get("permute") is None else data.get("permute"),
+        "autoencoder": autoencoder.get("kind"),
+        "position vectors started from": autoencoder.get("init"),
+        "seed": autoencoder.get("seed"),
+        "estimator": embedding.provenance.get("estimator"),
+        "reduction": embedding.provenance.get("reduction"),
+        "channels before they were projected": embedding.provenance.get("projected"),
+        "fingerprint": embedding.fingerprint,
+        "made by": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+    }
+    return [(name, value) for name, value in facts.items() if value not in (None, "")]
+
+
+def _metric(name: str, value: float) -> tuple[str, str, str]:
+    shown, meaning = _METRICS.get(name, (_plain(name), ""))
+    return shown, f"{value:.4f}", meaning
+
+
+def _plain(value: Any) -> str:
+    """A value as one line of Markdown that stays text."""
+    text = " ".join(str(value or "").split())
+    return text.replace("<", "&lt;").replace("|", "\\\\|").replace('"', "'")
