@@ -5,14 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maed.config import Settings
     from maed.embedding import PositionEmbedding
     from maed.errors import MaedError
-    from maed.learning import learn
+    from maed.integrations import AddPositions, load_model, replace_positions
+    from maed.learner import PositionLearner, learn
 
 __version__ = "0.1.0"
-__all__ = ["MaedError", "PositionEmbedding", "learn"]
+__all__ = [
+    "AddPositions",
+    "MaedError",
+    "PositionEmbedding",
+    "PositionLearner",
+    "Settings",
+    "learn",
+    "load_model",
+    "replace_positions",
+]
 
-_HOMES = {"MaedError": "maed.errors", "PositionEmbedding": "maed.embedding", "learn": "maed.learning"}
+_HOMES = {
+    "AddPositions": "maed.integrations",
+    "MaedError": "maed.errors",
+    "PositionEmbedding": "maed.embedding",
+    "PositionLearner": "maed.learner",
+    "Settings": "maed.config",
+    "learn": "maed.learner",
+    "load_model": "maed.integrations",
+    "replace_positions": "maed.integrations",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,10 @@ from typing import Literal
 
 from maed.errors import MaedError, nearest, one_of
 
-ENCODINGS = ("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence", "maed")
+ENCODINGS = (
+    *("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence"),
+    *("maed", "maed-resampled"),
+)
 """The position encodings that a Perceiver can be given."""
 
 Estimator = Literal["mean-loss", "contrast", "ablation"]

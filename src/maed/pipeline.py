@@ -37,8 +37,8 @@ from maed.evaluation.comparison import compare_all, summarise
 from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
 from maed.files import read_json, write_json
 from maed.machine import commit, describe_machine
-from maed.perceiver import train_classifier
-from maed.report import write_report
+from maed.perceiver import LEARNED, train_classifier
+from maed.report import embedding_figure, write_report
 from maed.similarity import (
     Accumulator,
     PairedSums,
@@ -55,9 +55,6 @@ from maed.similarity import (
     write_similarity,
 )
 from maed.training import device, precision
-
-_LEARNED = ("maed", "correlation", "dependence")
-"""Encodings whose vectors come from an embedding folder."""
 
 
 class Run:
@@ -293,13 +290,10 @@ class Run:
 
     def _vectors(self, encoding: str) -> torch.Tensor | None:
         """The vectors of a learned encoding; a baseline's are made where they are missing."""
-        if encoding not in _LEARNED:
+        if encoding not in LEARNED:
             return None
-        if encoding == "maed":
-            folder = self.upstream / "embedding"
-            if not (folder / "model.safetensors").is_file():
-                raise MaedError(f"run: {folder} holds no embedding; `maed embed` writes one")
-            embedding = PositionEmbedding.from_pretrained(folder)
+        if encoding in ("maed", "maed-resampled"):
+            embedding = self._maed(encoding)
         else:
             below = self.upstream / "baseline" / "embedding"
             if not below.is_dir():
@@ -309,7 +303,25 @@ class Run:
         if embedding.n != self.data.positions:
             raise MaedError(f"run: the embedding has {embedding.n} positions, the data {self.data.positions}")
         self._check_upstream(self.upstream / "embedding", embedding.provenance)
+        if encoding == "maed-resampled" and self.data.permutation is not None:  # it came in the order of its grid
+            return embedding.vectors[torch.from_numpy(self.data.permutation)]
         return embedding.vectors
+
+    def _maed(self, encoding: str) -> PositionEmbedding:
+        """The embedding of the run; one that was resampled, and so used the geometry, goes by that name alone."""
+        folder = self.upstream / "embedding"
+        if not (folder / "model.safetensors").is_file():
+            raise MaedError(f"run: {folder} holds no embedding; `maed embed` writes one")
+        embedding = PositionEmbedding.from_pretrained(folder)
+        resampled = bool(embedding.provenance.get("resampled"))
+        if resampled != (encoding == "maed-resampled"):
+            was = "was resampled by its geometry" if resampled else "was not resampled"
+            other = "maed-resampled" if resampled else "maed"
+            raise MaedError(f"positions: {encoding}, but the embedding in {folder} {was}; it may be {other}")
+        here, there = self.data.geometry, embedding.geometry
+        if resampled and here is not None and there is not None and here.shape != there.shape:
+            raise MaedError(f"run: {folder} was resampled to {there.shape}, the data are {here.shape}")
+        return embedding
 
     def _write_estimate(self, folder: Path, streamed: Streamed) -> None:
         sums = merged(streamed.halves)
@@ -452,7 +464,9 @@ def embed_folder(
         provenance={
             "estimator": estimator,
             "reduction": settings.reduction,
+            "seed": (made_with.get("autoencoder") or made_with.get("data") or {}).get("seed"),
             "maed": __version__,
+            "versions": {"maed": __version__, **describe_machine()["versions"]},
             # of another reduction it would say nothing about this one
             "split_half": config.get("split_half") if config.get("split_half_of") == _plain(asdict(settings)) else None,
             "made_with": made_with,
@@ -479,6 +493,14 @@ def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], No
     if estimator not in BASELINES:
         raise MaedError(f"{line}; --embedding.force true embeds it all the same")
     say(f"{line}; its embedding is noise")
+
+
+def _describe(embedding: PositionEmbedding, folder: Path, metrics: dict[str, float] | None) -> None:
+    """Save an embedding once more, with what was measured of it and its picture, unless its card has them."""
+    figure = embedding_figure(embedding)
+    pictured = figure is None or (folder / "figure.png").is_file()
+    if not pictured or (metrics is not None and embedding.provenance.get("metrics") != metrics):
+        embedding.save_pretrained(folder, metrics, figure)
 
 
 def _below(source: str) -> Path:
@@ -522,6 +544,8 @@ def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> 
         results["geometry"] = {name: run.geometry(name, embedding) for name, embedding in embeddings.items()}
         if (start := run.start_geometry()) is not None:
             results["geometry"]["start"] = start
+    for name, embedding in embeddings.items():
+        _describe(embedding, run.out / _below(name) / "embedding", (results["geometry"] or {}).get(name))
     save_results(run, results)
     compare(run, encodings, seeds, results)
     run.say(f"report: {write_report(run.out, run.settings.report)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,7 @@ def pretrain(
             callbacks=[history, LastValidation(), *_patience(settings)],
         )
         start = resumable(folder, fingerprint)
-        train = _loader(data.train, visible, settings, steps=settings.steps, start=start or 0, seed=settings.seed)
+        train = draw_loader(data.train, visible, settings, steps=settings.steps, start=start or 0, seed=settings.seed)
         validation = _validation_loader(data.validation, visible, settings)
         fit(trainer, module, train, validation, None if start is None else folder / "last.ckpt")
     state = best_weights(best)
@@ -256,6 +256,23 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     return model.eval(), config
 
 
+@torch.inference_mode()
+def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSettings, data: SignalData) -> float:
+    """Mean loss over hidden positions of `signals`, each of which is drawn about once; the same at every call.
+
+    Args:
+        model: trained on `data`, in evaluation mode.
+        signals: normalised as `data` are.
+        settings: of its training.
+        data: what it was trained on; only its sizes are read.
+    """
+    visible = visible_count(data.positions, data.kind, settings.visible_fraction)
+    module = AutoencoderModule(model, loss_name(settings, data), settings)
+    batches = max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)
+    draws = draw_loader(signals, visible, replace(settings, scored=data.positions), steps=batches, seed=settings.seed)
+    return float(torch.stack([module.mean_loss(draw) for draw in draws]).mean())
+
+
 def write_examples(folder: Path, model: Autoencoder, data: SignalData, visible: int, loss: LossName) -> None:
     """Write `examples.safetensors`: a few held-out signals, what was visible of them, and their reconstruction.
 
@@ -278,9 +295,10 @@ def write_examples(folder: Path, model: Autoencoder, data: SignalData, visible: 
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 
-def _loader(
+def draw_loader(
     signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int, start: int = 0
 ) -> DataLoader[Draw]:
+    """Draws number `start` to `steps - 1` of the stream with this seed."""
     stream = DrawStream(
         signals, visible=visible, scored=settings.scored, batch_size=settings.batch_size, length=steps, seed=seed
     )
@@ -289,7 +307,7 @@ def _loader(
 
 def _validation_loader(signals: Signals, visible: int, settings: AutoencoderSettings) -> DataLoader[Draw]:
     batches = max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)
-    return _loader(signals, visible, settings, steps=batches, seed=settings.seed + 1_000_003)
+    return draw_loader(signals, visible, settings, steps=batches, seed=settings.seed + 1_000_003)
 
 
 def _patience(settings: AutoencoderSettings) -> list[pl.Callback]:

@@ -1,7 +1,7 @@
 """Sources to signals: embedded, hub and file data sets, split, normalised and ready to be indexed in batches."""
 
 from maed.data.geometry import Geometry
-from maed.data.load import SOURCES, from_arrays, load
+from maed.data.load import SOURCES, from_arrays, from_given, like, load
 from maed.data.signals import SignalData, Signals
 
-__all__ = ["SOURCES", "Geometry", "SignalData", "Signals", "from_arrays", "load"]
+__all__ = ["SOURCES", "Geometry", "SignalData", "Signals", "from_arrays", "from_given", "like", "load"]

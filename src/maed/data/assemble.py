@@ -82,6 +82,32 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     return data if settings.permute is None else permute(data, settings.permute)
 
 
+def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> Signals:
+    """All signals of another source as one split, normalised as `data` are.
+
+    Raises:
+        MaedError: signals of another kind or shape, or values that cannot be used.
+    """
+    rows = np.arange(source.train.size)
+    part = _read(source, Cut("train", rows))
+    parts: dict[PartName, _Part] = {"train": part}
+    _flatten_pixels(parts)
+    wanted = data.train.values.shape[1:]
+    if source.kind != data.kind or part.values.shape[1:] != wanted:
+        found = f"{source.kind} signals of shape {part.values.shape[1:]}"
+        raise MaedError(f"X: {found}; it was fitted to {data.kind} signals of shape {wanted}")
+    if data.kind == "tokens":
+        low, high = part.values.min(), part.values.max()
+        if low < 0 or high >= data.vocabulary:
+            raise MaedError(f"X: token ids from {low} to {high}; they may be from 0 to {data.vocabulary - 1}")
+        _blank_missing(parts)
+    else:
+        _check_numbers(parts, settings)
+        assert data.train.mean is not None
+        _fill_missing(parts, data.train.mean)
+    return _signals(part, data.train.mean, data.train.scale)
+
+
 def permute(data: SignalData, seed: int) -> SignalData:
     """Store the positions in another order: position i then holds what was stored at `permutation[i]`.
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maed.config import DataSettings
-from maed.data import arrays, embedded, fields, hub, tables
-from maed.data.assemble import assemble
-from maed.data.signals import SignalData
+from maed.data import arrays, embedded, fields, given, hub, tables
+from maed.data.assemble import assemble, assemble_like
+from maed.data.signals import SignalData, Signals
 from maed.data.stored import Source
 from maed.errors import MaedError, nearest
 
@@ -59,6 +61,30 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
     """
     settings = settings or DataSettings()
     return assemble("arrays", arrays.array_source(X, y, coordinates, settings), settings)
+
+
+def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None = None) -> SignalData:
+    """Make a data set of whatever holds unlabelled signals: `maed.data.given` says what that may be.
+
+    At most a quarter of a gigabyte of signals is kept, a uniform sample of them.
+
+    Args:
+        X: arrays, tensors, tables, columns, data sets, or an iterator of batches.
+        coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
+        settings: how they are cut and normalised; the defaults where None.
+
+    Raises:
+        MaedError: what cannot be used; one line that names the argument.
+    """
+    settings = settings or DataSettings()
+    source = given.given_source(X, settings, np.random.default_rng([settings.seed, 1]), coordinates)
+    return assemble("arrays", source, given.within_memory(source, settings))
+
+
+def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
+    """More signals, normalised as those of `data` are; X may be whatever `from_given` takes."""
+    source = given.given_source(X, settings, np.random.default_rng([settings.seed, 1]))
+    return assemble_like(source, settings, data)
 
 
 def _open(source: str, settings: DataSettings) -> Source:

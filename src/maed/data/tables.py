@@ -21,7 +21,8 @@ from maed.errors import MaedError, nearest
 
 Content = Literal["number", "list", "text", "image"]
 
-_LABELS = ("label", "labels")
+LABELS = ("label", "labels")
+"""Columns that are taken for the label where none is named."""
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -101,7 +102,7 @@ def _label(table: pa.Table, settings: DataSettings, origin: str) -> str | None:
     """The column with the labels."""
     if settings.label is not None:
         return _known(table, "data.label", settings.label, origin)
-    return next((name for name in _LABELS if name in table.column_names), None)
+    return next((name for name in LABELS if name in table.column_names), None)
 
 
 def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -24,11 +24,8 @@ from maed.errors import MaedError
 from maed.files import replacing, write_json, write_text
 
 
-class Drawn(Protocol):
-    """What can be saved as a picture: a figure of matplotlib's."""
-
-    def savefig(self, path: Any, *, format: str) -> None:
-        """Write the picture."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", tags=["position-embedding"]):
@@ -253,7 +250,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         self,
         folder: str | Path,
         metrics: Mapping[str, Any] | None = None,
-        figure: Drawn | str | Path | None = None,
+        figure: Figure | str | Path | None = None,
         *,
         repo_id: str | None = None,
         push_to_hub: bool = False,
@@ -307,7 +304,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         repo_id: str,
         *,
         metrics: Mapping[str, Any] | None = None,
-        figure: Drawn | str | Path | None = None,
+        figure: Figure | str | Path | None = None,
         **kwargs: Any,
     ) -> str:
         """Upload it to the hub as `OWNER/NAME`: what `save_pretrained` writes. Returns the address of the commit.
@@ -378,7 +375,7 @@ def open_embedding(path: str | Path, **options: Any) -> PositionEmbedding:
     return PositionEmbedding.from_pretrained(path, **options)
 
 
-def _write_figure(figure: Drawn | str | Path, target: Path) -> None:
+def _write_figure(figure: Figure | str | Path, target: Path) -> None:
     if isinstance(figure, (str, Path)):
         content = Path(figure).read_bytes()
         if not content.startswith(b"\x89PNG"):
@@ -387,4 +384,4 @@ def _write_figure(figure: Drawn | str | Path, target: Path) -> None:
             temporary.write_bytes(content)
         return
     with replacing(target) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", dpi=150)

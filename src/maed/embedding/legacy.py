@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from maed.errors import MaedError
 
 _LARGEST = 1 << 30  # bytes: an array of these files has under a megabyte
+_STEPS = 200  # of the pickle's program: an array takes some 50
 
 
 def read_legacy(path: str | Path) -> np.ndarray:
@@ -35,14 +37,20 @@ def read_legacy(path: str | Path) -> np.ndarray:
             names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
             if len(names) != 1:
                 raise MaedError(f"{path}: holds no data.pkl; {expected}")
-            if archive.getinfo(names[0]).file_size > _LARGEST:
+            found = archive.getinfo(names[0])
+            if found.file_size > _LARGEST:
                 raise MaedError(f"{path}: larger than {_LARGEST} bytes; {expected}")
-            content = archive.read(names[0])
+            if found.compress_type != zipfile.ZIP_STORED:  # torch never compresses, and a bomb has to
+                raise MaedError(f"{path}: its data.pkl is compressed; {expected}")
+            content = archive.read(found)
     except FileNotFoundError:
         raise MaedError(f"{path}: no such file") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise MaedError(f"{path}: cannot be read ({error}); {expected}") from None
+    except MaedError:
+        raise
+    except Exception as error:  # whatever a broken archive makes zipfile raise
+        raise MaedError(f"{path}: cannot be read ({_shown(error) or type(error).__name__}); {expected}") from None
     try:
+        _check_program(content)
         array = _array(_Unpickler(io.BytesIO(content)).load())
     except MaedError as error:
         raise MaedError(f"{path}: {error}; {expected}") from None
@@ -53,11 +61,36 @@ def read_legacy(path: str | Path) -> np.ndarray:
     return np.array(array, dtype=np.float32, order="C")  # a copy: the bytes of a pickle are read-only
 
 
-def _latin1(text: str, encoding: str) -> bytes:
+def _shown(found: object) -> str:
+    """Something of a file as a part of one line; only of what has a short text to begin with."""
+    text = str(found)[:80]
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _check_program(content: bytes) -> None:
+    """Refuse a pickle that does more than to make up an array, before any of it is carried out.
+
+    A few bytes may ask for a memo of 2^32 places, or for tuples of tuples whose hash or text would take years.
+    """
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if opcode.name not in _OPCODES:
+            raise MaedError(f"does {opcode.name}, which no array asks for")
+        if step > _STEPS or ("PUT" in opcode.name and int(argument) > _STEPS):
+            raise MaedError("is a longer program than an array takes")
+
+
+class _Latin1:
     """What old pickles call to write bytes as text; no other codec is looked up."""
-    if encoding != "latin1":
-        raise MaedError(f"names the encoding {encoding!r}, which is not read")
-    return text.encode("latin1")
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise MaedError("names an encoding other than latin1, which is not read")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: Any) -> None:
+        raise MaedError("changes what it may only call")
 
 
 class _Stated:
@@ -81,7 +114,8 @@ def _array(found: Any) -> np.ndarray:
     _, shape, dtype, by_columns, content = found.state
     name, order = dtype.arguments[0], dtype.state[1]
     if name not in ("f2", "f4", "f8") or order not in ("<", ">", "="):
-        raise MaedError(f"holds numbers of type {name!r}, which are not read")
+        shown = _shown(name) if isinstance(name, str) else type(name).__name__
+        raise MaedError(f"holds numbers of type {shown!r}, which are not read")
     values = np.frombuffer(content, dtype=np.dtype(name).newbyteorder(order))
     return values.reshape(shape, order="F" if by_columns else "C")
 
@@ -89,10 +123,22 @@ def _array(found: Any) -> np.ndarray:
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Stated,
     ("numpy", "dtype"): _Stated,
-    ("_codecs", "encode"): _latin1,
+    ("_codecs", "encode"): _Latin1(),
     ("numpy.core.multiarray", "_reconstruct"): _Stated,
     ("numpy._core.multiarray", "_reconstruct"): _Stated,
 }
+
+
+_OPCODES = frozenset(
+    "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 INT BININT BININT1 BININT2 LONG LONG1 "
+    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 STRING SHORT_BINSTRING BINSTRING "
+    "SHORT_BINBYTES BINBYTES BINBYTES8 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET BINPERSID".split()
+)
+"""Steps of a pickle's program that arrays are made of; none makes anything that could be called or hashed.
+
+BINPERSID is among them for tensors to be refused by their name.
+"""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -101,7 +147,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """What stands for the thing of that name."""
         if (module, name) not in _ALLOWED:
-            raise MaedError(f"names {module}.{name}, which is never loaded")
+            raise MaedError(f"names {_shown(f'{module}.{name}')}, which is never loaded")
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> Any:

@@ -11,8 +11,8 @@ from maed.config import ENCODINGS
 from maed.data.geometry import Geometry
 from maed.errors import MaedError, one_of
 
-LEARNED = ("correlation", "dependence", "maed")
-"""Encodings whose table is an embedding that an earlier stage has made."""
+LEARNED = ("correlation", "dependence", "maed", "maed-resampled")
+"""Encodings whose table is an embedding that an earlier stage has made; a resampled one used the geometry."""
 
 TUNABLE = ("random", *LEARNED)
 """Encodings whose table `perceiver.fine_tune` trains; `trainable` is trained always, formulas and zeros never."""
@@ -35,7 +35,7 @@ def position_table(
         d: channels of a vector.
         seed: seed of `trainable` and `random`; with the same seed they start from the same table.
         geometry: the true geometry; only `fourier` reads it.
-        vectors: `(N, d)`, the embedding; only `correlation`, `dependence` and `maed` read it.
+        vectors: `(N, d)`, the embedding; only the encodings in `LEARNED` read it.
 
     Returns:
         `(N, d)` float32 of unit mean square over all entries; zeros for `none`. Vectors that have it already come

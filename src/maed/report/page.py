@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from maed.config import ReportSettings
+from maed.data.geometry import unrolled
+from maed.embedding import PositionEmbedding
 from maed.files import write_text
 from maed.report import figures, tables
 from maed.report.contents import Contents, read_contents
@@ -116,6 +118,18 @@ def write_report(folder: Path, settings: ReportSettings) -> Path:
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
+
+
+def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
+    """The layout that an embedding makes, for its card; None where it is too small, or too large to be laid out."""
+    if not FEWEST <= embedding.n <= ASSIGNABLE:
+        return None
+    geometry = embedding.geometry
+    coordinates = None if geometry is None else geometry.coordinates
+    if geometry is not None and geometry.kind == "swissroll":
+        coordinates = unrolled(geometry.coordinates)
+    shape = () if geometry is None else geometry.shape
+    return figures.recovered_layout_figure(recovered_layout(embedding.numpy()), coordinates, shape)
 
 
 def _template() -> jinja2.Template:

@@ -1,0 +1,305 @@
+"""`maed.learn` and its estimator: from whatever holds signals to a position embedding, in one call."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
+
+from maed.autoencoder import held_out_loss, load_autoencoder
+from maed.budget import affordable, parse_budget
+from maed.choices import choose
+from maed.config import BASELINES, Baseline, Estimator, Reduction, Settings
+from maed.data import SignalData, from_given, like
+from maed.embedding import PositionEmbedding
+from maed.errors import MaedError, one_of
+from maed.pipeline import Run
+from maed.similarity import load_similarity
+
+
+def _is_trained(learner: PositionLearner) -> bool:
+    """Baselines have no autoencoder whose loss could be a score."""
+    if learner.estimator in BASELINES:
+        raise AttributeError(f"estimator={learner.estimator!r} trains no autoencoder, so there is no score")
+    return True
+
+
+class PositionLearner(BaseEstimator):
+    """Learns a vector for each position of signals from unlabelled signals alone, as scikit-learn's estimators do.
+
+    Positions are the features of X, not its samples, so there is no `transform`: the result is `embedding_`, a
+    `torch.nn.Module` to be given to a model. What is not set is chosen from the number of positions N, their channels
+    C, the number of signals and their type; `choices_` says what and why.
+
+    Time grows with N times the training steps, with N^2 times the draws, and with N^3 for the reduction; memory with
+    N^2.
+
+    Args:
+        dim: channels d of the embedding; min(64, N - 1) where not given.
+        autoencoder: `set` reads visible positions as a set, `unet` knows the order of storage; `auto` takes `unet`
+            for texts alone.
+        estimator: how losses become a similarity: `contrast`, `mean-loss`, `ablation`; or a training-free baseline:
+            `correlation` of real channels, `dependence` of tokens. `auto` is `contrast`.
+        reduction: how the similarity becomes vectors; see `maed.config.EmbeddingSettings`.
+        init: where the autoencoder's position vectors start: `random`, `correlation`, `dependence`, or the folder of an
+            embedding.
+        visible_fraction: share of the positions that the autoencoder is shown.
+        kind: what X holds: `real` numbers or `tokens`; `auto` takes whole numbers of 16 bits or more, `(n, N)`, for
+            token ids.
+        budget: about how long it may take, in seconds or as text ("90 s", "5 min"); or how many draws ("20000 draws").
+            With seconds, what is affordable is measured first, so that the result depends on the machine.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        random_state: seed of splits, weights and draws: an int for the same result again (on the same machine).
+        force: keep an embedding even where no dependence was found.
+        settings: used instead of choices; what is given above still holds.
+        folder: keeps all stages there and goes on from them; a temporary one where not given.
+        verbose: whether choices and progress are printed, to standard error.
+
+    Attributes:
+        embedding_: the `PositionEmbedding`.
+        similarity_: `(N, N)` float32; row i, column j: how much seeing i helps to predict j.
+        autoencoder_: the trained `torch.nn.Module`; None for a baseline.
+        settings_: all settings it was made with.
+        choices_: what was chosen and why, a list of lines.
+        n_features_in_: N.
+        feature_names_in_: names of columns, where X had them.
+
+    Example:
+        >>> learner = PositionLearner(dim=16, random_state=0).fit(X)  # doctest: +SKIP
+        >>> learner.embedding_.neighbours(0, k=4)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        *,
+        autoencoder: Literal["auto", "set", "unet"] = "auto",
+        estimator: Literal["auto"] | Estimator | Baseline = "auto",
+        reduction: Reduction = "heat",
+        init: str = "random",
+        visible_fraction: float | None = None,
+        kind: Literal["auto", "real", "tokens"] = "auto",
+        budget: float | str | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        force: bool = False,
+        settings: Settings | None = None,
+        folder: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.dim = dim
+        self.autoencoder = autoencoder
+        self.estimator = estimator
+        self.reduction = reduction
+        self.init = init
+        self.visible_fraction = visible_fraction
+        self.kind = kind
+        self.budget = budget
+        self.device = device
+        self.random_state = random_state
+        self.force = force
+        self.settings = settings
+        self.folder = folder
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, *, coordinates: Any = None) -> Self:
+        """Learn an embedding of the positions of X.
+
+        Args:
+            X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` integer token ids, as array or tensor, memory-mapped or not;
+                a table or column of pandas, polars or arrow, or a `datasets.Dataset`, with columns of numbers, or one
+                of lists or texts; or an iterator of batches (of arrays, or of tuples that start with one), of which a
+                uniform sample is kept. NaN marks a missing value.
+            y: not read.
+            coordinates: the true `(N, D)` coordinates, where they are known: kept beside the vectors for evaluation
+                and figures. Nothing learns from them.
+
+        Raises:
+            MaedError: X or a parameter cannot be used, or no dependence was found.
+        """
+        started = time.monotonic()
+        settings = self._given()
+        seconds, draws = parse_budget(self.budget)
+        data = from_given(X, coordinates=coordinates, settings=settings.data)
+        self._check_size(data)
+        fixed = {"autoencoder.kind"} if self.autoencoder != "auto" else set()
+        fixed |= {"autoencoder.visible_fraction"} if self.visible_fraction is not None else set()
+        if draws is not None:
+            settings = replace(settings, similarity=replace(settings.similarity, draws=draws))
+            fixed |= {"similarity.draws"}
+        self.choices_: list[str] = []
+        if self.settings is None:
+            text = data.geometry is not None and data.geometry.kind == "line" and data.kind == "tokens"
+            settings, self.choices_ = choose(data, settings, fixed, reading_order=text and coordinates is None)
+        with tempfile.TemporaryDirectory() as temporary:
+            run = Run(Path(self.folder or temporary), settings, data, say=self._say)
+            if self.estimator in BASELINES:
+                self._make_baseline(run)
+            else:
+                if seconds is not None:
+                    settings, line = affordable(data, settings, seconds - (time.monotonic() - started))
+                    run = Run(run.out, settings, data, say=self._say)
+                    self.choices_.append(line)
+                for line in self.choices_:
+                    self._say(line)
+                self._train(run)
+        nothing = data.train.rows(np.arange(0))  # normalisation and shape are kept, signals are not
+        self._data = replace(data, train=nothing, validation=nothing, test=nothing)
+        self.settings_ = settings
+        self.n_features_in_ = data.positions
+        _check_feature_names(self, X, reset=True)
+        return self
+
+    @available_if(_is_trained)  # type: ignore[untyped-decorator]
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the mean masked loss of the autoencoder on X, with the same draws at every call: higher is better.
+
+        In units of the loss: squared error of normalised channels, or nats.
+
+        Raises:
+            MaedError: X is not of the kind and shape that was fitted.
+        """
+        check_is_fitted(self)
+        _check_feature_names(self, X, reset=False)
+        found: tuple[int, ...] = tuple(getattr(X, "shape", ()))
+        if len(found) > 1 and found[1] != self.n_features_in_:
+            name, n = type(self).__name__, self.n_features_in_
+            raise MaedError(f"X has {found[1]} features, but {name} is expecting {n} features as input")
+        signals = like(X, self._data, self.settings_.data)
+        return -held_out_loss(self.autoencoder_, signals, self.settings_.autoencoder, self._data)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    # The stages.
+
+    def _train(self, run: Run) -> None:
+        run.check_autoencoder()
+        run.check_similarity()
+        run.check_reduction()
+        run.pretrain()
+        run.similarity()
+        self.embedding_ = run.embed()
+        self.similarity_ = load_similarity(run.out / "similarity").values.numpy()
+        self.autoencoder_: Any = load_autoencoder(run.out / "autoencoder")[0]
+
+    def _make_baseline(self, run: Run) -> None:
+        run.check_reduction()
+        name = run.baseline()
+        if name != self.estimator:
+            raise MaedError(f"estimator: {self.estimator!r} is not for {run.data.kind} signals; it may be {name}")
+        self.embedding_ = run.embed(name)
+        self.similarity_ = load_similarity(run.out / "baseline" / "similarity").values.numpy()
+        self.autoencoder_ = None
+
+    def _given(self) -> Settings:
+        """The settings that the parameters ask for, before anything is chosen."""
+        base = self.settings or Settings()
+        one_of("autoencoder", self.autoencoder, ("auto", "set", "unet"))
+        one_of("estimator", self.estimator, ("auto", *get_args(Estimator), *BASELINES))
+        one_of("reduction", self.reduction, get_args(Reduction))
+        one_of("kind", self.kind, ("auto", "real", "tokens"))
+        one_of("device", self.device, ("auto", "cpu", "gpu", "cuda", "mps"))
+        # a folder can only be gone on from with the seed that it was begun with
+        seeded = self.random_state is not None or not (self.settings or self.folder)
+        seed: dict[str, Any] = {"seed": _seed(self.random_state)} if seeded else {}
+        autoencoder: dict[str, Any] = dict(seed)
+        if self.autoencoder != "auto":
+            autoencoder["kind"] = self.autoencoder
+        if self.visible_fraction is not None:
+            autoencoder["visible_fraction"] = self.visible_fraction
+        if self.init != "random":
+            autoencoder["init"] = self.init
+        similarity: dict[str, Any] = dict(seed)
+        if self.estimator in get_args(Estimator):
+            similarity["estimator"] = self.estimator
+        embedding: dict[str, Any] = {"force": self.force or base.embedding.force}
+        if self.dim is not None:
+            embedding["dim"] = _whole("dim", self.dim)
+        if not self.settings or self.reduction != "heat":
+            embedding["reduction"] = self.reduction
+        device: dict[str, Any] = {} if self.device == "auto" else {"accelerator": self.device}
+        kind: dict[str, Any] = {} if self.kind == "auto" else {"type": self.kind}
+        if self.settings is None:
+            kind["test"] = 1e-9  # one signal, for no test is made
+        return replace(
+            base,
+            data=replace(base.data, missing="mask", **kind, **seed),
+            autoencoder=replace(base.autoencoder, **autoencoder),
+            similarity=replace(base.similarity, **similarity),
+            embedding=replace(base.embedding, **embedding),
+            trainer=replace(base.trainer, progress="auto" if self.verbose else "none", **device),
+        )
+
+    def _check_size(self, data: SignalData) -> None:
+        """Refuse, before any work, a number of positions whose similarity does not fit the memory."""
+        needed, there = 200 * data.positions**2, _memory()
+        if there is not None and needed > there:
+            most = int((there / 200) ** 0.5)
+            raise MaedError(
+                f"X: {data.positions} positions; their similarity would take about {needed / 2**30:.0f} GiB, so that "
+                f"about {most} are the most here. Learn on a coarser grid, and `resampled` brings it back"
+            )
+
+    def _say(self, line: str) -> None:
+        if self.verbose:
+            print(f"maed: {line}", file=sys.stderr, flush=True)
+
+
+def learn(X: Any, dim: int | None = None, *, coordinates: Any = None, **parameters: Any) -> PositionEmbedding:
+    """Learn a position embedding from unlabelled signals: `PositionLearner(dim, ...).fit(X).embedding_`.
+
+    Args:
+        X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` integer token ids; arrays, tensors, tables, data sets, iterators
+            of batches (`PositionLearner.fit`).
+        dim: channels d of the embedding; min(64, N - 1) where not given.
+        coordinates: the true `(N, D)` coordinates, for evaluation alone.
+        parameters: of `PositionLearner`: `budget`, `estimator`, `device`, `random_state` and so on; `verbose` is on.
+
+    Returns:
+        The embedding.
+
+    Raises:
+        MaedError: X or a parameter cannot be used, or no dependence was found.
+    """
+    known = PositionLearner._get_param_names()
+    for name in parameters:
+        one_of("parameter", name, known)
+    learner = PositionLearner(dim, **{"verbose": True, **parameters})
+    return learner.fit(X, coordinates=coordinates).embedding_
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    try:
+        if isinstance(random_state, (int, np.integer)):
+            return int(random_state)
+        return int(check_random_state(random_state).randint(2**31))
+    except ValueError as error:
+        raise MaedError(f"random_state: {random_state!r}; it may be a whole number, a RandomState or None") from error
+
+
+def _memory() -> int | None:
+    """Bytes of memory that this machine has; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a system of POSIX
+        return None
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise MaedError(f"{name}: {value!r}; it may be a whole number of 1 or more")
+    return int(value)
