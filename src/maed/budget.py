@@ -55,6 +55,19 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
     return number * {"s": 1, "m": 60, "h": 3600}[unit[0]], None
 
 
+def within_draws(settings: Settings, draws: int) -> tuple[Settings, str]:
+    """The settings with training and streaming scaled alike, so that both together make about `draws` draws."""
+    autoencoder, similarity = settings.autoencoder, settings.similarity
+    share = draws / (autoencoder.steps * autoencoder.batch_size + similarity.draws)
+    steps, streamed = max(1, round(share * autoencoder.steps)), max(2, round(share * similarity.draws))
+    scaled = replace(
+        settings,
+        autoencoder=with_steps(autoencoder, steps),
+        similarity=replace(similarity, draws=streamed, until="draws"),
+    )
+    return scaled, f"budget: {steps} training steps of {autoencoder.batch_size} and {streamed} draws for the similarity"
+
+
 def affordable(data: SignalData, settings: Settings, seconds: float) -> tuple[Settings, str]:
     """The settings with as many training steps and draws as `seconds` allow, and a line that says how many.
 

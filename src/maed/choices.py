@@ -10,12 +10,15 @@ from maed.config import AutoencoderSettings, Settings, SimilaritySettings
 from maed.data import SignalData
 
 _STEPS = 32
-"""Training steps for each square root of N: past the plateau on which a training starts (docs/geometry.md)."""
+"""Training steps for each square root of N ..."""
+
+_PLATEAU = 800
+"""... and at the least: a training starts on a plateau, and is of no use before it has left it."""
 
 _DRAWS = 24
 """Draws for each position, at the most: streaming stops before where neighbour lists no longer change."""
 
-_EPOCHS = 600
+_EPOCHS = 300
 """Passes over the signals at the most: a few dozen signals are learned by heart long before the steps are over."""
 
 _LEAST_STEPS = 60
@@ -37,7 +40,7 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     autoencoder, lines = _autoencoder(data, given.autoencoder, fixed, reading_order)
     most = max(_LEAST_STEPS, _EPOCHS * count // autoencoder.batch_size)
     autoencoder = with_steps(autoencoder, min(autoencoder.steps, most))
-    similarity = _similarity(n, given.similarity, fixed)
+    similarity = _similarity(n, given.similarity)
     visible = visible_count(n, data.kind, autoencoder.visible_fraction)
     content = f"{c} channel{'s' if c > 1 else ''}" if c else f"{data.vocabulary} token ids"
     lines = [f"{count} signals of {n} positions, {content}", *lines]
@@ -68,10 +71,17 @@ def _autoencoder(
         why = "the order of storage is known to mean something, and it reads along it"
     elif tokens:
         # attention among the visible tokens keeps the loss on its plateau; queries alone leave it
-        chosen = replace(given, kind="set", layers=0, heads=1, scored=max(1, n // 4), steps=round(2 * _STEPS * sqrt(n)))
+        chosen = replace(
+            given,
+            kind="set",
+            layers=0,
+            heads=1,
+            scored=max(1, n // 4),
+            steps=2 * max(_PLATEAU, round(_STEPS * sqrt(n))),
+        )
         fraction, why = None, "the order of storage may mean nothing"
     else:
-        chosen = replace(given, kind="set", scored=min(64, n), steps=round(_STEPS * sqrt(n)))
+        chosen = replace(given, kind="set", scored=min(64, n), steps=max(_PLATEAU, round(_STEPS * sqrt(n))))
         fraction, why = None, "the order of storage may mean nothing"
     if "autoencoder.visible_fraction" not in fixed:
         chosen = replace(chosen, visible_fraction=fraction)
@@ -81,8 +91,6 @@ def _autoencoder(
     return chosen, lines
 
 
-def _similarity(n: int, given: SimilaritySettings, fixed: set[str]) -> SimilaritySettings:
-    if "similarity.draws" in fixed:
-        return given
+def _similarity(n: int, given: SimilaritySettings) -> SimilaritySettings:
     draws = min(max(4_096, _DRAWS * n), 65_536)
     return replace(given, draws=draws, until="stable")

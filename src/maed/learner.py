@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from maed.autoencoder import held_out_loss, load_autoencoder
-from maed.budget import affordable, parse_budget
+from maed.budget import affordable, parse_budget, within_draws
 from maed.choices import choose
 from maed.config import BASELINES, Baseline, Estimator, Reduction, Settings
 from maed.data import SignalData, from_given, like
@@ -56,8 +56,9 @@ class PositionLearner(BaseEstimator):
         visible_fraction: share of the positions that the autoencoder is shown.
         kind: what X holds: `real` numbers or `tokens`; `auto` takes whole numbers of 16 bits or more, `(n, N)`, for
             token ids.
-        budget: about how long it may take, in seconds or as text ("90 s", "5 min"); or how many draws ("20000 draws").
-            With seconds, what is affordable is measured first, so that the result depends on the machine.
+        budget: about how long it may take, in seconds or as text ("90 s", "5 min"); or how many draws of signals may be
+            made, in training and for the similarity together ("100000 draws"). With seconds, what is affordable is
+            measured first, so that the result depends on the machine.
         device: `auto`, `cpu`, `cuda` or `mps`.
         random_state: seed of splits, weights and draws: an int for the same result again (on the same machine).
         force: keep an embedding even where no dependence was found.
@@ -134,9 +135,6 @@ class PositionLearner(BaseEstimator):
         self._check_size(data)
         fixed = {"autoencoder.kind"} if self.autoencoder != "auto" else set()
         fixed |= {"autoencoder.visible_fraction"} if self.visible_fraction is not None else set()
-        if draws is not None:
-            settings = replace(settings, similarity=replace(settings.similarity, draws=draws))
-            fixed |= {"similarity.draws"}
         self.choices_: list[str] = []
         if self.settings is None:
             text = data.geometry is not None and data.geometry.kind == "line" and data.kind == "tokens"
@@ -146,8 +144,12 @@ class PositionLearner(BaseEstimator):
             if self.estimator in BASELINES:
                 self._make_baseline(run)
             else:
-                if seconds is not None:
-                    settings, line = affordable(data, settings, seconds - (time.monotonic() - started))
+                if self.budget is not None:
+                    settings, line = (
+                        affordable(data, settings, (seconds or 0.0) - (time.monotonic() - started))
+                        if draws is None
+                        else within_draws(settings, draws)
+                    )
                     run = Run(run.out, settings, data, say=self._say)
                     self.choices_.append(line)
                 for line in self.choices_:
@@ -171,7 +173,7 @@ class PositionLearner(BaseEstimator):
         """
         check_is_fitted(self)
         _check_feature_names(self, X, reset=False)
-        found: tuple[int, ...] = tuple(getattr(X, "shape", ()))
+        found: tuple[int, ...] = () if hasattr(X, "columns") else tuple(getattr(X, "shape", ()))
         if len(found) > 1 and found[1] != self.n_features_in_:
             name, n = type(self).__name__, self.n_features_in_
             raise MaedError(f"X has {found[1]} features, but {name} is expecting {n} features as input")

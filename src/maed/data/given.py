@@ -104,7 +104,7 @@ def as_table(X: Any) -> pa.Table | None:
         return pa.table({"X": X})
     if hasattr(X, "with_format") and hasattr(X, "column_names"):  # datasets.Dataset
         return X.with_format("arrow")[:]
-    if type(X).__module__.startswith("pandas."):
+    if type(X).__module__.partition(".")[0] == "pandas":
         import pandas as pd  # type: ignore[import-untyped]
 
         frame = X.to_frame("X") if isinstance(X, pd.Series) else X
@@ -112,10 +112,11 @@ def as_table(X: Any) -> pa.Table | None:
             return pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
         except (pa.ArrowException, ValueError, TypeError) as error:
             raise MaedError(f"X: columns that cannot be read ({str(error).splitlines()[0]})") from None
-    if hasattr(X, "to_frame") and hasattr(X, "to_arrow"):  # a column of polars
-        return X.to_frame("X").to_arrow()
-    if hasattr(X, "__arrow_c_stream__"):
-        return pa.table(X)
+    if hasattr(X, "__arrow_c_stream__"):  # a table or column of polars and others
+        try:
+            return pa.table(X)
+        except pa.ArrowInvalid:
+            return pa.table({"X": pa.chunked_array(X)})
     return None
 
 
@@ -157,7 +158,11 @@ def _table_source(table: pa.Table, settings: DataSettings) -> Source:
     """A table without its labels, which nothing here reads; texts as long as the longest, within `data.length`."""
     labels = {settings.label} if settings.label is not None else set(LABELS)
     kept = [name for name in table.column_names if name not in labels] or table.column_names
-    texts = [column for column in table.select(kept).columns if pa.types.is_string(column.type)]
+    texts = [
+        column
+        for column in table.select(kept).columns
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    ]
     if len(texts) == 1 and len(kept) == 1:
         longest = pc.max(pc.binary_length(texts[0])).as_py() or 0
         settings = replace(settings, length=max(3, min(settings.length, longest + 2)))  # [CLS] and [SEP]

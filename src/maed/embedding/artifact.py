@@ -23,7 +23,6 @@ from maed.embedding.reductions import reduce, standardise
 from maed.errors import MaedError
 from maed.files import replacing, write_json, write_text
 
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
