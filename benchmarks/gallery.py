@@ -90,8 +90,8 @@ ENTRIES = {
     ),
     "cifar10": Entry(
         "CIFAR-10, shuffled",
-        "32 x 32 images, three colours, pixels in a random order. The images have been through JPEG (quality 75, halved "
-        "chroma), whose blocks are part of what is learned.",
+        "32 x 32 images, three colours, pixels in a random order. The images have been through JPEG (quality 75, "
+        "halved chroma), whose blocks are part of what is learned.",
         "cifar10",
         "--data.permute 0 --autoencoder.steps 8000 --autoencoder.validate_every 1000 --similarity.draws 32768 "
         "--similarity.visible_fraction 0.0625",
@@ -113,8 +113,8 @@ ENTRIES = {
     ),
     "sphere": Entry(
         "Sensors on a sphere",
-        "500 sensors spread over a sphere, listed in a random order, that measure 5,000 samples of a smooth random field "
-        "with noise: the layout is seen from one side.",
+        "500 sensors spread over a sphere, listed in a random order, that measure 5,000 samples of a smooth random "
+        "field with noise: the layout is seen from one side.",
         "field:sphere:500",
         "--data.samples 5000 --data.permute 0 --autoencoder.steps 800 --similarity.draws 16384",
     ),
@@ -197,11 +197,12 @@ def page() -> str:
     parts = [
         "# Gallery",
         "",
-        "Embeddings learned from sources of several kinds, each by the command above its picture. Left: the positions,",
-        "laid out by the embedding alone; colours say where they truly lie. Right: the truth, where it is known. Only the",
-        "orientation of the layout is taken from the truth. One seed each; [the study](geometry.md) has several, and says",
-        "what the metrics mean. *Baseline* is the training-free `correlation` or `dependence` of the same data through",
-        "the same reduction. All were made by `python benchmarks/gallery.py run`.",
+        "Embeddings learned from sources of several kinds, each by the command above its picture. On the left the",
+        "positions are laid out by the embedding alone, in colours that say where they truly lie; on the right is the",
+        "truth, where it is known. Only the orientation of the layout is taken from it. One seed each;",
+        "[the study](geometry.md) has several, and says what the metrics mean. Beside `maed` stands the training-free",
+        "`correlation` or `dependence` of the same data through the same reduction. `python benchmarks/gallery.py run`",
+        "makes all of them.",
     ]
     for name, entry in ENTRIES.items():
         path = RECORDS / f"{name}.json"

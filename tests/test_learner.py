@@ -79,7 +79,7 @@ def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
     assert learner.choices_[0] == "215 signals of 12 positions, 1 channel"
     assert any(line.startswith("autoencoder: set") for line in learner.choices_)
     assert "estimator: contrast, 4096 draws, or fewer once neighbours no longer change" in learner.choices_
-    assert learner.choices_[-1] == "budget: 58 training steps of 64 and 297 draws for the similarity"
+    assert learner.choices_[-1] == "budget: 58 training steps of 64 and 296 draws for the similarity"
     maed.learn(walks(), budget="4000 draws", random_state=0, force=True)
     shown = capfd.readouterr().err
     assert all(f"maed: {line}\n" in shown for line in learner.choices_)
