@@ -129,8 +129,8 @@ ENTRIES = {
     "cells": Entry(
         "Columns of a table",
         "scikit-learn's breast cancer data: 30 measurements of cell nuclei, for 569 images. Nobody knows a geometry: "
-        "the layout shows which measurements tell about each other. Mean, error and worst of one quantity, and radius, "
-        "perimeter and area, lie together.",
+        "the layout shows which measurements tell about each other. Radius, perimeter and area, means and worst, lie "
+        "together, and so do texture with texture and smoothness with smoothness; the errors lie among one another.",
         f"{RUNS}/cells.npz",
         "--autoencoder.steps 1000 --autoencoder.visible_fraction 0.2 --similarity.draws 16384",
         make=cells,

@@ -37,7 +37,7 @@ def walks(n: int = 240, length: int = 12, seed: int = 0) -> np.ndarray:
 
 def quick(**parameters) -> PositionLearner:
     """A learner that takes a fraction of a second, on its own choices but for their number of draws."""
-    return PositionLearner(**{"budget": "4000 draws", "random_state": 0, "force": True, **parameters})
+    return PositionLearner(**{"budget": "8000 draws", "random_state": 0, "force": True, **parameters})
 
 
 def ring_signals(n: int, positions: int, seed: int = 0) -> np.ndarray:
@@ -78,9 +78,9 @@ def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
     assert capfd.readouterr() == ("", "")
     assert learner.choices_[0] == "215 signals of 12 positions, 1 channel"
     assert any(line.startswith("autoencoder: set") for line in learner.choices_)
-    assert "estimator: contrast, 4096 draws, or fewer once neighbours no longer change" in learner.choices_
-    assert learner.choices_[-1] == "budget: 58 training steps of 64 and 296 draws for the similarity"
-    maed.learn(walks(), budget="4000 draws", random_state=0, force=True)
+    assert "estimator: contrast, 65536 draws, or fewer once neighbours no longer change" in learner.choices_
+    assert learner.choices_[-1] == "budget: 55 training steps of 64 and 4491 draws for the similarity"
+    maed.learn(walks(), budget="8000 draws", random_state=0, force=True)
     shown = capfd.readouterr().err
     assert all(f"maed: {line}\n" in shown for line in learner.choices_)
 

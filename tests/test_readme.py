@@ -3,14 +3,14 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
-import maed
 from geometry_tables import EMPTY, render
+from maed import PositionEmbedding
 from maed.cli import build_parser
-from maed.config import AutoencoderSettings, Settings, SimilaritySettings
 from maed.files import read_json
 from maed.report import markdown
 from maed.report.tables import is_study
@@ -36,18 +36,22 @@ def test_every_command_parses(line: str) -> None:
 
 def test_the_library_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    np.save("signals.npy", np.random.default_rng(0).normal(size=(300, 80)).cumsum(axis=1).astype(np.float32))
-    quick = Settings(autoencoder=AutoencoderSettings(steps=30), similarity=SimilaritySettings(draws=1024))
-    learn = maed.learn
-    monkeypatch.setattr(maed, "learn", lambda X, **given: learn(X, settings=quick, **given), raising=False)
-    scope: dict[str, object] = {}
+    scope: dict[str, Any] = {}
 
     exec(blocks("python")[0], scope)
 
-    embedding, positions = scope["embedding"], scope["positions"]
-    assert embedding.vectors.shape == (80, 64)
-    assert positions(batch_size=8).shape == (8, 80, 64)
-    assert (positions.vectors == embedding.vectors).all()
+    saved = PositionEmbedding.from_pretrained("my-positions")
+    assert (saved.n, saved.dim) == (64, 32)
+    table = scope["model"].perceiver.input_preprocessor.position_embeddings.position_embeddings
+    assert torch.allclose(table, saved.table(dim=256, rms=float(table.square().mean().sqrt())), atol=1e-6)
+    scope["model"].eval()
+    with torch.no_grad():
+        found = scope["model"](inputs=scope["images"][:200]).logits.argmax(dim=1)
+    assert (found == scope["labels"][:200]).float().mean() > 0.8  # it has learned the digits
+
+    exec(blocks("python")[1], scope)
+
+    assert torch.equal(scope["positions"].vectors, saved.vectors)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)

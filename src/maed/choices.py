@@ -16,7 +16,10 @@ _PLATEAU = 800
 """... and at the least: a training starts on a plateau, and is of no use before it has left it."""
 
 _DRAWS = 24
-"""Draws for each position, at the most: streaming stops before where neighbour lists no longer change."""
+"""Draws for each position, at the most: streaming stops before where neighbour lists no longer change ..."""
+
+_PAIRS = 1 << 22
+"""... or so many draws times positions, where positions are few and draws cheap."""
 
 _EPOCHS = 300
 """Passes over the signals at the most: a few dozen signals are learned by heart long before the steps are over."""
@@ -92,5 +95,5 @@ def _autoencoder(
 
 
 def _similarity(n: int, given: SimilaritySettings) -> SimilaritySettings:
-    draws = min(max(4_096, _DRAWS * n), 65_536)
+    draws = min(max(_DRAWS * n, _PAIRS // n), 65_536)
     return replace(given, draws=draws, until="stable")

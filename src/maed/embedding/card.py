@@ -125,5 +125,5 @@ def _metric(name: str, value: float) -> tuple[str, str, str]:
 
 def _plain(value: Any) -> str:
     """A value as one line of Markdown that stays text."""
-    text = " ".join(str(value or "").split())
+    text = " ".join(("" if value is None else str(value)).split())
     return text.replace("<", "&lt;").replace("|", "\\\\|").replace('"', "'")

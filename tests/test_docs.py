@@ -1,0 +1,103 @@
+"""What the documentation promises: its examples run, its links lead somewhere, its commands parse, no verb is left out.
+
+That the site builds, with the links and anchors that only MkDocs knows, is for `make docs`.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maed.cli import build_parser
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+RUN = [DOCS / "index.md", *sorted((DOCS / "tutorials").glob("*.md"))]
+
+_FENCE = re.compile(
+    r"(?P<before>[^\n]*)\n(?P<fence>```|~~~)(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)\n(?P=fence)", re.S
+)
+_LINK = re.compile(r"\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
+    """The number of the first line, and the code, of each fenced block that is not marked `<!-- not run: why -->`."""
+    text = page.read_text(encoding="utf-8")
+    for found in _FENCE.finditer(text):
+        if found["language"] == language and not found["before"].startswith("<!-- not run"):
+            yield text.count("\n", 0, found.start("code")) + 1, found["code"]
+
+
+def prose(page: Path) -> str:
+    """The page without its code."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    return re.sub(r"`[^`\n]*`", "`code`", text)
+
+
+@pytest.mark.parametrize("page", RUN, ids=name)
+def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    for line, code in blocks(page, "python"):
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), scope)
+    check(name(page), scope)
+
+
+def check(page: str, scope: dict[str, Any]) -> None:
+    """What comments and prose say of the examples' results."""
+    if page == "index.md":
+        steps = (scope["angle"][scope["embedding"].neighbours(0, k=4)] - scope["angle"][0]) / (6.2831853 / 40)
+        assert sorted((steps.round().astype(int) + 2) % 40) == [0, 1, 3, 4]
+    if page == "tutorials/array.md":
+        assert scope["embedding"].provenance["split_half"] > 0.9
+        assert scope["found"]["knn_recall"] > 0.95
+        assert scope["found"]["coordinate_r2"] > 0.95
+        assert scope["again"].get_params()["budget"] == "40000 draws"
+    if page == "tutorials/perceiver.md":
+        assert not scope["table"].requires_grad
+        read = scope["read"].perceiver.input_preprocessor.position_embeddings.weight
+        assert (read == scope["table"]).all()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_relative_link_and_image_exists(page: Path) -> None:
+    links = {link.partition("#")[0] for link in _LINK.findall(prose(page)) if not re.match(r"[a-z]+:", link)}
+    missing = [link for link in sorted(links) if link and not (page.parent / link).exists()]
+    assert not missing
+
+
+COMMANDS = [
+    (page, line)
+    for page in PAGES
+    for _, block in blocks(page, "sh")
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("maed ") and "VERB" not in line
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: name(value) if isinstance(value, Path) else None)
+def test_every_command_parses(page: Path, line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+
+    assert build_parser(words[:1]).parse_args(words).verb == words[0]
+
+
+def verbs() -> dict[str, Any]:
+    return dict(build_parser()._subcommands_action._name_parser_map)
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_every_verb_and_its_own_options_are_on_the_page_of_the_command_line(verb: str) -> None:
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    own = [option for option in verbs()[verb]._option_string_actions if option.startswith("--") and "." not in option]
+
+    assert f"`maed {verb}" in page
+    assert [option for option in own if option != "--help" and f"`{option}" not in page] == []
