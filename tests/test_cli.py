@@ -19,7 +19,19 @@ from maed.cli import main
 from maed.config import Settings, TrainSettings, preset_path
 
 Refused = Callable[..., str]
-VERBS = ("run", "pretrain", "similarity", "embed", "train", "compare", "evaluate", "report", "results", "info")
+VERBS = (
+    "run",
+    "pretrain",
+    "similarity",
+    "embed",
+    "train",
+    "compare",
+    "evaluate",
+    "report",
+    "results",
+    "export",
+    "info",
+)
 CONFIGS = sorted(Path(maed.__file__).parent.glob("configs/*.yaml"))
 SCRIPT = Path(sys.executable).with_name("maed")
 TINY = (
@@ -478,7 +490,7 @@ def test_out_is_below_a_file(refused: Refused, here: Path) -> None:
         (["embed", "--run", "a"], "run: a/similarity holds no similarity; `maed similarity` writes one"),
         (["train", "x.npz", "--positions", "maed", "--run", "a"], "run: a/embedding holds no embedding; `maed embed`"),
         (["compare", "x.npz", "--positions", "none,maed", "--run", "a"], "run: a/embedding holds no embedding"),
-        (["evaluate", "a"], "a/config.json: no such file"),
+        (["evaluate", "a"], "embedding: 'a' is no folder; it may be one that maed wrote, or OWNER/NAME of the hub"),
         (["report", "a"], "a: holds no part of a run"),
         (["results"], "results: no such file"),
         (["results", "."], "path: no .json file in ."),

@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from reprlib import repr as short
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -20,6 +21,8 @@ from maed.config import ENCODINGS, Settings, preset_path
 from maed.errors import MaedError, nearest, one_of
 
 if TYPE_CHECKING:
+    from maed.data.geometry import Geometry
+    from maed.embedding import PositionEmbedding
     from maed.pipeline import Run
 
 _COMPARED = "none,trainable,fourier,maed"
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             verb = parsed.verb
             _VERBS[verb](parser.instantiate_classes(parsed)[verb], _command(argv))
     except MaedError as error:
-        print(f"maed: {error}", file=sys.stderr)
+        print(f"maed: {_printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:  # a folder that cannot be written, a full disk
         print(f"maed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
@@ -86,6 +89,8 @@ class Preset(ActionConfigFile):
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise MaedError(f"config: {path} is not YAML ({str(error).splitlines()[0]})") from None
+        except RecursionError:
+            raise MaedError(f"config: {path} is nested too deeply; it may hold groups of settings") from None
         if not isinstance(content, dict):
             raise MaedError(f"config: {path} holds no settings; it may hold groups such as `data:` and `train:`")
         _check_keys(content)
@@ -104,7 +109,7 @@ def _check_keys(content: dict[Any, Any]) -> None:
             raise MaedError(f"config: {group!r} is no setting{nearest(str(group), [*groups, *_OUTSIDE])}")
         names = list(groups[group])
         if not isinstance(members, dict):
-            raise MaedError(f"config: {group}: {members!r}; it may hold settings such as {names[0]}")
+            raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
         for name in members:
             if name not in names:
                 raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")
@@ -200,18 +205,46 @@ def _add_embed(parser: Parser) -> None:
     _settings(parser, source=False)
 
 
+_EMBEDDING = "a folder that holds an embedding, OWNER/NAME of the hub, or a .pth file of the seed project"
+_COORDINATES = (
+    "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
+    "numbers; those the embedding holds where not given"
+)
+
+
 def _add_evaluate(parser: Parser) -> None:
-    parser.add_argument("embedding", type=str, metavar="EMBEDDING_DIR", help="a folder written by `maed embed`")
-    text = (
-        "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
-        "numbers; those it holds where not given"
-    )
+    parser.add_argument("embedding", type=str, metavar="EMBEDDING_DIR", help=_EMBEDDING)
+    text = f"where the positions truly lie: {_COORDINATES}"
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
-    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="where to write geometry.json")
+    text = "where to write geometry.json; the embedding's folder where not given, nowhere if it is not in a folder"
+    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help=text)
     from maed.config import EvaluationSettings
 
     parser.add_class_arguments(EvaluationSettings, "evaluation")
     _remove_bare(parser, "evaluation")
+
+
+def _add_export(parser: Parser) -> None:
+    parser.add_argument("embedding", type=str, metavar="EMBEDDING", help=_EMBEDDING)
+    text = (
+        "npy: numpy's file, float32 (N, d); csv: a header, then one row a position; onnx: a model that looks positions "
+        "up; folder: an embedding again, as changed by --dim and --resample"
+    )
+    formats = Literal["npy", "csv", "onnx", "folder"]
+    parser.add_argument("--format", type=formats, required=True, metavar="npy|csv|onnx|folder", help=text)
+    text = "channels: more of them keep all distances, fewer are the principal components"
+    parser.add_argument("--dim", type=int | None, default=None, metavar="D", help=text)
+    text = "interpolate to as many positions: grid:HEIGHTxWIDTH or line:LENGTH; needs the geometry, and is labelled so"
+    parser.add_argument("--resample", type=str | None, default=None, metavar="WHAT", help=text)
+    text = (
+        "the line or grid that the positions truly lie on, for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy "
+        "or .csv file of (N, 1) numbers; that which the embedding holds where not given"
+    )
+    parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
+    text = "root mean square over all numbers, such as 0.02 for an untrained BERT; as they are where not given"
+    parser.add_argument("--rms", type=float | None, default=None, metavar="X", help=text)
+    text = "where to write; vectors.FORMAT in the embedding's folder where not given, or NAME.FORMAT here without one"
+    parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
 
 
 def _add_report(parser: Parser) -> None:
@@ -240,6 +273,7 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "train": ("Train and test one Perceiver with one position encoding.", _add_train),
     "compare": ("Train a Perceiver with each of several encodings and seeds, on equal terms.", _add_compare),
     "evaluate": ("Measure an embedding against the true coordinates.", _add_evaluate),
+    "export": ("Write an embedding for other programs, or one of other channels or positions.", _add_export),
     "report": ("Write the HTML page and the figures of a run.", _add_report),
     "results": ("Print the tables of recorded results.", _add_results),
     "info": ("Say what a file or folder is, its shape and where it came from.", _add_info),
@@ -334,20 +368,100 @@ def _compare(given: Namespace, command: str) -> None:
 
 
 def _evaluate(given: Namespace, command: str) -> None:
-    from maed.data.geometry import parse_geometry
-    from maed.embedding import PositionEmbedding
     from maed.evaluation.geometry import geometry_metrics
     from maed.files import write_json
 
-    embedding = PositionEmbedding.from_pretrained(given.embedding)
-    geometry = embedding.true_geometry(parse_geometry(given.coordinates) if given.coordinates else None)
+    embedding = _open_embedding(given.embedding)
+    geometry = embedding.true_geometry(_given_geometry(embedding, given.coordinates))
     metrics = geometry_metrics(embedding.vectors, geometry, given.evaluation)
     k = given.evaluation.neighbours or geometry.neighbours
     for name, value in metrics.items():
         _say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
-    target = Path(given.out or given.embedding) / "geometry.json"
-    write_json(target, {"schema": 1, "neighbours": k, "coordinates": given.coordinates or "its own", **metrics})
+    folder = Path(given.out or given.embedding)
+    if given.out or folder.is_dir():
+        target = folder / "geometry.json"
+        write_json(target, {"schema": 1, "neighbours": k, "coordinates": given.coordinates or "its own", **metrics})
+        _say(f"wrote {target}")
+
+
+def _open_embedding(name: str) -> PositionEmbedding:
+    """An embedding, wherever it is; what the hub's client logs of its attempts comes back as one line at the end."""
+    from huggingface_hub.utils.logging import set_verbosity_error
+
+    from maed.embedding import open_embedding
+
+    set_verbosity_error()
+    return open_embedding(name)
+
+
+def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry | None:
+    """What `--coordinates` says; None where the embedding's own are meant, which then have to be there."""
+    from maed.data.geometry import NAMES, parse_geometry
+
+    if text:
+        return parse_geometry(text)
+    if embedding.geometry is None:
+        raise MaedError(
+            f"coordinates: not given, and the embedding holds none; it may be {NAMES} or a file of (N, D) numbers"
+        )
+    return None
+
+
+def _export(given: Namespace, command: str) -> None:
+    from maed.embedding.export import WRITERS
+
+    to_folder = given.format == "folder"
+    if to_folder and not given.out:
+        raise MaedError("out: not given; with --format folder it may be a new folder")
+    if to_folder and given.rms is not None:
+        raise MaedError(f"rms: {given.rms} with --format folder, whose vectors are of unit size; it may be left out")
+    if given.coordinates and not given.resample:
+        raise MaedError("coordinates: given without --resample, which alone reads them")
+    resampled = _line_or_grid(given.resample) if given.resample else None
+    embedding = _open_embedding(given.embedding)
+    if resampled is not None:
+        embedding = embedding.resampled(resampled, _given_geometry(embedding, given.coordinates))
+    if given.dim is not None:
+        embedding = embedding.with_dim(given.dim)
+    target = Path(given.out) if given.out else _beside(given.embedding, given.format)
+    if to_folder:
+        _check_free(target, embedding)
+        embedding.save_pretrained(target)
+    elif target.is_dir():
+        raise MaedError(f"out: {target} is a folder; it may be a file")
+    else:
+        WRITERS[given.format](embedding, target, rms=given.rms)
     _say(f"wrote {target}")
+
+
+def _line_or_grid(text: str) -> Geometry:
+    """What `--resample` says."""
+    from maed.data.geometry import parse_geometry, parse_sides
+
+    name, _, size = text.partition(":")
+    if len(parse_sides(size)) != {"line": 1, "grid": 2}.get(name):
+        raise MaedError(f"resample: {text!r}; it may be grid:HEIGHTxWIDTH or line:LENGTH")
+    return parse_geometry(text)
+
+
+def _beside(embedding: str, suffix: str) -> Path:
+    """Where an export goes by itself: into the folder of the embedding; without one, here and by its name."""
+    path = Path(embedding)
+    if path.is_dir():
+        return path / f"vectors.{suffix}"
+    return Path(f"{path.stem if path.is_file() else path.name}.{suffix}")
+
+
+def _check_free(folder: Path, embedding: PositionEmbedding) -> None:
+    """Refuse to write an embedding over anything but itself."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        same = type(embedding).from_pretrained(folder).fingerprint == embedding.fingerprint
+    except MaedError:
+        same = False
+    if not same:
+        raise MaedError(f"out: {folder} holds something else; it may be a new folder")
 
 
 def _report(given: Namespace, command: str) -> None:
@@ -378,7 +492,7 @@ def _info(given: Namespace, command: str) -> None:
     from maed.inspection import describe
 
     for line in describe(Path(given.path)):
-        _say(line)
+        _say(_printable(line))
 
 
 _VERBS: dict[str, Callable[[Namespace, str], None]] = {
@@ -389,6 +503,7 @@ _VERBS: dict[str, Callable[[Namespace, str], None]] = {
     "train": _train,
     "compare": _compare,
     "evaluate": _evaluate,
+    "export": _export,
     "report": _report,
     "results": _results,
     "info": _info,
@@ -421,6 +536,11 @@ def _describe(data: Any) -> str:
 def _console() -> Console:
     """Where tables are printed; a pipe or a log is as wide as they are."""
     return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _printable(line: str) -> str:
+    """Text that may come from a stranger's file as one line, without what a terminal would take for commands."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(line.split()))
 
 
 def _say(line: str) -> None:

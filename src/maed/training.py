@@ -79,19 +79,41 @@ class Steps(Sampler[int]):
 
 def resumable(folder: Path, fingerprint: str) -> int | None:
     """The steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
-    last = folder / "last.ckpt"
-    if not last.is_file() or not (folder / "best.ckpt").is_file():
-        return None
-    try:
-        checkpoint = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # cut short, or not a checkpoint: torch raises many kinds
-        return None
-    if not isinstance(checkpoint, dict) or checkpoint.get("fingerprint") != fingerprint:
+    last, best = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
+    if last is None or best is None or last.get("fingerprint") != fingerprint:
         return None
     # Lightning forgets which checkpoint was best when the folder has moved; then training anew is the honest way.
     here = os.path.realpath(folder)
-    states = [state for name, state in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint")]
-    return int(checkpoint["global_step"]) if all(state["dirpath"] == here for state in states) else None
+    states = [state for name, state in last["callbacks"].items() if name.startswith("ModelCheckpoint")]
+    return int(last["global_step"]) if all(state["dirpath"] == here for state in states) else None
+
+
+_CHECKPOINT = {
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+    "global_step": int,
+}
+"""What a checkpoint of Lightning holds, as far as resuming and describing it need it."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """A checkpoint of Lightning, its weights not yet read from disk; None where the file is not one, or not there.
+
+    Of the pickle in it only what makes up tensors and plain values is carried out (`weights_only`). Files that are no
+    zip archives are refused by `mmap`; torch before 2.6 could be made to run code from them (CVE-2025-32434).
+    """
+    if not path.is_file():
+        return None
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # cut short, or not a checkpoint: torch raises many kinds
+        return None
+    if not isinstance(checkpoint, dict):
+        return None
+    return checkpoint if all(isinstance(checkpoint.get(name), kind) for name, kind in _CHECKPOINT.items()) else None
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, validation: Any, checkpoint: Path | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +21,8 @@ from maed.autoencoder.set import SetAutoencoder
 from maed.autoencoder.unet import UNetAutoencoder
 from maed.config import AutoencoderSettings, TrainerSettings
 from maed.data.signals import SignalData, Signals
-from maed.errors import MaedError
+from maed.data.stored import first_line
+from maed.errors import MaedError, one_of
 from maed.files import read_json, replacing, write_json
 from maed.training import (
     History,
@@ -249,10 +251,18 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     if not (folder / "model.safetensors").is_file():
         raise MaedError(f"run: {folder} holds no trained autoencoder; `maed pretrain` writes one")
     config = read_json(folder / "config.json")
-    settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
-    shape = {name: config[name] for name in ("n", "channels", "vocabulary", "loss")}
-    model = build_autoencoder(settings, **shape)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    try:
+        settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
+        shape = {name: config[name] for name in ("n", "channels", "vocabulary", "loss")}
+        one_of("loss", shape["loss"], get_args(LossName))
+        model = build_autoencoder(settings, **shape)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MaedError(f"{folder / 'config.json'}: not that of an autoencoder ({first_line(error)})") from None
+    path = folder / "model.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise MaedError(f"{path}: not the weights of this autoencoder ({first_line(error)})") from None
     return model.eval(), config
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,23 +57,24 @@ def read_npy(path: Path) -> np.ndarray:
             raise MaedError(f"{path}: is not a .npy file")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # whatever a broken header makes numpy raise
         raise _unreadable(path, error) from None
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays `inputs`, `labels` and `coordinates` of a `.npz` file; all but `inputs` may be missing."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise MaedError(f"{path}: is not a .npz file")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise MaedError(f"{path}: is not a .npz file")
+        with archive:
             if "inputs" not in archive.files:
                 found = ", ".join(archive.files[:10]) or "nothing"
                 raise MaedError(f"{path}: no array 'inputs'{nearest('inputs', archive.files)}; it holds {found}")
             return {name: archive[name] for name in _KEYS if name in archive.files}
     except MaedError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except Exception as error:  # whatever a broken archive, or an array of more than memory, makes numpy raise
         raise _unreadable(path, error) from None
 
 

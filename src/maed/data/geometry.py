@@ -147,6 +147,9 @@ _NAMED: dict[str, tuple[str, Callable[..., Geometry]]] = {
 }
 """Geometries that a name and a size make: how the size is written, and what makes them."""
 
+NAMES = ", ".join(f"{name}:{written}" for name, (written, _) in _NAMED.items())
+"""How they are written."""
+
 
 def parse_geometry(text: str) -> Geometry:
     """Read `grid:HEIGHTxWIDTH`, `line:LENGTH`, `ring:N`, `torus:HEIGHTxWIDTH`, `sphere:N`, or a file of coordinates.
@@ -154,8 +157,7 @@ def parse_geometry(text: str) -> Geometry:
     A file is `.npy` or `.csv` and holds `(N, D)` numbers. A swiss roll has no name here: its positions are drawn.
     """
     name, _, size = text.partition(":")
-    names = ", ".join(f"{known}:{written}" for known, (written, _) in _NAMED.items())
-    expected = f"it may be {names} or a file of (N, D) numbers"
+    expected = f"it may be {NAMES} or a file of (N, D) numbers"
     if name in _NAMED:
         written, make = _NAMED[name]
         sides = parse_sides(size)
@@ -165,14 +167,16 @@ def parse_geometry(text: str) -> Geometry:
     path = Path(text)
     if not path.is_file():
         raise MaedError(f"coordinates: {text!r} is no file; {expected}")
+    from maed.data.arrays import read_npy  # here, for arrays are checked by `points`
+
     try:
-        if path.suffix == ".npy":
-            return points(np.load(path, allow_pickle=False))
-        return points(np.loadtxt(path, delimiter=",", ndmin=2))
+        numbers = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
+    except MaedError as error:
+        raise MaedError(f"coordinates: {error}") from None
     except (ValueError, OSError) as error:
-        if isinstance(error, MaedError):
-            raise
-        raise MaedError(f"coordinates: {text!r} cannot be read as (N, D) numbers ({error})") from None
+        reason = (str(error).splitlines() or ["no numbers"])[0]
+        raise MaedError(f"coordinates: {text!r} cannot be read as (N, D) numbers ({reason})") from None
+    return points(numbers)
 
 
 def parse_sides(size: str) -> list[int]:

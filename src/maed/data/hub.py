@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,9 +67,12 @@ def _download(name: str, short: str) -> dict[PartName, pa.Table]:
     """The tables of a data set of the hub, or of its cache."""
     import datasets  # slow to import, and needed here alone
 
+    # datasets before 4.0 would ask, on a terminal, whether to run a script of the repository
+    asks = "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters
+    safely = {"trust_remote_code": False} if asks else {}
     local = f"{short} may also be a folder in the hub's layout: its path as the source, or in $MAED_DATA"
     try:
-        splits = datasets.load_dataset(name)
+        splits = datasets.load_dataset(name, **safely)
     except (datasets.exceptions.DatasetNotFoundError, OSError) as error:  # ConnectionError is an OSError
         raise MaedError(f"source: {name!r} cannot be had from the hub ({first_line(error)}); {local}") from None
     except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

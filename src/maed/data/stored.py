@@ -84,8 +84,9 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
 
 
 def first_line(error: Exception) -> str:
-    """What a library said of data that it could not read, as one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What a library said of data that it could not read, as one line; it may have quoted the data."""
+    line = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
+    return line if line.isprintable() else repr(line)[1:-1]
 
 
 def _hidden(labels: np.ndarray) -> bool:

@@ -43,8 +43,11 @@ def read_parquet(paths: Sequence[Path]) -> pa.Table:
     tables = []
     for path in paths:
         try:
-            tables.append(pa.parquet.read_table(path, memory_map=True, partitioning=None))
-        except (pa.ArrowException, OSError) as error:
+            table = pa.parquet.read_table(path, memory_map=True, partitioning=None)
+            table.validate(full=True)  # that texts are texts, among others
+            _ = table.column_names  # decoded only now
+            tables.append(table)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise MaedError(f"{path}: cannot be read as .parquet ({first_line(error)})") from None
     try:
         return pa.concat_tables(tables)

@@ -190,6 +190,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """
         if similarity is None:
             kept = {**self.provenance, "projected": self.provenance.get("projected", self.dim)}
+            if dim < self.dim:  # what was measured of them all does not hold of fewer
+                kept = {k: v for k, v in kept.items() if k not in ("metrics", "split_half")}
             return self._like(project(self.vectors, dim), kept)
         if self.provenance.get("resampled"):
             raise MaedError("similarity: the embedding was resampled, and no similarity is of these positions")

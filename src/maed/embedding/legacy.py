@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,11 @@ from maed.errors import MaedError
 
 _LARGEST = 1 << 30  # bytes: an array of these files has under a megabyte
 _STEPS = 200  # of the pickle's program: an array takes some 50
+_OPCODES = re.compile(
+    "PROTO|FRAME|STOP|MARK|MEMOIZE|((LONG_)?BIN)?(PUT|GET)|(STACK_)?GLOBAL|REDUCE|BUILD|NONE|NEWTRUE|NEWFALSE"
+    "|(EMPTY_)?TUPLE[123]?|(BIN)?INT[12]?|LONG1?|UNICODE|STRING|(SHORT_)?BIN(UNICODE|STRING|BYTES)8?"
+)
+"""Steps that arrays are made of; the names that they may look up are those in `_ALLOWED`."""
 
 
 def read_legacy(path: str | Path) -> np.ndarray:
@@ -56,9 +62,11 @@ def read_legacy(path: str | Path) -> np.ndarray:
         raise MaedError(f"{path}: {error}; {expected}") from None
     except Exception as error:  # whatever a broken pickle makes numpy raise
         raise MaedError(f"{path}: cannot be read ({type(error).__name__}); {expected}") from None
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused
+        array = np.array(array, dtype=np.float32, order="C")  # a copy: the bytes of a pickle are read-only
     if array.ndim != 2 or not array.size or not np.isfinite(array).all():
         raise MaedError(f"{path}: holds numbers of shape {array.shape}, or some that are not finite; {expected}")
-    return np.array(array, dtype=np.float32, order="C")  # a copy: the bytes of a pickle are read-only
+    return array
 
 
 def _shown(found: object) -> str:
@@ -73,10 +81,10 @@ def _check_program(content: bytes) -> None:
     A few bytes may ask for a memo of 2^32 places, or for tuples of tuples whose hash or text would take years.
     """
     for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if opcode.name not in _OPCODES:
-            raise MaedError(f"does {opcode.name}, which no array asks for")
-        if step > _STEPS or ("PUT" in opcode.name and int(argument) > _STEPS):
-            raise MaedError("is a longer program than an array takes")
+        if not _OPCODES.fullmatch(opcode.name):
+            raise MaedError(f"holds more than an array (a step {opcode.name})")
+        if step > _STEPS or (opcode.name.endswith("PUT") and argument > _STEPS):  # type: ignore[operator]
+            raise MaedError("holds more than an array (too many steps)")
 
 
 class _Latin1:
@@ -129,18 +137,6 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-_OPCODES = frozenset(
-    "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 INT BININT BININT1 BININT2 LONG LONG1 "
-    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 STRING SHORT_BINSTRING BINSTRING "
-    "SHORT_BINBYTES BINBYTES BINBYTES8 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET BINPERSID".split()
-)
-"""Steps of a pickle's program that arrays are made of; none makes anything that could be called or hashed.
-
-BINPERSID is among them for tensors to be refused by their name.
-"""
-
-
 class _Unpickler(pickle.Unpickler):
     """Knows four names, none of them numpy's own; a file may not even import another one."""
 
@@ -149,7 +145,3 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in _ALLOWED:
             raise MaedError(f"names {_shown(f'{module}.{name}')}, which is never loaded")
         return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Torch stores tensors so; an array has none."""
-        raise MaedError("holds tensors beside the array")

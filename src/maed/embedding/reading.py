@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -33,39 +36,97 @@ def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tu
         raise MaedError(
             f"embedding: {str(name)!r} is no folder; it may be one that maed wrote, or OWNER/NAME of the hub"
         )
-    try:
-        config, model = (Path(hf_hub_download(str(name), file, revision=revision, **download)) for file in _FILES)
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MaedError(f"embedding: {str(name)!r} is no folder, and cannot be had from the hub ({reason})") from None
-    return config, model
+    found = []
+    for file in _FILES:
+        try:
+            found.append(Path(hf_hub_download(str(name), file, revision=revision, **download)))
+        except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
+            raise MaedError(
+                f"embedding: {str(name)!r} is no folder, and its {file} cannot be had from the hub ({_line(error)})"
+            ) from None
+    return found[0], found[1]
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "n": (int,),
+    "d": (int,),
+    "source": (str,),
+    "geometry": (dict, NoneType),
+    "provenance": (dict, NoneType),
+    "provenance.metrics": (dict, NoneType),
+    "provenance.versions": (dict, NoneType),
+    "provenance.split_half": (float, int, NoneType),
+    "provenance.made_with": (NoneType,),  # its place is beside the provenance
+    "made_with": (dict, NoneType),
+    "made_with.data": (dict, NoneType),
+    "made_with.data.permute": (int, NoneType),
+    "made_with.autoencoder": (dict, NoneType),
+    "made_with.similarity": (dict, NoneType),
+    "made_with.embedding": (dict, NoneType),
+}
+"""What in `config.json` is read as what; the rest of it is only shown."""
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", dict: "facts by name", NoneType: "null"}
+
+_SPACES = {"line": (1, 1), "grid": (2, 2), "torus": (4, 2), "ring": (2, 0), "sphere": (3, 0), "swissroll": (3, 0)}
+"""Columns of coordinates, and sides of a shape, of the kinds of geometry; `points` may have any."""
 
 
 def checked_config(path: Path) -> dict[str, Any]:
     """`config.json`, refused unless it describes a position embedding of this schema."""
-    config = read_json(path)
+    config = _json(path)
     found = config.get("schema") if isinstance(config, dict) else None
     if found != SCHEMA:
-        raise MaedError(f"{path}: schema {found}; it may be a position embedding of schema {SCHEMA}")
+        raise MaedError(f"{path}: schema {_short(found)}; it may be a position embedding of schema {SCHEMA}")
     lacking = [name for name in ("n", "d", "source") if name not in config]
     if lacking:
         raise MaedError(
             f"{path}: lacks {', '.join(lacking)}; it may be a position embedding of schema {SCHEMA}, which has them"
         )
-    kinds = {"n": int, "d": int, "source": str, "geometry": (dict, type(None))}
-    kinds |= {"provenance": (dict, type(None)), "made_with": (dict, type(None))}
-    for name, kind in kinds.items():
-        if not isinstance(config.get(name), kind):  # type: ignore[arg-type]
-            raise MaedError(f"{path}: {name} is {config.get(name)!r}, which it may not be")
+    for name, types in _TYPES.items():
+        value = config
+        for key in name.split("."):
+            value = (value or {}).get(key)
+        least = 1 if name in ("n", "d") else 0
+        fits = isinstance(value, types) and not isinstance(value, bool)
+        if not fits or (isinstance(value, int) and value < least):
+            words = " or ".join(_WORDS[kind] for kind in types)
+            raise MaedError(f"{path}: {name} is {_short(value)}; it may be {words}{', 1 or more' * least}")
     geometry = config.get("geometry")
     if geometry:
         shape = geometry.get("shape") or []
+        kind = geometry.get("kind")
         fits = isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape)
-        if geometry.get("kind") not in get_args(GeometryKind) or not fits or (shape and np.prod(shape) != config["n"]):
-            raise MaedError(
-                f"{path}: geometry is {geometry!r}; it may be a kind and a shape of {config['n']} positions"
-            )
+        known = isinstance(kind, str) and kind in get_args(GeometryKind)
+        if not known or not fits or len(shape) > 2 or (shape and prod(shape) != config["n"]):
+            n = _short(config["n"])
+            raise MaedError(f"{path}: geometry is {_short(geometry)}; it may be a kind and a shape of {n} positions")
     return config
+
+
+def _json(path: Path) -> Any:
+    """What a JSON file holds; text that could neither be printed nor written again is refused."""
+    try:
+        content = read_json(path)
+        json.dumps(content, ensure_ascii=False).encode()
+    except MaedError:
+        raise
+    except UnicodeEncodeError:
+        raise MaedError(f"{path}: not a JSON file (half of a character)") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise MaedError(f"{path}: not a JSON file ({_line(error)})") from None
+    return content
+
+
+def _short(value: Any) -> str:
+    """A value of a file as a part of one line, however long it is."""
+    return reprlib.repr(value)
+
+
+def _line(error: Exception) -> str:
+    """What a library said, as a part of one line."""
+    text = " ".join(str(error).split())[:240] or type(error).__name__
+    return text if text.isprintable() else repr(text)
 
 
 def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
@@ -74,20 +135,38 @@ def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
         tensors = load_file(path)
     expected = {"vectors"} | ({"coordinates"} if config.get("geometry") else set())
     if set(tensors) != expected:
-        raise MaedError(f"{path}: holds {sorted(tensors)}; it may hold {sorted(expected)}")
+        raise MaedError(f"{path}: holds {_short(sorted(tensors))}; it may hold {sorted(expected)}")
     shape = tuple(tensors["vectors"].shape)
     if shape != (config["n"], config["d"]):
-        raise MaedError(f"{path}: vectors of shape {shape}, config.json says ({config['n']}, {config['d']})")
+        raise MaedError(
+            f"{path}: vectors of shape {shape}, config.json says ({_short(config['n'])}, {_short(config['d'])})"
+        )
     for name, tensor in tensors.items():
         if tensor.ndim != 2 or len(tensor) != config["n"]:
-            raise MaedError(f"{path}: {name} of shape {tuple(tensor.shape)}; they may have {config['n']} rows")
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise MaedError(
+                f"{path}: {name} of shape {tuple(tensor.shape)}; they may have {len(tensors['vectors'])} rows"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor.float()).all():
             raise MaedError(f"{path}: {name} of {tensor.dtype}, or not finite; they may be finite floats")
+    if config.get("geometry"):
+        _check_coordinates(path, tensors["coordinates"], config["geometry"])
     if "fingerprint" in config and config["fingerprint"] != fingerprint_of(tensors["vectors"]):
         raise MaedError(
             f"{path}: its vectors are not those that config.json was written with (a stopped or mixed copy)"
         )
     return tensors
+
+
+def _check_coordinates(path: Path, coordinates: Tensor, geometry: dict[str, Any]) -> None:
+    """Refuse coordinates of which the kind of geometry could not be: distances and figures would fail on them."""
+    kind, shape = geometry["kind"], geometry.get("shape") or []
+    columns, sides = _SPACES.get(kind, (coordinates.shape[1], 0))
+    fits = coordinates.shape[1] == columns > 0 and len(shape) in (0, sides)
+    if fits and kind == "grid":
+        cells = coordinates.round()
+        fits = len(shape) == 2 and bool(((cells >= 0) & (cells < torch.tensor(shape))).all())
+    if not fits:
+        raise MaedError(f"{path}: coordinates {tuple(coordinates.shape)} are those of no {kind} of shape {shape}")
 
 
 @contextmanager
@@ -97,8 +176,10 @@ def readable(path: Path) -> Iterator[None]:
         raise MaedError(f"{path}: no such file")
     try:
         yield
-    except SafetensorError as error:
-        raise MaedError(f"{path}: not a safetensors file ({error})") from None
+    except (MaedError, OSError):
+        raise
+    except Exception as error:  # safetensors has errors of its own, and lets some of Python's through
+        raise MaedError(f"{path}: not a safetensors file ({_line(error)})") from None
 
 
 def fingerprint_of(vectors: Tensor) -> str:

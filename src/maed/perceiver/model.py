@@ -16,6 +16,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 
 from maed.config import PerceiverSettings
 from maed.data.signals import SignalData, SignalKind, Signals
+from maed.data.stored import first_line
 from maed.errors import MaedError
 from maed.files import read_json, replacing, write_json
 from maed.perceiver.positions import TUNABLE, PositionEncoding
@@ -82,8 +83,8 @@ class ClassifierConfig:
             stored["classes"] = tuple(stored["classes"])
             stored["perceiver"] = PerceiverSettings(**stored["perceiver"])
             return cls(**stored)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({error})") from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
 
     def save(self, path: Path) -> None:
         """Write `config.json`."""
@@ -226,13 +227,17 @@ class PerceiverClassifier(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path) -> PerceiverClassifier:
         """Read a folder of `save_pretrained`; the classifier is in evaluation mode."""
-        config = ClassifierConfig.load(folder / "config.json")
-        classifier = cls(config, torch.zeros(config.positions, config.dim))
+        path = folder / "config.json"
+        config = ClassifierConfig.load(path)
+        try:
+            classifier = cls(config, torch.zeros(config.positions, config.dim))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
         path = folder / "model.safetensors"
         try:
             classifier.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise MaedError(f"{path}: not the weights of this Perceiver ({str(error).splitlines()[0]})") from None
+            raise MaedError(f"{path}: not the weights of this Perceiver ({first_line(error)})") from None
         return classifier.eval()
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from maed.autoencoder.masking import Draw, make_draw
 from maed.autoencoder.model import LossName, MaskedAutoencoder, position_losses
 from maed.config import SimilaritySettings
 from maed.data.signals import Signals
+from maed.data.stored import first_line
 from maed.errors import MaedError
 from maed.files import read_json, replacing, write_json
 from maed.similarity.accumulator import Accumulator, PairedSums
@@ -246,11 +248,25 @@ def write_similarity(
 
 
 def load_similarity(folder: Path) -> Similarity:
-    """Read what `write_similarity` wrote."""
-    if not (folder / "model.safetensors").is_file():
+    """Read what `write_similarity` wrote.
+
+    Raises:
+        MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` and finite.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
         raise MaedError(f"run: {folder} holds no similarity; `maed similarity` writes one")
-    tensors = load_file(folder / "model.safetensors")
-    return Similarity(tensors["similarity"], tensors["standard_error"])
+    try:
+        tensors = load_file(path)
+        values, error = tensors["similarity"], tensors["standard_error"]
+    except (SafetensorError, KeyError) as problem:
+        raise MaedError(f"{path}: not the file of a similarity ({first_line(problem)})") from None
+    if values.ndim != 2 or values.shape[0] != values.shape[1] or error.shape != values.shape:
+        shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
+        raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they may be (N, N)")
+    if not values.is_floating_point() or not values.float().isfinite().all():
+        raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it may be finite floats")
+    return Similarity(values, error)
 
 
 _PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
@@ -319,19 +335,32 @@ def _save_partial(folder: Path, state: _State, seconds: float) -> None:
 
 
 def _resume(folder: Path | None, settings: SimilaritySettings, n: int, padded: bool, device: torch.device) -> _State:
-    """Where a stopped stream was; the beginning where a stop left the partial files disagreeing."""
-    kind = PairedSums if settings.estimator == "ablation" else Accumulator
-    if folder is not None and (folder / _PARTIAL[0]).is_file():
-        there = read_json(folder / _PARTIAL[0])
-        halves = tuple(kind.load(folder / name, device) for name in _PARTIAL[1:])
-        if [_size(half) for half in halves] == there["counts"]:
-            state = _State(there["done"], halves, there["seconds"])  # type: ignore[arg-type]
-            state.changed = [(int(drawn), float(share)) for drawn, share in there["changed"]]
-            if there["neighbours"] is not None:
-                lists = torch.zeros(n, n, dtype=torch.bool)
-                state.neighbours = lists.scatter_(1, torch.tensor(there["neighbours"]), True)
-                state.stable = state.changed[-1][1] <= settings.tolerance
-            return state
+    """Where a stopped stream was; the beginning where a stop left the partial files broken or disagreeing."""
+    start: Halves
     if settings.estimator == "ablation":
-        return _State(0, (PairedSums.empty(n, device=device), PairedSums.empty(n, device=device)))
-    return _State(0, tuple(Accumulator.empty(n, padded=padded, device=device) for _ in range(2)))  # type: ignore[arg-type]
+        start = PairedSums.empty(n, device=device), PairedSums.empty(n, device=device)
+    else:
+        first, second = (Accumulator.empty(n, padded=padded, device=device) for _ in range(2))
+        start = first, second
+    if folder is None or not (folder / _PARTIAL[0]).is_file():
+        return _State(0, start)
+    try:
+        return _resumed(folder, start, settings, n, device) or _State(0, start)
+    except Exception:  # cut short, or not what `_save_partial` writes: readers raise many kinds
+        return _State(0, start)
+
+
+def _resumed(folder: Path, start: Halves, settings: SimilaritySettings, n: int, device: torch.device) -> _State | None:
+    """What the partial files hold; None where they disagree, or are of other sums than `start` has."""
+    there = read_json(folder / _PARTIAL[0])
+    halves = tuple(type(start[0]).load(folder / name, device) for name in _PARTIAL[1:])
+    shapes = [[tensor.shape for tensor in half.tensors()] for half in (*halves, *start)]
+    if [_size(half) for half in halves] != there["counts"] or shapes[:2] != shapes[2:]:
+        return None
+    state = _State(int(there["done"]), halves, float(there["seconds"]))  # type: ignore[arg-type]
+    state.changed = [(int(drawn), float(share)) for drawn, share in there["changed"]]
+    if there["neighbours"] is not None:
+        lists = torch.zeros(n, n, dtype=torch.bool)
+        state.neighbours = lists.scatter_(1, torch.tensor(there["neighbours"]), True)
+        state.stable = state.changed[-1][1] <= settings.tolerance
+    return state
