@@ -106,7 +106,9 @@ ENTRIES = {
     "imdb": Entry(
         "Bytes of film reviews, shuffled",
         "The first 512 bytes of IMDB reviews, bytes in a random order. The autoencoder started from the training-free "
-        "`dependence`, whose own embedding is the row below it: only the gain is maed's.",
+        "`dependence`, whose own embedding is the row below it: only the gain is maed's. Of two positions, the first, "
+        "which is always `[CLS]`, and the last, nothing is known: put equally far from all, they close the line to a "
+        "ring in the picture.",
         "imdb",
         "--data.length 512 --data.permute 0 --autoencoder.init dependence --autoencoder.layers 0 --autoencoder.heads 1 "
         "--autoencoder.visible_fraction 0.2 --autoencoder.scored 128 --autoencoder.steps 4000 --similarity.draws 16384",

@@ -629,6 +629,38 @@ def test_info_of_everything(finished: Path, path: str, said: list[str], capsys: 
     assert all(words in text for words in said)
 
 
+# --- an embedding of another size ---------------------------------------------------------------------------------
+
+
+def test_a_resampled_embedding_goes_by_that_name_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coarse = PositionEmbedding(torch.randn(16, 5, generator=torch.Generator().manual_seed(0)), geometry=grid(4, 4))
+    coarse.save_pretrained(tmp_path / "coarse")
+    done("export", tmp_path / "coarse", "--format=folder", "--resample=grid:8x8", "--out", tmp_path / "run/embedding")
+    few = ("--data.limit=100", "--data.permute=3", *MODEL, "--run", tmp_path / "run")
+    assert main([str(a) for a in ("train", "digits", "--positions=maed", *few)]) == 2
+    assert "was resampled by its geometry; it may be maed-resampled" in capsys.readouterr().err
+    done("compare", "digits", "--positions=maed-resampled,none", "--seeds=1", *few)
+    results = read_json(tmp_path / "run/results.json")
+    assert [row["positions"] for row in results["classification"]] == ["maed-resampled", "none"]
+    table = load_file(tmp_path / "run/perceiver/maed-resampled-0/model.safetensors")
+    table = table["perceiver.input_preprocessor.positions.table"]
+    assert torch.equal(table, coarse.resampled("grid:8x8").vectors[torch.from_numpy(permutation(64, 3))])
+    done("export", tmp_path / "coarse", "--format=folder", "--resample=grid:4x16", "--out", tmp_path / "wide/embedding")
+    few = (*few[:-1], tmp_path / "wide")
+    assert main([str(a) for a in ("train", "digits", "--positions=maed-resampled", *few)]) == 2
+    assert "was resampled to (4, 16), the data are (8, 8)" in capsys.readouterr().err
+
+
+def test_the_embedding_of_a_run_carries_what_was_measured_and_its_picture(finished: Path) -> None:
+    results = read_json(finished / "results.json")
+    for name, folder in (("maed", finished / "embedding"), ("correlation", finished / "baseline/embedding")):
+        provenance = PositionEmbedding.from_pretrained(folder).provenance
+        assert provenance["metrics"] == results["geometry"][name]
+        assert provenance["versions"]["torch"] == torch.__version__
+        assert (folder / "figure.png").is_file()
+        assert "| kNN recall |" in (folder / "README.md").read_text()
+
+
 # --- the library --------------------------------------------------------------------------------------------------
 
 
