@@ -179,7 +179,10 @@ def test_equal_trainings_are_done_once(finished: Study) -> None:
 # --- the same again -----------------------------------------------------------------------------------------------
 
 
-def test_the_second_run_skips(finished: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_second_run_skips(
+    finished: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MAED_DATA", raising=False)
     records, stages = finished.results.read_bytes(), finished.stages()
     assert finished.do("run") == 0
     assert finished.results.read_bytes() == records
