@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +21,6 @@ from maed.embedding.fitting import project, resample
 from maed.embedding.reductions import standardise
 from maed.evaluation.geometry import geometry_metrics
 from maed.files import read_json
-
-LEGACY = Path(__file__).parents[1] / ".." / "shared" / "reference" / "pos_embeddings_IMDB_tSNE_2048x64.pth"
 
 
 def embedding(n: int = 12, d: int = 5, geometry: Geometry | None = None, **provenance) -> PositionEmbedding:
@@ -176,10 +173,8 @@ def test_what_is_no_folder_is_named():
 # --- the seed's file ----------------------------------------------------------------------------------------------
 
 
-def test_the_seeds_file_is_read_and_holds_next_to_no_geometry():
-    if not LEGACY.is_file():
-        pytest.skip("the seed's published embedding is not there")
-    seed = PositionEmbedding.from_legacy(LEGACY)
+def test_the_seeds_file_is_read_and_holds_next_to_no_geometry(seed_file):
+    seed = PositionEmbedding.from_legacy(seed_file)
     assert (seed.n, seed.dim, seed.label) == (2048, 64, "seed")
     metrics = geometry_metrics(seed.vectors, line(2048), EvaluationSettings(neighbours=10))
     assert metrics["knn_recall"] == pytest.approx(0.024, abs=0.001)  # 2.4 % of the 10 nearest are true ones

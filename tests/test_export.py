@@ -26,7 +26,6 @@ from maed.files import read_json, write_json
 from maed.inspection import describe
 
 PAGE = Path(__file__).parents[1] / "docs" / "integrations" / "arrays.md"
-SEED = Path(__file__).parents[1] / ".." / "shared" / "reference" / "pos_embeddings_IMDB_tSNE_2048x64.pth"
 
 with_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="onnx is an extra")
 Refused = Callable[..., str]
@@ -337,9 +336,10 @@ def test_evaluate_says_what_coordinates_may_be(refused: Refused, legacy: Path) -
     assert f"coordinates: not given, and the embedding holds none; {KINDS}" in refused("evaluate", legacy.name)
 
 
-@pytest.mark.skipif(not SEED.is_file(), reason="the seed project's file is not here")
-def test_the_seeds_file_holds_hardly_any_geometry(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(SEED), "--coordinates", "line:2048", "--evaluation.neighbours", "10"]) == 0
+def test_the_seeds_file_holds_hardly_any_geometry(
+    seed_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(seed_file), "--coordinates", "line:2048", "--evaluation.neighbours", "10"]) == 0
     found = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert 0.02 < float(found["knn_recall@10"]) < 0.03
     assert 0 < float(found["spearman"]) < 0.05
