@@ -251,7 +251,7 @@ def test_learn_names_a_parameter_that_is_unknown():
 def test_too_many_positions_for_the_memory_are_refused_before_any_work():
     X = np.zeros((8, 400_000), dtype=np.float32)
     X[:, ::2] = np.arange(8)[:, None]
-    with pytest.raises(MaedError, match="X: 400000 positions; their similarity would take about"):
+    with pytest.raises(MaedError, match="inputs: 400000 positions; their similarity would take about"):
         PositionLearner().fit(X)
 
 

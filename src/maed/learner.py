@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from maed.autoencoder import held_out_loss, load_autoencoder
 from maed.budget import affordable, parse_budget, within_draws
 from maed.choices import choose
 from maed.config import BASELINES, Baseline, Estimator, Reduction, Settings
-from maed.data import SignalData, from_given, like
+from maed.data import from_given, like
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, one_of
 from maed.pipeline import Run
@@ -132,7 +131,6 @@ class PositionLearner(BaseEstimator):
         settings = self._given()
         seconds, draws = parse_budget(self.budget)
         data = from_given(X, coordinates=coordinates, settings=settings.data)
-        self._check_size(data)
         fixed = {"autoencoder.kind"} if self.autoencoder != "auto" else set()
         fixed |= {"autoencoder.visible_fraction"} if self.visible_fraction is not None else set()
         self.choices_: list[str] = []
@@ -141,6 +139,7 @@ class PositionLearner(BaseEstimator):
             settings, self.choices_ = choose(data, settings, fixed, reading_order=text and coordinates is None)
         with tempfile.TemporaryDirectory() as temporary:
             run = Run(Path(self.folder or temporary), settings, data, say=self._say)
+            run.check_reduction()
             if self.estimator in BASELINES:
                 self._make_baseline(run)
             else:
@@ -191,7 +190,6 @@ class PositionLearner(BaseEstimator):
     def _train(self, run: Run) -> None:
         run.check_autoencoder()
         run.check_similarity()
-        run.check_reduction()
         run.pretrain()
         run.similarity()
         self.embedding_ = run.embed()
@@ -199,7 +197,6 @@ class PositionLearner(BaseEstimator):
         self.autoencoder_: Any = load_autoencoder(run.out / "autoencoder")[0]
 
     def _make_baseline(self, run: Run) -> None:
-        run.check_reduction()
         name = run.baseline()
         if name != self.estimator:
             raise MaedError(f"estimator: {self.estimator!r} is not for {run.data.kind} signals; it may be {name}")
@@ -246,16 +243,6 @@ class PositionLearner(BaseEstimator):
             trainer=replace(base.trainer, progress="auto" if self.verbose else "none", **device),
         )
 
-    def _check_size(self, data: SignalData) -> None:
-        """Refuse, before any work, a number of positions whose similarity does not fit the memory."""
-        needed, there = 200 * data.positions**2, _memory()
-        if there is not None and needed > there:
-            most = int((there / 200) ** 0.5)
-            raise MaedError(
-                f"X: {data.positions} positions; their similarity would take about {needed / 2**30:.0f} GiB, so that "
-                f"about {most} are the most here. Learn on a coarser grid, and `resampled` brings it back"
-            )
-
     def _say(self, line: str) -> None:
         if self.verbose:
             print(f"maed: {line}", file=sys.stderr, flush=True)
@@ -291,14 +278,6 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
         return int(check_random_state(random_state).randint(2**31))
     except ValueError as error:
         raise MaedError(f"random_state: {random_state!r}; it may be a whole number, a RandomState or None") from error
-
-
-def _memory() -> int | None:
-    """Bytes of memory that this machine has; None where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not a system of POSIX
-        return None
 
 
 def _whole(name: str, value: Any) -> int:

@@ -36,7 +36,7 @@ from maed.errors import MaedError, nearest, one_of
 from maed.evaluation.comparison import compare_all, summarise
 from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
 from maed.files import read_json, write_json
-from maed.machine import commit, describe_machine
+from maed.machine import commit, describe_machine, memory
 from maed.perceiver import LEARNED, train_classifier
 from maed.report import embedding_figure, write_report
 from maed.similarity import (
@@ -55,6 +55,9 @@ from maed.similarity import (
     write_similarity,
 )
 from maed.training import device, precision
+
+_PAIR_BYTES = 200
+"""Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
 
 
 class Run:
@@ -90,8 +93,15 @@ class Run:
     # What later stages would refuse, refused before any long work.
 
     def check_reduction(self) -> None:
-        """Refuse a reduction that the positions are too few for, or that is not installed."""
-        check_reduction(self.data.positions, self.settings.embedding)
+        """Refuse a reduction that the positions are too few, or too many, for, or that is not installed."""
+        n, there = self.data.positions, memory()
+        check_reduction(n, self.settings.embedding)
+        if there is not None and _PAIR_BYTES * n**2 > there:
+            raise MaedError(
+                f"inputs: {n} positions; their similarity would take about {_PAIR_BYTES * n**2 / 2**30:.0f} GiB, "
+                f"so that about {int((there / _PAIR_BYTES) ** 0.5)} are the most here. Learn on a coarser grid, "
+                "and `resampled` brings it back"
+            )
 
     def check_autoencoder(self) -> None:
         """Refuse a loss that the data cannot have, and a start or a batch that the autoencoder cannot take."""
