@@ -23,7 +23,7 @@ from maed.cli import main as maed
 from maed.embedding import PositionEmbedding
 from maed.files import read_json, replacing, write_json, write_text
 from maed.report.layout import recovered_layout
-from maed.report.tables import duration
+from maed.report.tables import duration, geometry_rows, markdown_table
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs/gallery")
@@ -186,14 +186,6 @@ def _labelled(embedding: PositionEmbedding, labels: list[str]) -> Figure:
     return figure
 
 
-METRICS = (
-    ("knn_recall", "Recall@k"),
-    ("spearman", "Spearman"),
-    ("coordinate_r2", "Coordinate R²"),
-    ("trustworthiness", "Trustworthiness"),
-)
-
-
 def page() -> str:
     """docs/gallery.md, from the records alone."""
     parts = [
@@ -225,14 +217,8 @@ def _section(name: str, entry: Entry, results: dict[str, Any]) -> list[str]:
         "",
         f"![{entry.title}: the layout by the embedding](images/gallery-{name}.png)",
     ]
-    rows = results["geometry"] or {}
-    k = results["neighbours"]
-    if rows:
-        header = " | ".join(label.replace("@k", f"@{k}") for _, label in METRICS)
-        lines += ["", f"| | {header} |", f"| --- |{' ---: |' * len(METRICS)}"]
-        for row, found in rows.items():
-            cells_ = [f"{100 * found[key]:.1f} %" if key == "knn_recall" else f"{found[key]:.3f}" for key, _ in METRICS]
-            lines.append(f"| {row} | {' | '.join(cells_)} |")
+    if results["geometry"]:
+        lines += ["", markdown_table(geometry_rows(results)).rstrip()]
     agree = "" if split_half is None else f"Two halves of the draws agree on {100 * split_half:.1f} % of neighbours. "
     made = f"{results['positions']} positions, seed 0, {duration(took)} of training and streaming"
     origin = f"commit {str(results['commit'])[:12]}, {machine['processor']}, {machine['threads']} thread(s)"
