@@ -16,7 +16,7 @@ from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.perceiver import ClassifierConfig, PerceiverClassifier, PositionEncoding, position_table, train_classifier
-from maed.perceiver.training import ShuffledBatches, SignalBatches
+from maed.perceiver.batches import ShuffledBatches, take
 
 N, D = 16, 8
 SMALL = PerceiverSettings(latents=4, latent_width=16, layers=1, heads=2)
@@ -335,7 +335,7 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     assert (metrics["epochs"], metrics["test_signals"]) == (2.0, 150)
     loaded = PerceiverClassifier.from_pretrained(tmp_path)
     data = halves()
-    values, _, labels = SignalBatches(data.test)[np.arange(150)]
+    values, _, labels, _ = take(data.test, np.arange(150))
     correct = (loaded(values).argmax(1) == labels).float().mean()
     assert metrics["test_accuracy"] == pytest.approx(float(correct))
     geometric = position_table("fourier", 8, D, seed=0, geometry=data.geometry)
@@ -450,7 +450,7 @@ def test_a_step_is_a_function_of_seed_and_step():
     assert sorted(rows[0] + rows[1] + rows[2]) == list(range(10))
     assert sorted(rows[3] + rows[4] + rows[5]) == list(range(10))
     assert [batches.rows(step).tolist() for step in reversed(range(6))] == rows[::-1]
-    assert ShuffledBatches(batches.whole.signals, batch_size=4, seed=4).rows(0).tolist() != rows[0]
+    assert ShuffledBatches(batches.signals, batch_size=4, seed=4).rows(0).tolist() != rows[0]
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path):
@@ -476,7 +476,7 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path):
     poisoned = data.train.values.copy()
     poisoned[ShuffledBatches(data.train, 32, seed=0).rows(2)[0]] = np.inf
     data = replace(data, train=replace(data.train, values=poisoned))
-    with pytest.raises(MaedError, match="not finite at step 2; lower train"):
+    with pytest.raises(MaedError, match="not finite at step 2; no checkpoint had been written; lower train"):
         fit(tmp_path, data=data, settings=quick(epochs=1))
     assert not (tmp_path / "last.ckpt").exists()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from reprlib import repr as short
@@ -19,6 +21,7 @@ from rich.console import Console
 from maed import __version__
 from maed.config import ENCODINGS, Settings, preset_path
 from maed.errors import MaedError, nearest, one_of
+from maed.files import is_main_process
 
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
@@ -33,8 +36,9 @@ _OUTSIDE = ("positions", "seeds")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    quiet = nullcontext() if is_main_process() else redirect_stdout(io.StringIO())
     try:
-        with warnings.catch_warnings():
+        with quiet, warnings.catch_warnings():
             warnings.showwarning = _show_warning
             parser = build_parser(argv[:1])
             parsed = parser.parse_args(_preset_first(argv) or ["--help"])

@@ -18,6 +18,7 @@ ENCODINGS = (
 Estimator = Literal["mean-loss", "contrast", "ablation"]
 Baseline = Literal["correlation", "dependence"]
 BASELINES = ("correlation", "dependence")
+Schedule = Literal["cosine", "linear", "constant"]
 Reduction = Literal["heat", "diffusion", "laplacian", "isomap", "tsne", "umap", "spectral", "pca"]
 
 
@@ -106,7 +107,7 @@ class AutoencoderSettings:
         position_rate: Learning rate of the position vectors of `set`, as a multiple of that of the weights; 20 where
             they start at random and 1 after a warm start where not given.
         warmup: Steps of linear warm-up.
-        schedule: Shape of the decay after the warm-up.
+        schedule: Shape of the decay after the warm-up; `constant` has none.
         weight_decay: Weight decay; the position vectors have none.
         clip: Largest norm of the gradient.
         validate_every: Steps between two measurements of the validation loss.
@@ -128,7 +129,7 @@ class AutoencoderSettings:
     learning_rate: float | None = None
     position_rate: float | None = None
     warmup: int = 100
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.01
     clip: float = 1.0
     validate_every: int = 250
@@ -236,20 +237,33 @@ class EmbeddingSettings:
 
 @dataclass
 class PerceiverSettings:
-    """The Perceiver that is given positions (transformers' PerceiverModel).
+    """The Perceiver that is given positions.
 
     Args:
+        architecture: `maed` gives transformers' PerceiverModel a preprocessor that takes every encoding on equal terms;
+            `text` and `image` are transformers' own classifiers, whose position table is replaced.
+        checkpoint: Folder that transformers' `save_pretrained` wrote, or OWNER/NAME of the hub, to start `text` or
+            `image` from; latents, layers and heads are then those of the checkpoint.
         latents: Latent vectors.
         latent_width: Channels of a latent.
         layers: Self-attention layers of a block.
         blocks: Times the block is applied, with shared weights.
         heads: Heads of the self-attention.
         cross_heads: Heads of the cross-attention to the inputs.
-        combine: `add` the positions to the content embedding, or `concatenate` them.
+        combine: `add` the positions to the content embedding, or `concatenate` them; of `maed` alone, for `text` always
+            adds and `image` always concatenates.
+        image_size: Side in pixels that images are resized to inside the model, a batch at a time, so that a position
+            embedding for 224 x 224 pixels needs no images of that size; `image` alone.
+        input_width: Channels of content and position table: 256 of `image`, those of the embedding of `text` where not
+            given; `text` and `image` alone.
+        position_width: Channels that positions are projected to before they are concatenated; `input_width` where not
+            given; `image` alone.
         fine_tune: Train the table of a `correlation`, `dependence`, `maed` or `random` encoding too.
         dropout: Dropout of the attention probabilities.
     """
 
+    architecture: Literal["maed", "text", "image"] = "maed"
+    checkpoint: str | None = None
     latents: int = 64
     latent_width: int = 128
     layers: int = 4
@@ -257,11 +271,16 @@ class PerceiverSettings:
     heads: int = 4
     cross_heads: int = 1
     combine: Literal["add", "concatenate"] = "add"
+    image_size: int | None = None
+    input_width: int | None = None
+    position_width: int | None = None
     fine_tune: bool = False
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("latents", "latent_width", "layers", "blocks", "heads", "cross_heads"):
+            _at_least(f"perceiver.{name}", getattr(self, name), 1)
+        for name in ("image_size", "input_width", "position_width"):
             _at_least(f"perceiver.{name}", getattr(self, name), 1)
         if not 0 <= self.dropout < 1:
             raise MaedError(f"perceiver.dropout: {self.dropout}; it may be 0 or more and below 1")
@@ -269,6 +288,23 @@ class PerceiverSettings:
             raise MaedError(
                 f"perceiver.latent_width: {self.latent_width}; it may be a multiple of perceiver.heads ({self.heads})"
             )
+        for name, architectures in _OF_ARCHITECTURES.items():
+            if getattr(self, name) is not None and self.architecture not in architectures:
+                raise MaedError(
+                    f"perceiver.{name}: {getattr(self, name)} with perceiver.architecture {self.architecture}; "
+                    f"it is of {' and '.join(architectures)} alone, and may be left out"
+                )
+        if self.architecture == "text" and self.combine != "add":
+            raise MaedError(f"perceiver.combine: {self.combine}; with perceiver.architecture text it may be add")
+
+
+_OF_ARCHITECTURES = {
+    "checkpoint": ("text", "image"),
+    "image_size": ("image",),
+    "input_width": ("text", "image"),
+    "position_width": ("image",),
+}
+"""Settings that not every architecture of the Perceiver has."""
 
 
 @dataclass
@@ -279,11 +315,21 @@ class TrainSettings:
         epochs: Passes over the training signals.
         steps: Stop after this many steps, before the epochs are full.
         batch_size: Signals in a step.
+        accumulate: Batches whose gradients make one step: `batch_size` times as many signals at the memory of one.
         learning_rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
-        schedule: Shape of the decay after the warm-up.
-        weight_decay: Weight decay.
-        clip: Largest norm of the gradient.
+        schedule: Shape of the decay after the warm-up; `constant` has none.
+        weight_decay: Weight decay of the matrices of linear layers.
+        clip: Largest norm of the gradient; 0 for none.
+        label_smoothing: Share of a label that is spread evenly over all classes.
+        average: Decay of an exponential moving average of the weights, such as 0.999, which is then what is validated,
+            tested and saved; none where not given.
+        flip: Mirror half of the training images, left to right (extra `images`). Not for permuted positions, nor for
+            texts or digits, which mirrored are others.
+        crop: Shift training images by up to so many pixels, filled with the mean (extra `images`). Not for permuted
+            positions.
+        hide: Share of the positions that each training signal has hidden from the Perceiver, drawn anew in each step.
+            It needs no geometry.
         validate_every: Steps between two validations; once an epoch where not given.
         patience: Stop after this many validations without a better accuracy; never where not given.
     """
@@ -291,19 +337,30 @@ class TrainSettings:
     epochs: int = 10
     steps: int | None = None
     batch_size: int = 64
+    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup: int = 100
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.01
     clip: float = 1.0
+    label_smoothing: float = 0.0
+    average: float | None = None
+    flip: bool = False
+    crop: int = 0
+    hide: float = 0.0
     validate_every: int | None = None
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch_size", "validate_every", "patience"):
+        for name in ("epochs", "steps", "batch_size", "accumulate", "validate_every", "patience"):
             _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("learning_rate", "warmup", "weight_decay", "clip"):
+        for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop"):
             _at_least(f"train.{name}", getattr(self, name), 0)
+        for name in ("label_smoothing", "hide"):
+            if not 0 <= getattr(self, name) < 1:
+                raise MaedError(f"train.{name}: {getattr(self, name)}; it may be 0 or more and below 1")
+        if self.average is not None:
+            _between("train.average", self.average, 0, 1)
 
 
 @dataclass
@@ -312,7 +369,10 @@ class TrainerSettings:
 
     Args:
         accelerator: Lightning's accelerator.
-        devices: Lightning's devices.
+        devices: Lightning's devices: a number of them, or `auto`. Perceivers are trained on all of them, everything
+            else on one.
+        strategy: Lightning's strategy for several devices, such as `ddp`.
+        compile: Compile the Perceiver (`torch.compile`): the first step takes a minute, later ones less time.
         precision: Lightning's precision; `auto` takes bf16-mixed where the machine gains from it.
         threads: CPU threads; PyTorch's choice where not given.
         progress: A progress bar, plain lines, or nothing; `auto` draws a bar on a terminal only.
@@ -321,6 +381,8 @@ class TrainerSettings:
 
     accelerator: str = "auto"
     devices: str = "auto"
+    strategy: str = "auto"
+    compile: bool = False
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     threads: int | None = None
     progress: Literal["auto", "bar", "lines", "none"] = "auto"

@@ -15,6 +15,11 @@ import numpy as np
 from maed.errors import MaedError
 
 
+def is_main_process() -> bool:
+    """Whether this process writes and speaks: of the processes of one training (`torchrun`, Lightning), the first."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the place of `path`, on failure it is removed."""

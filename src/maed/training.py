@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
-from maed.config import TrainerSettings
+from maed.config import Schedule, TrainerSettings
 from maed.errors import MaedError
 
 
@@ -34,9 +33,9 @@ def adamw(
     learning_rate: float,
     warmup: int,
     steps: int,
-    schedule: Literal["cosine", "linear"],
+    schedule: Schedule,
 ) -> dict[str, Any]:
-    """AdamW with linear warm-up and decay to a hundredth, as `configure_optimizers` returns it.
+    """AdamW with linear warm-up, then decay to a hundredth or none, as `configure_optimizers` returns it.
 
     Args:
         groups: parameter groups, each with its `weight_decay`.
@@ -49,6 +48,8 @@ def adamw(
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
+        if schedule == "constant":
+            return 1.0
         share = min(1.0, (step - warmup) / max(1, steps - warmup))
         decay = 0.5 * (1 + math.cos(math.pi * share)) if schedule == "cosine" else 1 - share
         return 0.01 + 0.99 * decay
@@ -78,7 +79,7 @@ class Steps(Sampler[int]):
 
 
 def resumable(folder: Path, fingerprint: str) -> int | None:
-    """The steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
+    """The optimiser's steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
     last, best = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
     if last is None or best is None or last.get("fingerprint") != fingerprint:
         return None
@@ -118,11 +119,8 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, validation: Any, checkpoint: Path | None) -> None:
     """Train, from `checkpoint` where one is given; it has been read as weights only, hence holds nothing else."""
-    # Lightning before 2.6 has no `weights_only` here.
-    safely: dict[str, Any] = (
-        {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
-    )
-    trainer.fit(module, train, validation, ckpt_path=None if checkpoint is None else str(checkpoint), **safely)
+    path = None if checkpoint is None else str(checkpoint)
+    trainer.fit(module, train, validation, ckpt_path=path, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
 
@@ -152,6 +150,7 @@ def quiet_lightning() -> Iterator[None]:
                 ".*GPU available but not used",
                 ".*smaller than the logging interval",
                 ".*isinstance.treespec, LeafSpec",
+                ".*across ranks is zero. Please make sure",  # a share of a batch may weigh nothing
             ):
                 warnings.filterwarnings("ignore", message=message)
             yield
@@ -261,13 +260,16 @@ def build_trainer(
     monitor: str,
     mode: Literal["min", "max"],
     wide: bool,
+    accumulate: int = 1,
+    distributed: bool = False,
     callbacks: Iterable[Callback] = (),
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
     """Lightning's Trainer with checkpoints, logs and progress, and the callback that knows the best checkpoint.
 
     `folder/last.ckpt` is rewritten at every validation (resume from it), `folder/best.ckpt` whenever `monitor`
     improves. `wide` says whether the model gains from bf16 on a CPU (see `precision`). Both callers feed
-    one loader as long as the training; `steps` ends it.
+    one loader as long as the training; `steps` ends it. A step is one of the optimiser, after `accumulate` batches.
+    Devices are all that the settings ask for where the training is `distributed`, otherwise one of them.
     """
     _use_threads(settings.threads)
     best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
@@ -278,11 +280,14 @@ def build_trainer(
     try:
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
-            devices=settings.devices if not settings.devices.isdigit() else int(settings.devices),
+            devices=_devices(settings.devices) if distributed else 1,
+            strategy=settings.strategy if distributed else "auto",
+            use_distributed_sampler=False,  # who feeds it gives each process its share
+            accumulate_grad_batches=accumulate,
             precision=precision(settings, wide=wide),
             max_steps=steps,
             max_epochs=-1,
-            val_check_interval=validate_every,
+            val_check_interval=validate_every * accumulate,
             check_val_every_n_epoch=None,
             gradient_clip_val=clip,
             num_sanity_val_steps=0,
@@ -317,6 +322,10 @@ def device(settings: TrainerSettings) -> torch.device:
     if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def _devices(devices: str) -> int | str:
+    return int(devices) if devices.isdigit() else devices
 
 
 def _use_threads(threads: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Training and testing one Perceiver: the batches, the Lightning module, and the walk from data to metrics.json."""
+"""Training and testing one Perceiver: the Lightning module, and the walk from data to metrics.json."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from maed.config import Settings, TrainSettings
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
-from maed.files import read_json, write_json
+from maed.files import is_main_process, read_json, write_json
+from maed.perceiver.batches import Augmentation, Batch, ShuffledBatches, every_signal, take
+from maed.perceiver.memory import check_memory, device_memory
 from maed.perceiver.model import ClassifierConfig, PerceiverClassifier
 from maed.perceiver.positions import position_table
 from maed.training import (
@@ -33,52 +36,11 @@ from maed.training import (
     best_weights,
     build_trainer,
     fit,
+    precision,
     quiet_lightning,
+    read_checkpoint,
     resumable,
 )
-
-Batch = tuple[Tensor, Tensor | None, Tensor]
-"""Values `(B, N, C)` or `(B, N)`, mask `(B, N)` or None, labels `(B,)`."""
-
-
-class SignalBatches(Dataset[Batch]):
-    """A split whose items are whole batches: index it with an array of rows, `(B,)`."""
-
-    def __init__(self, signals: Signals) -> None:
-        self.signals = signals
-
-    def __getitem__(self, rows: Any) -> Batch:
-        rows = np.asarray(rows)
-        return self.signals.take(rows), self.signals.real(rows), self.signals.targets(rows)
-
-    def __len__(self) -> int:
-        return len(self.signals)
-
-
-class ShuffledBatches(Dataset[Batch]):
-    """Batch number t of a training: a function of the seed and of t alone, whatever the encoding, resumed or not.
-
-    Args:
-        signals: the training split; every epoch is a permutation of it, its last batch may be smaller.
-        batch_size: signals in a step.
-        seed: seed of the permutations.
-    """
-
-    def __init__(self, signals: Signals, batch_size: int, seed: int) -> None:
-        self.whole, self.batch_size, self.seed = SignalBatches(signals), batch_size, seed
-        self.per_epoch = math.ceil(len(signals) / batch_size)
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-
-    def rows(self, step: int) -> np.ndarray:
-        """The signals of a step, `(B,)`."""
-        epoch, batch = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.whole))
-            self._epoch = epoch
-        return self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
-
-    def __getitem__(self, step: int) -> Batch:
-        return self.whole[self.rows(step)]
 
 
 class PerceiverModule(pl.LightningModule):
@@ -88,20 +50,31 @@ class PerceiverModule(pl.LightningModule):
         classifier: what is trained.
         train: how; `steps` overrides its own.
         steps: training steps in all.
-        seed: seed of the dropout; a step's dropout depends on it and the step, so a resumed training repeats it.
+        seed: seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
+        augment: what changes a training batch; nothing where not given.
         fingerprint: what this training is; saved with every checkpoint.
+        folder: where checkpoints are, for the message of a training that fails.
     """
 
     def __init__(
-        self, classifier: PerceiverClassifier, train: TrainSettings, *, steps: int, seed: int, fingerprint: str = ""
+        self,
+        classifier: PerceiverClassifier,
+        train: TrainSettings,
+        *,
+        steps: int,
+        seed: int,
+        augment: Augmentation | None = None,
+        fingerprint: str = "",
+        folder: Path | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self.settings, self.steps, self.seed, self.fingerprint = train, steps, seed, fingerprint
+        self.settings, self.steps, self.seed, self.augment = train, steps, seed, augment
+        self.fingerprint, self.folder = fingerprint, folder
         classes = len(classifier.config.classes)
+        self.validation_loss = MeanMetric()
         self.validation_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
-        self._dropout = classifier.config.perceiver.dropout > 0
         self._first_bad: Tensor | None = None
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -109,26 +82,27 @@ class PerceiverModule(pl.LightningModule):
         return self.classifier(values, mask)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of a batch."""
-        if self._dropout:
-            torch.manual_seed(self.seed * 1_000_003 + self.global_step)
-        values, mask, labels = batch
-        loss = cross_entropy(self(values, mask), labels)
+        """Mean cross-entropy of a batch, weighted as the batch is."""
+        # one long epoch: `batch_idx` is the number of the batch, and goes on where a training is resumed
+        torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
+        values, mask, labels, weight = batch if self.augment is None else self.augment(batch)
+        loss = cross_entropy(self(values, mask), labels, label_smoothing=self.settings.label_smoothing)
         self._watch(loss.detach())
-        self.log("train_loss", loss, batch_size=len(labels))
-        return loss
+        self.log("train_loss", loss.detach(), batch_size=len(labels))
+        return loss * weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and accuracy of a validation batch."""
-        values, mask, labels = batch
+        values, mask, labels, _ = batch
         logits = self(values, mask).float()
         self.validation_accuracy(logits, labels)
-        self.log("validation_loss", cross_entropy(logits, labels), batch_size=len(labels))
+        self.validation_loss(cross_entropy(logits, labels), len(labels))
+        self.log("validation_loss", self.validation_loss, batch_size=len(labels))
         self.log("validation_accuracy", self.validation_accuracy, batch_size=len(labels))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of a test batch."""
-        values, mask, labels = batch
+        values, mask, labels, _ = batch
         self.test_accuracy(self(values, mask).float(), labels)
         self.log("test_accuracy", self.test_accuracy, batch_size=len(labels))
 
@@ -169,9 +143,17 @@ class PerceiverModule(pl.LightningModule):
     def _stop_if_bad(self) -> None:
         if self._first_bad is not None and int(self._first_bad) >= 0:
             raise MaedError(
-                f"train: the loss is not finite at step {int(self._first_bad)}; "
-                "lower train.learning_rate, or set trainer.precision to 32-true"
+                f"train: the loss is not finite at step {int(self._first_bad)}; {self._last_good()}; "
+                f"lower train.learning_rate (it was {self.settings.learning_rate:g}), "
+                "or set trainer.precision to 32-true"
             )
+
+    def _last_good(self) -> str:
+        """Where the training was last known to be sound."""
+        last = None if self.folder is None else read_checkpoint(self.folder / "last.ckpt")
+        if last is None or self.folder is None:
+            return "no checkpoint had been written"
+        return f"the last good checkpoint is {self.folder / 'last.ckpt'}, of step {last['global_step']}"
 
 
 @dataclass(frozen=True)
@@ -220,10 +202,10 @@ def train_classifier(
         What metrics.json holds.
 
     Raises:
-        MaedError: no labels, an encoding that is unknown or lacks what it needs, or a loss that is not finite.
+        MaedError: no labels, a class that a split lacks, an encoding that is unknown or lacks what it needs, a batch
+            beyond the memory, or a loss that is not finite.
     """
-    if not data.labelled:
-        raise MaedError(f"train: {data.source} has no labels of two classes or more; a Perceiver is trained on labels")
+    _check_labels(data)
     if seed < 0:
         raise MaedError(f"seed: {seed}; it may be 0 or more")
     table = position_table(encoding, data.positions, dim, seed=seed, geometry=data.geometry, vectors=vectors)
@@ -236,16 +218,34 @@ def train_classifier(
             f"out: {folder} holds a Perceiver of other settings, data or vectors; take another --out, or --overwrite"
         )
     classifier = PerceiverClassifier(ClassifierConfig.of(data, encoding, dim, settings.perceiver), table, seed=seed)
-    classifier.calibrate(*ShuffledBatches(data.train, settings.train.batch_size, seed)[0][:2])
+    train = settings.train
+    first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
+    classifier.calibrate(*take(data.train, first)[:2])
     with quiet_lightning(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         return _train_and_test(job, classifier, callbacks)
 
 
 def _train_and_test(job: _Job, classifier: PerceiverClassifier, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
     train, folder = job.settings.train, job.folder
-    module = PerceiverModule(classifier, train, steps=job.steps, seed=job.seed, fingerprint=job.fingerprint)
+    data = job.data
+    augment = Augmentation(train, data.geometry, permuted=data.permutation is not None, kind=data.kind)
+    module = PerceiverModule(
+        classifier,
+        train,
+        steps=job.steps,
+        seed=job.seed,
+        augment=augment,
+        fingerprint=job.fingerprint,
+        folder=folder,
+    )
+    if job.settings.trainer.compile:
+        classifier.compile()
     history = History()
-    patience = [] if train.patience is None else [Patience(train.patience, "validation_accuracy", "max")]
+    extra: list[Callback] = []
+    if train.patience is not None:
+        extra.append(Patience(train.patience, "validation_accuracy", "max"))
+    if train.average is not None:  # the table is a buffer, which is to stay as it is
+        extra.append(EMAWeightAveraging(decay=train.average, use_buffers=False))
     trainer, best = build_trainer(
         job.settings.trainer,
         folder,
@@ -256,29 +256,72 @@ def _train_and_test(job: _Job, classifier: PerceiverClassifier, callbacks: tuple
         monitor="validation_accuracy",
         mode="max",
         wide=True,
-        callbacks=[history, LastValidation(), *patience, *callbacks],
+        accumulate=train.accumulate,
+        distributed=True,
+        callbacks=[history, LastValidation(), *extra, *callbacks],
     )
+    _check_memory(job, classifier, trainer)
     start = resumable(folder, job.fingerprint)
     checkpoint = None if start is None else folder / "last.ckpt"
-    if checkpoint is None:
+    if checkpoint is None and is_main_process():
         _clear(folder)
-    shuffled = ShuffledBatches(job.data.train, train.batch_size, job.seed)
-    batches = DataLoader(shuffled, batch_size=None, sampler=Steps(job.steps, start or 0))
-    fit(trainer, module, batches, _whole(job.data.validation, train.batch_size), checkpoint)
+    process: Any = {"rank": trainer.global_rank, "world": trainer.world_size}
+    shuffled = ShuffledBatches(job.data.train, train.batch_size, job.seed, **process)
+    numbers = Steps(job.steps * train.accumulate, (start or 0) * train.accumulate)
+    batches = DataLoader(shuffled, batch_size=None, sampler=numbers)
+    try:
+        fit(trainer, module, batches, every_signal(job.data.validation, train.batch_size, **process), checkpoint)
+    except torch.OutOfMemoryError:
+        raise MaedError(
+            f"train.batch_size: {train.batch_size} does not fit the memory of the GPU; {max(1, train.batch_size // 2)} "
+            f"may, with train.accumulate {2 * train.accumulate} for steps as large"
+        ) from None
     step, score = trainer.global_step, best.best_model_score
     assert score is not None
     module.load_state_dict(best_weights(best))
-    tested = trainer.test(module, _whole(job.data.test, train.batch_size), verbose=False)
-    classifier.save_pretrained(folder)
-    metrics = _metrics(job, classifier, history, step, float(score), tested[0]["test_accuracy"])
-    write_json(folder / "metrics.json", metrics)
-    (folder / "best.ckpt").unlink(missing_ok=True)
+    tested = trainer.test(module, every_signal(job.data.test, train.batch_size, **process), verbose=False)
+    if trainer.is_global_zero:
+        classifier.save_pretrained(folder)
+        metrics = _metrics(job, classifier, history, step, float(score), tested[0]["test_accuracy"])
+        write_json(folder / "metrics.json", metrics)
+        (folder / "best.ckpt").unlink(missing_ok=True)
+    trainer.strategy.barrier()
     return read_json(folder / "metrics.json")
+
+
+def _check_labels(data: SignalData) -> None:
+    """Refuse data without labels, and a split in which one of the classes never comes up."""
+    if not data.labelled:
+        raise MaedError(f"train: {data.source} has no labels of two classes or more; a Perceiver is trained on labels")
+    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        assert split.labels is not None
+        absent = np.flatnonzero(np.bincount(split.labels, minlength=len(data.classes)) == 0)
+        if len(absent):
+            raise MaedError(
+                f"train: no {name} signal of {data.source} is of class {data.classes[absent[0]]!r}; a larger "
+                "data.limit or another data.seed may give it some"
+            )
+
+
+def _check_memory(job: _Job, classifier: PerceiverClassifier, trainer: pl.Trainer) -> None:
+    """Refuse a batch that does not fit, by what the longest signal of the first one needs."""
+    train, data = job.settings.train, job.data
+    rows = ShuffledBatches(data.train, train.batch_size, job.seed).rows(0)
+    if data.train.mask is not None:
+        rows = rows[[data.train.mask[rows].sum(axis=1).argmax()]]
+    check_memory(
+        classifier,
+        take(data.train, rows[:1]),
+        batch_size=math.ceil(train.batch_size / trainer.world_size),
+        accumulate=train.accumulate,
+        half_precision=precision(job.settings.trainer, wide=True) != "32-true",
+        available=device_memory(trainer.strategy.root_device),
+    )
 
 
 def _job(data: SignalData, encoding: str, seed: int, folder: Path, dim: int, settings: Settings, table: Tensor) -> _Job:
     train = settings.train
-    per_epoch = math.ceil(len(data.train) / train.batch_size)
+    per_epoch = math.ceil(len(data.train) / (train.batch_size * train.accumulate))
     steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
     facts = {
         "positions": encoding,
@@ -325,23 +368,18 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _whole(signals: Signals, batch_size: int) -> DataLoader[Batch]:
-    """Every signal once, in order."""
-    batches: Any = BatchSampler(SequentialSampler(range(len(signals))), batch_size, drop_last=False)
-    return DataLoader(SignalBatches(signals), batch_size=None, sampler=batches)
-
-
 def _metrics(
     job: _Job, classifier: PerceiverClassifier, history: History, step: int, validation: float, test: float
 ) -> dict[str, Any]:
-    n, batch = len(job.data.train), job.settings.train.batch_size
-    seen = step // job.per_epoch * n + min(step % job.per_epoch * batch, n)
+    n, train = len(job.data.train), job.settings.train
+    # whole epochs of batches, of which the last may be smaller; then whole batches
+    epochs, batches = divmod(step * train.accumulate, math.ceil(n / train.batch_size))
     return {
         "positions": job.encoding,
         "seed": job.seed,
         "test_accuracy": test,
         "validation_accuracy": validation,
-        "epochs": seen / n,
+        "epochs": epochs + min(1.0, batches * train.batch_size / n),
         "seconds": history.seconds,
         "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),
         "test_signals": len(job.data.test),
