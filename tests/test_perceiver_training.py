@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from maed.cli import main
 from maed.config import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 from maed.data.geometry import grid
 from maed.data.signals import SignalData, Signals
@@ -286,3 +287,10 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(tmp_path):
         MaedError, match=r"not finite at step 4; the last good checkpoint is .*last.ckpt, of step 4; lo"
     ):
         fit(tmp_path, data)
+
+
+def test_torchrun_is_for_the_verbs_that_share_work(monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["run", "photos"]) == 2
+    assert "run: torchrun has started 2 processes" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 import sys
@@ -303,22 +304,34 @@ def _open_run(given: Namespace, source: str | None = None) -> Run:
     return Run(out, settings, data, upstream=upstream, overwrite=given.overwrite, say=_say)
 
 
+def _one_process(verb: str) -> None:
+    """Refuse the verbs whose work is done by one process where `torchrun` has started several."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise MaedError(
+            f"{verb}: torchrun has started {os.environ['WORLD_SIZE']} processes, which only `train` and `compare` share "
+            f"work among; `maed {verb}` without torchrun uses several devices where it can"
+        )
+
+
 def _run(given: Namespace, command: str) -> None:
     from maed.pipeline import run_all
     from maed.report import print_tables
 
     asked = _encodings(given)
+    _one_process("run")
     run = _open_run(given)
     print_tables(run_all(run, _fitting(asked, run), given.seeds, command=command), _console())
 
 
 def _pretrain(given: Namespace, command: str) -> None:
+    _one_process("pretrain")
     run = _open_run(given)
     run.pretrain()
     _say(f"wrote {run.out / 'autoencoder'}")
 
 
 def _similarity(given: Namespace, command: str) -> None:
+    _one_process("similarity")
     run = _open_run(given)
     run.similarity()
     _say(f"wrote {run.out / 'similarity'}")
