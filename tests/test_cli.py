@@ -26,6 +26,7 @@ VERBS = (
     "embed",
     "train",
     "compare",
+    "predict",
     "evaluate",
     "report",
     "results",

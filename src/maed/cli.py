@@ -206,6 +206,29 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
 
 
+def _add_predict(parser: Parser) -> None:
+    text = "a folder perceiver/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+    parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
+    text = (
+        "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "
+        "hub's layout (its test split), or - for texts from standard input, one a line"
+    )
+    parser.add_argument("input", type=str, metavar="INPUT", help=text)
+    text = "a .csv, .jsonl or .parquet file to write; CSV to standard output where not given"
+    parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
+    parser.add_argument("--lines", action="store_true", help="each line of a .txt file is a text")
+    parser.add_argument("--probabilities", action="store_true", help="a column for the probability of each class")
+    parser.add_argument("--batch_size", type=int, default=64, metavar="COUNT", help="signals labelled at a time")
+    from maed.config import DataSettings, TrainerSettings
+
+    read = {"type", "columns", "label", "missing"}
+    parser.add_class_arguments(DataSettings, "data", skip=set(DataSettings.__dataclass_fields__) - read)
+    read = {"accelerator", "threads"}
+    parser.add_class_arguments(TrainerSettings, "trainer", skip=set(TrainerSettings.__dataclass_fields__) - read)
+    for group in ("data", "trainer"):
+        _remove_bare(parser, group)
+
+
 def _add_embed(parser: Parser) -> None:
     _settings(parser, source=False)
 
@@ -277,6 +300,7 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "embed": ("Reduce the similarity to a position embedding.", _add_embed),
     "train": ("Train and test one Perceiver with one position encoding.", _add_train),
     "compare": ("Train a Perceiver with each of several encodings and seeds, on equal terms.", _add_compare),
+    "predict": ("Label new text, images or arrays with a trained Perceiver.", _add_predict),
     "evaluate": ("Measure an embedding against the true coordinates.", _add_evaluate),
     "export": ("Write an embedding for other programs, or one of other channels or positions.", _add_export),
     "report": ("Write the HTML page and the figures of a run.", _add_report),
@@ -382,6 +406,33 @@ def _compare(given: Namespace, command: str) -> None:
         results["notes"] += origin_notes(run.origin(), (*(results.get("geometry") or {}), *encodings))
     compare(run, encodings, given.seeds, results)
     print_tables(results, _console())
+
+
+def _predict(given: Namespace, command: str) -> None:
+    from maed.prediction import label_input
+
+    _one_process("predict")
+    out = Path(given.out) if given.out else None
+    try:
+        score = label_input(
+            Path(given.model),
+            given.input,
+            out,
+            data=given.data,
+            trainer=given.trainer,
+            batch_size=given.batch_size,
+            lines=given.lines,
+            probabilities=given.probabilities,
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the rows, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if out is not None:
+        _say(f"wrote {out}")
+    if score.known:
+        share = f"{100 * score.right / score.known:.2f} %"
+        print(f"accuracy {share} of {score.known} signals", file=sys.stderr)
 
 
 def _evaluate(given: Namespace, command: str) -> None:
@@ -519,6 +570,7 @@ _VERBS: dict[str, Callable[[Namespace, str], None]] = {
     "embed": _embed,
     "train": _train,
     "compare": _compare,
+    "predict": _predict,
     "evaluate": _evaluate,
     "export": _export,
     "report": _report,
@@ -582,7 +634,9 @@ def _choice(match: re.Match[str]) -> str:
 
 def _optional(match: re.Match[str]) -> str:
     name, type_, value = match.groups()
-    shown = {"list[str]": "a list such as [a,b]"}.get(type_, "of type " + re.sub(r"<class '(\w+)'>", r"\1", type_))
+    shown = {"list[str]": "a list such as [a,b]", "list[float]": "a list such as [1e-3,3e-3]"}.get(
+        type_, "of type " + re.sub(r"<class '(\w+)'>", r"\1", type_)
+    )
     return f"{name}: {value or 'empty'}; it may be {shown}, or null"
 
 

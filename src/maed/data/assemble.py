@@ -10,7 +10,7 @@ import numpy as np
 
 from maed.config import DataSettings
 from maed.data.geometry import Geometry, grid, permutation
-from maed.data.signals import SignalData, Signals
+from maed.data.signals import SignalContent, SignalData, Signals
 from maed.data.splits import Cut, cut
 from maed.data.stored import PartName, Source
 from maed.errors import MaedError
@@ -55,7 +55,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         MaedError: splits that do not fit together, values that cannot be used, or too few signals or positions.
     """
     parts = {part: _read(source, chosen) for part, chosen in cut(source, settings).items()}
-    geometry = _flatten_pixels(parts) or source.geometry
+    pixels = _flatten_pixels(parts)
     _check_shapes(parts)
     mean = scale = None
     vocabulary = 0
@@ -77,7 +77,9 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         test=_signals(parts["test"], mean, scale),
         vocabulary=vocabulary,
         classes=source.classes,
-        geometry=geometry,
+        geometry=pixels or source.geometry,
+        content=_content(source, pixels),
+        columns=source.columns,
     )
     return data if settings.permute is None else permute(data, settings.permute)
 
@@ -106,6 +108,22 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         assert data.train.mean is not None
         _fill_missing(parts, data.train.mean)
     return _signals(part, data.train.mean, data.train.scale)
+
+
+def real_positions(values: np.ndarray, rows: np.ndarray, settings: DataSettings) -> np.ndarray | None:
+    """Which positions of numbers `(m, N, C)` are real, `(m, N)` bool; None where all are.
+
+    Args:
+        values: signals as they were read.
+        rows: `(m,)` where they are stored, for messages.
+        settings: `missing` is read.
+
+    Raises:
+        MaedError: infinite values, NaN unless `missing` is `mask`, or a signal without a real position.
+    """
+    part = _Part(values, None, None, rows)
+    _check_numbers({"train": part}, settings)
+    return part.mask
 
 
 def permute(data: SignalData, seed: int) -> SignalData:
@@ -158,6 +176,13 @@ def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
     return grid(*sizes.pop())
 
 
+def _content(source: Source, pixels: Geometry | None) -> SignalContent:
+    """What the signals of a source are made of."""
+    if source.kind == "tokens":
+        return "text" if source.vocabulary else "tokens"
+    return "numbers" if pixels is None else "images"
+
+
 def _check_shapes(parts: dict[PartName, _Part]) -> None:
     shapes = {name: part.values.shape[1:] for name, part in parts.items()}
     for name, shape in shapes.items():
@@ -203,7 +228,8 @@ def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings) -> None
                 if bad.any() and not first:
                     row, position, channel = np.argwhere(bad)[0]
                     stored = part.rows[block][row]
-                    first = f"signal {stored}, position {position}, channel {channel} (a {name} signal)"
+                    split = f" (a {name} signal)" if len(parts) > 1 else ""
+                    first = f"signal {stored}, position {position}, channel {channel}{split}"
                 count += int(bad.sum())
         if count and (kind != "NaN" or settings.missing == "refuse"):
             remedy = "; --data.missing mask takes these positions as not real" if kind == "NaN" else ""
@@ -221,7 +247,8 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
         empty = ~part.mask.any(axis=1)
         if empty.any():
             stored = part.rows[np.argmax(empty)]
-            raise MaedError(f"inputs: {empty.sum()} {name} signals miss all positions, the first is signal {stored}")
+            which = f"{name} signals" if len(parts) > 1 else "signals"
+            raise MaedError(f"inputs: {empty.sum()} {which} miss all positions, the first is signal {stored}")
 
 
 def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:

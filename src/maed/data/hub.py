@@ -47,16 +47,34 @@ def folder(path: Path, settings: DataSettings) -> Source:
     return from_tables(_read_folder(path), settings, origin=str(path))
 
 
+def unseen(path: Path) -> pa.Table | None:
+    """The split of a folder in the hub's layout that models are not trained on: test, else validation, else train.
+
+    None where the folder is not in that layout.
+    """
+    for part in reversed(_PARTS):
+        place = _place(path, part)
+        if place is not None:
+            return read_parquet(_shards(place, part))
+    return None
+
+
 def _read_folder(path: Path) -> dict[PartName, pa.Table]:
-    candidates = [path, path / "data", *sorted(sub for sub in path.iterdir() if sub.is_dir() and sub.name != "data")]
-    found = [place for place in candidates if place.is_dir() and _shards(place, "train")]
-    if not found:
+    place = _place(path, "train")
+    if place is None:
         raise MaedError(f"{path}: no train-*.parquet in it; a folder may hold {{train,validation,test}}-*.parquet")
-    if found[0] not in (path, path / "data") and len(found) > 1:
+    shards = {part: _shards(place, part) for part in _PARTS}
+    return {part: read_parquet(paths) for part, paths in shards.items() if paths}
+
+
+def _place(path: Path, part: PartName) -> Path | None:
+    """Where in a folder the files of a split are; None where there are none."""
+    candidates = [path, path / "data", *sorted(sub for sub in path.iterdir() if sub.is_dir() and sub.name != "data")]
+    found = [place for place in candidates if place.is_dir() and _shards(place, part)]
+    if found and found[0] not in (path, path / "data") and len(found) > 1:
         names = ", ".join(place.name for place in found)
         raise MaedError(f"{path}: holds several data sets ({names}); the source may be one of these folders")
-    shards = {part: _shards(found[0], part) for part in _PARTS}
-    return {part: read_parquet(paths) for part, paths in shards.items() if paths}
+    return found[0] if found else None
 
 
 def _shards(path: Path, part: str) -> list[Path]:

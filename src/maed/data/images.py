@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,12 +16,17 @@ from maed.errors import MaedError
 _BLOCK = 256  # images a thread decodes before it reports: fewer would cost more than the decoding
 
 
-def decode(encoded: Sequence[bytes | None], image_size: int | None = None) -> np.ndarray:
+def decode(
+    encoded: Sequence[bytes | None],
+    image_size: int | None = None,
+    name: Callable[[int], str] = "number {} of those read".format,
+) -> np.ndarray:
     """Decode images to one array.
 
     Args:
         encoded: n files of any format that Pillow reads; each is one image.
         image_size: side that they are brought to, see `resize`; their own size, the same for all, where None.
+        name: what messages call the image of an index.
 
     Returns:
         `(n, height, width, C)` uint8; C is 1 where all are greyscale, otherwise 3.
@@ -29,13 +34,13 @@ def decode(encoded: Sequence[bytes | None], image_size: int | None = None) -> np
     Raises:
         MaedError: an image that cannot be decoded, or images of several sizes without `image_size`.
     """
-    first = _open(encoded, 0, image_size)
+    first = _open(encoded[0], name(0), image_size)
     pixels = np.empty((len(encoded), first.height, first.width, 3), dtype=np.uint8)
     grey = np.zeros(len(encoded), dtype=bool)
 
     def fill(start: int) -> None:
         for index in range(start, min(start + _BLOCK, len(encoded))):
-            image = _open(encoded, index, image_size)
+            image = _open(encoded[index], name(index), image_size)
             if image.size != first.size:
                 sizes = f"{first.width} x {first.height} and {image.width} x {image.height}"
                 raise MaedError(f"images: of several sizes ({sizes}); --data.image_size brings them to one")
@@ -67,14 +72,13 @@ def resize_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.stack(resized).reshape(len(pixels), size, size, pixels.shape[3])
 
 
-def _open(encoded: Sequence[bytes | None], index: int, image_size: int | None) -> Image.Image:
+def _open(content: bytes | None, name: str, image_size: int | None) -> Image.Image:
     """One image, decoded, as mode `L` or `RGB`."""
-    content = encoded[index]
     if content is None:
-        raise MaedError(f"images: number {index} of those read holds no bytes; the images may be stored in the table")
+        raise MaedError(f"images: {name} holds no bytes; the images may be stored in the table")
     try:
         with Image.open(io.BytesIO(content)) as opened:
             image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MaedError(f"images: number {index} of those read cannot be decoded ({first_line(error)})") from None
+        raise MaedError(f"images: {name} cannot be decoded ({first_line(error)})") from None
     return image if image_size is None else resize(image, image_size)

@@ -13,6 +13,9 @@ from maed.data.geometry import Geometry
 
 SignalKind = Literal["real", "tokens"]
 
+SignalContent = Literal["numbers", "tokens", "text", "images"]
+"""What signals were made of: real ones of numbers or of the pixels of images, tokens of ids or of the bytes of text."""
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -90,6 +93,8 @@ class SignalData:
         geometry: the true geometry, or None. Nothing that learns reads it.
         permutation: the order that `--data.permute` put the positions in, or None: position i holds what was
             stored at `permutation[i]`.
+        content: what the signals were made of; None where that is not known.
+        columns: columns of the table they were read from; empty where there was none.
     """
 
     source: str
@@ -101,6 +106,8 @@ class SignalData:
     classes: tuple[str, ...] = ()
     geometry: Geometry | None = None
     permutation: np.ndarray | None = None
+    content: SignalContent | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def positions(self) -> int:

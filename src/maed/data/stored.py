@@ -42,9 +42,11 @@ class Source:
         kind: `real` channels or `tokens`.
         parts: the stored splits, `train` among them; those that are missing are cut from it.
         classes: class names in the order of the labels; empty without labels.
-        vocabulary: number of token ids; 0 where the largest id decides.
+        vocabulary: number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
+            decides.
         geometry: the true geometry where it is known. Pixels bring their own grid.
         normalisation: what `auto` means here.
+        columns: the columns that are read, where it is a table.
     """
 
     kind: SignalKind
@@ -53,6 +55,7 @@ class Source:
     vocabulary: int = 0
     geometry: Geometry | None = None
     normalisation: Literal["channel", "position"] = "position"
+    columns: tuple[str, ...] = ()
 
     @property
     def train(self) -> Stored:

@@ -91,8 +91,9 @@ def from_tables(
         vocabulary=text.VOCABULARY if kind == "text" else 0,
         geometry=line(settings.length) if kind == "text" else None,
         normalisation="channel" if kind == "image" else "position",
+        columns=tuple(chosen),
     )
-    return with_classes(source, _class_names(train, label) or names)
+    return with_classes(source, class_names(train, label) or names)
 
 
 def _check_names(table: pa.Table, origin: str) -> None:
@@ -104,7 +105,7 @@ def _check_names(table: pa.Table, origin: str) -> None:
 def _label(table: pa.Table, settings: DataSettings, origin: str) -> str | None:
     """The column with the labels."""
     if settings.label is not None:
-        return _known(table, "data.label", settings.label, origin)
+        return known_column(table, "data.label", settings.label, origin)
     return next((name for name in LABELS if name in table.column_names), None)
 
 
@@ -113,7 +114,7 @@ def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin:
     if settings.columns is None:
         columns = [name for name in table.column_names if name != label]
     else:
-        columns = [_known(table, "data.columns", name, origin) for name in settings.columns]
+        columns = [known_column(table, "data.columns", name, origin) for name in settings.columns]
         if label is not None and label in columns:
             raise MaedError(f"data.columns: {label!r} is the label; it may not be an input too")
     if not columns:
@@ -121,7 +122,8 @@ def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin:
     return columns
 
 
-def _known(table: pa.Table, argument: str, name: str, origin: str) -> str:
+def known_column(table: pa.Table, argument: str, name: str, origin: str) -> str:
+    """The name of a column, which is to be there."""
     if name not in table.column_names:
         known = ", ".join(table.column_names[:10]) + (", ..." if table.num_columns > 10 else "")
         raise MaedError(
@@ -200,7 +202,7 @@ def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings:
         if kind == "text":
             return text.tokenise(column, settings.length)
         if kind == "image":
-            return images.decode(_encoded(column), settings.image_size), None
+            return images.decode(_encoded(column), settings.image_size, lambda i: f"the one in row {rows[i]}"), None
         values = _lists(column, columns[0], rows, whole)
         return (values if whole else values[..., None]), None
 
@@ -210,11 +212,14 @@ def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings:
 def _take(table: pa.Table, name: str, rows: np.ndarray) -> pa.Array:
     """Some rows of a column, as one array."""
     column = table.column(name)
+    together = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+    if together:  # before the casts, which would copy all of the column for each batch of it
+        column = column.slice(int(rows[0]), len(rows))
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type):
         column = column.cast(pa.large_string())  # offsets of 32 bits would overflow at 2 GB
-    if len(rows) < len(column) or not np.array_equal(rows, np.arange(len(column))):
+    if not together:
         column = column.take(pa.array(rows))
     combined = column.combine_chunks()
     return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
@@ -263,7 +268,7 @@ def _raw_labels(table: pa.Table, label: str | None) -> np.ndarray | None:
     return column.to_numpy()
 
 
-def _class_names(table: pa.Table, label: str | None) -> tuple[str, ...]:
+def class_names(table: pa.Table, label: str | None) -> tuple[str, ...]:
     """The names of the classes where the hub's metadata in the schema gives them."""
     try:
         stored = json.loads((table.schema.metadata or {})[b"huggingface"])

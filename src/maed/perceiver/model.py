@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
 from maed.config import PerceiverSettings
-from maed.data.signals import SignalData, SignalKind, Signals
+from maed.data.signals import SignalContent, SignalData, SignalKind, Signals
 from maed.data.stored import first_line
 from maed.errors import MaedError
 from maed.files import read_json, replacing, write_json
@@ -35,9 +36,14 @@ class ClassifierConfig:
         channels: C of real signals, otherwise 0.
         vocabulary: number of token ids, otherwise 0.
         perceiver: the model's settings.
+        sides: height and width of images whose pixels, row by row, are the positions before `permutation`; otherwise
+            empty.
+        transformers: what transformers' config of a checkpoint says beyond `perceiver`.
         source: the data set it was trained on.
         mean, scale: the normalisation of the training signals, `(1, C)` or `(N, C)`; None for tokens.
         permutation: the fixed order the positions were put in, or None.
+        content: what the signals were made of, or None where that is not known.
+        columns: columns of the table that the signals were read from, if it was one.
     """
 
     kind: SignalKind
@@ -48,10 +54,14 @@ class ClassifierConfig:
     channels: int = 0
     vocabulary: int = 0
     perceiver: PerceiverSettings = field(default_factory=PerceiverSettings)
+    sides: tuple[int, ...] = ()
+    transformers: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
     permutation: np.ndarray | None = None
+    content: SignalContent | None = None
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data: SignalData, encoding: str, dim: int, perceiver: PerceiverSettings) -> ClassifierConfig:
@@ -65,10 +75,13 @@ class ClassifierConfig:
             channels=data.channels,
             vocabulary=data.vocabulary,
             perceiver=perceiver,
+            sides=_sides(data),
             source=data.source,
             mean=data.train.mean,
             scale=data.train.scale,
             permutation=data.permutation,
+            content=data.content,
+            columns=data.columns,
         )
 
     @classmethod
@@ -81,6 +94,8 @@ class ClassifierConfig:
                 if stored[name] is not None:
                     stored[name] = np.asarray(stored[name], dtype=dtype)
             stored["classes"] = tuple(stored["classes"])
+            stored["sides"] = tuple(int(side) for side in stored.get("sides") or ())
+            stored["columns"] = tuple(stored.get("columns") or ())
             stored["perceiver"] = PerceiverSettings(**stored["perceiver"])
             return cls(**stored)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -89,6 +104,22 @@ class ClassifierConfig:
     def save(self, path: Path) -> None:
         """Write `config.json`."""
         write_json(path, {"schema": 1, "architecture": "perceiver", **asdict(self)})
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        """Positions and channels of the position table: the signals', or those of the images as the model sees them."""
+        size = self.perceiver.image_size
+        return (self.positions if size is None else size**2), self.dim
+
+    @property
+    def trains_table(self) -> bool:
+        """Whether the position table is trained."""
+        return self.encoding == "trainable" or (self.perceiver.fine_tune and self.encoding in TUNABLE)
+
+    def check_table(self, table: Tensor) -> None:
+        """Refuse a position table of another shape."""
+        if tuple(table.shape) != self.table_shape:
+            raise MaedError(f"table: shape {tuple(table.shape)}; it may be {self.table_shape}")
 
     def prepare(self, values: np.ndarray) -> Tensor:
         """Signals as stored by their source, `(n, N, C)` or `(n, N)`: put in order and normalised for `forward`."""
@@ -113,8 +144,7 @@ class Preprocessor(nn.Module):
             if config.kind == "tokens"
             else nn.Linear(config.channels, config.dim)
         )
-        tuned = config.perceiver.fine_tune and config.encoding in TUNABLE
-        self.positions = PositionEncoding(table, trained=tuned or config.encoding == "trainable")
+        self.positions = PositionEncoding(table, trained=config.trains_table)
         self.concatenate = config.perceiver.combine == "concatenate"
 
     @property
@@ -140,7 +170,7 @@ class Preprocessor(nn.Module):
     ) -> tuple[Tensor, None, Tensor]:
         """Values `(B, N, C)` or `(B, N)` to inputs `(B, N, d)` (`(B, N, 2d)` concatenated), and the content alone."""
         # An embedding ignores autocast; its gradient is best summed in float32, so its output is cast, not its table.
-        dtype = _working_dtype(self.content.weight)
+        dtype = working_dtype(self.content.weight)
         content = self.content(values).to(dtype)  # (B, N, d)
         positions = self.positions().to(dtype)  # (N, d)
         if not self.concatenate:
@@ -161,8 +191,7 @@ class PerceiverClassifier(nn.Module):
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__()
-        if tuple(table.shape) != (config.positions, config.dim):
-            raise MaedError(f"table: shape {tuple(table.shape)}; it may be ({config.positions}, {config.dim})")
+        config.check_table(table)
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -175,6 +204,11 @@ class PerceiverClassifier(nn.Module):
     def preprocessor(self) -> Preprocessor:
         """Content and position embeddings."""
         return self.perceiver.input_preprocessor
+
+    @property
+    def position_table(self) -> Tensor:
+        """The vectors in use, `(N, d)`."""
+        return self.preprocessor.positions.table.detach()
 
     @torch.no_grad()
     def calibrate(self, values: Tensor, mask: Tensor | None = None) -> None:
@@ -194,9 +228,6 @@ class PerceiverClassifier(nn.Module):
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Class logits.
 
-        transformers builds the attention mask in `PerceiverModel.forward`, differently from version to version, and
-        materialises one even where nothing is masked; so its parts are called here, with a mask of ours.
-
         Args:
             values: `(B, N, C)` float32 or `(B, N)` int64.
             mask: `(B, N)` bool, True where a position is real; what is stored elsewhere is never read.
@@ -204,19 +235,8 @@ class PerceiverClassifier(nn.Module):
         Returns:
             `(B, classes)`.
         """
-        scores_mask = None
-        if mask is not None:
-            values = values.masked_fill(~mask.view(*mask.shape, *[1] * (values.ndim - 2)), 0)  # NaN times 0 is NaN
-            dtype = _working_dtype(
-                self.preprocessor.content.weight
-            )  # a wider one would widen the scores, (B, heads, latents, N)
-            scores_mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-            scores_mask = scores_mask.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
-        inputs, sizes, content = self.preprocessor(values)
-        latents = self.perceiver.embeddings(batch_size=len(values))  # (B, latents, width)
-        encoded = self.perceiver.encoder(latents, inputs=inputs, inputs_mask=scores_mask)[0]
-        query = self.perceiver.decoder.decoder_query(inputs, sizes, content)
-        return self.perceiver.decoder(query, z=encoded).logits
+        inputs = self.preprocessor(blanked(values, mask))
+        return latent_logits(self.perceiver, inputs, mask, working_dtype(self.preprocessor.content.weight))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
@@ -230,33 +250,98 @@ class PerceiverClassifier(nn.Module):
         path = folder / "config.json"
         config = ClassifierConfig.load(path)
         try:
-            classifier = cls(config, torch.zeros(config.positions, config.dim))
+            classifier = cls(config, torch.zeros(config.table_shape))
         except (TypeError, ValueError, RuntimeError) as error:
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
-        path = folder / "model.safetensors"
-        try:
-            classifier.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise MaedError(f"{path}: not the weights of this Perceiver ({first_line(error)})") from None
+        load_weights(classifier, folder / "model.safetensors")
         return classifier.eval()
 
 
-def _working_dtype(weight: Tensor) -> torch.dtype:
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model with the tensors of a safetensors file, which are to be just its own.
+
+    Raises:
+        MaedError: the file cannot be read; or a tensor is missing, one too many or of another shape, which is named.
+    """
+    try:
+        weights = load_file(path)
+        wrong = misfit(model.state_dict(), weights)
+        if wrong is None:
+            model.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        wrong = first_line(error)
+    if wrong is not None:
+        raise MaedError(f"{path}: not the weights of this Perceiver ({wrong})")
+
+
+def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """The first tensor in which `found` is not what is `wanted`, with both shapes; None where all fit."""
+    for name, tensor in wanted.items():
+        if name not in found:
+            return f"{name}, of shape {tuple(tensor.shape)}, is not among them"
+        if found[name].shape != tensor.shape:
+            return f"{name} has the shape {tuple(found[name].shape)} there and {tuple(tensor.shape)} in the model"
+    more = next((name for name in found if name not in wanted), None)
+    return None if more is None else f"{more} is no tensor of the model"
+
+
+def blanked(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Values with zeros where they are not real: NaN times 0 would be NaN."""
+    if mask is None:
+        return values
+    return values.masked_fill(~mask.view(*mask.shape, *[1] * (values.ndim - 2)), 0)
+
+
+def working_dtype(weight: Tensor) -> torch.dtype:
     """What autocast computes in on the device of `weight`; without autocast, the type of `weight`."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def latent_logits(
+    perceiver: PerceiverModel, inputs: tuple[Tensor, Any, Tensor], mask: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Class logits of preprocessed inputs.
+
+    transformers builds the attention mask in `PerceiverModel.forward`, differently from version to version, and
+    materialises one even where nothing is masked; so its parts are called here, with a mask of ours.
+
+    Args:
+        perceiver: transformers' model with a classification decoder.
+        inputs: what its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
+        mask: `(B, N)` bool, True where a position is real.
+        dtype: of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
+
+    Returns:
+        `(B, classes)`.
+    """
+    scores_mask = None
+    if mask is not None:
+        scores_mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        scores_mask = scores_mask.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
+    latents = perceiver.embeddings(batch_size=len(inputs[0]))  # (B, latents, width)
+    encoded = perceiver.encoder(latents, inputs=inputs[0], inputs_mask=scores_mask)[0]
+    query = perceiver.decoder.decoder_query(*inputs)
+    return perceiver.decoder(query, z=encoded).logits
+
+
+def check_heads(settings: PerceiverSettings, channels: int) -> None:
+    """Refuse heads of the cross-attention that divide neither latents nor inputs evenly."""
+    for size, what in ((settings.latent_width, "perceiver.latent_width"), (channels, "input channels")):
+        if size % settings.cross_heads:
+            raise MaedError(f"perceiver.cross_heads: {settings.cross_heads}; it may divide the {what} ({size})")
+
+
+def _sides(data: SignalData) -> tuple[int, ...]:
+    """Height and width of images; where they are permuted, before that."""
+    return tuple(data.geometry.shape) if data.geometry is not None and data.geometry.kind == "grid" else ()
 
 
 def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
     """transformers' model with our preprocessor and its classification decoder."""
     settings = config.perceiver
     preprocessor = Preprocessor(config, table)
-    for size, what in (
-        (settings.latent_width, "perceiver.latent_width"),
-        (preprocessor.num_channels, "input channels"),
-    ):
-        if size % settings.cross_heads:
-            raise MaedError(f"perceiver.cross_heads: {settings.cross_heads}; it may divide the {what} ({size})")
+    check_heads(settings, preprocessor.num_channels)
     built = PerceiverConfig(
         num_latents=settings.latents,
         d_latents=settings.latent_width,

@@ -1,0 +1,177 @@
+"""Labels for new signals from the folder of a trained classifier."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from maed.config import DataSettings, TrainerSettings
+from maed.errors import MaedError
+from maed.files import read_json
+from maed.perceiver import Classifier, ClassifierConfig, load_classifier
+from maed.prediction.inputs import Batch, open_input
+from maed.prediction.outputs import Columns, check_out, writing
+from maed.training import device
+
+__all__ = ["Score", "label_input", "open_classifier", "predict"]
+
+_EXPECTED = "a folder perceiver/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+
+
+@dataclass
+class Score:
+    """How many signals were labelled, and how many as the input labels them.
+
+    Args:
+        signals: all of them.
+        known: those whose label in the input is a class of the classifier.
+        right: those of them that the classifier labels alike.
+    """
+
+    signals: int = 0
+    known: int = 0
+    right: int = 0
+
+
+def predict(
+    classifier: Classifier, values: np.ndarray, mask: np.ndarray | None = None, *, batch_size: int = 64
+) -> Iterator[Tensor]:
+    """Class probabilities of signals, a batch at a time.
+
+    Args:
+        classifier: from `maed.perceiver.load_classifier`, on any device.
+        values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalisation and permutation
+            are the classifier's.
+        mask: `(n, N)` bool, True where a position is real, in the order of `values`; None where all are.
+        batch_size: signals at a time.
+
+    Yields:
+        `(B, classes)` float32 on the CPU; the columns are `classifier.config.classes`.
+
+    Raises:
+        MaedError: signals of another shape than the classifier takes.
+    """
+    config, place = classifier.config, next(classifier.parameters()).device
+    for start in range(0, len(values), batch_size):
+        rows = slice(start, start + batch_size)
+        real = None
+        if mask is not None:
+            ordered = mask[rows] if config.permutation is None else mask[rows][:, config.permutation]
+            real = torch.from_numpy(ordered).to(place)
+        with torch.inference_mode():
+            logits = classifier(config.prepare(values[rows]).to(place), real)
+        yield logits.float().softmax(dim=1).cpu()
+
+
+def label_input(
+    model: Path,
+    name: str,
+    out: Path | None = None,
+    *,
+    data: DataSettings | None = None,
+    trainer: TrainerSettings | None = None,
+    batch_size: int = 64,
+    lines: bool = False,
+    probabilities: bool = False,
+) -> Score:
+    """Label an input and write one row a signal: what `maed predict` does.
+
+    Args:
+        model: the folder of a trained classifier.
+        name: the input, see `maed.prediction.inputs.open_input`.
+        out: a .csv, .jsonl or .parquet file; standard output, as CSV, where None.
+        data: `type`, `columns`, `label` and `missing` are read.
+        trainer: `accelerator` and `threads` are read.
+        batch_size: signals at a time.
+        lines: whether each line of a .txt file is a text.
+        probabilities: whether to write the probabilities of all classes.
+
+    Raises:
+        MaedError: a folder, an input or an output that cannot be used; one line that names it.
+    """
+    if batch_size < 1:
+        raise MaedError(f"batch_size: {batch_size}; it may be 1 or more")
+    if out is not None:
+        check_out(out)
+        if out.exists() and Path(name).exists() and out.samefile(name):
+            raise MaedError(f"out: {out} is the input; it may be another file")
+    classifier = open_classifier(model)
+    given = open_input(name, classifier.config, data or DataSettings(), lines=lines)
+    classifier.to(device(trainer or TrainerSettings()))
+    score, classes = Score(), classifier.config.classes
+    shown = sys.stderr.isatty() and not (out is None and sys.stdout.isatty())  # a bar amid the rows would garble them
+    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar, writing(out) as write:
+        task = bar.add_task("predict", total=given.size)
+        for batch in given.batches(batch_size):
+            (found,) = predict(classifier, batch.values, batch.mask, batch_size=batch_size)
+            labels = [classes[index] for index in found.argmax(dim=1).tolist()]
+            write(_columns(score.signals, labels, found.numpy(), batch, classes if probabilities else ()))
+            _count(score, labels, batch)
+            bar.update(task, completed=score.signals)
+    return score
+
+
+def open_classifier(folder: Path) -> Classifier:
+    """The trained classifier of a folder.
+
+    Raises:
+        MaedError: no such folder, or one that holds something else.
+    """
+    if not folder.is_dir():
+        raise MaedError(f"model: {str(folder)!r} is no folder; it may be {_EXPECTED}")
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else None
+    if not isinstance(config, dict) or config.get("architecture") != "perceiver":
+        inside = sorted(folder.glob("perceiver/*/config.json")) or sorted(folder.glob("*/config.json"))
+        models = [str(found.parent) for found in inside if (found.parent / "metrics.json").is_file()]
+        raise MaedError(f"model: {folder} holds no trained Perceiver; it may be {', '.join(models[:5]) or _EXPECTED}")
+    classifier = load_classifier(folder)
+    if not _is_sound(classifier.config):
+        raise MaedError(f"{path}: not the config.json of a Perceiver of maed (its parts do not fit together)")
+    return classifier
+
+
+def _is_sound(config: ClassifierConfig) -> bool:
+    """Whether what the weights do not depend on fits the rest of the config, which somebody may have written."""
+    order, sizes = config.permutation, (config.positions, config.channels)
+    images = config.content == "images"
+    contents = {"tokens": (None, "tokens", "text"), "real": (None, "numbers", "images")}
+    return (
+        config.content in contents.get(config.kind, ())
+        and all(_is_text(name) for name in (*config.classes, *config.columns))
+        and (order is None or np.array_equal(np.sort(order), np.arange(config.positions)))
+        and all((part is None) == (config.kind == "tokens") for part in (config.mean, config.scale))
+        and all(part is None or part.shape in ((1, sizes[1]), sizes) for part in (config.mean, config.scale))
+        and (not images or (len(config.sides) == 2 and int(np.prod(config.sides)) == config.positions))
+    )
+
+
+def _is_text(name: object) -> bool:
+    """Whether this is text that can be written: JSON may hold halves of characters."""
+    try:
+        return isinstance(name, str) and name.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _columns(start: int, labels: list[str], found: np.ndarray, batch: Batch, classes: tuple[str, ...]) -> Columns:
+    """Rows of the output; `classes` are those whose probabilities are wanted each."""
+    columns: Columns = {"index": range(start, start + len(labels)), "label": labels, "probability": found.max(axis=1)}
+    if batch.files is not None:
+        columns["file"] = batch.files
+    return columns | {f"probability_{name}": found[:, index] for index, name in enumerate(classes)}
+
+
+def _count(score: Score, labels: list[str], batch: Batch) -> None:
+    score.signals += len(labels)
+    for label, truth in zip(labels, batch.truth or [None] * len(labels), strict=True):
+        score.known += truth is not None
+        score.right += truth == label

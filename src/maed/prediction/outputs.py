@@ -1,0 +1,133 @@
+"""Where labels go: rows as CSV to standard output, or to a file that is whole or not there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from maed.errors import MaedError
+from maed.files import replacing
+
+Columns = dict[str, Any]
+"""Names of columns -> their values in some rows: lists, or float32 arrays."""
+
+Write = Callable[[Columns], None]
+
+_ROW_GROUP = 1 << 16  # rows of a parquet file that are written together: fewer would be slow to read
+
+
+@contextmanager
+def writing(out: Path | None) -> Iterator[Write]:
+    """Yield what writes rows: as CSV to standard output, or to a file of the format that its suffix says.
+
+    Raises:
+        MaedError: a folder, or another suffix.
+    """
+    if out is None:
+        write = _csv(sys.stdout)
+
+        def shown(columns: Columns) -> None:
+            write(columns)
+            sys.stdout.flush()  # whoever feeds lines through a pipe waits for their labels
+
+        yield shown
+        return
+    check_out(out)
+    with replacing(out) as temporary, _OPENERS[out.suffix.lower()](temporary) as write:
+        yield write
+
+
+def check_out(out: Path) -> None:
+    """Refuse a file that cannot be written."""
+    if out.is_dir():
+        raise MaedError(f"out: {out} is a folder; it may be a file")
+    if out.suffix.lower() not in _OPENERS:
+        raise MaedError(f"out: {out} is no {', '.join(_OPENERS)} file; its suffix says the format")
+
+
+def _csv(stream: TextIO) -> Write:
+    """A header, then one row a signal; names are quoted where they need to be."""
+    writer = csv.writer(stream, lineterminator="\n")
+    started = False
+
+    def write(columns: Columns) -> None:
+        nonlocal started
+        if not started:
+            writer.writerow(columns)
+            started = True
+        shown = [values.astype(str) if isinstance(values, np.ndarray) else values for values in columns.values()]
+        writer.writerows(zip(*shown, strict=True))
+
+    return write
+
+
+def _jsonl(stream: TextIO) -> Write:
+    """One object a signal."""
+
+    def write(columns: Columns) -> None:
+        plain = [_shortest(values) if isinstance(values, np.ndarray) else values for values in columns.values()]
+        for row in zip(*plain, strict=True):
+            stream.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _shortest(values: np.ndarray) -> list[float]:
+    """float32 as the floats with the fewest digits that round to them."""
+    return [float(text) for text in values.astype(str)]
+
+
+@contextmanager
+def _csv_file(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        yield _csv(stream)
+
+
+@contextmanager
+def _jsonl_file(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as stream:
+        yield _jsonl(stream)
+
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Write]:
+    waiting: list[Columns] = []
+    file: pa.parquet.ParquetWriter | None = None
+
+    def flush() -> None:
+        nonlocal file
+        if waiting:
+            table = pa.table({name: _joined([columns[name] for columns in waiting]) for name in waiting[0]})
+            file = file or pa.parquet.ParquetWriter(path, table.schema)
+            file.write_table(table)
+            waiting.clear()
+
+    def write(columns: Columns) -> None:
+        waiting.append(columns)
+        if sum(len(columns["index"]) for columns in waiting) >= _ROW_GROUP:
+            flush()
+
+    try:
+        yield write
+        flush()
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _joined(pieces: list[Any]) -> Any:
+    """The values of a column, end to end."""
+    return np.concatenate(pieces) if isinstance(pieces[0], np.ndarray) else list(chain.from_iterable(pieces))
+
+
+_OPENERS = {".csv": _csv_file, ".jsonl": _jsonl_file, ".parquet": _parquet_file}
