@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -332,6 +333,9 @@ class TrainSettings:
             It needs no geometry.
         validate_every: Steps between two validations; once an epoch where not given.
         patience: Stop after this many validations without a better accuracy; never where not given.
+        tune: Peak learning rates tried for each encoding before a comparison, with a seed of their own; the best by
+            validation accuracy is taken, and replaces `learning_rate`. None is tried where not given.
+        tune_steps: Training steps of such a trial; those of the training where not given.
     """
 
     epochs: int = 10
@@ -350,10 +354,17 @@ class TrainSettings:
     hide: float = 0.0
     validate_every: int | None = None
     patience: int | None = None
+    tune: list[float] | None = None
+    tune_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch_size", "accumulate", "validate_every", "patience"):
+        for name in ("epochs", "steps", "batch_size", "accumulate", "validate_every", "patience", "tune_steps"):
             _at_least(f"train.{name}", getattr(self, name), 1)
+        if self.tune is not None:
+            if len(self.tune) == 0 or len(set(self.tune)) < len(self.tune):
+                raise MaedError(f"train.tune: {self.tune}; it may be one rate or more, each once, or null")
+            for rate in self.tune:
+                _between("train.tune", rate, 0, inf)
         for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         for name in ("label_smoothing", "hide"):
@@ -369,6 +380,8 @@ class TrainerSettings:
 
     Args:
         accelerator: Lightning's accelerator.
+        cluster: Where the trainings of a comparison run: this process where not given, `local` for a Ray started here,
+            or `ray://HOST:PORT` (extra `ray`); one training a worker, on one device.
         devices: Lightning's devices: a number of them, or `auto`. Perceivers are trained on all of them, everything
             else on one.
         strategy: Lightning's strategy for several devices, such as `ddp`.
@@ -380,6 +393,7 @@ class TrainerSettings:
     """
 
     accelerator: str = "auto"
+    cluster: str | None = None
     devices: str = "auto"
     strategy: str = "auto"
     compile: bool = False
@@ -391,6 +405,12 @@ class TrainerSettings:
     def __post_init__(self) -> None:
         one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps", "tpu"))
         _at_least("trainer.threads", self.threads, 1)
+        if self.cluster is None:
+            return
+        if self.cluster != "local" and not re.fullmatch(r"ray://[^\s/:]+:\d+", self.cluster):
+            raise MaedError(f"trainer.cluster: {self.cluster!r}; it may be local, ray://HOST:PORT, or null")
+        if self.devices not in ("auto", "1"):
+            raise MaedError(f"trainer.devices: {self.devices} with trainer.cluster; each of its workers has 1")
 
 
 @dataclass

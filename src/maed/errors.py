@@ -13,6 +13,10 @@ class MaedError(ValueError):
     """
 
 
+class NotFiniteError(MaedError):
+    """A training whose loss left the finite numbers."""
+
+
 def one_of(argument: str, value: str, allowed: Iterable[str]) -> str:
     """Return `value` if it is among `allowed`, otherwise raise `MaedError` with the nearest name."""
     names = list(allowed)

@@ -10,7 +10,7 @@ from scipy import stats
 
 from maed.errors import MaedError
 
-REFERENCES = ("maed", "fourier")
+REFERENCES = ("maed", "maed-resampled", "fourier")
 """Encodings that `compare_all` holds against every other: ours, and the oracle that knows the geometry."""
 
 
@@ -75,7 +75,7 @@ def paired(classification: Iterable[dict[str, Any]], a: str, b: str) -> dict[str
 
 
 def compare_all(classification: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`maed` against every other encoding, then `fourier` against the rest: rows of `paired`.
+    """`maed` against every other encoding, then `maed-resampled` and `fourier` against the rest: rows of `paired`.
 
     Pairs without a common seed are left out.
     """

@@ -1,16 +1,35 @@
 """Position encodings for transformers' Perceiver, the classifier, and its training."""
 
+from maed.perceiver.architectures import (
+    Classifier,
+    build_classifier,
+    check_architecture,
+    describe_classifier,
+    load_classifier,
+    resized_grid,
+    table_for,
+)
 from maed.perceiver.model import ClassifierConfig, PerceiverClassifier, Preprocessor
 from maed.perceiver.positions import LEARNED, PositionEncoding, position_table
-from maed.perceiver.training import PerceiverModule, train_classifier
+from maed.perceiver.training import PerceiverModule, finished_training, train_classifier
+from maed.perceiver.transformers_models import TransformersClassifier
 
 __all__ = [
     "LEARNED",
+    "Classifier",
     "ClassifierConfig",
     "PerceiverClassifier",
     "PerceiverModule",
     "PositionEncoding",
     "Preprocessor",
+    "TransformersClassifier",
+    "build_classifier",
+    "check_architecture",
+    "describe_classifier",
+    "finished_training",
+    "load_classifier",
     "position_table",
+    "resized_grid",
+    "table_for",
     "train_classifier",
 ]

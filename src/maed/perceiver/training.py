@@ -21,12 +21,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from maed.config import Settings, TrainSettings
 from maed.data.signals import SignalData, Signals
-from maed.errors import MaedError
+from maed.errors import MaedError, NotFiniteError
 from maed.files import is_main_process, read_json, write_json
+from maed.perceiver.architectures import Classifier, build_classifier, describe_classifier, table_for
 from maed.perceiver.batches import Augmentation, Batch, ShuffledBatches, every_signal, take
 from maed.perceiver.memory import check_memory, device_memory
-from maed.perceiver.model import ClassifierConfig, PerceiverClassifier
-from maed.perceiver.positions import position_table
+from maed.perceiver.model import ClassifierConfig
 from maed.training import (
     History,
     LastValidation,
@@ -40,6 +40,7 @@ from maed.training import (
     quiet_lightning,
     read_checkpoint,
     resumable,
+    use_threads,
 )
 
 
@@ -58,7 +59,7 @@ class PerceiverModule(pl.LightningModule):
 
     def __init__(
         self,
-        classifier: PerceiverClassifier,
+        classifier: Classifier,
         train: TrainSettings,
         *,
         steps: int,
@@ -142,7 +143,7 @@ class PerceiverModule(pl.LightningModule):
 
     def _stop_if_bad(self) -> None:
         if self._first_bad is not None and int(self._first_bad) >= 0:
-            raise MaedError(
+            raise NotFiniteError(
                 f"train: the loss is not finite at step {int(self._first_bad)}; {self._last_good()}; "
                 f"lower train.learning_rate (it was {self.settings.learning_rate:g}), "
                 "or set trainer.precision to 32-true"
@@ -205,19 +206,12 @@ def train_classifier(
         MaedError: no labels, a class that a split lacks, an encoding that is unknown or lacks what it needs, a batch
             beyond the memory, or a loss that is not finite.
     """
-    _check_labels(data)
-    if seed < 0:
-        raise MaedError(f"seed: {seed}; it may be 0 or more")
-    table = position_table(encoding, data.positions, dim, seed=seed, geometry=data.geometry, vectors=vectors)
-    job = _job(data, encoding, seed, folder, dim, settings, table)
-    finished = _finished(job)
+    use_threads(settings.trainer.threads)
+    config, table, job = _described(data, encoding, seed, folder, dim, settings, vectors)
+    finished = _finished(job, overwrite)
     if finished is not None:
         return finished
-    if not overwrite and (folder / "metrics.json").is_file():
-        raise MaedError(
-            f"out: {folder} holds a Perceiver of other settings, data or vectors; take another --out, or --overwrite"
-        )
-    classifier = PerceiverClassifier(ClassifierConfig.of(data, encoding, dim, settings.perceiver), table, seed=seed)
+    classifier = build_classifier(config, table, seed=seed)
     train = settings.train
     first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
     classifier.calibrate(*take(data.train, first)[:2])
@@ -225,7 +219,45 @@ def train_classifier(
         return _train_and_test(job, classifier, callbacks)
 
 
-def _train_and_test(job: _Job, classifier: PerceiverClassifier, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
+def finished_training(
+    data: SignalData,
+    encoding: str,
+    *,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None = None,
+    overwrite: bool = True,
+) -> dict[str, Any] | None:
+    """What `train_classifier` would return without training: its metrics where `folder` holds them, otherwise None.
+
+    Raises:
+        MaedError: as `train_classifier` before it trains.
+    """
+    _, _, job = _described(data, encoding, seed, folder, dim, settings, vectors)
+    return _finished(job, overwrite)
+
+
+def _described(
+    data: SignalData,
+    encoding: str,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None,
+) -> tuple[ClassifierConfig, Tensor, _Job]:
+    """The classifier that a training is to make, its position table, and the training."""
+    _check_labels(data)
+    if seed < 0:
+        raise MaedError(f"seed: {seed}; it may be 0 or more")
+    config = describe_classifier(data, encoding, dim, settings.perceiver)
+    table = table_for(config, data, seed=seed, vectors=vectors)
+    return config, table, _job(data, encoding, seed, folder, dim, settings, table)
+
+
+def _train_and_test(job: _Job, classifier: Classifier, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
     train, folder = job.settings.train, job.folder
     data = job.data
     augment = Augmentation(train, data.geometry, permuted=data.permutation is not None, kind=data.kind)
@@ -303,7 +335,7 @@ def _check_labels(data: SignalData) -> None:
             )
 
 
-def _check_memory(job: _Job, classifier: PerceiverClassifier, trainer: pl.Trainer) -> None:
+def _check_memory(job: _Job, classifier: Classifier, trainer: pl.Trainer) -> None:
     """Refuse a batch that does not fit, by what the longest signal of the first one needs."""
     train, data = job.settings.train, job.data
     rows = ShuffledBatches(data.train, train.batch_size, job.seed).rows(0)
@@ -353,13 +385,20 @@ def _digest(arrays: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _finished(job: _Job) -> dict[str, Any] | None:
-    """The metrics of this very training, where the folder holds them."""
+def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
+    """The metrics of this very training, where the folder holds them; another's are refused unless to `overwrite`."""
     path = job.folder / "metrics.json"
-    if not path.is_file() or not (job.folder / "model.safetensors").is_file():
+    if not path.is_file():
         return None
     metrics = read_json(path)
-    return metrics if isinstance(metrics, dict) and metrics.get("fingerprint") == job.fingerprint else None
+    if isinstance(metrics, dict) and metrics.get("fingerprint") == job.fingerprint:
+        return metrics if (job.folder / "model.safetensors").is_file() else None
+    if not overwrite:
+        raise MaedError(
+            f"out: {job.folder} holds a Perceiver of other settings, data or vectors; take another --out, or "
+            "--overwrite"
+        )
+    return None
 
 
 def _clear(folder: Path) -> None:
@@ -369,7 +408,7 @@ def _clear(folder: Path) -> None:
 
 
 def _metrics(
-    job: _Job, classifier: PerceiverClassifier, history: History, step: int, validation: float, test: float
+    job: _Job, classifier: Classifier, history: History, step: int, validation: float, test: float
 ) -> dict[str, Any]:
     n, train = len(job.data.train), job.settings.train
     # whole epochs of batches, of which the last may be smaller; then whole batches
