@@ -7,12 +7,11 @@ again; one that was made with other settings is never overwritten silently.
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,9 @@ from maed.evaluation.comparison import compare_all, summarise
 from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
 from maed.files import read_json, write_json
 from maed.machine import commit, describe_machine, memory
-from maed.perceiver import LEARNED, train_classifier
+from maed.perceiver import LEARNED, describe_classifier, resized_grid
 from maed.report import embedding_figure, write_report
+from maed.report.live import board
 from maed.similarity import (
     Accumulator,
     PairedSums,
@@ -54,7 +54,11 @@ from maed.similarity import (
     stream,
     write_similarity,
 )
-from maed.training import device, precision
+from maed.training import device, precision, progress_kind
+from maed.trials import Cluster, Metrics, Trial, check_cluster, run_trials
+
+TUNING_SEED = 1_000_000
+"""The seed of all trials of a learning rate: one that no comparison comes to."""
 
 _PAIR_BYTES = 200
 """Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
@@ -149,6 +153,13 @@ class Run:
         if encoding in ("correlation", "dependence") and encoding != baseline_for(self.data):
             kind = self.data.kind
             raise MaedError(f"positions: {encoding} is not for {kind} signals; it may be {baseline_for(self.data)}")
+        perceiver, data = self.settings.perceiver, self.data
+        describe_classifier(data, encoding, embedding_dim(data.positions, self.settings.embedding.dim), perceiver)
+        if encoding in ("maed", *BASELINES) and resized_grid(data, perceiver) is not None:
+            raise MaedError(
+                f"positions: {encoding} is of {data.positions} positions, and perceiver.image_size "
+                f"{perceiver.image_size} makes {perceiver.image_size}^2 of them; it may be maed-resampled"
+            )
 
     # The stages, in the order of the walk.
 
@@ -270,26 +281,45 @@ class Run:
     def train(self, encoding: str, seed: int) -> dict[str, Any]:
         """Train and test one Perceiver: `perceiver/ENCODING-SEED/`. Returns its metrics."""
         self.check_encoding(encoding)
-        vectors = self._vectors(encoding)
-        self.say(f"perceiver: {encoding}, seed {seed}")
-        return train_classifier(
-            self.data,
+        trial = self.trial(encoding, seed, self._vectors(encoding))
+        self.say(f"perceiver: {trial}")
+        metrics = trial.train(self.data)
+        assert metrics is not None  # it does not tune
+        return metrics
+
+    def trial(
+        self,
+        encoding: str,
+        seed: int,
+        vectors: torch.Tensor | None,
+        *,
+        learning_rate: float | None = None,
+        tuning: bool = False,
+    ) -> Trial:
+        """The training of one Perceiver; with a `learning_rate` other than that of the settings where it is given."""
+        train = replace(self.settings.train, tune=None, tune_steps=None)  # no part of what is trained
+        if learning_rate is not None:
+            train = replace(train, learning_rate=learning_rate)
+        if tuning:
+            train = replace(train, steps=self.settings.train.tune_steps or train.steps)
+        name = f"tune/{encoding}-{train.learning_rate}" if tuning else f"{encoding}-{seed}"
+        dim = embedding_dim(self.data.positions, self.settings.embedding.dim) if vectors is None else vectors.shape[1]
+        return Trial(
             encoding,
-            seed=seed,
-            folder=self.out / "perceiver" / f"{encoding}-{seed}",
-            dim=embedding_dim(self.data.positions, self.settings.embedding.dim)
-            if vectors is None
-            else vectors.shape[1],
-            settings=self.settings,
-            vectors=vectors,
+            seed,
+            self.out / "perceiver" / name,
+            dim,
+            replace(self.settings, train=train),
+            vectors,
+            tuning=tuning,
             overwrite=self.overwrite,
         )
 
-    def check_vectors(self, encodings: Sequence[str]) -> None:
-        """Refuse encodings whose vectors are missing or of other positions, before any Perceiver is trained."""
+    def vectors(self, encodings: Sequence[str]) -> dict[str, torch.Tensor | None]:
+        """The vectors of each encoding, None of one that has none; refused where missing or of other positions."""
         for encoding in encodings:
             self.check_encoding(encoding)
-            self._vectors(encoding)
+        return {encoding: self._vectors(encoding) for encoding in encodings}
 
     def origin(self) -> dict[str, Any]:
         """What `maed`'s embedding was made with; empty where there is none, or it does not say."""
@@ -310,12 +340,22 @@ class Run:
                 self.baseline()
                 return replace_upstream(self, self.out).embed(encoding).vectors
             embedding = PositionEmbedding.from_pretrained(below)
-        if embedding.n != self.data.positions:
-            raise MaedError(f"run: the embedding has {embedding.n} positions, the data {self.data.positions}")
-        self._check_upstream(self.upstream / "embedding", embedding.provenance)
+        finer = resized_grid(self.data, self.settings.perceiver)
+        self._check_positions(embedding, self.data.positions if finer is None else len(finer.coordinates))
         if encoding == "maed-resampled" and self.data.permutation is not None:  # it came in the order of its grid
             return embedding.vectors[torch.from_numpy(self.data.permutation)]
         return embedding.vectors
+
+    def _check_positions(self, embedding: PositionEmbedding, n: int) -> None:
+        """Refuse the run's embedding where it is not of `n` positions, of other ones than the data, or empty."""
+        if embedding.n != n:
+            raise MaedError(f"run: the embedding has {embedding.n} positions, the data {n}")
+        if not embedding.vectors.any():
+            raise MaedError(
+                f"run: the embedding's vectors are all zero: {embedding.provenance.get('reduction')} found nothing to "
+                "tell positions apart; another --embedding.reduction may"
+            )
+        self._check_upstream(self.upstream / "embedding", embedding.provenance)
 
     def _maed(self, encoding: str) -> PositionEmbedding:
         """The embedding of the run; one that was resampled, and so used the geometry, goes by that name alone."""
@@ -324,13 +364,17 @@ class Run:
             raise MaedError(f"run: {folder} holds no embedding; `maed embed` writes one")
         embedding = PositionEmbedding.from_pretrained(folder)
         resampled = bool(embedding.provenance.get("resampled"))
-        if resampled != (encoding == "maed-resampled"):
+        finer = resized_grid(self.data, self.settings.perceiver)
+        if resampled != (encoding == "maed-resampled") and (resampled or finer is None):
             was = "was resampled by its geometry" if resampled else "was not resampled"
             other = "maed-resampled" if resampled else "maed"
             raise MaedError(f"positions: {encoding}, but the embedding in {folder} {was}; it may be {other}")
-        here, there = self.data.geometry, embedding.geometry
+        here, there = finer or self.data.geometry, embedding.geometry
         if resampled and here is not None and there is not None and here.shape != there.shape:
             raise MaedError(f"run: {folder} was resampled to {there.shape}, the data are {here.shape}")
+        if finer is not None and not resampled:
+            self._check_positions(embedding, self.data.positions)
+            return embedding.resampled(finer, None if embedding.geometry else self.data.geometry)
         return embedding
 
     def _write_estimate(self, folder: Path, streamed: Streamed) -> None:
@@ -403,10 +447,10 @@ class Run:
     @contextmanager
     def _progress(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
         """A bar on a terminal, a line for every tenth elsewhere, or nothing, as the trainer's settings ask."""
-        wanted = self.settings.trainer.progress
+        wanted = progress_kind(self.settings.trainer)
         if wanted == "none":
             yield None
-        elif wanted == "bar" or (wanted == "auto" and sys.stdout.isatty()):
+        elif wanted == "bar":
             columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns) as bar:
                 task = bar.add_task(title)
@@ -531,6 +575,7 @@ def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> 
     run.check_similarity()
     run.check_reduction()
     run.check_evaluation()
+    check_cluster(run.settings.trainer.cluster)
     results = new_results(run, command)
     given = {"autoencoder": asdict(run.settings.autoencoder), "data": asdict(run.settings.data)}
     measured = encodings if run.data.geometry is None else ("start", *BASELINES)
@@ -573,19 +618,92 @@ def compare(run: Run, encodings: Sequence[str], seeds: int, results: dict[str, A
         results["notes"].append(f"Perceivers skipped: {run.data.source} has no labels.")
         run.say(results["notes"][-1])
     else:
-        run.check_vectors(encodings)
-        rows: list[dict[str, Any]] = []
-        for seed in range(seeds):
-            for encoding in encodings:
-                metrics = run.train(encoding, seed)
-                keys = ("positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds")
-                rows.append({key: metrics[key] for key in keys})
-                run.say(f"perceiver: {encoding}, seed {seed}: test accuracy {100 * metrics['test_accuracy']:.2f} %")
+        vectors = run.vectors(encodings)
+        address = run.settings.trainer.cluster
+        with nullcontext() if address is None else Cluster(address) as cluster:
+            rates = tuned_rates(run, vectors, results, cluster)
+            trials = [
+                run.trial(encoding, seed, vectors[encoding], learning_rate=rates.get(encoding))
+                for seed in range(seeds)
+                for encoding in encodings
+            ]
+            for rows in _rows_as_trained(run, trials, "Comparison: test accuracy", _classification_row, cluster):
                 results["classification"] = rows
                 results["summary"], results["paired"] = summarise(rows), compare_all(rows)
+                results["seconds"]["perceivers"] = sum(row["seconds"] for row in rows)
                 save_results(run, results)
-        results["seconds"]["perceivers"] = sum(row["seconds"] for row in rows)
     save_results(run, results)
+
+
+def tuned_rates(
+    run: Run, vectors: Mapping[str, torch.Tensor | None], results: dict[str, Any], cluster: Cluster | None = None
+) -> dict[str, float]:
+    """The learning rate of `train.tune` with the best validation accuracy for each encoding; the lower of equal ones.
+
+    Every encoding tries every rate, with one and the same seed that no comparison has. What was found goes into
+    `results`. Nothing is tried, and nothing returned, without `train.tune`.
+
+    Raises:
+        MaedError: an encoding whose loss stays finite with none of them.
+    """
+    rates = run.settings.train.tune
+    if rates is None:
+        return {}
+    trials = [
+        run.trial(encoding, TUNING_SEED, vectors[encoding], learning_rate=rate, tuning=True)
+        for encoding in vectors
+        for rate in sorted(rates)
+    ]
+    for rows in _rows_as_trained(run, trials, "Learning rates: validation accuracy", _tuning_row, cluster):
+        results["tuning"] = rows
+        results["seconds"]["tuning"] = sum(row["seconds"] or 0.0 for row in rows)
+        save_results(run, results)
+    for encoding in vectors:
+        tried = [r for r in results["tuning"] if r["positions"] == encoding and r["validation_accuracy"] is not None]
+        if not tried:
+            raise MaedError(
+                f"train.tune: {', '.join(f'{rate:g}' for rate in rates)}; with none of them does the loss of "
+                f"{encoding} stay finite; it may hold lower ones, or trainer.precision may be 32-true"
+            )
+        max(tried, key=lambda row: row["validation_accuracy"])["chosen"] = True  # the first of equal ones: the lowest
+    save_results(run, results)
+    return {row["positions"]: row["learning_rate"] for row in results["tuning"] if row["chosen"]}
+
+
+def _rows_as_trained(
+    run: Run,
+    trials: Sequence[Trial],
+    title: str,
+    row: Callable[[Trial, Metrics | None], dict[str, Any]],
+    cluster: Cluster | None,
+) -> Iterator[list[dict[str, Any]]]:
+    """Train; after each trial, a row for each that is done, in the order of the trials and not of their ends."""
+    done: dict[Trial, dict[str, Any]] = {}
+    with board(title, trials, run.settings.trainer, run.say) as shown:
+        for trial, metrics in run_trials(run.data, trials, cluster=cluster, board=shown):
+            done[trial] = row(trial, metrics)
+            yield [done[trial] for trial in trials if trial in done]
+
+
+def _classification_row(trial: Trial, metrics: Metrics | None) -> dict[str, Any]:
+    assert metrics is not None  # only a trial that tunes may fail
+    keys = ("positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds")
+    return {**{key: metrics[key] for key in keys}, "learning_rate": trial.learning_rate}
+
+
+def _tuning_row(trial: Trial, metrics: Metrics | None) -> dict[str, Any]:
+    """What a rate came to; nothing is known of one with which the loss left the finite numbers."""
+    found = metrics or {}
+    history = found.get("history")
+    return {
+        "positions": trial.encoding,
+        "seed": trial.seed,
+        "learning_rate": trial.learning_rate,
+        "validation_accuracy": found.get("validation_accuracy"),
+        "steps": history[-1]["step"] if history else None,
+        "seconds": found.get("seconds"),
+        "chosen": False,
+    }
 
 
 def new_results(run: Run, command: str) -> dict[str, Any]:
@@ -604,6 +722,7 @@ def new_results(run: Run, command: str) -> dict[str, Any]:
         "seconds": {},
         "split_half": None,
         "geometry": None,
+        "tuning": None,
         "classification": None,
         "summary": None,
         "paired": None,

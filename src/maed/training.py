@@ -271,11 +271,11 @@ def build_trainer(
     one loader as long as the training; `steps` ends it. A step is one of the optimiser, after `accumulate` batches.
     Devices are all that the settings ask for where the training is `distributed`, otherwise one of them.
     """
-    _use_threads(settings.threads)
+    use_threads(settings.threads)
     best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
     # not save_last=True, which follows the best checkpoint; after `best` in the list, so that it knows the best one
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
-    progress = settings.progress if settings.progress != "auto" else ("bar" if sys.stdout.isatty() else "lines")
+    progress = progress_kind(settings)
     bars: dict[str, list[Callback]] = {"bar": [RichProgressBar()], "lines": [Lines(title)], "none": []}
     try:
         trainer = pl.Trainer(
@@ -302,6 +302,13 @@ def build_trainer(
     return trainer, best
 
 
+def progress_kind(settings: TrainerSettings) -> Literal["bar", "lines", "none"]:
+    """The progress that `auto` stands for: a bar on a terminal, otherwise lines."""
+    if settings.progress != "auto":
+        return settings.progress
+    return "bar" if sys.stdout.isatty() else "lines"
+
+
 def precision(settings: TrainerSettings, *, wide: bool) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     """The precision that `auto` stands for: bf16 where the machine gains from it, otherwise float32.
 
@@ -318,7 +325,7 @@ def precision(settings: TrainerSettings, *, wide: bool) -> Literal["32-true", "b
 
 def device(settings: TrainerSettings) -> torch.device:
     """The device that work outside Lightning's loop runs on: the one its Trainer would take."""
-    _use_threads(settings.threads)
+    use_threads(settings.threads)
     if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
@@ -328,7 +335,8 @@ def _devices(devices: str) -> int | str:
     return int(devices) if devices.isdigit() else devices
 
 
-def _use_threads(threads: int | None) -> None:
+def use_threads(threads: int | None) -> None:
+    """Let PyTorch use as many CPU threads; as many as it likes where not given."""
     if threads is not None:
         torch.set_num_threads(threads)
 

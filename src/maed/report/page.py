@@ -295,6 +295,9 @@ def _accuracy(drawing: Drawing) -> Section:
         section.blocks.append(TableBlock(paired, "Differences are paired: same seed, same test signals."))
     else:
         section.absent.append("No paired differences: they need two encodings trained with the same seeds.")
+    if tuning := tables.tuning_rows(results):
+        caption = "Learning rates, chosen by validation accuracy with a seed of their own, as many for each encoding."
+        section.blocks.append(TableBlock(tuning, caption))
     if any(run.get("history") for run in drawing.contents.perceivers):
         curves = figures.accuracy_curves(drawing.contents.perceivers)
         caption = "Validation accuracy while training; one line for each seed."

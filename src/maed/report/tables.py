@@ -59,6 +59,36 @@ def accuracy_rows(results: Results) -> Rows:
     return rows
 
 
+def tuning_rows(results: Results) -> Rows:
+    """The learning rate of each encoding and how it was found; no rows where none was tuned."""
+    tried: dict[str, list[dict[str, Any]]] = {}
+    for trial in results.get("tuning") or []:
+        tried.setdefault(trial["positions"], []).append(trial)
+    rows = [["Encoding", "Learning rate", "Validation accuracy at each rate tried", "Reading"]]
+    for encoding, trials in tried.items():
+        trials = sorted(trials, key=lambda trial: trial["learning_rate"])
+        each = ", ".join(
+            f"{trial['learning_rate']:g}: "
+            + ("not finite" if _missing(trial["validation_accuracy"]) else percent(trial["validation_accuracy"]))
+            for trial in trials
+        )
+        chosen = next((index for index, trial in enumerate(trials) if trial["chosen"]), None)
+        rate = NOTHING if chosen is None else f"{trials[chosen]['learning_rate']:g}"
+        rows.append([encoding, rate, each, _place(chosen, len(trials))])
+    return rows if len(rows) > 1 else []
+
+
+def _place(chosen: int | None, tried: int) -> str:
+    """Whether the best of the `tried` rates, in ascending order, has others on both sides."""
+    if chosen is None:
+        return "not chosen yet"
+    if tried == 1:
+        return "the only one tried"
+    if chosen in (0, tried - 1):
+        return f"at the edge of the grid: {'lower' if chosen == 0 else 'higher'} ones may be better"
+    return "inside the grid"
+
+
 def paired_rows(results: Results) -> Rows:
     """Paired differences of test accuracy between encodings, in points of per cent; no rows where there are none."""
     rows = [["Difference", "Points [95 % interval]", "Reading"]]
@@ -276,7 +306,7 @@ def markdown(results: Results) -> str:
     if machine := _machine(results):
         parts.append(machine)
     parts += [str(note) for note in results.get("notes") or []]
-    for rows in (geometry_rows(results), accuracy_rows(results), paired_rows(results)):
+    for rows in (geometry_rows(results), tuning_rows(results), accuracy_rows(results), paired_rows(results)):
         if rows:
             parts.append(markdown_table(rows))
     return "\n\n".join(parts) + "\n"
@@ -288,9 +318,14 @@ def print_tables(results: Results, console: Console) -> None:
         console.print(_rich_table("Targets", target_rows(results) or [["No targets"]]))
         console.print(Text(study_origin(results["cells"])))
         return
-    titles = ("Geometry", "Test accuracy", "Paired differences of test accuracy", "Time")
-    tables = (geometry_rows(results), accuracy_rows(results), paired_rows(results), seconds_rows(results))
-    for title, rows in zip(titles, tables, strict=True):
+    tables = {
+        "Geometry": geometry_rows(results),
+        "Learning rates": tuning_rows(results),
+        "Test accuracy": accuracy_rows(results),
+        "Paired differences of test accuracy": paired_rows(results),
+        "Time": seconds_rows(results),
+    }
+    for title, rows in tables.items():
         if rows:
             console.print(_rich_table(title, rows))
     for note in results.get("notes") or []:
