@@ -258,16 +258,19 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path):
         fit(tmp_path, data)
 
 
-def test_what_a_signal_keeps_grows_with_its_positions_and_the_batch():
+def test_every_further_signal_keeps_as_much():
     model = classifier(layers=4)
-    one, two = (kept_bytes(model, Batch(torch.randn(n, 16, 1), None, torch.zeros(n).long()), half_precision=False)
-                for n in (1, 2))  # fmt: skip
-    assert one > 4 * 16 * D  # at the least the inputs that the latents attend to, float32
-    assert two == pytest.approx(2 * one, rel=0.1)
+    kept = [
+        kept_bytes(model, Batch(torch.randn(n, 16, 1), None, torch.zeros(n).long()), half_precision=False)
+        for n in (1, 2, 3, 4)
+    ]
+    added = np.diff(kept)
+    assert added[0] > 4 * 16 * D  # at the least the inputs that the latents attend to, float32
+    assert added == pytest.approx(added[0], rel=0.1)
 
 
 def test_a_batch_beyond_the_memory_names_one_that_fits():
-    model, batch = classifier(), Batch(torch.randn(1, 16, 1), None, torch.zeros(1).long())
+    model, batch = classifier(), Batch(torch.randn(2, 16, 1), None, torch.zeros(2).long())
     limits = {"accumulate": 1, "half_precision": False}
     line = r"train.batch_size: 1000000; .* there are; \d+ fits \(train.accumulate \d+"
     with pytest.raises(MaedError, match=line) as error:

@@ -52,7 +52,7 @@ def check_memory(
 
     Args:
         classifier: on the device of `batch`.
-        batch: a few signals, as one training step has them.
+        batch: two signals, as long as any: what the second adds is what every one takes.
         batch_size: signals of a batch on one device.
         accumulate: batches of a step.
         half_precision: whether products are computed in bfloat16.
@@ -63,8 +63,10 @@ def check_memory(
     """
     if available is None:
         return
-    signal = _TRANSIENT * kept_bytes(classifier, batch, half_precision=half_precision) / len(batch.labels)
-    fixed = _PER_PARAMETER * sum(p.numel() for p in classifier.parameters())
+    first = Batch(batch.values[:1], None if batch.mask is None else batch.mask[:1], batch.labels[:1])
+    one, two = (kept_bytes(classifier, part, half_precision=half_precision) for part in (first, batch))
+    signal = _TRANSIENT * (two - one)
+    fixed = _PER_PARAMETER * sum(p.numel() for p in classifier.parameters()) + _TRANSIENT * max(0, 2 * one - two)
     if fixed + batch_size * signal <= available:
         return
     fits = int((0.9 * available - fixed) / signal)

@@ -20,6 +20,7 @@ from maed.data.signals import SignalContent, SignalData, SignalKind, Signals
 from maed.data.stored import first_line
 from maed.errors import MaedError
 from maed.files import read_json, replacing, write_json
+from maed.perceiver.fused import fuse
 from maed.perceiver.positions import TUNABLE, PositionEncoding
 
 
@@ -195,7 +196,7 @@ class PerceiverClassifier(nn.Module):
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.perceiver = _perceiver(config, table)
+            self.perceiver = fuse(_perceiver(config, table))
             # post_init() at the end of PerceiverModel's construction draws every Linear and Embedding below it anew,
             # ours too: what has a start of its own gets it only now.
             self.preprocessor.start()

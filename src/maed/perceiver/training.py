@@ -343,7 +343,7 @@ def _check_memory(job: _Job, classifier: Classifier, trainer: pl.Trainer) -> Non
         rows = rows[[data.train.mask[rows].sum(axis=1).argmax()]]
     check_memory(
         classifier,
-        take(data.train, rows[:1]),
+        take(data.train, rows[[0, 0]]),
         batch_size=math.ceil(train.batch_size / trainer.world_size),
         accumulate=train.accumulate,
         half_precision=precision(job.settings.trainer, wide=True) != "32-true",

@@ -24,6 +24,7 @@ from maed.errors import MaedError
 from maed.files import replacing
 from maed.integrations import replace_positions
 from maed.perceiver.checkpoints import SIZES, built_config, start_from
+from maed.perceiver.fused import fuse
 from maed.perceiver.model import (
     ClassifierConfig,
     blanked,
@@ -108,7 +109,7 @@ class TransformersClassifier(nn.Module):
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = _model(config)
+            self.model = fuse(_model(config))
         self._given: Tensor | None = table.detach()
         replaced = 0.0
         if weights is not None:
