@@ -165,7 +165,8 @@ def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None
         (encoding, seed) for seed in range(2) for encoding in ENCODINGS
     ]
     for row in results["classification"]:
-        assert set(row) == {"positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds"}
+        keys = {"positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds", "learning_rate"}
+        assert set(row) == keys
         assert row["epochs"] == 1
         assert 0 <= row["test_accuracy"] <= 1
 
@@ -175,6 +176,7 @@ def test_summary_and_pairs_follow_from_the_classification(finished: Path) -> Non
     by_name: dict[str, list[float]] = {name: [] for name in ENCODINGS}
     for row in results["classification"]:
         metrics = read_json(finished / "perceiver" / f"{row['positions']}-{row['seed']}" / "metrics.json")
+        metrics["learning_rate"] = metrics["settings"]["train"]["learning_rate"]
         assert {key: metrics[key] for key in row} == row
         by_name[row["positions"]].append(row["test_accuracy"])
     assert {entry["positions"]: entry["mean"] for entry in results["summary"]} == pytest.approx(
