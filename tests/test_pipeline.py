@@ -165,7 +165,8 @@ def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None
         (encoding, seed) for seed in range(2) for encoding in ENCODINGS
     ]
     for row in results["classification"]:
-        keys = {"positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds", "learning_rate"}
+        keys = {"positions", "seed", "learning_rate", "test_accuracy", "validation_accuracy"}
+        keys |= {"epochs", "seconds", "history"}
         assert set(row) == keys
         assert row["epochs"] == 1
         assert 0 <= row["test_accuracy"] <= 1

@@ -332,8 +332,8 @@ def _one_process(verb: str) -> None:
     """Refuse the verbs whose work is done by one process where `torchrun` has started several."""
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise MaedError(
-            f"{verb}: torchrun has started {os.environ['WORLD_SIZE']} processes, which only `train` and `compare` share "
-            f"work among; `maed {verb}` without torchrun uses several devices where it can"
+            f"{verb}: torchrun has started {os.environ['WORLD_SIZE']} processes, among which only `train` and "
+            f"`compare` share their work; `maed {verb}` without torchrun uses several devices where it can"
         )
 
 

@@ -34,7 +34,7 @@ from maed.embedding import (
 from maed.errors import MaedError, nearest, one_of
 from maed.evaluation.comparison import compare_all, summarise
 from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
-from maed.files import read_json, write_json
+from maed.files import is_main_process, read_json, write_json
 from maed.machine import commit, describe_machine, memory
 from maed.perceiver import LEARNED, describe_classifier, resized_grid
 from maed.report import embedding_figure, write_report
@@ -687,7 +687,7 @@ def _rows_as_trained(
 
 def _classification_row(trial: Trial, metrics: Metrics | None) -> dict[str, Any]:
     assert metrics is not None  # only a trial that tunes may fail
-    keys = ("positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds")
+    keys = ("positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "seconds", "history")
     return {**{key: metrics[key] for key in keys}, "learning_rate": trial.learning_rate}
 
 
@@ -732,7 +732,8 @@ def new_results(run: Run, command: str) -> dict[str, Any]:
 
 def save_results(run: Run, results: dict[str, Any]) -> None:
     """Write results.json as it stands."""
-    write_json(run.out / "results.json", results)
+    if is_main_process():
+        write_json(run.out / "results.json", results)
 
 
 def first_difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> str:
