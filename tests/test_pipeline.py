@@ -726,3 +726,16 @@ def test_real_data_from_end_to_end(
     assert len(results["classification"]) == 1
     assert read_json(tmp_path / "embedding/config.json")["geometry"]["kind"] == geometry
     assert (tmp_path / "report.html").is_file()
+
+
+def test_positions_of_another_source_are_refused_unless_said_to_be_the_same(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = load("digits", DataSettings())
+    np.savez(tmp_path / "mine.npz", inputs=digits.train.values, labels=digits.train.labels)
+    train = ("train", tmp_path / "mine.npz", "--positions=maed", "--run", copied, *DIGITS)
+    assert main([str(argument) for argument in train]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "was learned from 'digits', the data are" in line
+    assert line.endswith("say so with --perceiver.learned_from digits")
+    done(*train, "--perceiver.learned_from=digits", "--overwrite")

@@ -261,6 +261,8 @@ class PerceiverSettings:
             given; `image` alone.
         fine_tune: Train the table of a `correlation`, `dependence`, `maed` or `random` encoding too.
         dropout: Dropout of the attention probabilities.
+        learned_from: The source that the embedding was learned from, where it is another than that of the labelled
+            data: it says that the positions of both are the same.
     """
 
     architecture: Literal["maed", "text", "image"] = "maed"
@@ -277,6 +279,7 @@ class PerceiverSettings:
     position_width: int | None = None
     fine_tune: bool = False
     dropout: float = 0.0
+    learned_from: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("latents", "latent_width", "layers", "blocks", "heads", "cross_heads"):

@@ -350,6 +350,12 @@ class Run:
         """Refuse the run's embedding where it is not of `n` positions, of other ones than the data, or empty."""
         if embedding.n != n:
             raise MaedError(f"run: the embedding has {embedding.n} positions, the data {n}")
+        source = embedding.source
+        if source and source not in (self.data.source, self.settings.perceiver.learned_from):
+            raise MaedError(
+                f"run: the embedding was learned from {source!r}, the data are {self.data.source!r}; where their "
+                f"positions are the same, say so with --perceiver.learned_from {source}"
+            )
         if not embedding.vectors.any():
             raise MaedError(
                 f"run: the embedding's vectors are all zero: {embedding.provenance.get('reduction')} found nothing to "

@@ -355,10 +355,12 @@ def _job(data: SignalData, encoding: str, seed: int, folder: Path, dim: int, set
     train = settings.train
     per_epoch = math.ceil(len(data.train) / (train.batch_size * train.accumulate))
     steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
+    perceiver = asdict(settings.perceiver)
+    del perceiver["learned_from"]  # allows a training, and changes nothing in it
     facts = {
         "positions": encoding,
         "seed": seed,
-        "perceiver": asdict(settings.perceiver),
+        "perceiver": perceiver,
         "train": asdict(train),
         "precision": settings.trainer.precision,
         "table": _digest([table.numpy()]),
