@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import dropout, layer_norm, linear, scaled_dot_product_attention
 from transformers.models.perceiver import modeling_perceiver
 from transformers.models.perceiver.modeling_perceiver import (
     PerceiverImagePreprocessor,
@@ -76,26 +76,25 @@ class FusedAttention(PerceiverSelfAttention):
         """Context of the queries `(B, L, width)`: `(B, L, v_channels)`; arguments are those of transformers."""
         if output_attentions or (inputs is None and attention_mask is not None):
             return super().forward(hidden_states, attention_mask, inputs, inputs_mask, output_attentions)
-        dropout = self.dropout.p if self.training else 0.0
+        share = self.dropout.p if self.training else 0.0
         if inputs is None:
             q, k, v = self._projected(self.layernorm1(hidden_states), self.query, self.key, self.value)
-            return (self._attend(q, k, v, None, dropout),)
+            return (self._attend(q, k, v, None, share),)
         # Queries that are the same for every signal come expanded: one of them is enough.
         shared = hidden_states.shape[0] > 1 and hidden_states.stride(0) == 0
         latents = self.layernorm1(hidden_states[:1] if shared else hidden_states)
-        mask = (
-            None if inputs_mask is None or inputs_mask.shape[-1] == 1 else inputs_mask
-        )  # the softmax ignores constants
-        if self._pools(latents, inputs, mask, dropout):
-            return (self._pooled(latents, inputs, None if mask is None else _additive(mask)[:, 0, 0], dropout),)
+        # A mask of one entry adds a constant, which the softmax ignores.
+        mask = None if inputs_mask is None or inputs_mask.shape[-1] == 1 else inputs_mask
+        if self._pools(latents, inputs, mask, share):
+            return (self._pooled(latents, inputs, None if mask is None else _additive(mask)[:, 0, 0], share),)
         query = self.query(latents).expand(inputs.shape[0], -1, -1)
-        return (self._cross(query, inputs, mask, dropout),)
+        return (self._cross(query, inputs, mask, share),)
 
     # Inputs that are many: attended to as they are.
 
-    def _pools(self, latents: Tensor, inputs: Tensor, mask: Tensor | None, dropout: float) -> bool:
+    def _pools(self, latents: Tensor, inputs: Tensor, mask: Tensor | None, share: float) -> bool:
         """Whether the inputs are better attended to as they are, and can be."""
-        if dropout and inputs.device.type != "cpu":  # the sums of the probabilities would be missing
+        if share and inputs.device.type != "cpu":  # the sums of the probabilities would be missing
             return False
         if mask is not None and mask.shape[1:3] != (1, 1):
             return False
@@ -108,7 +107,7 @@ class FusedAttention(PerceiverSelfAttention):
             v=self.v_channels,
         )
 
-    def _pooled(self, latents: Tensor, inputs: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    def _pooled(self, latents: Tensor, inputs: Tensor, mask: Tensor | None, share: float) -> Tensor:
         """Context `(B, L, v)` of inputs `(B, N, d)` whose keys and values are never made.
 
         With x the normalised inputs and g, b the weights of their layer norm, keys are Wk (g x + b) + bk. So scores are
@@ -123,7 +122,7 @@ class FusedAttention(PerceiverSelfAttention):
         key = (self.key.weight * norm.weight).unflatten(0, (heads, -1))  # (H, qk / H, d)
         query = torch.einsum("blhc,hcd->bhld", query, key.to(query.dtype)).flatten(1, 2)  # (B or 1, H L, d)
         if inputs.device.type == "cpu":
-            context, mass = pool(query, inputs, mask, dropout=dropout, eps=norm.eps)
+            context, mass = pool(query, inputs, mask, dropout=share, eps=norm.eps)
         else:
             x = layer_norm(inputs, inputs.shape[2:], eps=norm.eps).to(query.dtype)[:, None]  # (B, 1, N, d)
             query, seen = query.expand(batch, -1, -1)[:, None], None if mask is None else _seen(mask, query.dtype)
@@ -141,12 +140,12 @@ class FusedAttention(PerceiverSelfAttention):
 
     # Keys and values.
 
-    def _cross(self, query: Tensor, inputs: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    def _cross(self, query: Tensor, inputs: Tensor, mask: Tensor | None, share: float) -> Tensor:
         """Context `(B, L, v)` of inputs whose keys and values are made; on a CPU not those of padding."""
 
         def attended(query: Tensor, inputs: Tensor, mask: Tensor | None) -> Tensor:
             key, value = self._projected(self.layernorm2(inputs), self.key, self.value)
-            return self._attend(query, key, value, mask, dropout)
+            return self._attend(query, key, value, mask, share)
 
         looks = inputs.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere looking means waiting
         if mask is None or not looks or mask.shape[1:3] != (1, 1):
@@ -166,18 +165,18 @@ class FusedAttention(PerceiverSelfAttention):
         weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
         return linear(x, weight, bias).split([layer.out_features for layer in layers], dim=-1)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, share: float) -> Tensor:
         """Attention of all heads, `(B, L, v)`; the mask is bool, True where seen, or added to the scores."""
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, H, ., c)
         seen = None if mask is None else _seen(mask, q.dtype)
-        if _quicker_with_scores(q, k, dropout):
+        if _quicker_with_scores(q, k, share):
             scores = (q * self.qk_channels_per_head**-0.5) @ k.transpose(2, 3)  # (B, H, L, N)
             p = (scores if seen is None else scores + seen).softmax(dim=3)
-            if dropout:
-                p = p * keeping(tuple(p.shape), dropout, p.dtype)
+            if share:
+                p = _dropped(p, share)
             context = p @ v
         else:
-            context = scaled_dot_product_attention(q, k, v, seen, dropout_p=dropout)
+            context = scaled_dot_product_attention(q, k, v, seen, dropout_p=share)
         return context.transpose(1, 2).flatten(2)
 
 
@@ -216,7 +215,7 @@ class FusedModel(PerceiverModel):
         """What transformers' model returns; arguments are its."""
         if _TAKES_READY_MASKS and attention_mask is None:
             attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=inputs.device)  # masks nothing
-        elif _TAKES_READY_MASKS and attention_mask.ndim == 2:
+        elif _TAKES_READY_MASKS and attention_mask is not None and attention_mask.ndim == 2:
             hidden = ~attention_mask.bool()[:, None, None]  # (B, 1, 1, N)
             attention_mask = torch.zeros_like(hidden, dtype=self.dtype).masked_fill_(
                 hidden, torch.finfo(self.dtype).min
@@ -250,9 +249,16 @@ def _seen(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return (finite - finite.amax(dim=-1, keepdim=True)).to(dtype)
 
 
-def _quicker_with_scores(q: Tensor, k: Tensor, dropout: float) -> bool:
+def _dropped(p: Tensor, share: float) -> Tensor:
+    """Probabilities, a share of which is 0, and the rest scaled up."""
+    if torch.compiler.is_compiling():  # which makes a kernel of its own for this
+        return dropout(p, share)
+    return p * keeping(tuple(p.shape), share, p.dtype)
+
+
+def _quicker_with_scores(q: Tensor, k: Tensor, share: float) -> bool:
     """Whether attention that stores its scores is quicker: on CPUs with dropout, and up to a size in 16 bits."""
-    if q.device.type != "cpu" or torch.compiler.is_compiling():
+    if q.device.type != "cpu":
         return False
     scores_bytes = q[..., 0].numel() * k.shape[2] * q.element_size()
-    return dropout > 0 or (q.element_size() == 2 and scores_bytes <= _SCORES_BYTES)
+    return share > 0 or (q.element_size() == 2 and scores_bytes <= _SCORES_BYTES)
