@@ -2,7 +2,8 @@
 
     python benchmarks/perceiver.py step --size imdb-cpu --batch 64
     python benchmarks/perceiver.py step --size imdb-cpu --padded --dropout 0.1 --only "eager 32,fused 32"
-    python benchmarks/perceiver.py memory --layers 2
+    python benchmarks/perceiver.py memory --layers 2 --blocks 1
+    python benchmarks/perceiver.py memory --latents 64 --latent-width 128 --layers 4 --blocks 1
     pip install "perceiver-pytorch==0.8.*"  # for the contestant of that name, which is left out where it is missing
 
 `step` runs one step of every contestant, then the next round; it prints the median time of a step, and the median and
@@ -10,7 +11,8 @@ quartiles, over rounds, of how many times as long `eager 32` takes in the same r
 latents x 128, 4 layers), `cifar10-cpu` (1,024 positions of 3 channels, the same latents), `seed-imdb` (the seed's
 PerceiverConfig: 256 latents x 1,280, 4 layers). `--padded` draws lengths like those of IMDB's reviews: 44 % is padding.
 `memory` prints the peak memory of a training step at 50,176 positions (transformers' PerceiverForImageClassification-
-Learned at 224 x 224), each contestant in a process of its own.
+Learned at 224 x 224, by default of the size of deepmind/vision-perceiver-learned), each contestant in a process of its
+own.
 """
 
 from __future__ import annotations
@@ -258,10 +260,10 @@ def one_peak(given: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     config = PerceiverConfig(
         image_size=SIDE,
-        num_latents=512,
-        d_latents=1024,
+        num_latents=given.latents,
+        d_latents=given.latent_width,
         d_model=512,
-        num_blocks=1,
+        num_blocks=given.blocks,
         num_self_attends_per_block=given.layers,
         num_self_attention_heads=8,
         num_cross_attention_heads=1,
@@ -301,7 +303,10 @@ def main() -> None:
     parser.add_argument("--only", help=f"contestants beside `eager 32`, of: {', '.join(c.name for c in CONTESTANTS)}")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--layers", type=int, default=2, help="self-attention layers, of `memory`")
+    parser.add_argument("--latents", type=int, default=512, help="of `memory`")
+    parser.add_argument("--latent-width", type=int, default=1024, help="of `memory`")
+    parser.add_argument("--layers", type=int, default=6, help="self-attention layers of a block, of `memory`")
+    parser.add_argument("--blocks", type=int, default=8, help="times that they are gone through, of `memory`")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16, of `memory`")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="JSON file to write")

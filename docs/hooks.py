@@ -1,7 +1,7 @@
 """What MkDocs needs to build these pages from the repository, where they are read too.
 
 Links that leave `docs/` work in the repository. In the site, those to the README lead to the page that says the same,
-those to other files to a copy, and those to folders are plain text. `measured.md` shows the README's tables.
+those to other files to a copy, and those to folders are plain text.
 """
 
 from __future__ import annotations
@@ -15,32 +15,13 @@ from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
-_PLACE = "<!-- the README's section Measured -->"
 _README = {"": "index.md", "measured": "measured.md", "how-it-works": "how-it-works.md"}
 """Where the sections of the README are in the site."""
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """Put in the README's tables, and mend links that leave `docs/`."""
-    uri = page.file.src_uri
-    if _PLACE in markdown:
-        markdown = markdown.replace(_PLACE, _measured(posixpath.dirname(uri)))
-    return _LINK.sub(lambda found: _mended(found, uri, config, files), markdown)
-
-
-def _measured(folder: str) -> str:
-    """The README's section `Measured`, its links as seen from a page in `folder`."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.search(r"^## Measured\n(.*?)^## ", text, flags=re.DOTALL | re.MULTILINE)
-    if section is None:
-        raise ValueError("README.md: no section `## Measured` followed by another; docs/measured.md shows it")
-    up = posixpath.relpath(".", posixpath.join("docs", folder))
-    raised = re.sub(r"^#(#+ )", r"\1", section[1], flags=re.MULTILINE)
-    return _LINK.sub(lambda found: f"[{found[1]}]({_from(up, found[2])})", raised)
-
-
-def _from(up: str, target: str) -> str:
-    return target if re.match(r"[a-z]+:|#", target) else posixpath.join(up, target)
+    """Mend links that leave `docs/`."""
+    return _LINK.sub(lambda found: _mended(found, page.file.src_uri, config, files), markdown)
 
 
 def _mended(found: re.Match[str], uri: str, config: Any, files: Any) -> str:
