@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, layer_norm, linear, scaled_dot_product_attention
 from transformers.models.perceiver import modeling_perceiver
 from transformers.models.perceiver.modeling_perceiver import (
+    PerceiverClassificationDecoder,
     PerceiverImagePreprocessor,
     PerceiverModel,
     PerceiverSelfAttention,
@@ -40,7 +42,42 @@ def fuse(model: Model) -> Model:
     """
     for module in model.modules():
         module.__class__ = _FUSED.get(type(module), type(module))
+    for module in model.modules():
+        if isinstance(module, FusedModel) and isinstance(module.input_preprocessor, FusedImagePreprocessor):
+            module.input_preprocessor.keeps_apart = _takes_apart(module)
     return model
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Inputs whose content differs from signal to signal, and whose positions do not, before they are joined.
+
+    Args:
+        content: `(B, N, C)`.
+        positions: `(1, N, P)`.
+    """
+
+    content: Tensor
+    positions: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """`(B, N, C + P)`, of the joined inputs."""
+        batch, n, channels = self.content.shape
+        return torch.Size([batch, n, channels + self.positions.shape[2]])
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.content.device
+
+    def size(self) -> torch.Size:
+        """`shape`, as tensors have it."""
+        return self.shape
+
+    def join(self) -> Tensor:
+        """Content and positions, `(B, N, C + P)`."""
+        return torch.cat([self.content, self.positions.expand(len(self.content), -1, -1)], dim=2)
 
 
 def pooling_pays(*, positions: int, latents: int, heads: int, channels: int, qk: int, v: int) -> bool:
@@ -69,12 +106,13 @@ class FusedAttention(PerceiverSelfAttention):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        inputs: Tensor | None = None,
+        inputs: Tensor | Joined | None = None,
         inputs_mask: Tensor | None = None,
         output_attentions: bool | None = False,
     ) -> tuple[Tensor, ...]:
         """Context of the queries `(B, L, width)`: `(B, L, v_channels)`; arguments are those of transformers."""
         if output_attentions or (inputs is None and attention_mask is not None):
+            inputs = inputs.join() if isinstance(inputs, Joined) else inputs
             return super().forward(hidden_states, attention_mask, inputs, inputs_mask, output_attentions)
         share = self.dropout.p if self.training else 0.0
         if inputs is None:
@@ -88,11 +126,11 @@ class FusedAttention(PerceiverSelfAttention):
         if self._pools(latents, inputs, mask, share):
             return (self._pooled(latents, inputs, None if mask is None else _additive(mask)[:, 0, 0], share),)
         query = self.query(latents).expand(inputs.shape[0], -1, -1)
-        return (self._cross(query, inputs, mask, share),)
+        return (self._cross(query, inputs.join() if isinstance(inputs, Joined) else inputs, mask, share),)
 
     # Inputs that are many: attended to as they are.
 
-    def _pools(self, latents: Tensor, inputs: Tensor, mask: Tensor | None, share: float) -> bool:
+    def _pools(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> bool:
         """Whether the inputs are better attended to as they are, and can be."""
         if share and inputs.device.type != "cpu":  # the sums of the probabilities would be missing
             return False
@@ -107,7 +145,7 @@ class FusedAttention(PerceiverSelfAttention):
             v=self.v_channels,
         )
 
-    def _pooled(self, latents: Tensor, inputs: Tensor, mask: Tensor | None, share: float) -> Tensor:
+    def _pooled(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> Tensor:
         """Context `(B, L, v)` of inputs `(B, N, d)` whose keys and values are never made.
 
         With x the normalised inputs and g, b the weights of their layer norm, keys are Wk (g x + b) + bk. So scores are
@@ -121,9 +159,13 @@ class FusedAttention(PerceiverSelfAttention):
         )  # (B or 1, L, H, qk / H)
         key = (self.key.weight * norm.weight).unflatten(0, (heads, -1))  # (H, qk / H, d)
         query = torch.einsum("blhc,hcd->bhld", query, key.to(query.dtype)).flatten(1, 2)  # (B or 1, H L, d)
-        if inputs.device.type == "cpu":
+        if isinstance(inputs, Joined) and inputs.device.type == "cpu":
+            content, positions = inputs.content, inputs.positions[0]
+            context, mass = pool(query, content, mask, positions=positions, dropout=share, eps=norm.eps)
+        elif not isinstance(inputs, Joined) and inputs.device.type == "cpu":
             context, mass = pool(query, inputs, mask, dropout=share, eps=norm.eps)
         else:
+            inputs = inputs.join() if isinstance(inputs, Joined) else inputs
             x = layer_norm(inputs, inputs.shape[2:], eps=norm.eps).to(query.dtype)[:, None]  # (B, 1, N, d)
             query, seen = query.expand(batch, -1, -1)[:, None], None if mask is None else _seen(mask, query.dtype)
             seen = None if seen is None else seen[:, None, None]
@@ -181,9 +223,15 @@ class FusedAttention(PerceiverSelfAttention):
 
 
 class FusedImagePreprocessor(PerceiverImagePreprocessor):
-    """Positions are projected once, not once for each image of the batch, and images are kept channels last."""
+    """Positions are projected once, not once for each image of the batch, and images are kept channels last.
 
-    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None, Tensor]:
+    Attributes:
+        keeps_apart: positions that are concatenated are given as `Joined`, so that no batch of them is ever made.
+    """
+
+    keeps_apart = False
+
+    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor | Joined, None, Tensor]:
         """Inputs, nothing, and the content alone; arguments are those of transformers."""
         if self.prep_type == "conv1x1":  # whose result is then channels last too, and flattened without a copy
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -191,7 +239,7 @@ class FusedImagePreprocessor(PerceiverImagePreprocessor):
 
     def _build_network_inputs(
         self, inputs: Tensor, network_input_is_1d: bool = True, interpolate_pos_encoding: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | Joined, Tensor]:
         """Content `(B, ..., C)` joined with positions, `(B, N, width)`, and content `(B, N, C)`."""
         if not network_input_is_1d:
             return super()._build_network_inputs(inputs, network_input_is_1d, interpolate_pos_encoding)
@@ -204,7 +252,9 @@ class FusedImagePreprocessor(PerceiverImagePreprocessor):
         positions = self.positions_projection(positions)  # (1, N, P)
         if self.concat_or_add_pos == "add":
             return content + positions, content
-        joined = torch.cat([content, positions.expand(len(content), -1, -1)], dim=2)
+        if self.keeps_apart:
+            return Joined(content, positions), content
+        joined = Joined(content, positions).join()
         return joined, joined[:, :, : content.shape[2]]  # a part of it, so that the content is not kept twice
 
 
@@ -230,6 +280,12 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     PerceiverImagePreprocessor: FusedImagePreprocessor,
     PerceiverModel: FusedModel,
 }
+
+
+def _takes_apart(model: PerceiverModel) -> bool:
+    """Whether everything that a model does with its inputs is known to take them as `Joined`."""
+    attention = model.encoder.cross_attention.attention.self
+    return isinstance(attention, FusedAttention) and type(model.decoder) is PerceiverClassificationDecoder
 
 
 def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -18,16 +18,25 @@ _NEGLIGIBLE = 1e4
 
 
 def pool(
-    query: Tensor, inputs: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0, eps: float = 1e-5
+    query: Tensor,
+    inputs: Tensor,
+    mask: Tensor | None = None,
+    *,
+    positions: Tensor | None = None,
+    dropout: float = 0.0,
+    eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor | None]:
     """What queries gather from inputs: `dropout(softmax(query @ x.T + mask)) @ x`, where x is the normalised inputs.
 
-    Neither x nor, where they are large, the probabilities are kept for the backward pass.
+    Neither x nor, where they are large, the probabilities are kept for the backward pass, and positions that all
+    signals share are joined to a few signals at a time. So memory grows with B N as the inputs do, time with B N M d.
 
     Args:
         query: `(B, M, d)`, or `(1, M, d)` for queries that all signals share, scaled; products are of its type.
-        inputs: `(B, N, d)`, each position of which is normalised as by a layer norm without weights.
+        inputs: `(B, N, c)`, each position of which is normalised as by a layer norm without weights, after it was
+            joined with `positions`.
         mask: `(B, N)`, added to the scores.
+        positions: `(N, d - c)`, the other channels of every signal; without them c is d.
         dropout: share of the probabilities that is dropped; the rest is scaled up.
         eps: of the layer norm.
 
@@ -36,7 +45,8 @@ def pool(
     """
     noise = torch.randint(2**62, ()) if dropout else None
     kept = query.shape[1] * inputs.shape[0] * inputs.shape[1] * query.element_size() <= _KEPT_BYTES
-    context, mass, _ = _pool(query, inputs, mask, noise, dropout, eps, kept and torch.is_grad_enabled())
+    keep = kept and torch.is_grad_enabled()
+    context, mass, _ = _pool(query, inputs, positions, mask, noise, dropout, eps, keep)
     return context, mass if dropout else None
 
 
@@ -94,17 +104,23 @@ def keeping(
 
 @torch.library.custom_op("maed::pool", mutates_args=())
 def _pool(
-    query: Tensor, inputs: Tensor, mask: Tensor | None, noise: Tensor | None, dropout: float, eps: float, keep: bool
+    query: Tensor,
+    inputs: Tensor,
+    positions: Tensor | None,
+    mask: Tensor | None,
+    noise: Tensor | None,
+    dropout: float,
+    eps: float,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Context `(B, M, d)`, sums of probabilities `(B, M)`, probabilities `(B, N, M)`; what is not needed is empty."""
-    batch, n, d = inputs.shape
-    m = query.shape[1]
+    (batch, n, _), (_, m, d) = inputs.shape, query.shape
     context = query.new_empty(batch, m, d)
     mass = query.new_empty(batch if noise is not None else 0, m)
     kept = query.new_empty(batch if keep else 0, n, m)
     mask, generator = _needed(mask), _generator(noise)
     for rows, length in _pieces(batch, n, max(m, d), mask):
-        x, _ = _normalised(inputs[rows, :length], eps, query.dtype)
+        x, _ = _normalised(_joined(inputs, positions, rows, length), eps, query.dtype)
         p = _probabilities(query, x, mask, rows)  # (g, n, M)
         if keep:
             kept[rows, :length] = p
@@ -121,6 +137,7 @@ def _pool_backward(
     grad_mass: Tensor | None,
     query: Tensor,
     inputs: Tensor,
+    positions: Tensor | None,
     mask: Tensor | None,
     noise: Tensor | None,
     context: Tensor,
@@ -128,18 +145,19 @@ def _pool_backward(
     kept: Tensor,
     dropout: float,
     eps: float,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of query and inputs."""
-    batch, n, d = inputs.shape
-    m = query.shape[1]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, inputs and positions, of no channels where there are no positions."""
+    (batch, n, channels), (_, m, d) = inputs.shape, query.shape
     grad_query = torch.zeros_like(query, dtype=_wide(query.dtype), memory_format=torch.contiguous_format)
     grad_inputs = torch.empty_like(inputs, memory_format=torch.contiguous_format)
+    shared = inputs[0, :, :0] if positions is None else positions
+    grad_positions = torch.zeros_like(shared, dtype=_wide(shared.dtype), memory_format=torch.contiguous_format)
     mean = (grad * context).sum(dim=2)  # (B, M), of the gradient of the probabilities
     if grad_mass is not None:
         mean = mean + grad_mass * mass
     mask, generator = _needed(mask), _generator(noise)
     for rows, length in _pieces(batch, n, max(m, d), mask):
-        x, scale = _normalised(inputs[rows, :length], eps, query.dtype)
+        x, scale = _normalised(_joined(inputs, positions, rows, length), eps, query.dtype)
         p = kept[rows, :length] if len(kept) else _probabilities(query, x, mask, rows)  # (g, n, M)
         grad_p = torch.bmm(x, grad[rows].transpose(1, 2))
         if grad_mass is not None:
@@ -157,17 +175,26 @@ def _pool_backward(
             grad_query += to_query.sum(dim=0)
         else:
             grad_query[rows] = to_query.to(grad_query.dtype)
-        grad_inputs[rows, :length] = _through_norm(grad_x, x, scale).to(grad_inputs.dtype)
+        grad_joined = _through_norm(grad_x, x, scale)
+        grad_inputs[rows, :length] = grad_joined[:, :, :channels].to(grad_inputs.dtype)
         grad_inputs[rows, length:] = 0
-    return grad_query.to(query.dtype), grad_inputs
+        if positions is not None:
+            grad_positions[:length] += grad_joined[:, :, channels:].sum(dim=0)
+    return grad_query.to(query.dtype), grad_inputs, grad_positions.to(shared.dtype)
 
 
 @_pool.register_fake
 def _(
-    query: Tensor, inputs: Tensor, mask: Tensor | None, noise: Tensor | None, dropout: float, eps: float, keep: bool
+    query: Tensor,
+    inputs: Tensor,
+    positions: Tensor | None,
+    mask: Tensor | None,
+    noise: Tensor | None,
+    dropout: float,
+    eps: float,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    batch, n, d = inputs.shape
-    m = query.shape[1]
+    (batch, n, _), (_, m, d) = inputs.shape, query.shape
     return (
         query.new_empty(batch, m, d),
         query.new_empty(batch if noise is not None else 0, m),
@@ -181,6 +208,7 @@ def _(
     grad_mass: Tensor | None,
     query: Tensor,
     inputs: Tensor,
+    positions: Tensor | None,
     mask: Tensor | None,
     noise: Tensor | None,
     context: Tensor,
@@ -188,25 +216,26 @@ def _(
     kept: Tensor,
     dropout: float,
     eps: float,
-) -> tuple[Tensor, Tensor]:
-    return query.new_empty(query.shape), inputs.new_empty(inputs.shape)
+) -> tuple[Tensor, Tensor, Tensor]:
+    shared = inputs[0, :, :0] if positions is None else positions
+    return query.new_empty(query.shape), inputs.new_empty(inputs.shape), shared.new_empty(shared.shape)
 
 
 def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    query, signals, mask, noise, ctx.dropout, ctx.eps, _ = inputs
+    query, signals, positions, mask, noise, ctx.dropout, ctx.eps, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(query, signals, mask, noise, *output)
+    ctx.save_for_backward(query, signals, positions, mask, noise, *output)
 
 
 def _differentiate(ctx, grad, grad_mass, _):  # type: ignore[no-untyped-def]
-    query, signals, mask, noise, context, mass, kept = ctx.saved_tensors
+    query, signals, positions, mask, noise, context, mass, kept = ctx.saved_tensors
     if grad is None:
         grad = torch.zeros_like(context)
-    gradients = torch.ops.maed.pool_backward(
-        grad, grad_mass if noise is not None else None, query, signals, mask, noise, context, mass, kept,
+    to_query, to_signals, to_positions = torch.ops.maed.pool_backward(
+        grad, grad_mass if noise is not None else None, query, signals, positions, mask, noise, context, mass, kept,
         ctx.dropout, ctx.eps,
     )  # fmt: skip
-    return *gradients, None, None, None, None, None
+    return to_query, to_signals, None if positions is None else to_positions, None, None, None, None, None
 
 
 _pool.register_autograd(_differentiate, setup_context=_remember)
@@ -236,6 +265,14 @@ def _probabilities(query: Tensor, x: Tensor, mask: Tensor | None, rows: slice | 
     if mask is not None:
         scores += mask[rows, : x.shape[1], None].clamp(min=torch.finfo(scores.dtype).min)
     return scores.softmax(dim=1)
+
+
+def _joined(inputs: Tensor, positions: Tensor | None, rows: slice | Tensor, length: int) -> Tensor:
+    """Some signals up to a position, with the channels that all signals share, `(g, n, d)`."""
+    content = inputs[rows, :length]
+    if positions is None:
+        return content
+    return torch.cat([content, positions[:length].expand(len(content), -1, -1)], dim=2)
 
 
 def _of(query: Tensor, rows: slice | Tensor, count: int) -> Tensor:
