@@ -320,7 +320,7 @@ def latent_logits(
     if mask is not None:
         scores_mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         scores_mask = scores_mask.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
-    latents = perceiver.embeddings(batch_size=len(inputs[0]))  # (B, latents, width)
+    latents = perceiver.embeddings(batch_size=inputs[0].shape[0])  # (B, latents, width)
     encoded = perceiver.encoder(latents, inputs=inputs[0], inputs_mask=scores_mask)[0]
     query = perceiver.decoder.decoder_query(*inputs)
     return perceiver.decoder(query, z=encoded).logits
