@@ -312,6 +312,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--one", choices=["eager", "fused"], help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.padded and given.size == "cifar10-cpu":
+        parser.error("--padded: images have no padding; --size may be imdb-cpu or seed-imdb")
     given.batch = given.batch or (64 if given.what == "step" else 8)
     if given.one is not None:
         print(json.dumps(one_peak(given)))

@@ -9,6 +9,7 @@ from maed.perceiver.architectures import (
     resized_grid,
     table_for,
 )
+from maed.perceiver.fused import fuse
 from maed.perceiver.model import ClassifierConfig, PerceiverClassifier, Preprocessor
 from maed.perceiver.positions import LEARNED, PositionEncoding, position_table
 from maed.perceiver.training import PerceiverModule, finished_training, train_classifier
@@ -27,6 +28,7 @@ __all__ = [
     "check_architecture",
     "describe_classifier",
     "finished_training",
+    "fuse",
     "load_classifier",
     "position_table",
     "resized_grid",

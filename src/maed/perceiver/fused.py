@@ -16,12 +16,15 @@ from transformers.models.perceiver.modeling_perceiver import (
     PerceiverSelfAttention,
 )
 
-from maed.perceiver.pooling import by_length, keeping, pool, unpadded
+from maed.perceiver.pooling import by_length, highest_zero, keeping, pool, unpadded
 
 Model = TypeVar("Model", bound=nn.Module)
 
 _SCORES_BYTES = 2**28
 """Scores of no more bytes are stored where that is quicker than attention that never stores them."""
+
+_NORMS = (nn.LayerNorm, nn.Identity)
+"""What inputs of cross-attention and of self-attention go through."""
 
 _TAKES_READY_MASKS = hasattr(modeling_perceiver, "create_bidirectional_mask")
 """Whether transformers' model leaves a mask of four dimensions as it is; earlier versions take none, and need none."""
@@ -31,8 +34,11 @@ def fuse(model: Model) -> Model:
     """Make the Perceivers in a model faster and leaner, in place; their outputs and gradients stay, to rounding.
 
     The parts of transformers' Perceiver get subclasses of their classes: weights, their names, and everything else that
-    a model can do are untouched. What the subclasses have no faster way for (`output_attentions`) goes the old way.
-    Doing it twice is doing it once.
+    a model can do are untouched. What the subclasses have no faster way for (`output_attentions`; projections with
+    hooks or of a class other than `nn.Linear`, such as LoRA's) goes the old way. Doing it twice is doing it once.
+
+    Other than in transformers, which averages it, a signal that is masked altogether is attended to as if nothing were
+    masked: its mask tells no position from another.
 
     Args:
         model: anything with parts of transformers' Perceiver in it.
@@ -70,6 +76,11 @@ class Joined:
     def device(self) -> torch.device:
         """Where they are."""
         return self.content.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the joined inputs."""
+        return torch.promote_types(self.content.dtype, self.positions.dtype)
 
     def size(self) -> torch.Size:
         """`shape`, as tensors have it."""
@@ -111,9 +122,10 @@ class FusedAttention(PerceiverSelfAttention):
         output_attentions: bool | None = False,
     ) -> tuple[Tensor, ...]:
         """Context of the queries `(B, L, width)`: `(B, L, v_channels)`; arguments are those of transformers."""
-        if output_attentions or (inputs is None and attention_mask is not None):
+        if output_attentions or (inputs is None and attention_mask is not None) or not self._plain():
             inputs = inputs.join() if isinstance(inputs, Joined) else inputs
-            return super().forward(hidden_states, attention_mask, inputs, inputs_mask, output_attentions)
+            added = None if inputs_mask is None else _additive(inputs_mask)
+            return super().forward(hidden_states, attention_mask, inputs, added, output_attentions)
         share = self.dropout.p if self.training else 0.0
         if inputs is None:
             q, k, v = self._projected(self.layernorm1(hidden_states), self.query, self.key, self.value)
@@ -124,9 +136,21 @@ class FusedAttention(PerceiverSelfAttention):
         # A mask of one entry adds a constant, which the softmax ignores.
         mask = None if inputs_mask is None or inputs_mask.shape[-1] == 1 else inputs_mask
         if self._pools(latents, inputs, mask, share):
-            return (self._pooled(latents, inputs, None if mask is None else _additive(mask)[:, 0, 0], share),)
+            added = None if mask is None else _added(mask, inputs)
+            return (self._pooled(latents, inputs, added, share),)
         query = self.query(latents).expand(inputs.shape[0], -1, -1)
         return (self._cross(query, inputs.join() if isinstance(inputs, Joined) else inputs, mask, share),)
+
+    def _plain(self) -> bool:
+        """Whether projections do nothing but what their weights say, so that they need not be called."""
+        layers = (self.query, self.key, self.value)
+        hooks = [
+            hooks
+            for part in (*layers, self.layernorm2)
+            for hooks in (part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks)
+        ]
+        known = all(type(layer) is nn.Linear for layer in layers) and type(self.layernorm2) in _NORMS
+        return known and not any(hooks)
 
     # Inputs that are many: attended to as they are.
 
@@ -134,7 +158,7 @@ class FusedAttention(PerceiverSelfAttention):
         """Whether the inputs are better attended to as they are, and can be."""
         if share and inputs.device.type != "cpu":  # the sums of the probabilities would be missing
             return False
-        if mask is not None and mask.shape[1:3] != (1, 1):
+        if mask is not None and not _of_positions(mask):
             return False
         return pooling_pays(
             positions=inputs.shape[1],
@@ -190,9 +214,9 @@ class FusedAttention(PerceiverSelfAttention):
             return self._attend(query, key, value, mask, share)
 
         looks = inputs.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere looking means waiting
-        if mask is None or not looks or mask.shape[1:3] != (1, 1):
+        if mask is None or not looks or not _of_positions(mask):
             return attended(query, inputs, mask)
-        added = _additive(mask)[:, 0, 0].expand(inputs.shape[:2])  # (B, N)
+        added = _added(mask, inputs)
         if unpadded(added):
             return attended(query, inputs, None)
         groups = list(by_length(added, self.num_heads * query.shape[1]))
@@ -264,7 +288,7 @@ class FusedModel(PerceiverModel):
     def forward(self, inputs: Tensor, attention_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """What transformers' model returns; arguments are its."""
         if _TAKES_READY_MASKS and attention_mask is None:
-            attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=inputs.device)  # masks nothing
+            attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)  # masks nothing
         elif _TAKES_READY_MASKS and attention_mask is not None and attention_mask.ndim == 2:
             hidden = ~attention_mask.bool()[:, None, None]  # (B, 1, 1, N)
             attention_mask = torch.zeros_like(hidden, dtype=self.dtype).masked_fill_(
@@ -295,14 +319,19 @@ def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
-def _seen(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask as fused attention to values of a type takes it.
+def _of_positions(mask: Tensor) -> bool:
+    """Whether a mask is a constant of each position, the same for every head and query."""
+    return mask.shape[1:3] == (1, 1) and not mask.requires_grad
 
-    It is 0 at its highest: where everything is masked, the backward pass would lose the scores in the mask's size. Such
-    a signal is seen whole, rather than, as transformers has it, averaged.
-    """
-    finite = _additive(mask).clamp(min=torch.finfo(dtype).min)
-    return (finite - finite.amax(dim=-1, keepdim=True)).to(dtype)
+
+def _added(mask: Tensor, inputs: Tensor | Joined) -> Tensor:
+    """A mask `(B or 1, 1, 1, N)` as it is added to the scores of every signal's positions, `(B, N)`."""
+    return _additive(mask)[:, 0, 0].expand(inputs.shape[:2])
+
+
+def _seen(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as fused attention to values of a type takes it: finite, and 0 at its highest."""
+    return highest_zero(_additive(mask), dtype)
 
 
 def _dropped(p: Tensor, share: float) -> Tensor:

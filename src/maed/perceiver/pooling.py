@@ -35,7 +35,7 @@ def pool(
         query: `(B, M, d)`, or `(1, M, d)` for queries that all signals share, scaled; products are of its type.
         inputs: `(B, N, c)`, each position of which is normalised as by a layer norm without weights, after it was
             joined with `positions`.
-        mask: `(B, N)`, added to the scores.
+        mask: `(B, N)`, added to the scores; a constant, which gets no gradient.
         positions: `(N, d - c)`, the other channels of every signal; without them c is d.
         dropout: share of the probabilities that is dropped; the rest is scaled up.
         eps: of the layer norm.
@@ -43,9 +43,10 @@ def pool(
     Returns:
         The context, `(B, M, d)`, and the sums of the probabilities, `(B, M)`, or None without dropout: they are 1.
     """
-    noise = torch.randint(2**62, ()) if dropout else None
+    noise = torch.randint(2**62, (), device="cpu") if dropout else None
     kept = query.shape[1] * inputs.shape[0] * inputs.shape[1] * query.element_size() <= _KEPT_BYTES
-    keep = kept and torch.is_grad_enabled()
+    differentiated = any(part is not None and part.requires_grad for part in (query, inputs, positions))
+    keep = kept and differentiated and torch.is_grad_enabled()
     context, mass, _ = _pool(query, inputs, positions, mask, noise, dropout, eps, keep)
     return context, mass if dropout else None
 
@@ -57,10 +58,19 @@ def real_lengths(mask: Tensor) -> Tensor:
         mask: `(B, N)`, what is added to the scores.
 
     Returns:
-        `(B,)`; N for a signal that is masked altogether, which attends to every position alike.
+        `(B,)`; N for a signal that is masked altogether.
     """
     real = mask >= mask.amax(dim=1, keepdim=True) - _NEGLIGIBLE  # (B, N)
     return mask.shape[1] - real.flip(1).byte().argmax(dim=1)
+
+
+def highest_zero(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask `(..., N)` less its highest entry, which changes no probability, finite and of `dtype`.
+
+    Where everything is masked, the scores would be lost in the size of the mask, for the backward pass for good.
+    """
+    finite = mask.to(dtype).clamp(min=torch.finfo(dtype).min)
+    return finite - finite.amax(dim=-1, keepdim=True)
 
 
 def unpadded(mask: Tensor) -> bool:
@@ -96,7 +106,7 @@ def keeping(
     Four are made of a random number of 64 bits, so this takes a fraction of what torch's dropout takes on a CPU.
     """
     count = int(torch.Size(shape).numel())
-    bits = torch.empty(count // 4 + 1, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits = torch.empty(count // 4 + 1, dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator)
     first_kept = round(dropout * 2**16) - 2**15
     kept = bits.view(torch.int16)[:count].float().sub_(first_kept - 1).clamp_(0, 1)
     return kept.mul_(1 / (1 - dropout) if dropout < 1 else 0).to(dtype).view(shape)
@@ -118,7 +128,7 @@ def _pool(
     context = query.new_empty(batch, m, d)
     mass = query.new_empty(batch if noise is not None else 0, m)
     kept = query.new_empty(batch if keep else 0, n, m)
-    mask, generator = _needed(mask), _generator(noise)
+    mask, generator = _needed(mask, query.dtype), _generator(noise)
     for rows, length in _pieces(batch, n, max(m, d), mask):
         x, _ = _normalised(_joined(inputs, positions, rows, length), eps, query.dtype)
         p = _probabilities(query, x, mask, rows)  # (g, n, M)
@@ -150,12 +160,12 @@ def _pool_backward(
     (batch, n, channels), (_, m, d) = inputs.shape, query.shape
     grad_query = torch.zeros_like(query, dtype=_wide(query.dtype), memory_format=torch.contiguous_format)
     grad_inputs = torch.empty_like(inputs, memory_format=torch.contiguous_format)
-    shared = inputs[0, :, :0] if positions is None else positions
+    shared = inputs.new_empty(n, 0) if positions is None else positions
     grad_positions = torch.zeros_like(shared, dtype=_wide(shared.dtype), memory_format=torch.contiguous_format)
     mean = (grad * context).sum(dim=2)  # (B, M), of the gradient of the probabilities
     if grad_mass is not None:
         mean = mean + grad_mass * mass
-    mask, generator = _needed(mask), _generator(noise)
+    mask, generator = _needed(mask, query.dtype), _generator(noise)
     for rows, length in _pieces(batch, n, max(m, d), mask):
         x, scale = _normalised(_joined(inputs, positions, rows, length), eps, query.dtype)
         p = kept[rows, :length] if len(kept) else _probabilities(query, x, mask, rows)  # (g, n, M)
@@ -217,7 +227,7 @@ def _(
     dropout: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shared = inputs[0, :, :0] if positions is None else positions
+    shared = inputs.new_empty(inputs.shape[1], 0) if positions is None else positions
     return query.new_empty(query.shape), inputs.new_empty(inputs.shape), shared.new_empty(shared.shape)
 
 
@@ -263,7 +273,7 @@ def _probabilities(query: Tensor, x: Tensor, mask: Tensor | None, rows: slice | 
     """Softmax over the positions of x `(g, n, d)`: `(g, n, M)`, so that the products of the backward pass are quick."""
     scores = torch.bmm(x, _of(query, rows, len(x)).transpose(1, 2))
     if mask is not None:
-        scores += mask[rows, : x.shape[1], None].clamp(min=torch.finfo(scores.dtype).min)
+        scores += mask[rows, : x.shape[1], None]
     return scores.softmax(dim=1)
 
 
@@ -300,9 +310,10 @@ def _together(length: int, width: int) -> int:
     return max(1, _PIECE // (length * width))
 
 
-def _needed(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None or unpadded(mask) else mask
+def _needed(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What is added to scores of `dtype`, if it makes a difference."""
+    return None if mask is None or unpadded(mask) else highest_zero(mask, dtype)
 
 
 def _generator(noise: Tensor | None) -> torch.Generator | None:
-    return None if noise is None else torch.Generator().manual_seed(int(noise))
+    return None if noise is None else torch.Generator("cpu").manual_seed(int(noise))
