@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,3 +29,15 @@ def seed_file() -> Path:
     if not file.is_file():
         pytest.skip(f"the seed's published embedding is not at {file}")
     return file
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium with a profile of its own; the test is skipped where it, or selenium, is absent."""
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
+    pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install maed[dev])")
+    from explorer import chromium  # here, for it imports the whole of maed
+
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started

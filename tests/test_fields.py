@@ -415,6 +415,11 @@ def test_a_report_of_each_shape(kind: str, tmp_path: Path) -> None:
         (tmp_path / part).parent.mkdir()
         save_file(tensors, tmp_path / f"{part}.safetensors")
     page = write_report(tmp_path, ReportSettings(channels=2, positions=2)).read_text()
-    assert page.count("data:image/svg+xml") == 4
+    facts = json.loads(page.split('id="data">')[1].split("</script>")[0])["explorer"]
+    assert facts["positions"]["drawn"]["kind"] == ("image" if kind.startswith("torus") else "points")
+    assert facts["signals"]["kind"] == ("images" if kind.startswith("torus") else "curves")
+    assert {figure.stem for figure in (tmp_path / "figures").iterdir()} == {
+        *("similarity", "channels", "layout", "reconstructions")
+    }
     assert ("storage order tells nothing" in page) == kind.startswith("torus")
     assert json.loads((tmp_path / "embedding/config.json").read_text())["geometry"]["kind"] == data.geometry.kind

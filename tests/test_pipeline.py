@@ -119,7 +119,7 @@ def test_every_folder_and_file(finished: Path, folder: str, files: str, tensors:
 
 
 def test_nothing_else_lies_at_the_top(finished: Path) -> None:
-    folders = {"autoencoder", "similarity", "embedding", "baseline", "perceiver", "figures"}
+    folders = {"autoencoder", "similarity", "embedding", "baseline", "perceiver", "figures", "explorer"}
     assert {path.name for path in finished.iterdir()} == folders | {"results.json", "report.html"}
     assert {path.name for path in (finished / "perceiver").iterdir()} == {
         f"{encoding}-{seed}" for encoding in ENCODINGS for seed in range(2)

@@ -277,6 +277,8 @@ def _add_export(parser: Parser) -> None:
 
 def _add_report(parser: Parser) -> None:
     parser.add_argument("folder", type=str, metavar="DIR", help="a folder written by `maed run` or `maed compare`")
+    text = "folders of other runs, whose geometry, accuracies and curves the page puts beside its own"
+    parser.add_argument("--compare", type=str, nargs="+", default=[], metavar="OTHER", help=text)
     from maed.config import ReportSettings
 
     parser.add_class_arguments(ReportSettings, "report")
@@ -535,7 +537,7 @@ def _check_free(folder: Path, embedding: PositionEmbedding) -> None:
 def _report(given: Namespace, command: str) -> None:
     from maed.report import write_report
 
-    _say(f"wrote {write_report(Path(given.folder), given.report)}")
+    _say(f"wrote {write_report(Path(given.folder), given.report, [Path(other) for other in given.compare])}")
 
 
 def _results(given: Namespace, command: str) -> None:

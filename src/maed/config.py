@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from maed.errors import MaedError, nearest, one_of
 
@@ -440,14 +440,19 @@ class ReportSettings:
     Args:
         positions: Positions whose similarity is drawn.
         channels: Channels of the embedding that are drawn.
-        signals: Signals that are shown masked, reconstructed and whole.
+        signals: Signals that are drawn masked, reconstructed and whole.
+        reductions: Reductions that the explorer offers beside the run's own, of every estimator; they are made once and
+            kept in the run's folder. `tsne` has 2 channels there.
     """
 
     positions: int = 6
     channels: int = 8
     signals: int = 6
+    reductions: list[Reduction] = field(default_factory=lambda: ["tsne", "pca"])
 
     def __post_init__(self) -> None:
+        for reduction in self.reductions:
+            one_of("report.reductions", reduction, get_args(Reduction))
         for name in ("positions", "channels", "signals"):
             _at_least(f"report.{name}", getattr(self, name), 1)
 

@@ -9,9 +9,41 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from maed.data.geometry import unrolled
+from maed.config import BASELINES
+from maed.data.geometry import Geometry, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
+
+_TABLES = (
+    "perceiver.input_preprocessor.positions.table",
+    "perceiver.input_preprocessor.position_embeddings.weight",
+    "perceiver.input_preprocessor.position_embeddings.position_embeddings",
+)
+"""Where the classifiers of `maed.perceiver` keep their position table."""
+
+
+@dataclass
+class Examples:
+    """A few signals as the autoencoder was shown them and as it made them.
+
+    Args:
+        original: `(S, N, C)` in stored units, or `(S, N)` token ids.
+        fractions: `(F,)`, ascending: the share of positions that was shown.
+        visible: `(F, S, N)` bool.
+        reconstruction: `(F, S, N, C)` or `(F, S, N)`.
+        trained: index of the fraction that the autoencoder was trained with.
+    """
+
+    original: np.ndarray
+    fractions: np.ndarray
+    visible: np.ndarray
+    reconstruction: np.ndarray
+    trained: int = 0
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether signals are token ids."""
+        return self.original.ndim == 2
 
 
 @dataclass
@@ -21,24 +53,38 @@ class Contents:
     Args:
         results: `results.json`; Perceivers trained outside of a comparison are added from their folders.
         vectors: `(N, d)`, the embedding.
+        geometry: the true geometry as it is stored.
         coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
         shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or where nothing is known.
         similarity: `(N, N)`.
+        draws: `similarity/config.json`: how it was drawn.
+        baseline: name of the baseline.
+        baseline_vectors: its embedding.
+        baseline_similarity: its similarity.
+        baseline_reduction: how its embedding was made.
         provenance: where the embedding comes from, as its folder says.
         autoencoder: its metrics: `history`, `seconds`, `visible`.
-        examples: `original`, `visible`, `reconstruction` of a few signals, `(S, N, C)` or `(S, N)`.
+        examples: reconstructions.
         perceivers: metrics of each trained Perceiver.
+        trained: position tables that Perceivers ended with, by what they are called.
     """
 
     results: dict[str, Any] = field(default_factory=dict)
     vectors: np.ndarray | None = None
+    geometry: Geometry | None = None
     coordinates: np.ndarray | None = None
     shape: tuple[int, ...] = ()
     similarity: np.ndarray | None = None
+    draws: dict[str, Any] = field(default_factory=dict)
+    baseline: str = BASELINES[0]
+    baseline_vectors: np.ndarray | None = None
+    baseline_similarity: np.ndarray | None = None
+    baseline_reduction: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     autoencoder: dict[str, Any] = field(default_factory=dict)
-    examples: dict[str, np.ndarray] = field(default_factory=dict)
+    examples: Examples | None = None
     perceivers: list[dict[str, Any]] = field(default_factory=list)
+    trained: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -48,7 +94,8 @@ class Contents:
     @property
     def positions(self) -> int | None:
         """N, from whichever part knows it."""
-        for array, axis in ((self.vectors, 0), (self.similarity, 0), (self.examples.get("original"), 1)):
+        original = None if self.examples is None else self.examples.original
+        for array, axis in ((self.vectors, 0), (self.similarity, 0), (original, 1)):
             if array is not None:
                 return int(array.shape[axis])
         return self.results.get("positions")
@@ -56,13 +103,24 @@ class Contents:
     @property
     def is_empty(self) -> bool:
         """Whether no part of a run was found."""
-        arrays = (self.vectors, self.similarity)
-        return all(a is None for a in arrays) and not (self.results or self.autoencoder or self.examples)
+        parts = (self.vectors, self.similarity, self.examples)
+        return all(part is None for part in parts) and not (self.results or self.autoencoder)
 
     @property
     def is_grid(self) -> bool:
         """Whether positions lie on a flat grid of known coordinates, so that an image can be put in order."""
         return self.coordinates is not None and len(self.shape) == 2 and self.coordinates.shape[1] == 2
+
+    @property
+    def estimator(self) -> str:
+        """How the similarity was made of losses."""
+        made = (self.draws.get("made_with") or {}).get("similarity") or {}
+        return str(self.provenance.get("estimator") or made.get("estimator") or "similarity")
+
+    @property
+    def reduction(self) -> str:
+        """How the embedding was made of the similarity."""
+        return str(self.provenance.get("reduction") or "embedding")
 
 
 def read_contents(folder: Path) -> Contents:
@@ -73,14 +131,17 @@ def read_contents(folder: Path) -> Contents:
     """
     contents = Contents()
     _read_embedding(folder / "embedding", contents)
-    if (folder / "similarity" / "model.safetensors").is_file():
-        contents.similarity = _tensors(folder / "similarity" / "model.safetensors", "similarity")["similarity"]
+    contents.similarity = _similarity(folder)
+    if (folder / "similarity" / "config.json").is_file():
+        contents.draws = read_json(folder / "similarity" / "config.json")
+    _read_baseline(folder / "baseline", contents)
     if (folder / "autoencoder" / "metrics.json").is_file():
         contents.autoencoder = read_json(folder / "autoencoder" / "metrics.json")
     if (folder / "autoencoder" / "examples.safetensors").is_file():
-        names = ("original", "visible", "reconstruction")
-        contents.examples = _tensors(folder / "autoencoder" / "examples.safetensors", *names)
+        shown = contents.autoencoder.get("visible")
+        contents.examples = _examples(folder / "autoencoder" / "examples.safetensors", shown)
     contents.perceivers = [read_json(path) for path in sorted(folder.glob("perceiver/*/metrics.json"))]
+    contents.trained = dict(_trained_tables(folder))
     _read_results(folder, contents)
     if contents.is_empty:
         raise MaedError(
@@ -111,8 +172,58 @@ def _read_embedding(folder: Path, contents: Contents) -> None:
         shape = geometry.get("shape") or []
         if contents.coordinates is not None and np.prod(shape, dtype=int) == len(contents.coordinates):
             contents.shape = tuple(int(side) for side in shape)
-        if contents.coordinates is not None and geometry.get("kind") == "swissroll":
-            contents.coordinates = unrolled(contents.coordinates)
+        if contents.coordinates is not None and geometry.get("kind"):
+            contents.geometry = Geometry(geometry["kind"], contents.coordinates, contents.shape)
+            if contents.geometry.kind == "swissroll":
+                contents.coordinates = unrolled(contents.coordinates)
+
+
+def _read_baseline(folder: Path, contents: Contents) -> None:
+    contents.baseline_similarity = _similarity(folder)
+    if (folder / "similarity" / "config.json").is_file():
+        made = read_json(folder / "similarity" / "config.json").get("made_with") or {}
+        contents.baseline = str(made.get("baseline") or contents.baseline)
+    if (folder / "embedding" / "model.safetensors").is_file():
+        contents.baseline_vectors = _tensors(folder / "embedding" / "model.safetensors", "vectors")["vectors"]
+        if (folder / "embedding" / "config.json").is_file():
+            provenance = read_json(folder / "embedding" / "config.json").get("provenance") or {}
+            contents.baseline_reduction = str(provenance.get("reduction") or "")
+
+
+def _similarity(folder: Path) -> np.ndarray | None:
+    path = folder / "similarity" / "model.safetensors"
+    return _tensors(path, "similarity")["similarity"] if path.is_file() else None
+
+
+def _examples(path: Path, shown: int | None) -> Examples:
+    """Reconstructions of several fractions, or of one, as earlier versions wrote them."""
+    names = ("original", "visible", "reconstruction")
+    tensors = _tensors(path, *names, optional=("fractions",))
+    original, visible, made = (tensors[name] for name in names)
+    if visible.ndim == 2:
+        visible, made = visible[None], made[None]
+    fractions = tensors.get("fractions")
+    if fractions is None:
+        fractions = visible.mean(axis=(1, 2))
+    wanted = shown / original.shape[1] if shown else fractions[0]
+    return Examples(original, fractions, visible, made, int(np.argmin(np.abs(fractions - wanted))))
+
+
+def _trained_tables(folder: Path) -> list[tuple[str, np.ndarray]]:
+    """The table of each encoding that training changed, of its first seed."""
+    tables: dict[str, np.ndarray] = {}
+    for config_path in sorted(folder.glob("perceiver/*/config.json")):
+        model, config = config_path.parent / "model.safetensors", read_json(config_path)
+        encoding = str(config.get("encoding"))
+        tuned = encoding == "trainable" or (config.get("perceiver") or {}).get("fine_tune")
+        name = f"{encoding}, trained"
+        if not tuned or name in tables or not model.is_file():
+            continue
+        with safe_open(model, framework="numpy") as file:
+            key = next((key for key in _TABLES if key in file.keys()), None)  # noqa: SIM118
+            if key is not None:
+                tables[name] = file.get_tensor(key)
+    return list(tables.items())
 
 
 def _tensors(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -129,13 +240,18 @@ def _tensors(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[st
 
 def _check_sizes(folder: Path, contents: Contents) -> None:
     """Parts of two runs in one folder would be drawn as one: refuse them."""
-    sizes = {
-        "embedding": contents.vectors.shape[0] if contents.vectors is not None else None,
-        "coordinates": contents.coordinates.shape[0] if contents.coordinates is not None else None,
-        "similarity": contents.similarity.shape[0] if contents.similarity is not None else None,
-        "examples": contents.examples["original"].shape[1] if contents.examples else None,
+    parts = {
+        "embedding": contents.vectors,
+        "coordinates": contents.coordinates,
+        "similarity": contents.similarity,
+        "baseline": contents.baseline_vectors,
+        "baseline similarity": contents.baseline_similarity,
+        "examples": None if contents.examples is None else contents.examples.original[0],
     }
-    known = {name: size for name, size in sizes.items() if size is not None}
+    known = {name: part.shape[0] for name, part in parts.items() if part is not None}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name} {size}" for name, size in known.items())
         raise MaedError(f"{folder}: parts differ in their number of positions ({listed}); they may be of one run only")
+    if known:
+        n = next(iter(known.values()))  # a model may see positions more finely than its data
+        contents.trained = {name: table for name, table in contents.trained.items() if len(table) == n}

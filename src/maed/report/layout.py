@@ -20,23 +20,24 @@ FEWEST = 4
 """Fewest positions of which a layout says anything."""
 
 
-def recovered_layout(vectors: np.ndarray) -> np.ndarray:
+def recovered_layout(vectors: np.ndarray, channels: int = 2) -> np.ndarray:
     """Lay positions out in the plane by their embedding alone (scikit-learn's Isomap, 8 neighbours).
 
     Args:
         vectors: `(N, d)`, the embedding.
+        channels: 2 for the plane, 3 for space; the first two are the same.
 
     Returns:
-        `(N, 2)` float64; its orientation and scale mean nothing. Where the graph of neighbours falls apart, its
+        `(N, channels)` float64; its orientation and scale mean nothing. Where the graph of neighbours falls apart, its
         parts are joined at their closest positions.
 
     Raises:
         MaedError: for fewer than 4 positions, or vectors of fewer than 1 channel.
     """
-    count, channels = vectors.shape
-    if count < FEWEST or channels < 1:
+    count, width = vectors.shape
+    if count < FEWEST or width < 1:
         raise MaedError(f"vectors: shape {vectors.shape}; a layout needs {FEWEST} positions or more, and a channel")
-    isomap = Isomap(n_neighbors=min(8, count - 1), n_components=2, eigen_solver="dense")
+    isomap = Isomap(n_neighbors=min(8, count - 1), n_components=channels, eigen_solver="dense")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a graph in several parts is warned about, then joined: what we want
         layout = np.asarray(isomap.fit_transform(vectors.astype(np.float64)))
@@ -51,11 +52,11 @@ def align(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     the same spread.
 
     Args:
-        layout: `(N, 2)`.
+        layout: `(N, 2)` or `(N, 3)`.
         coordinates: `(N, D)`, see `seen_from`.
 
     Returns:
-        `(N, 2)` float64.
+        float64, as `layout`.
     """
     target = seen_from(layout, coordinates)
     centre = target.mean(axis=0)
@@ -66,14 +67,33 @@ def align(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     return source @ rotation * scale + centre
 
 
+def align_in_space(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """The same for a layout `(N, 3)` in space; lines and planes lie flat in it, of more than three the principal three.
+
+    Returns:
+        `(N, 3)` float64.
+    """
+    target = np.asarray(coordinates, dtype=np.float64)
+    if target.shape[1] > 3:
+        target = np.asarray(PCA(3, svd_solver="full").fit_transform(target))
+    target = np.pad(target, ((0, 0), (0, 3 - target.shape[1])))
+    centre = target.mean(axis=0)
+    source = layout - layout.mean(axis=0)
+    rotation, _ = orthogonal_procrustes(source, target - centre)
+    spread = np.linalg.norm(source)
+    return source @ rotation * (np.linalg.norm(target - centre) / spread if spread > 0 else 0.0) + centre
+
+
 def seen_from(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """True coordinates `(N, D)` in the plane, `(N, 2)`; more than two are seen from the side that the layout shows.
 
     The layout of a sphere is one view of it out of many, and no data can tell which. The truth is turned likewise: its
-    orthogonal projection to the plane is the one whose sum of products with the layout `(N, 2)` is largest.
+    orthogonal projection to the plane is the one whose sum of products with the layout `(N, 2)` is largest. Likewise
+    in space, with a layout `(N, 3)`. Missing columns are zeros.
     """
-    if coordinates.shape[1] <= 2:
-        return plane(coordinates)
+    lacking = layout.shape[1] - coordinates.shape[1]
+    if lacking >= 0:
+        return np.pad(np.asarray(coordinates, dtype=np.float64), ((0, 0), (0, lacking)))
     centred = coordinates - coordinates.mean(axis=0, dtype=np.float64)
     left, _, right = np.linalg.svd(centred.T @ (layout - layout.mean(axis=0)), full_matrices=False)
     return np.asarray(centred @ left @ right)

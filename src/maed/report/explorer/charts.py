@@ -1,0 +1,152 @@
+"""Curves and accuracies as plotly figures: plain data, which the page draws in its own colours, light or dark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from maed.report import figures
+from maed.report.tables import summaries
+
+Chart = dict[str, Any]
+"""A plotly figure: `data` and `layout`."""
+
+_RUN_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Of runs that are compared (Okabe and Ito's palette), the page's own first."""
+
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def label(text: Any) -> str:
+    """Text of a chart: plotly reads some HTML in labels, and names come from data."""
+    return escape(str(text), quote=False)
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
+    """Training and validation loss over steps, by the names of runs; None where nothing was recorded."""
+    traces = []
+    for index, (name, history) in enumerate(histories.items()):
+        colour = _RUN_COLOURS[index % len(_RUN_COLOURS)]
+        for key, title, dash in (("train_loss", "training", "dot"), ("validation_loss", "validation", "solid")):
+            steps, values = _curve(history, key)
+            shown = title if len(histories) == 1 else f"{label(name)}, {title}"
+            if steps:
+                traces.append(_line(steps, values, shown, colour, dash=dash))
+    return _chart(traces, "step", "masked loss", 320) if traces else None
+
+
+def accuracy_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
+    """Validation accuracy over steps, a line for each Perceiver, a colour for each encoding, a dash for each run."""
+    traces, named = [], set()
+    for index, (run, perceivers) in enumerate(runs.items()):
+        for perceiver in perceivers:
+            steps, values = _curve(perceiver.get("history") or [], "validation_accuracy")
+            if not steps:
+                continue
+            encoding = str(perceiver["positions"])
+            shown = label(encoding) if len(runs) == 1 else f"{label(encoding)}, {label(run)}"
+            percents, dash = [100 * value for value in values], _DASHES[index % len(_DASHES)]
+            line = _line(steps, percents, shown, figures.colour_of(encoding), dash=dash)
+            traces.append({**line, "legendgroup": shown, "showlegend": shown not in named})
+            named.add(shown)
+    return _chart(traces, "step", "validation accuracy, %", 340) if traces else None
+
+
+def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
+    """Mean test accuracy of each encoding with its 95 % interval, and each seed, by the `results` of runs."""
+    traces: list[dict[str, Any]] = []
+    rows: list[str] = []
+    for index, (run, results) in enumerate(runs.items()):
+        known = [entry for entry in summaries(dict(results)) if entry.get("mean") is not None]
+        known.sort(key=lambda entry: entry["mean"])
+        rows += [str(entry["positions"]) for entry in known]
+        several = len(runs) > 1
+        colours = [_RUN_COLOURS[index % len(_RUN_COLOURS)]] * len(known)
+        if not several:
+            colours = [figures.colour_of(str(entry["positions"])) for entry in known]
+        tests = [row for row in results.get("classification") or [] if row.get("test_accuracy") is not None]
+        seeds = [row for row in tests if str(row["positions"]) in {str(entry["positions"]) for entry in known}]
+        if seeds:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": "seeds" if not several else f"{label(run)}, seeds",
+                    "showlegend": False,
+                    "x": [100 * row["test_accuracy"] for row in seeds],
+                    "y": [label(row["positions"]) for row in seeds],
+                    "marker": {"size": 6, "opacity": 0.45, "color": colours[0] if several else "#7a7a7a"},
+                    "hovertemplate": "one seed: %{x:.1f} %<extra>%{y}</extra>",
+                }
+            )
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": label(run) if several else "mean",
+                "showlegend": several,
+                "x": [100 * entry["mean"] for entry in known],
+                "y": [label(entry["positions"]) for entry in known],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [_reach(entry, "high") for entry in known],
+                    "arrayminus": [_reach(entry, "low") for entry in known],
+                    "thickness": 2.4,
+                    "width": 0,
+                    "color": colours[0] if several and colours else "#7a7a7a",
+                },
+                "marker": {"size": 11, "color": colours},
+                "hovertemplate": "mean %{x:.1f} %<extra>%{y}</extra>",
+            }
+        )
+    names = list(dict.fromkeys(rows))
+    if not names:
+        return None
+    chart = _chart(traces, "test accuracy, %", "", 110 + 34 * len(names))
+    chart["layout"]["yaxis"] |= {"type": "category", "automargin": True, "showgrid": False}
+    chart["layout"]["hovermode"] = "closest"
+    return chart
+
+
+def against_draws(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
+    """Recall and Spearman of the similarity against the draws made so far; None where that was not recorded."""
+    traces = []
+    for index, (name, history) in enumerate(histories.items()):
+        colour = _RUN_COLOURS[index % len(_RUN_COLOURS)]
+        for key, title, dash in (("knn_recall", "recall", "solid"), ("spearman", "Spearman", "dot")):
+            found = [(entry["draws"], entry[key]) for entry in history if entry.get(key) is not None]
+            shown = title if len(histories) == 1 else f"{label(name)}, {title}"
+            if found:
+                traces.append(_line([x for x, _ in found], [y for _, y in found], shown, colour, dash=dash))
+    if not traces:
+        return None
+    chart = _chart(traces, "draws", "of the similarity's entries", 320)
+    chart["layout"]["xaxis"] |= {"type": "log", "dtick": 1}
+    return chart
+
+
+def _reach(entry: Mapping[str, Any], end: str) -> float:
+    """How far an interval goes from its mean; a single seed has none."""
+    if entry.get(end) is None or entry.get("seeds") == 1:
+        return 0.0
+    return abs(100 * (entry[end] - entry["mean"]))
+
+
+def _curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    known = [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
+    return [step for step, _ in known], [value for _, value in known]
+
+
+def _line(x: Sequence[float], y: Sequence[float], name: str, colour: str, *, dash: str) -> dict[str, Any]:
+    line = {"color": colour, "dash": dash, "width": 2}
+    few = len(x) < 40
+    mode = "lines+markers" if few else "lines"
+    return {"type": "scatter", "mode": mode, "x": [*x], "y": [*y], "name": name, "line": line, "marker": {"size": 5}}
+
+
+def _chart(traces: list[dict[str, Any]], x: str, y: str, height: int) -> Chart:
+    axes = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+    return {"data": traces, "layout": {**axes, "height": height, "legend": legend, "hovermode": "x unified"}}

@@ -1,0 +1,212 @@
+"""What else a run can be looked at as: other estimators, other reductions, other encodings, and a layout of each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from sklearn.decomposition import PCA
+
+from maed.config import EmbeddingSettings
+from maed.embedding import reduce
+from maed.errors import MaedError
+from maed.report.contents import Contents
+from maed.report.explorer.kept import Kept, fingerprint
+from maed.report.layout import ASSIGNABLE, FEWEST, recovered_layout
+from maed.similarity import Accumulator, Similarity, estimate, load_similarity
+
+MATRIX = 4096
+"""Most positions of which whole similarities are in the page."""
+
+LARGEST = ASSIGNABLE
+"""Most positions of which other reductions and estimators are made: they take time N cubed."""
+
+TSNE_CHANNELS = 2
+"""t-SNE beyond 3 channels takes minutes; in 2 it is what people look at."""
+
+
+_ISOMAP, _COMPONENTS = "Isomap", "principal components"
+"""How vectors lay positions out."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to give every position a vector, and where these lay positions out.
+
+    Args:
+        encoding: `maed`, the baseline, or another position encoding.
+        vectors: `(N, d)` float32.
+        layout: `(N, 3)` float32; the first two columns are the layout in the plane.
+        laid_out_by: `Isomap`, or `principal components` where that would take long.
+        estimator: whose similarity the vectors are made of; empty where they are made of none.
+        reduction: how.
+    """
+
+    encoding: str
+    vectors: np.ndarray
+    layout: np.ndarray
+    laid_out_by: str
+    estimator: str = ""
+    reduction: str = ""
+
+
+def similarities(folder: Path, contents: Contents) -> dict[str, Similarity]:
+    """By estimator: that of the run first, what else its stored sums make, then the baseline. No draw is made."""
+    found: dict[str, Similarity] = {}
+    if contents.similarity is not None:
+        found[contents.estimator] = _stored(folder / "similarity", contents.similarity)
+        if len(contents.similarity) <= LARGEST:
+            found |= dict(_of_sums(folder / "similarity" / "model.safetensors", contents))
+    if contents.baseline_similarity is not None:
+        found.setdefault(contents.baseline, _stored(folder / "baseline" / "similarity", contents.baseline_similarity))
+    return found
+
+
+def compute_views(
+    folder: Path, contents: Contents, made_of: Mapping[str, Similarity], reductions: Sequence[str]
+) -> tuple[list[View], list[str]]:
+    """Every estimator in every reduction, the run's own first; what is not kept in `folder/explorer/` yet is computed.
+
+    Args:
+        folder: of the run.
+        contents: what was read of it.
+        made_of: similarities by estimator, see `similarities`.
+        reductions: beside the run's own.
+
+    Returns:
+        The views, and a sentence for each that is missing.
+    """
+    kept, own, absent, views = Kept(folder / "explorer" / "views.safetensors"), _own_settings(contents), [], []
+    mine = contents.estimator if contents.vectors is not None else ""
+    if contents.vectors is not None:
+        views.append(_view("maed", contents.vectors, kept, mine, contents.reduction))
+    if contents.baseline_vectors is not None and contents.baseline_vectors.any():
+        reduction = contents.baseline_reduction or contents.reduction
+        views.append(_view(contents.baseline, contents.baseline_vectors, kept, contents.baseline, reduction))
+    if (contents.positions or 0) > LARGEST:
+        if made_of:
+            absent.append(f"Other reductions are made of up to {LARGEST:,} positions: of more they would take long.")
+        return views, absent
+    names = list(dict.fromkeys([*([own.reduction] if contents.vectors is not None else []), *reductions]))
+    for estimator, similarity in made_of.items():
+        for name in names:
+            if any((view.estimator, view.reduction) == (estimator, name) for view in views):
+                continue
+            settings = own if name == own.reduction else _other(own, name)
+            vectors = _reduced(kept, estimator, similarity, settings, absent)
+            if vectors is not None:
+                encoding = contents.baseline if estimator == contents.baseline else "maed"
+                views.append(_view(encoding, vectors, kept, estimator, name))
+    return views, absent
+
+
+def encodings(contents: Contents) -> list[tuple[str, np.ndarray]]:
+    """Tables that Perceivers are given and that are made of no similarity, and those that training ended with."""
+    from maed.perceiver.positions import position_table  # here, for transformers takes seconds to import
+
+    n = contents.positions or 0
+    dim = 64 if contents.vectors is None else contents.vectors.shape[1]
+    names = [*(["fourier"] if contents.geometry is not None else []), "sinusoidal", "random"]
+    tables = [
+        (name, position_table(name, n, max(dim, 1), seed=0, geometry=contents.geometry).numpy()) for name in names
+    ]
+    return [*tables, *contents.trained.items()]
+
+
+def laid_out(vectors: np.ndarray) -> tuple[np.ndarray, str]:
+    """Where vectors `(N, d)` lay positions out, `(N, 3)` float32, and by which method."""
+    if _fits_isomap(vectors):
+        layout = recovered_layout(vectors, 3)
+        return np.pad(layout, ((0, 0), (0, 3 - layout.shape[1]))).astype(np.float32), _ISOMAP
+    count = min(3, *vectors.shape)
+    made = PCA(count, svd_solver="covariance_eigh").fit_transform(vectors) if count else np.zeros((len(vectors), 0))
+    return np.pad(made, ((0, 0), (0, 3 - count))).astype(np.float32), _COMPONENTS
+
+
+def _fits_isomap(vectors: np.ndarray) -> bool:
+    return FEWEST <= len(vectors) <= ASSIGNABLE and vectors.shape[1] > 0 and bool(vectors.any())
+
+
+def _view(encoding: str, vectors: np.ndarray, kept: Kept, estimator: str, reduction: str) -> View:
+    """A view with its layout, which is kept too."""
+    made_of = {"vectors": fingerprint(vectors)}
+    layout = kept.get(f"layout/{estimator}/{reduction}", made_of, lambda: laid_out(vectors)[0])
+    return View(encoding, vectors, layout, _ISOMAP if _fits_isomap(vectors) else _COMPONENTS, estimator, reduction)
+
+
+def _own_settings(contents: Contents) -> EmbeddingSettings:
+    """The settings that the run's embedding was made with, as far as its folder says."""
+    made_with = (contents.provenance.get("made_with") or {}).get("embedding") or {}
+    try:
+        settings = EmbeddingSettings(**made_with)
+    except (TypeError, MaedError):  # written by another version
+        settings = EmbeddingSettings()
+    return settings if contents.vectors is None else replace(settings, dim=contents.vectors.shape[1])
+
+
+def _other(own: EmbeddingSettings, reduction: str) -> EmbeddingSettings:
+    """The run's settings with another reduction; t-SNE in few channels."""
+    dim = TSNE_CHANNELS if reduction == "tsne" else own.dim
+    return EmbeddingSettings(reduction, dim, own.neighbours, symmetrise=own.symmetrise)  # type: ignore[arg-type]
+
+
+def _reduced(
+    kept: Kept, estimator: str, similarity: Similarity, settings: EmbeddingSettings, absent: list[str]
+) -> np.ndarray | None:
+    """A reduction of a similarity, `(N, d)`; None, and a sentence, where it cannot be made."""
+    n = len(similarity.values)
+    settings = replace(settings, dim=None if settings.dim is None else min(settings.dim, n - 1))
+    made_of = {"settings": asdict(settings), "similarity": fingerprint(similarity.values.numpy())}
+
+    def make() -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the run itself has warned of
+            return reduce(similarity.values, settings, similarity.standard_error).numpy()
+
+    try:
+        vectors = kept.get(f"{estimator}/{settings.reduction}", made_of, make)
+    except (MaedError, ValueError, np.linalg.LinAlgError) as problem:  # too few positions, or nothing to tell them by
+        absent.append(f"No {settings.reduction} of {estimator}: {problem}")
+        return None
+    if not vectors.any():
+        absent.append(f"No {settings.reduction} of {estimator}: it found nothing to tell positions apart.")
+        return None
+    return vectors
+
+
+def _stored(folder: Path, values: np.ndarray) -> Similarity:
+    """A similarity with its standard errors, which an old folder may lack; nothing reads zeros."""
+    try:
+        return load_similarity(folder)
+    except MaedError:
+        similarity = torch.from_numpy(values.astype(np.float32))
+        return Similarity(similarity, torch.zeros_like(similarity))
+
+
+def _of_sums(path: Path, contents: Contents) -> Iterator[tuple[str, Similarity]]:
+    """What the estimators of losses make of the sums over the run's draws."""
+    sums = _sums(path)
+    if sums is None or len(sums.visible_counts) != contents.positions:
+        return
+    if contents.estimator != "contrast":
+        yield "contrast", estimate(sums, "contrast")
+    if contents.estimator != "mean-loss":
+        yield "mean-loss", estimate(sums, "mean-loss")
+
+
+def _sums(path: Path) -> Accumulator | None:
+    """The sums that a similarity was estimated from; None of `ablation`, whose sums are of differences, or absent."""
+    names = ("counts", "sums", "squares")
+    try:
+        with safe_open(path, framework="pt") as file:
+            if not set(names) <= set(file.keys()) or file.get_slice("counts").get_shape()[0] != 2:
+                return None
+            stacked = [file.get_tensor(name) for name in names]
+    except (SafetensorError, OSError):
+        return None
+    return Accumulator(*(total[0] for total in stacked), *(total.sum(dim=0) for total in stacked))

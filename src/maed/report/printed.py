@@ -1,0 +1,148 @@
+"""The figures of a run for print, written beside the page, and the few of them that are in it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from maed.config import ReportSettings
+from maed.report import figures, tables
+from maed.report.contents import Contents
+from maed.report.header import is_shuffled, knows_order
+from maed.report.layout import ASSIGNABLE, FEWEST, recovered_layout, row_major, to_grid
+
+MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass
+class Picture:
+    """A figure, inlined; below `least` CSS pixels its container scrolls, above `most` it grows no more."""
+
+    uri: str
+    alt: str
+    caption: str
+    least: int
+    most: int
+
+
+@dataclass
+class Printer:
+    """Draws what a run holds, and writes it to a folder.
+
+    Args:
+        contents: what the run folder holds.
+        settings: how many of each.
+        folder: where figures are written.
+        layout: `(N, 2)`, from the embedding alone, where there is one and it is not too large.
+    """
+
+    contents: Contents
+    settings: ReportSettings
+    folder: Path
+    layout: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        vectors = self.contents.vectors
+        if vectors is not None and vectors.shape[1] and FEWEST <= len(vectors) <= ASSIGNABLE:
+            self.layout = recovered_layout(vectors)
+
+    def write_all(self) -> None:
+        """Write every figure that the run has parts for; those that the page inlines are written by it."""
+        contents, settings = self.contents, self.settings
+        suffix = ".png" if contents.is_grid or (contents.shape == () and (contents.positions or 0) > 1000) else ".svg"
+        if contents.similarity is not None:
+            chosen = figures.spread_positions(contents.coordinates, len(contents.similarity), settings.positions)
+            drawn = figures.similarity_maps(contents.similarity, contents.coordinates, contents.shape, chosen)
+            self._save(f"similarity{suffix}", drawn)
+        if self.layout is not None:
+            large = ".png" if len(self.layout) > 600 else ".svg"
+            drawn = figures.recovered_layout_figure(self.layout, contents.coordinates, contents.shape)
+            self._save(f"layout{large}", drawn)
+        if contents.examples is not None and not contents.examples.is_tokens:
+            self._save(f"reconstructions{suffix}", self._reconstructions())
+        if history := contents.autoencoder.get("history"):
+            self._save("training.svg", figures.training_curves(history))
+        self._write_accuracies()
+
+    def _reconstructions(self) -> Figure:
+        examples, count = self.contents.examples, self.settings.signals
+        assert examples is not None
+        at = examples.trained
+        original, visible, made = examples.original, examples.visible[at], examples.reconstruction[at]
+        return figures.reconstructions(
+            original[:count], visible[:count], made[:count], self.contents.coordinates, self.contents.shape
+        )
+
+    def _write_accuracies(self) -> None:
+        results, perceivers = self.contents.results, self.contents.perceivers
+        means = [entry for entry in tables.summaries(results) if entry.get("mean") is not None]
+        tests = [run for run in results.get("classification") or [] if run.get("test_accuracy") is not None]
+        if means:
+            self._save("accuracy.svg", figures.accuracy_intervals(means, tests))
+        if any(run.get("history") for run in perceivers):
+            self._save("perceivers.svg", figures.accuracy_curves(perceivers))
+
+    def channels(self) -> Picture | None:
+        """The first channels of the embedding."""
+        contents, most = self.contents, self.settings.channels
+        if contents.vectors is None or not contents.vectors.shape[1]:
+            return None
+        many = contents.is_grid or (contents.positions or 0) > 1000
+        figure = figures.embedding_channels(contents.vectors, contents.coordinates, contents.shape, most)
+        count, dim = contents.vectors.shape
+        caption = f"{min(most, dim)} of {dim} channels of {count:,} positions, drawn {drawn_on(contents)}."
+        name = "channels.png" if many else "channels.svg"
+        return self._picture(name, figure, "The first channels of the embedding", caption, 480)
+
+    def unshuffled(self) -> Picture | None:
+        """The picture that convinces: shuffled images put in order by the embedding."""
+        contents, layout = self.contents, self.layout
+        examples = contents.examples
+        images = None if examples is None or examples.is_tokens else examples.original
+        if layout is None or contents.coordinates is None or not contents.is_grid or images is None:
+            return None
+        figure = figures.unshuffled(images[: self.settings.signals], layout, contents.coordinates, contents.shape)
+        near = near_share(layout, contents.coordinates)
+        knows = knows_order(contents)
+        straight = f"stored in their true order, which {'the U-Net knows by construction' if knows else 'nothing read'}"
+        stored = "stored in shuffled order" if is_shuffled(contents) else straight
+        without = "coordinates or labels" if knows else "coordinates, labels or the storage order"
+        caption = (
+            f"Real signals, {stored}. Middle: every position put where the learned embedding places it. The embedding "
+            f"was made without {without}; only the orientation of the picture, which no data "
+            f"can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one step of their "
+            "true place."
+        )
+        return self._picture(
+            "unshuffled.png", figure, "Signals as stored, as laid out by maed, and in truth", caption, 420
+        )
+
+    def _save(self, name: str, figure: Figure) -> Path:
+        figures.save(figure, self.folder / name)
+        return self.folder / name
+
+    def _picture(self, name: str, figure: Figure, alt: str, caption: str, least: int) -> Picture:
+        path = self._save(name, figure)
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        most = max(least, round(110 * figure.get_figwidth()))  # keeps letters near the size of the page's text
+        return Picture(f"data:{MEDIA[path.suffix]};base64,{data}", alt, caption, least, most)
+
+
+def drawn_on(contents: Contents) -> str:
+    """What the axis of a drawing is."""
+    if contents.coordinates is None:
+        return "in storage order, as the true coordinates are not known"
+    if contents.is_grid:
+        return "on the true grid"
+    return "along the true line" if contents.coordinates.shape[1] == 1 else "at the true coordinates"
+
+
+def near_share(layout: np.ndarray, coordinates: np.ndarray) -> float:
+    """The share of positions whose place on the grid is within one step, diagonals too, of the true one."""
+    places = coordinates[np.argsort(row_major(coordinates))]
+    steps = np.abs(places[to_grid(layout, coordinates)] - coordinates).max(axis=1)
+    return float(np.mean(steps <= 1))

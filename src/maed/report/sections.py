@@ -1,0 +1,228 @@
+"""The sections of a page: how to read each, its tables, charts and pictures, and what is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from maed.report import tables
+from maed.report.contents import Contents
+from maed.report.explorer import charts
+from maed.report.printed import Picture, Printer
+
+
+@dataclass
+class TableBlock:
+    """A table: the header row, the others, and a sentence below."""
+
+    rows: tables.Rows
+    caption: str = ""
+
+
+@dataclass
+class ChartBlock:
+    """A plotly figure, what it shows in words, and a sentence below."""
+
+    chart: charts.Chart
+    alt: str
+    caption: str = ""
+
+
+@dataclass
+class Place:
+    """Where the page's script puts something: `explorer` or `signals`."""
+
+    name: str
+
+
+Block = Picture | TableBlock | ChartBlock | Place
+
+
+@dataclass
+class Section:
+    """A section of the page: how to read it, and its blocks; what is absent is said in a sentence each."""
+
+    name: str
+    title: str
+    reading: str
+    blocks: list[Block] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+
+    def add(self, block: Block | None) -> None:
+        """Add a block, where there is one."""
+        if block is not None:
+            self.blocks.append(block)
+
+
+Runs = Mapping[str, Contents]
+"""Runs by their names, the page's own first."""
+
+
+def sections(runs: Runs, printer: Printer, explored: Mapping[str, Any] | None) -> list[Section]:
+    """All sections of a page.
+
+    Args:
+        runs: the page's own, then those that it is compared with.
+        printer: draws the pictures of the page's own.
+        explored: the facts of the explorer, where it has any.
+    """
+    contents = next(iter(runs.values()))
+    made = [
+        _explore(contents, explored),
+        _geometry(contents),
+        _accuracy(contents),
+        _embedding(contents, printer),
+        _autoencoder(contents, explored),
+        _time(contents),
+    ]
+    if len(runs) > 1:
+        made.insert(1, _compared(runs))
+    return made
+
+
+def _explore(contents: Contents, explored: Mapping[str, Any] | None) -> Section:
+    section = Section(
+        "explore",
+        "Look around",
+        "Point at a position, or tap it, and see what it tells about all others, whose vectors lie near its own, and "
+        "where the embedding puts it. Click or press Enter to hold it, Escape to let go; arrow keys move.",
+    )
+    if contents.similarity is None:
+        section.absent.append("Not run: this folder has no similarity (`maed similarity` makes one).")
+    if contents.vectors is None:
+        section.absent.append("Not run: this folder has no embedding (`maed embed` makes one).")
+    if explored and explored["positions"]:
+        section.add(Place("explorer"))
+        section.absent += explored["notes"]
+    return section
+
+
+def _compared(runs: Runs) -> Section:
+    section = Section(
+        "compared",
+        "Beside other runs",
+        "The first run is this page's own. Numbers compare where the data, their positions and the neighbours that "
+        "recall counts are the same.",
+    )
+    several = {name: contents.results for name, contents in runs.items()}
+    if geometry := _with_runs(several, tables.geometry_rows):
+        section.add(TableBlock(geometry, "Geometry found, by run and method."))
+    if accuracies := _with_runs(several, tables.accuracy_rows):
+        section.add(TableBlock(accuracies, "Test accuracy of Perceivers, by run and encoding."))
+    _add_chart(
+        section, charts.accuracy_intervals(several), "Test accuracy by encoding and run", "Test accuracy by run."
+    )
+    losses = charts.training_curves({name: c.autoencoder.get("history") or [] for name, c in runs.items()})
+    _add_chart(section, losses, "Losses over steps, by run", "Masked loss of the autoencoder, by run.")
+    draws = charts.against_draws({name: c.draws.get("history") or [] for name, c in runs.items()})
+    _add_chart(section, draws, "Recall and Spearman against draws, by run", "The similarity against draws, by run.")
+    curves = charts.accuracy_curves({name: c.perceivers for name, c in runs.items()})
+    _add_chart(section, curves, "Validation accuracy over steps, by run", "Validation accuracy, by run.")
+    if not section.blocks:
+        section.absent.append("None of these runs has results to compare.")
+    return section
+
+
+def _with_runs(several: Mapping[str, tables.Results], rows_of: Any) -> tables.Rows:
+    """The tables of several runs as one, with a first column that names the run."""
+    found = {name: rows for name, results in several.items() if (rows := rows_of(results))}
+    if not found:
+        return []
+    header = ["Run", *next(iter(found.values()))[0]]
+    return [header, *([name, *row] for name, rows in found.items() for row in rows[1:])]
+
+
+def _add_chart(section: Section, chart: charts.Chart | None, alt: str, caption: str) -> None:
+    section.add(None if chart is None else ChartBlock(chart, alt, caption))
+
+
+def _geometry(contents: Contents) -> Section:
+    k = contents.results.get("neighbours") or "k"
+    section = Section(
+        "geometry",
+        "Was the geometry found?",
+        f"Recall@{k}: the share of each position's {k} true nearest neighbours that a method finds. Spearman: how well "
+        "its distances rank all pairs. Trustworthiness and coordinate R² reach 1 at best. Split-half agreement "
+        "needs no truth: two embeddings from separate halves of the draws, compared.",
+    )
+    if rows := tables.geometry_rows(contents.results):
+        section.add(TableBlock(rows))
+    if not contents.results.get("geometry"):
+        section.absent.append(
+            "Geometry was not measured: it needs an embedding and the true coordinates (`maed run`, `maed evaluate`)."
+        )
+    chart = charts.against_draws({"": contents.draws.get("history") or []})
+    caption = "What the similarity has found after so many draws; the scale is logarithmic."
+    _add_chart(section, chart, "Recall and Spearman against draws", caption)
+    return section
+
+
+def _accuracy(contents: Contents) -> Section:
+    results = contents.results
+    section = Section(
+        "accuracy",
+        "Does it help a Perceiver?",
+        "Every encoding gets the same Perceiver, the same channels, the same data and the same seeds. The interval is "
+        "the 95 % t-interval over seeds; “above” means that the low end of the paired difference is above 0.",
+    )
+    rows = tables.accuracy_rows(results)
+    if not rows:
+        section.absent.append("Not run: no Perceiver was trained in this folder (`maed compare` trains them).")
+        return section
+    caption = "Large dots: means over seeds; lines: 95 % intervals; small dots: seeds."
+    _add_chart(section, charts.accuracy_intervals({"": results}), "Test accuracy of each encoding", caption)
+    section.add(TableBlock(rows))
+    if paired := tables.paired_rows(results):
+        section.add(TableBlock(paired, "Differences are paired: same seed, same test signals."))
+    else:
+        section.absent.append("No paired differences: they need two encodings trained with the same seeds.")
+    if tuning := tables.tuning_rows(results):
+        caption = "Learning rates, chosen by validation accuracy with a seed of their own, as many for each encoding."
+        section.add(TableBlock(tuning, caption))
+    caption = "Validation accuracy while training; one line for each seed."
+    _add_chart(section, charts.accuracy_curves({"": contents.perceivers}), "Validation accuracy over steps", caption)
+    return section
+
+
+def _embedding(contents: Contents, printer: Printer) -> Section:
+    section = Section(
+        "embedding",
+        "The channels of the embedding",
+        "The leading ones first. Smooth patterns over the true geometry, like the waves of a Fourier basis, say that "
+        "neighbours were given similar vectors.",
+    )
+    section.add(printer.channels())
+    if not section.blocks:
+        section.absent.append("Not run: this folder has no embedding (`maed embed` makes one).")
+    return section
+
+
+def _autoencoder(contents: Contents, explored: Mapping[str, Any] | None) -> Section:
+    section = Section(
+        "autoencoder",
+        "What the masked autoencoder learned",
+        "It is shown a few positions of a signal and predicts the rest. That it can is why its losses tell which "
+        "positions belong together.",
+    )
+    if explored and explored["signals"]:
+        section.add(Place("signals"))
+    else:
+        section.absent.append("No examples: this folder has no reconstructions (`maed pretrain` makes them).")
+    chart = charts.training_curves({"": contents.autoencoder.get("history") or []})
+    caption = "Masked loss while training."
+    if contents.autoencoder.get("visible"):
+        caption += f" {contents.autoencoder['visible']} positions of each signal were shown."
+    _add_chart(section, chart, "Loss over steps", caption)
+    if chart is None:
+        section.absent.append("No training curve: this folder has no record of the training (`maed pretrain`).")
+    return section
+
+
+def _time(contents: Contents) -> Section:
+    section = Section("time", "How long it took", "Wall-clock time of each stage on the machine named below.")
+    if rows := tables.seconds_rows(contents.results):
+        section.add(TableBlock(rows))
+    else:
+        section.absent.append("No times were recorded.")
+    return section
