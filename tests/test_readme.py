@@ -1,4 +1,4 @@
-"""What the README promises: its commands parse, its library lines run. The tables of the docs are the recorded results."""
+"""The README keeps its promises: its commands parse, its library lines run, its tables are the recorded results."""
 
 import re
 import shlex
