@@ -29,6 +29,7 @@ VERBS = (
     "predict",
     "evaluate",
     "report",
+    "serve",
     "results",
     "export",
     "info",

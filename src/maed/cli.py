@@ -285,6 +285,19 @@ def _add_report(parser: Parser) -> None:
     _remove_bare(parser, "report")
 
 
+def _add_serve(parser: Parser) -> None:
+    text = "a folder written by `maed run` or `maed compare`, or one that has such folders below it"
+    parser.add_argument("folder", type=str, metavar="DIR", help=text)
+    text = "the address to listen at; any other than 127.0.0.1 lets other machines read the runs, without a password"
+    parser.add_argument("--host", type=str, default="127.0.0.1", metavar="ADDRESS", help=text)
+    parser.add_argument("--port", type=int, default=8000, help="the port; 0 for any that is free")
+    parser.add_argument("--open", action="store_true", help="open the list of runs in a browser")
+    from maed.config import ReportSettings
+
+    parser.add_class_arguments(ReportSettings, "report")
+    _remove_bare(parser, "report")
+
+
 def _add_results(parser: Parser) -> None:
     text = "results.json files, or folders of them; `results` where not given"
     parser.add_argument("paths", type=str, nargs="*", metavar="PATH", help=text)
@@ -306,6 +319,7 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "evaluate": ("Measure an embedding against the true coordinates.", _add_evaluate),
     "export": ("Write an embedding for other programs, or one of other channels or positions.", _add_export),
     "report": ("Write the HTML page and the figures of a run.", _add_report),
+    "serve": ("Show the pages of many runs, and how they go on, over local http; writes nothing.", _add_serve),
     "results": ("Print the tables of recorded results.", _add_results),
     "info": ("Say what a file or folder is, its shape and where it came from.", _add_info),
 }
@@ -540,6 +554,20 @@ def _report(given: Namespace, command: str) -> None:
     _say(f"wrote {write_report(Path(given.folder), given.report, [Path(other) for other in given.compare])}")
 
 
+def _serve(given: Namespace, command: str) -> None:
+    from maed.report.serve import serve
+
+    _one_process("serve")
+    serve(
+        Path(given.folder),
+        host=given.host,
+        port=given.port,
+        settings=given.report,
+        say=_say,
+        open_browser=given.open,
+    )
+
+
 def _results(given: Namespace, command: str) -> None:
     from maed.files import read_json
     from maed.report import markdown, print_tables
@@ -576,6 +604,7 @@ _VERBS: dict[str, Callable[[Namespace, str], None]] = {
     "evaluate": _evaluate,
     "export": _export,
     "report": _report,
+    "serve": _serve,
     "results": _results,
     "info": _info,
 }

@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from maed.report.layout import ASSIGNABLE, FEWEST, recovered_layout
 from maed.report.printed import Picture, Printer
 from maed.report.sections import ChartBlock, Section, TableBlock, sections
 
-_SCRIPTS = ("page.js", "arrays.js", "explorer.js", "signals.js", "start.js")
+SCRIPTS = ("page.js", "arrays.js", "explorer.js", "signals.js", "start.js")
 """In the order in which the page runs them; plotly.js comes when the page has been painted."""
 
 
@@ -50,16 +51,45 @@ def write_report(folder: Path, settings: ReportSettings, compare: Sequence[Path]
         if not other.is_dir():
             raise MaedError(f"compare: {other} is no folder; it may be a folder that `maed run` wrote")
         runs[_free_name(other, runs)] = read_contents(other)
-    contents = next(iter(runs.values()))
-    printer = Printer(contents, settings, folder / "figures")
+    printer = Printer(next(iter(runs.values())), settings, folder / "figures")
     printer.write_all()
-    facts, blocks = explorer_data(folder, contents, settings)
-    made = sections(runs, printer, facts)
-    charts = [block.chart for section in made for block in section.blocks if isinstance(block, ChartBlock)]
-    headline = printer.unshuffled()
-    page = _render(contents, made, headline, {"explorer": facts, "charts": charts}, blocks)
+    page = _page(folder, runs, settings, printer, folder / "explorer")
     write_text(folder / "report.html", page)
     return folder / "report.html"
+
+
+def served_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: Path) -> str:
+    """The same page of the first of `folders`, the others beside it, to be served: nothing is written in any of them.
+
+    Args:
+        folders: of runs, by the names that the page calls them.
+        settings: what the page shows.
+        scratch: a folder for what is computed, which is found there again the next time.
+
+    Raises:
+        MaedError: as `write_report` does.
+    """
+    runs = {name: read_contents(folder) for name, folder in folders.items()}
+    printer = Printer(next(iter(runs.values())), settings, scratch / "figures")
+    return _page(next(iter(folders.values())), runs, settings, printer, scratch, served=True)
+
+
+def _page(
+    folder: Path,
+    runs: Mapping[str, Contents],
+    settings: ReportSettings,
+    printer: Printer,
+    kept: Path,
+    *,
+    served: bool = False,
+) -> str:
+    """The page of the first of `runs`, which lies in `folder`; what the explorer computes is kept in `kept`."""
+    contents = next(iter(runs.values()))
+    facts, blocks = explorer_data(folder, contents, settings, kept)
+    made = sections(runs, printer, facts)
+    charts = [block.chart for section in made for block in section.blocks if isinstance(block, ChartBlock)]
+    data = {"explorer": facts, "charts": charts}
+    return _render(contents, made, printer.unshuffled(), data, blocks, served=served)
 
 
 def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
@@ -82,18 +112,19 @@ def _free_name(folder: Path, taken: dict[str, Contents]) -> str:
 
 
 def _render(
-    contents: Contents, made: list[Section], headline: Picture | None, data: dict[str, Any], blocks: dict[str, str]
+    contents: Contents,
+    made: list[Section],
+    headline: Picture | None,
+    data: dict[str, Any],
+    blocks: dict[str, str],
+    *,
+    served: bool,
 ) -> str:
-    here = Path(__file__).parent
-    loader = jinja2.FileSystemLoader([here, here / "explorer"])
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = templates()
     environment.filters["code"] = _code
     for kind in (Picture, TableBlock, ChartBlock):
         environment.tests[kind.__name__.lower()] = lambda block, kind=kind: isinstance(block, kind)
-    scripts = [_closed((here / "explorer" / name).read_text(encoding="utf-8")) for name in _SCRIPTS]
-    plotly = _closed(get_plotlyjs())
+    scripts = [script(name) for name in SCRIPTS]
     results = contents.results
     return environment.get_template("page.html.j2").render(
         source=contents.source,
@@ -105,26 +136,63 @@ def _render(
         notes=[str(note) for note in results.get("notes") or []],
         headline=headline,
         sections=made,
-        style=markupsafe.Markup((here / "explorer" / "explorer.css").read_text(encoding="utf-8")),
-        scripts=[markupsafe.Markup(script) for script in scripts],
-        plotly=markupsafe.Markup(plotly),
-        hashes=[_hash(script) for script in (*scripts, plotly)],
-        data=_inlined(data),
+        style=style("explorer.css"),
+        scripts=scripts,
+        plotly=plotly(),
+        policy=policy((*scripts, plotly())),
+        data=inlined(data),
+        served=served,
         blocks={name: markupsafe.Markup(text) for name, text in blocks.items()},
     )
 
 
-def _closed(script: str) -> str:
+_HERE = Path(__file__).parent
+
+
+def templates() -> jinja2.Environment:
+    """The templates of pages. Whatever they are given is escaped."""
+    loader = jinja2.FileSystemLoader([_HERE, _HERE / "served"])
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+@cache
+def script(name: str, folder: str = "explorer") -> markupsafe.Markup:
+    """A script of a page."""
+    return _closed((_HERE / folder / name).read_text(encoding="utf-8"))
+
+
+@cache
+def plotly() -> markupsafe.Markup:
+    """plotly.js."""
+    return _closed(get_plotlyjs())
+
+
+@cache
+def style(name: str, folder: str = "explorer") -> markupsafe.Markup:
+    """A style sheet of a page."""
+    return markupsafe.Markup((_HERE / folder / name).read_text(encoding="utf-8"))
+
+
+@cache
+def policy(scripts: tuple[str, ...]) -> markupsafe.Markup:
+    """The Content-Security-Policy of a page that runs these scripts and no others, and asks nothing of any network."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in scripts]
+    allowed = " ".join(["script-src", *(f"'sha256-{text}'" for text in hashes)] if hashes else ["script-src 'none'"])
+    return markupsafe.Markup(
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; {allowed}; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _closed(text: str) -> markupsafe.Markup:
     """A script as a browser sees it in a page: no end tag of its own, and line ends as its parser makes them."""
-    return script.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
+    return markupsafe.Markup(text)
 
 
-def _hash(script: str) -> str:
-    """What a Content-Security-Policy allows a script by."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def _inlined(data: dict[str, Any]) -> markupsafe.Markup:
+def inlined(data: dict[str, Any]) -> markupsafe.Markup:
     """JSON in which nothing can end the element around it."""
     plain = json.loads(json.dumps(data), parse_constant=lambda _: None)  # JSON has no not-a-number
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))

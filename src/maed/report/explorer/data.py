@@ -12,6 +12,7 @@ from maed.config import ReportSettings
 from maed.report import figures
 from maed.report.contents import Contents, Examples
 from maed.report.explorer.blocks import Blocks
+from maed.report.explorer.kept import Kept
 from maed.report.explorer.views import MATRIX, View, compute_views, encodings, laid_out, similarities
 from maed.report.layout import align, align_in_space, chart, is_torus, row_major
 from maed.report.tokens import text_examples
@@ -31,10 +32,18 @@ _POINTS = 5000
 Facts = dict[str, Any]
 
 
-def explorer_data(folder: Path, contents: Contents, settings: ReportSettings) -> tuple[Facts | None, dict[str, str]]:
+def explorer_data(
+    folder: Path, contents: Contents, settings: ReportSettings, kept: Path | None = None
+) -> tuple[Facts | None, dict[str, str]]:
     """The facts that the explorer is made of, and the blocks that they refer to.
 
-    What other estimators and reductions make of the run's sums is computed here, and kept in the folder.
+    What other estimators and reductions make of the run's sums is computed here.
+
+    Args:
+        folder: of the run.
+        contents: what was read of it.
+        settings: of the page.
+        kept: the folder that keeps what is computed, the run's `explorer/` where not given.
 
     Returns:
         None and nothing where the folder holds neither embedding nor similarity nor reconstructions.
@@ -42,18 +51,19 @@ def explorer_data(folder: Path, contents: Contents, settings: ReportSettings) ->
     blocks = Blocks(BUDGET)
     facts: Facts = {"source": contents.source, "notes": [], "positions": None, "signals": None}
     if contents.vectors is not None or contents.similarity is not None:
-        facts["positions"] = _positions(folder, contents, settings, blocks, facts["notes"])
+        views = (kept or folder / "explorer") / "views.safetensors"
+        facts["positions"] = _positions(folder, contents, settings, blocks, facts["notes"], Kept(views))
     if contents.examples is not None:
         facts["signals"] = _signals(contents, contents.examples, blocks)
     return (facts, blocks.texts) if facts["positions"] or facts["signals"] else (None, {})
 
 
 def _positions(
-    folder: Path, contents: Contents, settings: ReportSettings, blocks: Blocks, notes: list[str]
+    folder: Path, contents: Contents, settings: ReportSettings, blocks: Blocks, notes: list[str], kept: Kept
 ) -> Facts | None:
     """All that is shown of positions. The run's own parts come first, as later ones may find the page full."""
     made_of = similarities(folder, contents)
-    views, absent = compute_views(folder, contents, made_of, settings.reductions)
+    views, absent = compute_views(contents, made_of, settings.reductions, kept)
     views += [View(name, vectors, *laid_out(vectors)) for name, vectors in encodings(contents)]
     first = views[0].layout if views else None
     n = contents.positions or 0

@@ -94,7 +94,7 @@ function cellNumber(text) {
 /** Cells without a value come last, whichever way the others go. */
 function sortTable(table, column, ascending) {
   const body = table.tBodies[0];
-  const cells = (row) => row.cells[column].textContent.trim();
+  const cells = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
   const rows = [...body.rows].map((row) => ({ row, text: cells(row), number: cellNumber(cells(row)) }));
   const numeric = rows.some(({ number }) => number !== null);
   const missing = ({ number, text }) => (numeric ? number === null : text === "–");

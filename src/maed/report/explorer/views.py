@@ -68,20 +68,22 @@ def similarities(folder: Path, contents: Contents) -> dict[str, Similarity]:
 
 
 def compute_views(
-    folder: Path, contents: Contents, made_of: Mapping[str, Similarity], reductions: Sequence[str]
+    contents: Contents, made_of: Mapping[str, Similarity], reductions: Sequence[str], kept: Kept
 ) -> tuple[list[View], list[str]]:
-    """Every estimator in every reduction, the run's own first; what is not kept in `folder/explorer/` yet is computed.
+    """Every estimator in every reduction, the run's own first.
 
     Args:
-        folder: of the run.
-        contents: what was read of it.
+        contents: what was read of the run.
         made_of: similarities by estimator, see `similarities`.
         reductions: beside the run's own.
+        kept: what was computed before, and is now.
 
     Returns:
         The views, and a sentence for each that is missing.
     """
-    kept, own, absent, views = Kept(folder / "explorer" / "views.safetensors"), _own_settings(contents), [], []
+    own = _own_settings(contents)
+    absent: list[str] = []
+    views: list[View] = []
     mine = contents.estimator if contents.vectors is not None else ""
     if contents.vectors is not None:
         views.append(_view("maed", contents.vectors, kept, mine, contents.reduction))

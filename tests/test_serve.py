@@ -1,0 +1,742 @@
+"""`maed serve`: what it answers over http, what it never reads or writes, and its pages in headless Chromium."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from explorer import resize, synthetic_run
+from maed.cli import main
+from maed.config import ReportSettings
+from maed.errors import MaedError
+from maed.report import runs as runs_module
+from maed.report.progress import Part, curve, read_parts
+from maed.report.runs import QUIET, find_runs, overview
+from maed.report.serve import Server, started
+
+HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>&amp;"
+BOLD = "it's <b>bold"
+SECRET = "what lies outside of the folder"
+SCRIPT = Path(sys.executable).with_name("maed")
+SMALL = ReportSettings(reductions=["pca"])
+HOUR = 3600
+
+
+def finished_run(folder: Path, *, side: int = 8, recall: float = 0.9, accuracy: float | None = 0.5) -> Path:
+    """A whole run, with its report, and with a Perceiver's accuracies where one is given."""
+    synthetic_run(folder, side)
+    results = json.loads((folder / "results.json").read_text())
+    results["geometry"]["maed"]["knn_recall"] = recall
+    if accuracy is not None:
+        means = {"maed": accuracy, "none": accuracy - 0.1}
+        rows = [
+            {"positions": name, "seed": seed, "test_accuracy": mean, "seconds": 9.0}
+            for name, mean in means.items()
+            for seed in range(3)
+        ]
+        ends = {name: {"low": mean - 0.01, "high": mean + 0.01} for name, mean in means.items()}
+        summary = [{"positions": name, "mean": mean, **ends[name], "seeds": 3} for name, mean in means.items()]
+        results |= {"classification": rows, "summary": summary}
+    (folder / "results.json").write_text(json.dumps(results))
+    for part in ("embedding", "autoencoder"):
+        save_missing(folder / part)
+    (folder / "report.html").write_text("written by `maed run`")
+    return folder
+
+
+def save_missing(folder: Path) -> None:
+    """What marks a stage as finished, where a made-up run lacks it."""
+    if not (folder / "model.safetensors").is_file():
+        save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
+
+
+def begun_run(folder: Path, steps: int = 1000) -> Path:
+    """A run whose autoencoder has been begun: settings, and a log without rows."""
+    (folder / "autoencoder" / "logs").mkdir(parents=True)
+    made_with = {"source": "sensors", "autoencoder": {"steps": steps}}
+    (folder / "autoencoder" / "config.json").write_text(json.dumps({"schema": 1, "n": 64, "made_with": made_with}))
+    (folder / "autoencoder" / "logs" / "metrics.csv").write_text("epoch,step,train_loss,validation_loss\n")
+    return folder
+
+
+def log(folder: Path, *steps: int, validation: bool = False) -> None:
+    """Add rows to the autoencoder's log, as Lightning does: steps count from 0."""
+    with (folder / "autoencoder" / "logs" / "metrics.csv").open("a") as file:
+        file.writelines(f"0,{step - 1},{1 / step**0.5},\n" for step in steps)
+        if validation:
+            file.write(f"0,{steps[-1] - 1},,{1.1 / steps[-1] ** 0.5}\n")
+
+
+def age(folder: Path, seconds: float) -> None:
+    """Make a folder look as if nothing had been written in it for so long."""
+    then = time.time() - seconds
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (then, then))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two whole runs, one stopped, one damaged, one of a hostile name; a secret beside them, and links to it."""
+    above = tmp_path_factory.mktemp("serve")
+    root = above / "runs"
+    finished_run(root / "a", recall=0.95, accuracy=0.45)
+    finished_run(root / "group" / "b", recall=0.8, accuracy=0.6)
+    age(log_begun(root / "halted", 50, 100), 2 * HOUR)
+    damaged = finished_run(root / "damaged", side=5)
+    file = damaged / "embedding" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    hostile = begun_run(root / BOLD)
+    config = json.loads((hostile / "autoencoder" / "config.json").read_text())
+    config["made_with"]["source"] = HOSTILE
+    (hostile / "autoencoder" / "config.json").write_text(json.dumps(config))
+    (above / "secret.json").write_text(json.dumps({"source": SECRET, "positions": 7}))
+    linked = begun_run(root / "linked")
+    (linked / "results.json").symlink_to(above / "secret.json")
+    (root / "elsewhere").symlink_to(finished_run(above / "outside", side=4))
+    return root
+
+
+def log_begun(folder: Path, *steps: int) -> Path:
+    log(begun_run(folder), *steps)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[Server]:
+    """A server of these runs, at a port of its own."""
+    yield from serving(root)
+
+
+def serving(root: Path) -> Iterator[Server]:
+    with started(root, host="127.0.0.1", port=0, settings=SMALL) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def raw(server: Server, request: bytes) -> bytes:
+    """Whatever the server answers to these bytes."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+def get(server: Server, target: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+    """Status, headers and text of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request(method, target, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, dict(answer.getheaders()), answer.read().decode()
+
+
+def built(server: Server, target: str) -> str:
+    """A page that may have to be built first."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        status, headers, text = get(server, target)
+        if status != 202:
+            assert status == 200, text
+            return text
+        assert headers["Refresh"] == "2"
+        assert "is being built" in text
+        time.sleep(0.2)
+    raise TimeoutError(target)
+
+
+# Which runs there are, and how they are doing
+
+
+def test_runs_are_found_to_some_depth_and_links_are_not_followed(root: Path) -> None:
+    assert list(find_runs(root)) == ["a", "damaged", "group/b", "halted", BOLD, "linked"]
+
+
+def test_a_run_itself_is_served_alone(root: Path) -> None:
+    assert find_runs(root / "a") == {"a": root / "a"}
+
+
+def test_source_code_with_folders_of_these_names_is_no_run(tmp_path: Path) -> None:
+    for stage in ("autoencoder", "similarity", "embedding", "perceiver"):
+        (tmp_path / "maed" / stage).mkdir(parents=True)
+    assert find_runs(tmp_path) == {}
+
+
+def test_states(tmp_path: Path) -> None:
+    def state(folder: Path, later: float = 0.0) -> str:
+        return overview(tmp_path, folder.name, folder, time.time() + later).state
+
+    begun = begun_run(tmp_path / "begun")
+    assert (state(begun), state(begun, QUIET + 60)) == ("going on", "stopped")
+    save_missing(begun / "autoencoder")
+    assert (state(begun), state(begun, HOUR)) == ("going on", "done")  # the next stage may be about to begin
+    whole = finished_run(tmp_path / "whole")
+    assert state(whole) == "done"
+    (whole / "report.html").unlink()  # `maed run` ends with it
+    assert (state(whole), state(whole, HOUR)) == ("going on", "stopped")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("results.json", b"{", "not a JSON file"),
+        ("results.json", b"[]", "results.json holds no results"),
+        ("results.json", b'{"geometry": {"maed": [1]}}', "is not as maed writes it"),
+        ("results.json", b'{"summary": [1]}', "is not as maed writes it"),
+        ("similarity/model.safetensors", b"cut short", "similarity/model.safetensors: not a safetensors file"),
+        ("embedding/config.json", b"\xff", "embedding/config.json: not a JSON file"),
+    ],
+)
+def test_what_cannot_be_read_is_damaged_with_the_reason(tmp_path: Path, file: str, content: bytes, reason: str) -> None:
+    folder = finished_run(tmp_path / "run", side=4)
+    (folder / file).write_bytes(content)
+    found = overview(tmp_path, "run", folder)
+    assert found.state == "damaged"
+    assert reason in found.reason
+    assert str(tmp_path) not in found.reason
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "pipe"])
+def test_a_run_that_leads_out_of_the_folder_is_not_read(tmp_path: Path, kind: str) -> None:
+    folder = finished_run(tmp_path / "runs" / "run", side=4)
+    outside = finished_run(tmp_path / "outside", side=4)
+    if kind == "file":
+        (folder / "results.json").unlink()
+        (folder / "results.json").symlink_to(outside / "results.json")
+    elif kind == "folder":
+        shutil.rmtree(folder / "embedding")
+        (folder / "embedding").symlink_to(outside / "embedding")
+    else:  # reading it would never end
+        os.mkfifo(folder / "embedding" / "README.md")
+    found = overview(tmp_path / "runs", "run", folder)
+    assert found.state == "damaged"
+    assert ("not a plain file" if kind == "pipe" else "link out of the folder") in found.reason
+
+
+def test_steps_and_time_left_come_from_the_log(tmp_path: Path) -> None:
+    folder = log_begun(tmp_path / "run", 50, 100, 150, 200, 250, 300)
+    logs = folder / "autoencoder" / "logs"
+    now = time.time()
+    os.utime(logs / "metrics.csv", (now, now))
+    os.utime(logs, (now - 50, now - 50))  # when the log was begun, with step 50: 5 steps a second since
+    part = overview(tmp_path, "run", folder).current
+    assert part is not None
+    assert (part.title, part.progress) == ("Autoencoder", ", step 300 of 1,000")
+    assert part.left == pytest.approx(140, abs=2)
+    assert part.remaining == "about 2 min left"
+
+
+def test_steps_of_a_stream_come_from_its_last_save(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "similarity").mkdir(parents=True)
+    made_with = {"source": "sensors", "similarity": {"draws": 1000, "batch_size": 10}}
+    (folder / "similarity" / "config.json").write_text(json.dumps({"made_with": made_with}))
+    (folder / "similarity" / "partial.json").write_text(json.dumps({"done": 25, "seconds": 50.0}))
+    part = overview(tmp_path, "run", folder).current
+    assert part is not None
+    assert (part.progress, part.left) == (", batch 25 of 100", 150)
+
+
+def test_a_learning_rate_that_was_given_up_does_not_stop_a_run(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run", side=4)
+    (folder / "perceiver" / "tune" / "maed-1e-05" / "logs").mkdir(parents=True)
+    tried = folder / "perceiver" / "tune" / "maed-1e-05" / "logs" / "metrics.csv"
+    tried.write_text("step\n")
+    assert [part.title for part in overview(tmp_path, "run", folder).parts if not part.finished] == [
+        "Perceiver maed, learning rate 1e-05"
+    ]
+    os.utime(tried, (1, 1))  # others have been written since
+    assert all(part.finished for part in overview(tmp_path, "run", folder).parts)
+
+
+def test_a_log_that_is_being_written_is_read_up_to_its_last_whole_row(tmp_path: Path) -> None:
+    folder = log_begun(tmp_path / "run", 50, 100)
+    with (folder / "autoencoder" / "logs" / "metrics.csv").open("a") as file:
+        file.write("0,149,nan,\n0,1999,0.")
+    points = curve(folder, Part("autoencoder", False, 0.0))
+    assert [point["step"] for point in points] == [50, 100, 150]
+    assert "train_loss" not in points[-1]
+
+
+def test_a_long_log_is_thinned_and_its_validations_stay(tmp_path: Path) -> None:
+    folder = log_begun(tmp_path / "run", *range(1, 5001))
+    log(folder, 5001, validation=True)
+    points = curve(folder, Part("autoencoder", False, 0.0))
+    assert len(points) < 700
+    assert points[-1]["step"] == 5001
+    assert sum("validation_loss" in point for point in points) == 1
+
+
+def test_steps_of_a_perceiver_come_from_those_before_it(tmp_path: Path) -> None:
+    (tmp_path / "perceiver" / "maed-1" / "logs").mkdir(parents=True)
+    (tmp_path / "perceiver" / "maed-1" / "logs" / "metrics.csv").write_text("step,train_loss\n49,0.5\n")
+    files = runs_module.scan(tmp_path, tmp_path)
+    results = {"classification": [{"history": [{"step": 703}]}], "settings": {"train": {"steps": 1200, "epochs": 1}}}
+    assert [part.progress for part in read_parts(tmp_path, files, results)] == [", step 50 of 703"]
+    results["classification"] = []
+    assert [part.progress for part in read_parts(tmp_path, files, results)] == [", step 50 of 1,200"]
+
+
+# What is answered
+
+
+def test_the_index_lists_runs(server: Server) -> None:
+    status, _, text = get(server, "/")
+    assert status == 200
+    rows = dict(re.findall(r'<tr data-run="([^"]*)">(.*?)</tr>', text, re.DOTALL))
+    assert len(rows) == 6
+    assert all(shown in rows["a"] for shown in ("synthetic", "64", "done", "95.0 % @8", "0.900"))
+    assert "60.0 % [59.0, 61.0] maed" in rows["group/b"]
+    assert "stopped" in rows["halted"]
+    assert "Autoencoder, step 100 of 1,000" in rows["halted"]
+    assert "embedding/model.safetensors: not a safetensors file" in rows["damaged"]
+    assert "results.json is a link out of the folder" in rows["linked"]
+
+
+def test_a_run_has_the_page_of_its_report(server: Server) -> None:
+    text = built(server, "/run?run=a")
+    assert 'id="explorer"' in text
+    assert 'id="compared"' not in text
+    assert '<a href="/">All runs</a>' in text
+
+
+def test_runs_are_compared(server: Server) -> None:
+    text = built(server, "/compare?run=group%2Fb&run=a")
+    compared = text[text.index('<section id="compared">') :]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', compared)[:4] == ["group/b", "group/b", "a", "a"]
+
+
+def test_a_page_is_kept_until_its_run_changes(server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maed.report.serve._FRESH", 0.0)
+    folder = finished_run(root / "changing", side=4)
+    try:
+        assert "90.0 %" in built(server, "/run?run=changing")
+        status, _, _ = get(server, "/run?run=changing")
+        assert status == 200
+        results = json.loads((folder / "results.json").read_text())
+        results["geometry"]["maed"]["knn_recall"] = 0.123
+        (folder / "results.json").write_text(json.dumps(results))
+        assert "12.3 %" in built(server, "/run?run=changing")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_run_with_only_some_stages_has_a_page(server: Server, root: Path) -> None:
+    folder = root / "some"
+    (folder / "embedding").mkdir(parents=True)
+    vectors = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    save_file({"vectors": vectors}, folder / "embedding" / "model.safetensors")
+    try:
+        assert "Not run: no Perceiver was trained in this folder" in built(server, "/run?run=some")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_run_with_nothing_to_show_yet_says_so(server: Server) -> None:
+    until = time.monotonic() + 60
+    while (answer := get(server, "/run?run=halted"))[0] == 202 and time.monotonic() < until:
+        time.sleep(0.2)
+    assert answer[0] == 200
+    assert "Nothing of it can be explored yet" in answer[2]
+    assert "/live?run=halted" in answer[2]
+
+
+def test_progress_is_told(server: Server) -> None:
+    status, headers, text = get(server, "/live.json?run=halted")
+    told = json.loads(text)
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert told["state"] == "stopped"
+    assert told["sentence"].startswith("Autoencoder, step 100 of 1,000. Nothing was written for 2 hours")
+    assert told["share"] == 0.1
+    assert told["rows"] == [["Autoencoder", "stopped", "step 100 of 1,000", ""]]
+    assert told["loss"]["data"][0]["x"] == [50, 100]
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/nothing", 404),
+        ("/run", 400),
+        ("/run?run=a&run=a", 400),
+        ("/run?run=nothing", 404),
+        ("/run?run=elsewhere", 404),
+        ("/run?run=damaged", 500),
+        ("/run?run=linked", 500),
+        ("/compare?run=a", 400),
+        ("/compare?run=a&run=a", 400),
+        ("/compare?run=a&run=nothing", 404),
+        ("/compare?" + "&".join(f"run={i}" for i in range(9)), 400),
+        ("/live?run=nothing", 404),
+        ("/live.json?run=nothing", 404),
+        ("/report.html", 404),
+        ("/a/results.json", 404),
+    ],
+)
+def test_what_is_not_there_is_refused(server: Server, target: str, status: int) -> None:
+    found, _, text = get(server, target)
+    assert found == status
+    assert SECRET not in text
+
+
+def test_every_answer_has_the_policy_and_is_not_kept(server: Server) -> None:
+    for target in ("/", "/run?run=a", "/live?run=a", "/live.json?run=a", "/nothing", "/run?run=damaged"):
+        _, headers, _ = get(server, target)
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src '")
+        assert "unsafe-eval" not in policy
+        assert "'unsafe-inline'" not in policy.split("script-src")[1]
+        assert policy.endswith("connect-src 'self'; frame-ancestors 'none'")
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Server"].strip() == "maed"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "MKCOL", "get"])
+def test_other_methods_are_refused(server: Server, method: str) -> None:
+    status, headers, _ = get(server, "/", method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_head_sends_no_body(server: Server) -> None:
+    status, headers, text = get(server, "/", "HEAD")
+    assert (status, text) == (200, "")
+    assert int(headers["Content-Length"]) > 1000
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000"])
+def test_it_goes_by_local_names(server: Server, host: str) -> None:
+    assert get(server, "/", Host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8000", "10.0.0.1", "a@localhost", "", "[", "x/y"]
+)
+def test_it_goes_by_no_other_name(server: Server, host: str) -> None:
+    status, _, text = get(server, "/", Host=host)
+    assert status == 421
+    assert "synthetic" not in text
+
+
+def test_one_that_others_reach_goes_by_numbers_and_by_its_own_name(root: Path) -> None:
+    with started(root, host="0.0.0.0", port=0, settings=SMALL) as server:
+        called = ("192.168.1.5:8000", "[fe80::1]", "localhost", socket.gethostname(), "evil.example", "")
+        assert [server.is_called(name) for name in called] == [True, True, True, True, False, False]
+
+
+def test_two_names_or_none_are_refused(server: Server) -> None:
+    two = raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+    assert two.startswith(b"HTTP/1.0 421")
+    assert raw(server, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 421")
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "..",
+            ".",
+            "%2e%2e",
+            "%252e%252e",
+            "..%2f",
+            "%2f",
+            "\\",
+            "%5c",
+            "//",
+            "%00",
+            "\x00",
+            "file:",
+            "~",
+            "c:",
+            "?",
+            "#",
+        ),
+        *("a", "group", "linked", "results.json", "secret.json", "outside", "elsewhere", "etc", "passwd", "&run="),
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pieces=st.lists(st.one_of(PIECES, st.text(max_size=4)), max_size=8),
+    start=st.sampled_from(["/", "//", "/run?run=", "/compare?run=a&run=", "/live?run=", "/live.json?run=", ""]),
+    quoted=st.booleans(),
+)
+def test_no_address_reads_anything_outside(
+    server: Server, root: Path, pieces: list[str], start: str, quoted: bool
+) -> None:
+    path = "/".join(pieces)
+    target = start + (quote(path) if quoted else path)
+    answer = raw(server, f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("utf-8", "surrogatepass"))
+    assert SECRET.encode() not in answer
+    assert b"root:x:" not in answer
+    assert str(root).encode() not in answer
+    if answer.startswith(b"HTTP/"):  # a line break in the address makes it HTTP/0.9, whose answers have no status
+        assert int(answer.split()[1]) in (200, 202, 400, 404, 421, 500, 505)
+    assert get(server, "/nothing")[0] == 404  # it is still there
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.json", "a/../../outside", "a\0", "%2e%2e/outside", "./a"])
+def test_no_name_of_a_run_is_a_path(server: Server, name: str) -> None:
+    for page in ("run", "live", "live.json"):
+        assert get(server, f"/{page}?{urlencode({'run': name})}")[0] == 404
+
+
+def test_nothing_is_written(server: Server, root: Path) -> None:
+    def state() -> dict[Path, tuple[int, int]]:
+        return {path: (found.st_mtime_ns, found.st_size) for path in root.rglob("*") for found in [path.lstat()]}
+
+    before = state()
+    for target in ("/", "/live?run=a", "/live.json?run=a", "/live.json?run=halted"):
+        assert get(server, target)[0] == 200
+    built(server, "/run?run=group/b")
+    built(server, "/compare?run=a&run=group/b")
+    get(server, "/run?run=damaged")
+    assert state() == before
+
+
+def test_a_fault_that_only_a_page_finds_is_shown_in_the_index_too(server: Server, root: Path) -> None:
+    folder = finished_run(root / "mixed", side=4)
+    vectors = np.zeros((5, 3), dtype=np.float32)
+    save_file({"vectors": vectors}, folder / "baseline" / "embedding" / "model.safetensors")
+    try:
+        assert '<a href="/run?run=mixed">' in get(server, "/")[2]
+        until = time.monotonic() + 60
+        while (answer := get(server, "/run?run=mixed"))[0] == 202 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert answer[0] == 500
+        assert "parts differ in their number of positions" in answer[2]
+        index = get(server, "/")[2]
+        assert "parts differ in their number of positions" in index
+        assert '<a href="/run?run=mixed">' not in index
+        assert str(root) not in answer[2] + index
+    finally:
+        shutil.rmtree(folder)
+
+
+# The verb
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: None, "is not there; it may be a folder that `maed run` wrote"),
+        (lambda folder: folder.write_text("x"), "is a file; it may be a folder"),
+        (lambda folder: folder.mkdir(), "holds no run; it may be a folder"),
+    ],
+)
+def test_a_folder_without_runs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, said: str
+) -> None:
+    make(tmp_path / "runs")
+    assert main(["serve", str(tmp_path / "runs"), "--port", "0"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named(server: Server, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(root), "--port", str(server.server_port)]) == 2
+    assert f"port: {server.server_port} is taken; --port may be another one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "said"), [("127.0.0.1", 70_000, "port: 70000"), ("no.such.invalid", 0, "host")]
+)
+def test_an_address_that_cannot_be_had_is_refused(root: Path, host: str, port: int, said: str) -> None:
+    with pytest.raises(MaedError, match=said), started(root, host=host, port=port, settings=SMALL):
+        pass
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_while_a_page_is_built(root: Path, tmp_path: Path, how: signal.Signals) -> None:
+    command = [SCRIPT, "serve", str(root), "--port", "0"]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, **pipes, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"6 runs of .* at http://127\.0\.0\.1:(\d+)/", line)
+        assert found, line
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
+        connection.request("GET", "/run?run=a")
+        assert connection.getresponse().status in (200, 202)
+        process.send_signal(how)
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, "")
+    assert out.strip() == "stopped"
+    assert list(tmp_path.iterdir()) == []
+
+
+# In the browser
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    """A browser, of which nothing goes wrong and which asks no other host."""
+    resize(browser, 1280)
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.get_log("performance")
+    yield browser
+    browser.get("about:blank")
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert any(url.startswith("http://127.0.0.1:") for url in asked)
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:", "about:"))] == []
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def wait(browser: Any, condition: str, patience: float = 60) -> Any:
+    """Wait until a script's value is true, and return it."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        if value := browser.execute_script(f"return {condition}"):
+            return value
+        time.sleep(0.1)
+    raise TimeoutError(f"{condition}: {browser.execute_script('return document.body.innerText')[:500]}")
+
+
+NAMES = "[...document.querySelectorAll('#runs tbody tr')].map(row => row.dataset.run)"
+READY = "performance.getEntriesByName('explorer-ready').length"
+
+
+def test_the_index_sorts_and_opens_a_run(page: Any, server: Server) -> None:
+    page.get(server.url)
+    heads = "[...document.querySelectorAll('#runs thead th')]"
+    page.execute_script(f"{heads}.find(head => head.textContent.startsWith('Recall')).querySelector('button').click()")
+    assert page.execute_script(f"return {NAMES}")[:2] == ["a", "group/b"]
+    page.execute_script(f"{heads}.find(head => head.textContent.startsWith('Best')).querySelector('button').click()")
+    assert page.execute_script(f"return {NAMES}")[:2] == ["group/b", "a"]
+    last = f"{heads}.find(head => head.textContent.startsWith('Last')).querySelector('button')"
+    page.execute_script(f"{last}.click(); {last}.click()")
+    assert page.execute_script(f"return {NAMES}")[0] == "halted"  # 2 hours, which are more than 5 s
+    page.execute_script("document.querySelector('a[href=\"/run?run=group%2Fb\"]').click()")
+    wait(page, READY)
+    assert page.execute_script("return document.querySelector('#geometry tbody td').textContent") == "–"
+    page.execute_script("document.querySelector('.kicker a').click()")
+    wait(page, "document.getElementById('runs')")
+
+
+def test_two_ticked_runs_are_compared(page: Any, server: Server) -> None:
+    page.get(server.url)
+    assert page.execute_script("return document.getElementById('compare').disabled")
+    for name in ("a", "group/b"):
+        page.execute_script("document.querySelector(`tr[data-run='${arguments[0]}'] input`).click()", name)
+    assert page.execute_script("return document.getElementById('ticked').textContent") == "2 runs ticked."
+    page.execute_script("document.getElementById('compare').click()")
+    wait(page, READY)
+    rows = page.execute_script(
+        "return [...document.querySelectorAll('#compared tbody th')].map(cell => cell.textContent)"
+    )
+    assert set(rows) == {"a", "group/b"}
+
+
+def test_the_index_shows_a_new_run_and_keeps_ticks_order_and_focus(page: Any, server: Server, root: Path) -> None:
+    page.get(server.url)
+    page.execute_script("window.mine = true; document.querySelector('tr[data-run=a] input').click()")
+    page.execute_script("document.querySelector('tr[data-run=a] input').focus()")
+    try:
+        begun_run(root / "z new")
+        wait(page, f"{NAMES}.includes('z new')")
+        assert page.execute_script("return window.mine && document.querySelector('tr[data-run=a] input').checked")
+        assert page.execute_script("return document.activeElement.closest('tr').dataset.run") == "a"
+    finally:
+        shutil.rmtree(root / "z new")
+    wait(page, f"!{NAMES}.includes('z new')")
+
+
+def test_names_and_sources_show_as_text(page: Any, server: Server) -> None:
+    page.get(server.url)
+    assert HOSTILE in page.execute_script("return document.getElementById('runs').innerText")
+    assert page.execute_script("return document.querySelectorAll('#runs b, #runs img').length") == 0
+    page.get(f"{server.url}live?run={quote(BOLD)}")
+    wait(page, "document.getElementById('sentence').textContent")
+    assert page.execute_script("return document.querySelector('h1').textContent.trim()") == BOLD
+    assert page.execute_script("return window.hacked") is None
+
+
+def test_a_run_is_watched_until_it_ends(page: Any, tmp_path: Path) -> None:
+    folder = begun_run(tmp_path / "runs" / "new", steps=300)
+    for server in serving(tmp_path / "runs"):
+        page.get(f"{server.url}live?run=new")
+        page.execute_script("window.mine = true")  # gone if the page were loaded anew
+        assert "Nothing was logged of it yet" in wait(page, "document.getElementById('nothing').innerText")
+        log(folder, 50, 100)
+        wait(page, "document.getElementById('sentence').textContent.startsWith('Autoencoder, step 100 of 300')")
+        curve = "document.getElementById('plot-loss').data"
+        assert wait(page, f"{curve} && {curve}[0].x.length") == 2
+        log(folder, 150, 200, validation=True)
+        wait(page, f"{curve}[0].x.length === 4 && {curve}.length === 2")
+        assert page.execute_script("return document.getElementById('share').value") == pytest.approx(2 / 3)
+        assert page.execute_script("return document.querySelector('#parts tbody td').textContent") == "going on"
+        assert not page.execute_script("return document.getElementById('ended').checkVisibility()")
+        finished_run(folder, side=5)
+        wait(page, "document.getElementById('state').textContent === 'done'")
+        assert page.execute_script("return document.getElementById('sentence').textContent").startswith(
+            "This run has ended"
+        )
+        assert page.execute_script("return window.mine")
+        page.execute_script("document.querySelector('#ended a').click()")
+        wait(page, READY)
+        page.get("about:blank")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+@pytest.mark.parametrize("target", ["", "live?run=halted", "run?run=damaged"])
+def test_a_narrow_screen_does_not_scroll_sideways(page: Any, server: Server, width: int, target: str) -> None:
+    resize(page, width)
+    page.get(server.url + target)
+    time.sleep(1)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    page.get_log("browser")  # that a damaged run is answered with 500 is logged as an error
+
+
+def test_dark_colours_follow_the_system(page: Any, server: Server) -> None:
+    page.get(server.url)
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    colours = {}
+    for name in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        colours[name] = page.execute_script(ground)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert colours == {"light": "rgb(253, 253, 251)", "dark": "rgb(21, 23, 26)"}
+
+
+def test_every_control_of_the_index_has_a_name(page: Any, server: Server) -> None:
+    page.get(server.url)
+    nameless = page.execute_script(
+        "return [...document.querySelectorAll('input, button, a')]"
+        ".filter(e => !(e.getAttribute('aria-label') || e.textContent.trim())).length"
+    )
+    assert nameless == 0
+
+
+def test_a_server_that_is_gone_is_said_to_be(page: Any, tmp_path: Path) -> None:
+    begun_run(tmp_path / "runs" / "new")
+    for server in serving(tmp_path / "runs"):
+        page.get(server.url)
+        url = server.url
+    wait(page, "document.getElementById('trouble').checkVisibility()")
+    assert "does not answer" in page.execute_script("return document.getElementById('trouble').textContent")
+    assert url.startswith("http://127.0.0.1:")
+    page.get_log("browser")  # that the connection was refused
