@@ -16,7 +16,7 @@ from maed.cli import build_parser
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-RUN = [DOCS / "index.md", *sorted((DOCS / "tutorials").glob("*.md"))]
+RUN = [DOCS / "index.md", DOCS / "api.md", *sorted((DOCS / "tutorials").glob("*.md"))]
 
 _FENCE = re.compile(
     r"(?P<before>[^\n]*)\n(?P<fence>```|~~~)(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)\n(?P=fence)", re.S

@@ -419,7 +419,7 @@ def test_a_report_of_each_shape(kind: str, tmp_path: Path) -> None:
     assert facts["positions"]["drawn"]["kind"] == ("image" if kind.startswith("torus") else "points")
     assert facts["signals"]["kind"] == ("images" if kind.startswith("torus") else "curves")
     assert {figure.stem for figure in (tmp_path / "figures").iterdir()} == {
-        *("similarity", "channels", "layout", "reconstructions")
+        *("similarity", "matrix", "channels", "layout", "reconstructions")
     }
     assert ("storage order tells nothing" in page) == kind.startswith("torus")
     assert json.loads((tmp_path / "embedding/config.json").read_text())["geometry"]["kind"] == data.geometry.kind

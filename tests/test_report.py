@@ -18,7 +18,7 @@ from explorer import opened, resize
 from maed.config import ReportSettings
 from maed.data.geometry import grid, line
 from maed.errors import MaedError
-from maed.report import figures, markdown, print_tables, write_report
+from maed.report import markdown, print_tables, write_report
 from maed.report.layout import ASSIGNABLE, align, recovered_layout, row_major, to_grid
 from maed.report.tables import accuracy_rows, duration, geometry_rows, paired_rows, percent, seconds_rows
 from maed.report.tokens import text_examples
@@ -237,28 +237,7 @@ def test_too_few_and_too_many_positions_are_refused() -> None:
         to_grid(np.zeros((ASSIGNABLE + 1, 2)), np.zeros((ASSIGNABLE + 1, 2)))
 
 
-# Figures and text
-
-
-def test_reconstructions_are_clipped_to_the_range_of_the_originals() -> None:
-    colours = figures.to_unit(np.array([[[-5.0], [8.0], [99.0]]]), np.array([[[0.0], [8.0], [16.0]]]))
-    np.testing.assert_allclose(colours[0, :, 0], [0, 0.5, 1])
-
-
-def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:
-    figure = figures.accuracy_intervals(
-        [{"positions": "$\\broken{$", "mean": 0.5, "low": None, "high": None, "seeds": 1}]
-    )
-    figures.save(figure, tmp_path / "a.svg")
-    assert (tmp_path / "a.svg").stat().st_size > 0
-
-
-def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
-    for name in ("a.svg", "b.svg"):
-        figures.save(
-            figures.training_curves([{"step": 1, "train_loss": 0.5, "validation_loss": None}]), tmp_path / name
-        )
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+# Text
 
 
 def test_tokens_are_drawn_as_text_with_wrong_guesses_marked() -> None:
@@ -296,6 +275,7 @@ def test_the_page_and_its_figures_are_written(tmp_path: Path) -> None:
         "accuracy.svg",
         "channels.png",
         "layout.svg",
+        "matrix.png",
         "perceivers.svg",
         "reconstructions.png",
         "similarity.png",
@@ -371,7 +351,7 @@ def test_points_and_unknown_coordinates_are_drawn(tmp_path: Path) -> None:
         save_file(examples, tmp_path / name / "autoencoder" / "examples.safetensors")
         page = write_report(tmp_path / name, ReportSettings()).read_text()
         drawn = {figure.name for figure in (tmp_path / name / "figures").iterdir()}
-        assert drawn == {"channels.svg", "layout.svg", "reconstructions.svg", "similarity.svg"}
+        assert drawn == {"channels.svg", "layout.svg", "matrix.png", "reconstructions.svg", "similarity.svg"}
         assert facts_of(page)["positions"]["drawn"]["kind"] == "points"
     assert "the true coordinates are not known" in page
 

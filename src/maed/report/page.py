@@ -101,7 +101,7 @@ def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
     if geometry is not None and geometry.kind == "swissroll":
         coordinates = unrolled(geometry.coordinates)
     shape = () if geometry is None else geometry.shape
-    return figures.recovered_layout_figure(recovered_layout(embedding.numpy()), coordinates, shape)
+    return figures.figure_of(figures.recovered_layout(recovered_layout(embedding.numpy()), coordinates, shape))
 
 
 def _free_name(folder: Path, taken: dict[str, Contents]) -> str:

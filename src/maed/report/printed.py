@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from maed.config import ReportSettings
 from maed.report import figures, tables
-from maed.report.contents import Contents
+from maed.report.contents import Contents, Examples
 from maed.report.header import is_shuffled, knows_order
 from maed.report.layout import ASSIGNABLE, FEWEST, recovered_layout, row_major, to_grid
 
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+
+_MOSAIC = 4
+"""Signals, to a side, that are shown as stored and put in order."""
 
 
 @dataclass
@@ -56,26 +60,30 @@ class Printer:
         suffix = ".png" if contents.is_grid or (contents.shape == () and (contents.positions or 0) > 1000) else ".svg"
         if contents.similarity is not None:
             chosen = figures.spread_positions(contents.coordinates, len(contents.similarity), settings.positions)
-            drawn = figures.similarity_maps(contents.similarity, contents.coordinates, contents.shape, chosen)
-            self._save(f"similarity{suffix}", drawn)
+            where = contents.coordinates, contents.shape
+            self._save(f"similarity{suffix}", figures.similarity_maps(contents.similarity, chosen, *where))
+            self._save("matrix.png", figures.similarity_matrix(contents.similarity, *where))
+        if history := contents.draws.get("history"):
+            self._save("draws.svg", figures.against_draws(history))
         if self.layout is not None:
             large = ".png" if len(self.layout) > 600 else ".svg"
-            drawn = figures.recovered_layout_figure(self.layout, contents.coordinates, contents.shape)
+            drawn = figures.recovered_layout(self.layout, contents.coordinates, contents.shape)
             self._save(f"layout{large}", drawn)
         if contents.examples is not None and not contents.examples.is_tokens:
-            self._save(f"reconstructions{suffix}", self._reconstructions())
+            self._write_reconstructions(contents.examples, suffix)
         if history := contents.autoencoder.get("history"):
             self._save("training.svg", figures.training_curves(history))
         self._write_accuracies()
 
-    def _reconstructions(self) -> Figure:
-        examples, count = self.contents.examples, self.settings.signals
-        assert examples is not None
-        at = examples.trained
-        original, visible, made = examples.original, examples.visible[at], examples.reconstruction[at]
-        return figures.reconstructions(
-            original[:count], visible[:count], made[:count], self.contents.coordinates, self.contents.shape
-        )
+    def _write_reconstructions(self, examples: Examples, suffix: str) -> None:
+        """All signals with the fraction that the autoencoder was trained with; a few with every fraction."""
+        contents, at, few = self.contents, examples.trained, self.settings.signals
+        original, visible, made = examples.original, examples.visible, examples.reconstruction
+        where = contents.coordinates, contents.shape
+        self._save(f"reconstructions{suffix}", figures.reconstructions(original, visible[at], made[at], *where))
+        if len(examples.fractions) > 1:
+            shown = original[:few], examples.fractions, visible[:, :few], made[:, :few]
+            self._save(f"fractions{suffix}", figures.reconstructions_by_fraction(*shown, *where))
 
     def _write_accuracies(self) -> None:
         results, perceivers = self.contents.results, self.contents.perceivers
@@ -92,11 +100,11 @@ class Printer:
         if contents.vectors is None or not contents.vectors.shape[1]:
             return None
         many = contents.is_grid or (contents.positions or 0) > 1000
-        figure = figures.embedding_channels(contents.vectors, contents.coordinates, contents.shape, most)
+        drawn = figures.embedding_channels(contents.vectors, contents.coordinates, contents.shape, channels=most)
         count, dim = contents.vectors.shape
         caption = f"{min(most, dim)} of {dim} channels of {count:,} positions, drawn {drawn_on(contents)}."
         name = "channels.png" if many else "channels.svg"
-        return self._picture(name, figure, "The first channels of the embedding", caption, 480)
+        return self._picture(name, drawn, "The first channels of the embedding", caption, 480)
 
     def unshuffled(self) -> Picture | None:
         """The picture that convinces: shuffled images put in order by the embedding."""
@@ -105,30 +113,31 @@ class Printer:
         images = None if examples is None or examples.is_tokens else examples.original
         if layout is None or contents.coordinates is None or not contents.is_grid or images is None:
             return None
-        figure = figures.unshuffled(images[: self.settings.signals], layout, contents.coordinates, contents.shape)
+        count = min(math.isqrt(len(images)), _MOSAIC) ** 2  # a full square
+        drawn = figures.unshuffled(images[:count], layout, contents.coordinates, contents.shape)
         near = near_share(layout, contents.coordinates)
         knows = knows_order(contents)
         straight = f"stored in their true order, which {'the U-Net knows by construction' if knows else 'nothing read'}"
         stored = "stored in shuffled order" if is_shuffled(contents) else straight
         without = "coordinates or labels" if knows else "coordinates, labels or the storage order"
         caption = (
-            f"Real signals, {stored}. Middle: every position put where the learned embedding places it. The embedding "
-            f"was made without {without}; only the orientation of the picture, which no data "
-            f"can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one step of their "
-            "true place."
+            f"Real signals, {stored}; then every position put where the learned embedding places it; and the layout "
+            f"that says where. The embedding was made without {without}; only the orientation of the picture, which "
+            f"no data can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one step "
+            "of their true place."
         )
-        return self._picture(
-            "unshuffled.png", figure, "Signals as stored, as laid out by maed, and in truth", caption, 420
-        )
+        alt = "Signals as stored, put in order by the embedding, and the layout that it makes"
+        return self._picture("unshuffled.png", drawn, alt, caption, 640)
 
-    def _save(self, name: str, figure: Figure) -> Path:
-        figures.save(figure, self.folder / name)
+    def _save(self, name: str, drawn: Axes) -> Path:
+        figures.save(figures.figure_of(drawn), self.folder / name)
         return self.folder / name
 
-    def _picture(self, name: str, figure: Figure, alt: str, caption: str, least: int) -> Picture:
-        path = self._save(name, figure)
+    def _picture(self, name: str, drawn: Axes, alt: str, caption: str, least: int) -> Picture:
+        path = self._save(name, drawn)
         data = base64.b64encode(path.read_bytes()).decode("ascii")
-        most = max(least, round(110 * figure.get_figwidth()))  # keeps letters near the size of the page's text
+        # keeps letters near the size of the page's text
+        most = max(least, round(110 * figures.figure_of(drawn).get_figwidth()))
         return Picture(f"data:{MEDIA[path.suffix]};base64,{data}", alt, caption, least, most)
 
 

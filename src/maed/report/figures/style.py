@@ -1,0 +1,111 @@
+"""What all figures share: colours, the Axes that they draw in, how these look, and how they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec, GridSpecBase
+
+from maed.files import replacing
+
+INK = "#7a7a7a"
+"""Text and axes: readable on white and on near-black."""
+
+BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+
+COLOURS = {
+    "maed": VERMILION,
+    "trainable": BLUE,
+    "fourier": GREEN,
+    "correlation": ORANGE,
+    "dependence": ORANGE,
+    "sinusoidal": PURPLE,
+    "random": SKY,
+    "none": INK,
+}
+"""A colour for each position encoding (Okabe and Ito's palette)."""
+
+
+def colour_of(encoding: str) -> str:
+    """The colour of an encoding; one for all that are not known by name."""
+    return COLOURS.get(encoding, PURPLE)
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def panels(
+    ax: Axes | None, count: int, columns: int, size: tuple[float, float], *, projection: str | None = None
+) -> tuple[Axes, list[Axes]]:
+    """Axes for `count` panels in `columns`, row by row.
+
+    Args:
+        ax: what is to hold them: itself for one panel, divided for several; None for a new Figure.
+        count: panels.
+        columns: how many stand beside one another.
+        size: inches of one, in a new Figure.
+        projection: `"3d"`, for panels that are not `ax` itself.
+
+    Returns:
+        `ax`, or that of the new Figure; and the panels.
+    """
+    rows = -(-count // columns)
+    if ax is None:
+        figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+        figure.patch.set_alpha(0)
+        ax = figure.add_subplot(projection=projection if count == 1 else None)
+    if count == 1:
+        return ax, [ax]
+    ax.set_axis_off()
+    figure = figure_of(ax)
+    grid: GridSpecBase
+    spec = ax.get_subplotspec()
+    if spec is not None:
+        grid = spec.subgridspec(rows, columns)
+    else:  # placed by hand: there is nothing to divide but its box
+        box = ax.get_position()
+        grid = GridSpec(rows, columns, figure, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1)
+    return ax, [figure.add_subplot(grid[divmod(i, columns)], projection=projection) for i in range(count)]
+
+
+def tidy(ax: Axes) -> None:
+    """Grey axes, no box, no background."""
+    ax.set_facecolor("none")
+    if ax.name != "3d":
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color(INK)
+    ax.tick_params(colors=INK, labelsize=8)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_color(INK)
+        label.set_fontsize(9)
+
+
+def headline(ax: Axes, text: str) -> None:
+    """The title of a panel."""
+    ax.set_title(plain(text), fontsize=9.5, color=INK)
+
+
+def legend(ax: Axes) -> None:
+    """A frameless legend, where there is anything to tell apart."""
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(frameon=False, labelcolor=INK, fontsize=8)
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The Figure that Axes lie in."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # they have not been removed
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as its suffix says (`.svg`, `.png`), whole or not at all; equal figures give equal bytes."""
+    kind = path.suffix[1:]
+    metadata = {"Date": None} if kind == "svg" else {}
+    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "maed"}):
+        figure.savefig(temporary, format=kind, dpi=160, transparent=True, metadata=metadata)
