@@ -51,8 +51,11 @@ def page(browser: Any, run: Path) -> Iterator[Any]:
 
 
 def settled(browser: Any) -> None:
-    """Wait until every view shows the chosen position, and a screen reader was told."""
-    time.sleep(0.6)
+    """Wait until every view shows the chosen position, and a screen reader was told.
+
+    It is the page's own timer that waits, so that a busy machine delays it as it delays the page.
+    """
+    browser.execute_async_script("setTimeout(() => requestAnimationFrame(arguments[0]), 700)")
 
 
 def scheme(browser: Any, name: str) -> None:

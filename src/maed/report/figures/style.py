@@ -103,8 +103,9 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as its suffix says (`.svg`, `.png`), whole or not at all; equal figures give equal bytes."""
+    path = Path(path)
     kind = path.suffix[1:]
     metadata = {"Date": None} if kind == "svg" else {}
     with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "maed"}):
