@@ -573,15 +573,18 @@ def test_it_ends_cleanly_while_a_page_is_built(root: Path, tmp_path: Path, how: 
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, **pipes, env=environment) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"6 runs of .* at http://127\.0\.0\.1:(\d+)/", line)
-        assert found, line
-        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
-        connection.request("GET", "/run?run=a")
-        assert connection.getresponse().status in (200, 202)
-        process.send_signal(how)
-        out, error = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"6 runs of .* at http://127\.0\.0\.1:(\d+)/", line)
+            assert found, line
+            connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
+            connection.request("GET", "/run?run=a")
+            assert connection.getresponse().status in (200, 202)
+            process.send_signal(how)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()  # nobody else would end it
     assert (process.returncode, error) == (0, "")
     assert out.strip() == "stopped"
     assert list(tmp_path.iterdir()) == []
