@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
@@ -26,7 +27,8 @@ from maed.autoencoder import (
     visible_count,
 )
 from maed.autoencoder import training as module_under_test
-from maed.autoencoder.masking import Draw, draw_real_subsets, draw_subsets, make_draw
+from maed.autoencoder.examples import shown_counts
+from maed.autoencoder.masking import Draw, draw_real_subsets, draw_subsets, make_draw, nested_draws
 from maed.autoencoder.model import position_losses, reconstruction_of
 from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, learning_rate, start_from
 from maed.config import AutoencoderSettings, EmbeddingSettings, Settings, TrainerSettings
@@ -429,8 +431,10 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
     assert not model.training
     examples = load_file(folder / "examples.safetensors")
-    assert examples["original"].shape == examples["visible"].shape == examples["reconstruction"].shape == (8, N)
-    assert examples["visible"].any(dim=1).all()
+    count = len(examples["fractions"])
+    assert examples["original"].shape == (32, N)
+    assert examples["visible"].shape == examples["reconstruction"].shape == (count, 32, N)
+    assert examples["visible"].any(dim=2).all()
     assert not (examples["visible"] & (examples["original"] == 0)).any()  # 0 is padding here
 
 
@@ -459,7 +463,7 @@ def test_a_loaded_autoencoder_predicts_the_same_bit_for_bit(settings, tokens, tm
     fresh = build_autoencoder(settings, **shape).eval()
     assert not torch.equal(fresh.predict(*seen), trained.predict(*seen))
     examples = load_file(tmp_path / "examples.safetensors")
-    assert examples["reconstruction"].shape == examples["original"].shape
+    assert examples["reconstruction"].shape[1:] == examples["original"].shape
 
 
 def test_examples_are_in_stored_units(tmp_path):
@@ -470,6 +474,56 @@ def test_examples_are_in_stored_units(tmp_path):
     original = load_file(tmp_path / "examples.safetensors")["original"]
     among = (original[:, None] - torch.from_numpy(stored.values)).abs().amax(dim=(2, 3)).amin(dim=1)
     assert among.max() < 1e-3
+
+
+def test_examples_show_ever_more_of_the_same_signals(tmp_path):
+    model = pretrain(pairs(), quick(steps=2), TRAINER, tmp_path)
+    examples = load_file(tmp_path / "examples.safetensors")
+    fractions, visible, made = (examples[name] for name in ("fractions", "visible", "reconstruction"))
+    assert (fractions.diff() > 0).all()
+    assert (visible.sum(dim=2) == (fractions * N).round()[:, None]).all()
+    assert (visible[1:] >= visible[:-1]).all()  # nested
+    assert (fractions * N).round().tolist().count(4) == 1  # as in the training
+    at, signal = 1, 5
+    shown = visible[at, signal].nonzero()[:, 0]
+    data, original = pairs(), examples["original"][signal]
+    values = (original - torch.from_numpy(data.train.mean)) / torch.from_numpy(data.train.scale)
+    with torch.no_grad():
+        again = model.predict(values[shown][None], shown[None], torch.arange(N))[0]
+    torch.testing.assert_close(again * data.train.scale.item() + data.train.mean.item(), made[at, signal])
+    pretrain(pairs(), quick(steps=2), TRAINER, tmp_path / "again")
+    twice = load_file(tmp_path / "again" / "examples.safetensors")
+    assert all(torch.equal(examples[name], tensor) for name, tensor in twice.items())
+
+
+@settings_of_hypothesis(max_examples=100, deadline=None)
+@given(st.integers(2, 60_000), st.data())
+def test_examples_show_some_and_hide_some(n, draw):
+    trained = draw.draw(st.integers(1, n - 1))
+    counts = shown_counts(n, trained)
+    assert counts == sorted(set(counts))
+    assert trained in counts
+    assert 1 <= counts[0] <= counts[-1] <= n - 1
+    assert all(count <= 4096 or count == trained for count in counts)
+
+
+def test_padding_is_never_shown_in_nested_draws():
+    signals = words().validation
+    rows = np.arange(8)
+    real = signals.mask[rows]
+    for draw in nested_draws(signals, np.random.default_rng(0), rows=rows, counts=[2, 5, N - 1]):
+        shown = torch.zeros(8, N, dtype=torch.bool).scatter_(1, draw.visible, draw.visible_mask).numpy()
+        assert not (shown & ~real).any()
+        assert shown.any(axis=1).all()
+        assert np.array_equal(draw.hidden.numpy(), real & ~shown)
+
+
+def test_signals_too_large_for_many_examples_make_fewer(tmp_path, monkeypatch):
+    monkeypatch.setattr("maed.autoencoder.examples._NUMBERS", 5 * 8 * N)
+    pretrain(pairs(), quick(steps=2), TRAINER, tmp_path)
+    examples = load_file(tmp_path / "examples.safetensors")
+    assert 1 <= len(examples["original"]) < 32
+    assert examples["reconstruction"].numel() <= 5 * 8 * N
 
 
 def test_the_weights_are_those_of_the_best_validation(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,19 +116,50 @@ def make_draw(
     positions = np.arange(n) if scored is None or scored >= n else generator.choice(n, scored, replace=False)
     real = None if signals.mask is None else signals.mask[rows]
     if real is None:
-        shown, shown_mask = draw_subsets(generator, len(rows), n, visible), None
-    else:
-        lengths = real.sum(axis=1)
-        k = np.clip(np.rint(lengths * (visible / n)).astype(np.int64), 1, np.maximum(lengths - 1, 1))
-        shown, shown_mask = draw_real_subsets(generator, real, k)
-    hidden = _hidden(positions, shown, shown_mask, real, n)
+        return _draw(signals, rows, draw_subsets(generator, len(rows), n, visible), None, positions)
+    return _draw(signals, rows, *draw_real_subsets(generator, real, _shares(real, visible)), positions)
+
+
+def nested_draws(
+    signals: Signals, generator: np.random.Generator, *, rows: np.ndarray, counts: Sequence[int]
+) -> Iterator[Draw]:
+    """Draws that show ever more of the same signals, all positions scored: what one shows, the next shows too.
+
+    Args:
+        signals: the split to draw from.
+        generator: source of randomness.
+        rows: `(B,)` int64.
+        counts: ascending: how many of N positions each draw shows; of a signal with fewer real ones, as `make_draw`.
+    """
+    n = signals.values.shape[1]
+    real = np.ones((len(rows), n), dtype=bool) if signals.mask is None else signals.mask[rows]
+    keys = generator.random(real.shape)
+    order = np.where(real, keys, 2.0).argsort(axis=1)  # padding behind every real position
+    for visible in counts:
+        shares = _shares(real, visible)
+        shown, mask = order[:, : shares.max()], np.arange(shares.max()) < shares[:, None]
+        yield _draw(signals, rows, shown, None if signals.mask is None else mask, np.arange(n))
+
+
+def _shares(real: np.ndarray, visible: int) -> np.ndarray:
+    """How many positions of each signal are shown, `(B,)`: the share of its real ones that `visible` is of all."""
+    lengths = real.sum(axis=1)
+    k = np.rint(lengths * (visible / real.shape[1])).astype(np.int64)
+    return np.clip(k, 1, np.maximum(lengths - 1, 1))
+
+
+def _draw(
+    signals: Signals, rows: np.ndarray, shown: np.ndarray, shown_mask: np.ndarray | None, positions: np.ndarray
+) -> Draw:
+    """The draw that shows positions `(B, V)` where the mask does not say filler, and scores `(S,)`."""
+    real = None if signals.mask is None else signals.mask[rows]
     return Draw(
         signals.gather(rows, shown),
         torch.from_numpy(shown),
         None if shown_mask is None else torch.from_numpy(shown_mask),
         torch.from_numpy(positions),
         signals.gather(rows, positions),
-        torch.from_numpy(hidden),
+        torch.from_numpy(_hidden(positions, shown, shown_mask, real, signals.values.shape[1])),
     )
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from maed.autoencoder.examples import write_examples
 from maed.autoencoder.masking import Draw, make_draw, visible_count
-from maed.autoencoder.model import LossName, outputs_of, position_losses, reconstruction_of
+from maed.autoencoder.model import LossName, outputs_of, position_losses
 from maed.autoencoder.set import SetAutoencoder
 from maed.autoencoder.unet import UNetAutoencoder
 from maed.config import AutoencoderSettings, TrainerSettings
@@ -38,7 +39,6 @@ from maed.training import (
 )
 
 _VALIDATION_DRAWS = 2_048
-_EXAMPLES = 8
 
 
 Autoencoder = SetAutoencoder | UNetAutoencoder
@@ -281,28 +281,6 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
     batches = max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)
     draws = draw_loader(signals, visible, replace(settings, scored=data.positions), steps=batches, seed=settings.seed)
     return float(torch.stack([module.mean_loss(draw) for draw in draws]).mean())
-
-
-def write_examples(folder: Path, model: Autoencoder, data: SignalData, visible: int, loss: LossName) -> None:
-    """Write `examples.safetensors`: a few held-out signals, what was visible of them, and their reconstruction.
-
-    `original` and `reconstruction` are in stored units, `(S, N, C)` float32, or `(S, N)` int64 token ids.
-    """
-    generator = np.random.default_rng(0)
-    rows = generator.permutation(len(data.validation))[:_EXAMPLES]
-    draw = make_draw(data.validation, generator, rows=rows, visible=visible, scored=None)
-    with torch.no_grad():
-        output = reconstruction_of(model.predict(draw.values, draw.visible, draw.scored, draw.visible_mask), loss)
-    shown = torch.zeros(draw.hidden.shape, dtype=torch.bool)
-    filler = torch.ones_like(draw.visible, dtype=torch.bool) if draw.visible_mask is None else draw.visible_mask
-    shown.scatter_(1, draw.visible, filler)
-    if data.kind == "tokens":
-        tensors = {"original": draw.targets, "visible": shown, "reconstruction": output}
-    else:
-        mean, scale = torch.from_numpy(data.train.mean), torch.from_numpy(data.train.scale)
-        tensors = {"original": draw.targets * scale + mean, "visible": shown, "reconstruction": output * scale + mean}
-    with replacing(folder / "examples.safetensors") as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 
 def draw_loader(

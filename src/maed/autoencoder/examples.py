@@ -1,0 +1,83 @@
+"""Examples of what an autoencoder makes of signals that it is shown ever more of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from maed.autoencoder.masking import Draw, nested_draws
+from maed.autoencoder.model import LossName, MaskedAutoencoder, outputs_of, reconstruction_of
+from maed.data.signals import SignalData
+from maed.files import replacing
+
+FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75)
+"""Shares of the positions that are shown, beside the one of the training."""
+
+_SIGNALS = 32  # as the seed drew
+_NUMBERS = 2**24  # in all reconstructions
+_MEMORY = 2**26  # bytes of reconstruction at a time
+_MOST_SHOWN = 4096  # positions: attention among them takes their number squared
+
+
+def shown_counts(n: int, trained: int) -> list[int]:
+    """How many of `n` positions examples show, ascending and distinct: `FRACTIONS` of them, and as many as `trained`.
+
+    At least one is shown and one hidden; not more than 4,096 are, unless the training showed more.
+    """
+    counts = {count for fraction in FRACTIONS if 0 < (count := round(n * fraction)) < n and count <= _MOST_SHOWN}
+    return sorted(counts | {trained})
+
+
+def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, visible: int, loss: LossName) -> None:
+    """Write `examples.safetensors`: a few held-out signals, what was shown of them, and their reconstructions.
+
+    `original (S, N, C)` in stored units, or `(S, N)` token ids; `fractions (F,)` float32, ascending; `visible
+    (F, S, N)` bool, what a smaller fraction shows a larger one shows too; `reconstruction (F, S, N, C)` or `(F, S, N)`.
+    S is 32, or as many as make 2**24 numbers; memory is that of the file.
+
+    Args:
+        folder: of the autoencoder.
+        model: trained.
+        data: its held-out signals are taken.
+        visible: how many positions the training showed.
+        loss: what the model puts out.
+    """
+    n, counts = data.positions, shown_counts(data.positions, visible)
+    generator = np.random.default_rng(0)
+    most = max(1, _NUMBERS // (len(counts) * n * (data.channels or 1)))
+    rows = generator.permutation(len(data.validation))[: min(_SIGNALS, most)]
+    draws = list(nested_draws(data.validation, generator, rows=rows, counts=counts))
+    outputs = outputs_of(loss, channels=data.channels, vocabulary=data.vocabulary)
+    at_once = max(1, _MEMORY // (4 * outputs * n))
+    tensors = {
+        "original": draws[0].targets,
+        "visible": torch.stack([_shown(draw) for draw in draws]),
+        "reconstruction": torch.stack([torch.cat([*_predicted(model, draw, loss, at_once)]) for draw in draws]),
+    }
+    if data.kind == "real":
+        mean, scale = torch.from_numpy(data.train.mean), torch.from_numpy(data.train.scale)
+        tensors |= {name: tensors[name] * scale + mean for name in ("original", "reconstruction")}
+    tensors["fractions"] = torch.tensor(counts, dtype=torch.float32) / n
+    with replacing(folder / "examples.safetensors") as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+@torch.no_grad()
+def _predicted(model: MaskedAutoencoder, draw: Draw, loss: LossName, at_once: int) -> Iterator[Tensor]:
+    """The reconstructions of a draw, a few signals at a time: over a vocabulary, each takes N times as much."""
+    for start in range(0, len(draw.visible), at_once):
+        part = slice(start, start + at_once)
+        mask = None if draw.visible_mask is None else draw.visible_mask[part]
+        yield reconstruction_of(model.predict(draw.values[part], draw.visible[part], draw.scored, mask), loss)
+
+
+def _shown(draw: Draw) -> Tensor:
+    """`(S, N)` bool."""
+    shown = torch.zeros(draw.hidden.shape, dtype=torch.bool)
+    filler = torch.ones_like(draw.visible, dtype=torch.bool) if draw.visible_mask is None else draw.visible_mask
+    return shown.scatter_(1, draw.visible, filler)
