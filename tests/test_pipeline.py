@@ -141,6 +141,17 @@ def test_similarity_and_embedding_agree_with_their_configs(finished: Path) -> No
     assert float(found.square().mean()) == pytest.approx(1, abs=1e-5)
 
 
+def test_what_was_found_is_recorded_while_draws_are_made(finished: Path) -> None:
+    history = read_json(finished / "similarity/config.json")["history"]
+    assert [entry["draws"] for entry in history] == [1024, 2048]
+    found = read_json(finished / "results.json")["geometry"]["maed"]
+    last = {name: history[-1][name] for name in ("knn_recall", "spearman")}
+    assert last == {name: pytest.approx(found[f"entries_{name}"]) for name in last}
+    assert all(0 <= entry["split_half"] <= 1 for entry in history)
+    assert (finished / "figures" / "draws.svg").is_file()
+    assert (finished / "figures" / "fractions.png").is_file()
+
+
 def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None:
     results = read_json(finished / "results.json")
     kinds: dict[str, type] = {

@@ -49,7 +49,7 @@ from maed.similarity import (
     write_similarity,
 )
 from maed.similarity.baselines import correlation, dependence
-from maed.similarity.streaming import Progress, centred, check_estimator, transform_of
+from maed.similarity.streaming import Halves, Progress, Watch, centred, check_estimator, transform_of
 
 SUMS = ("visible_counts", "visible_sums", "visible_squares", "all_counts", "all_sums", "all_squares")
 Draws = tuple[Tensor, Tensor, Tensor, Tensor | None]
@@ -546,6 +546,7 @@ def stream_some(
     progress: Progress | None = None,
     visible: int = 3,
     half_precision: bool = False,
+    watch: Watch | None = None,
     **choices,
 ) -> Streamed:
     """80 draws in batches of 8: two draws each of four signals, unless chosen otherwise."""
@@ -561,6 +562,7 @@ def stream_some(
         half_precision=half_precision,
         folder=folder,
         progress=progress,
+        watch=watch,
     )
 
 
@@ -684,6 +686,33 @@ def test_a_stopped_stream_goes_on_to_the_same_sums(kind, choices, at, tmp_path, 
     resumed = stream_some(kind, tmp_path, lambda now, total: done.append(now // 8), **choices)
     assert done == list(range(at, 11))  # batch `at` was added but not saved yet
     assert bit_identical(resumed, whole)
+
+
+def shown_so_far(halves: Halves) -> dict[str, float]:
+    return {"shown": float(merged(halves).all_counts.sum())}
+
+
+def test_what_is_watched_is_kept_at_powers_of_two_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "_FIRST_WATCHED", 16)
+    whole = stream_some("real", watch=shown_so_far)
+    assert bit_identical(whole, stream_some("real"))
+    assert stream_some("real").history == []
+    assert [entry["draws"] for entry in whole.history] == [16, 32, 64, 80]
+    shown = [entry["shown"] for entry in whole.history]
+    assert shown == sorted(shown)
+    assert shown[-1] == shown_so_far(whole.halves)["shown"]
+    seconds = [entry["seconds"] for entry in whole.history]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= round(whole.seconds, 3)
+
+    monkeypatch.setattr(streaming, "_SAVE_EVERY", -1.0)  # after every batch
+    for batches in (3, 7, 10):
+        with pytest.raises(Killed):
+            stream_some("real", tmp_path, kill_after(batches), watch=shown_so_far)
+    resumed = stream_some("real", tmp_path, watch=shown_so_far)
+    assert [(entry["draws"], entry["shown"]) for entry in resumed.history] == [
+        (entry["draws"], entry["shown"]) for entry in whole.history
+    ]
 
 
 @pytest.mark.parametrize("half", [0, 1])

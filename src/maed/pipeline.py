@@ -41,15 +41,18 @@ from maed.report import embedding_figure, write_report
 from maed.report.live import board
 from maed.similarity import (
     Accumulator,
+    Halves,
     PairedSums,
     Similarity,
     Streamed,
+    Watch,
     baseline_for,
     check_estimator,
     compute_baseline,
     estimate,
     load_similarity,
     merged,
+    neighbour_lists,
     never_drawn,
     stream,
     write_similarity,
@@ -59,6 +62,9 @@ from maed.trials import Cluster, Metrics, Trial, check_cluster, run_trials
 
 TUNING_SEED = 1_000_000
 """The seed of all trials of a learning rate: one that no comparison comes to."""
+
+_WATCHED = 2304
+"""Most positions of which the similarity is measured while it is streamed: at each look that takes time N^2."""
 
 _PAIR_BYTES = 200
 """Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
@@ -231,6 +237,7 @@ class Run:
                 half_precision=precision(self.settings.trainer, wide=wide(model)) != "32-true",
                 folder=folder,
                 progress=progress,
+                watch=self._watch(),
             )
         self._write_estimate(folder, streamed)
 
@@ -389,7 +396,7 @@ class Run:
         result = estimate(sums, estimator)
         self._check_drawn(folder, sums, streamed.draws)
         facts = {"seconds": streamed.seconds, "draws": streamed.draws, "changed": streamed.changed}
-        config = {**read_json(folder / "config.json"), **facts}
+        config = {**read_json(folder / "config.json"), **facts, "history": streamed.history}
         if self.settings.similarity.until == "stable":
             self.say(f"similarity: {streamed.draws} draws{_stability(streamed.changed)}")
         config["split_half"] = self._split_half([estimate(half, estimator) for half in streamed.halves])
@@ -399,6 +406,28 @@ class Run:
             note or f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbours"
         )
         write_similarity(folder, result, sums, config)
+
+    def _watch(self) -> Watch | None:
+        """What is recorded of the similarity while it is streamed; None where that would take long.
+
+        How far the neighbour lists of two halves of the draws agree (of half as many draws each); and, against a known
+        geometry, recall and Spearman of the entries, which nothing is chosen by.
+        """
+        if self.data.positions > _WATCHED:
+            return None
+        estimator, settings, geometry = self.settings.similarity.estimator, self.settings.evaluation, self.data.geometry
+        true = None if geometry is None else geometry.distances()
+
+        def watch(halves: Halves) -> dict[str, float]:
+            lists = [neighbour_lists(estimate(half, estimator).values, self.k()) for half in halves]
+            found = {"split_half": float((lists[0] & lists[1]).sum() / lists[0].sum())}
+            if geometry is not None:
+                values = estimate(merged(halves), estimator).values
+                metrics = similarity_metrics(values, geometry, settings, true)
+                found |= {name: metrics[f"entries_{name}"] for name in ("knn_recall", "spearman")}
+            return found
+
+        return watch
 
     def _check_drawn(self, folder: Path, sums: Accumulator | PairedSums, draws: int) -> None:
         """Name pairs of positions that no draw tells of; refuse where they are the greater part.

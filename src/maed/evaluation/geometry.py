@@ -57,10 +57,20 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
     }
 
 
-def similarity_metrics(similarity: Tensor, geometry: Geometry, settings: EvaluationSettings) -> dict[str, float]:
-    """Metrics of a similarity's own entries, symmetrised: entries_knn_recall and entries_spearman."""
+def similarity_metrics(
+    similarity: Tensor, geometry: Geometry, settings: EvaluationSettings, true: np.ndarray | None = None
+) -> dict[str, float]:
+    """Metrics of a similarity's own entries, symmetrised: entries_knn_recall and entries_spearman.
+
+    Args:
+        similarity: `(N, N)`. Time and memory grow with N^2.
+        geometry: where the positions truly lie.
+        settings: k.
+        true: `(N, N)`, the geometry's distances, where they have been computed before.
+    """
     s = similarity.double().numpy()
-    distances, true = -(s + s.T) / 2, geometry.distances()
+    distances = -(s + s.T) / 2
+    true = geometry.distances() if true is None else true
     k = settings.neighbours or geometry.neighbours
     return {"entries_knn_recall": knn_recall(distances, true, k), "entries_spearman": _spearman(distances, true)}
 

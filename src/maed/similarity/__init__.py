@@ -3,19 +3,32 @@
 from maed.similarity.accumulator import Accumulator, PairedSums
 from maed.similarity.baselines import baseline_for, compute_baseline
 from maed.similarity.estimators import Similarity, estimate, never_drawn
-from maed.similarity.streaming import Streamed, check_estimator, load_similarity, merged, stream, write_similarity
+from maed.similarity.streaming import (
+    Halves,
+    Streamed,
+    Watch,
+    check_estimator,
+    load_similarity,
+    merged,
+    neighbour_lists,
+    stream,
+    write_similarity,
+)
 
 __all__ = [
     "Accumulator",
+    "Halves",
     "PairedSums",
     "Similarity",
     "Streamed",
+    "Watch",
     "baseline_for",
     "check_estimator",
     "compute_baseline",
     "estimate",
     "load_similarity",
     "merged",
+    "neighbour_lists",
     "never_drawn",
     "stream",
     "write_similarity",

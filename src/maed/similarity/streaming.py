@@ -29,12 +29,16 @@ Progress = Callable[[int, int], None]
 
 Halves = tuple[Accumulator, Accumulator] | tuple[PairedSums, PairedSums]
 
+Watch = Callable[[Halves], dict[str, float]]
+"""Given the sums of two halves of the draws so far; what it makes of them is kept in the history."""
+
 _SAVE_EVERY = 60.0  # seconds
 _MEMORY = 1 << 26  # bytes of reconstruction at a time
 _LOG_FLOOR = 0.01  # what is added to a loss before its logarithm
 _GROWTH = 1.25  # draws between two looks at the neighbour lists
 _FIRST_LOOK = 4_096  # draws
 _NEIGHBOURS = 8  # in the lists that are looked at
+_FIRST_WATCHED = 1_024  # draws; then every power of two
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ class Streamed:
         seconds: what they took, before a stop too.
         changed: after how many draws the neighbour lists were looked at, and the share that had changed since the
             look before; empty unless `until` is `stable`.
+        history: what was `watch`ed, an entry for each power of two of the draws from 1,024 on, and for the last.
     """
 
     halves: Halves
     draws: int
     seconds: float
     changed: list[tuple[int, float]]
+    history: list[dict[str, float]]
 
 
 def stream(
@@ -67,6 +73,7 @@ def stream(
     half_precision: bool = False,
     folder: Path | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Streamed:
     """Draw signals with random visible positions, score every hidden position, and sum.
 
@@ -84,6 +91,7 @@ def stream(
         half_precision: reconstruct under bf16 autocast; losses and sums stay float32 and float64.
         folder: keeps partial sums here every minute, and goes on from them.
         progress: told of every batch.
+        watch: given the sums now and then; it changes nothing of them, and its time is not counted.
 
     Raises:
         MaedError: a transform that the loss has no use for, or one visible position to ablate.
@@ -121,11 +129,22 @@ def stream(
         if settings.until == "stable":
             _look(state, drawn, settings)
         now = time.monotonic()
+        if watch is not None and _is_watched(drawn, settings.batch_size):
+            state.note(drawn, now - started, watch)
+            started += time.monotonic() - now
+            now = time.monotonic()
         if folder is not None and now - saved > _SAVE_EVERY:
             _save_partial(folder, state, now - started)
             saved = started = now
-    seconds = state.seconds + time.monotonic() - started
-    return Streamed(state.halves, state.done * settings.batch_size, seconds, state.changed)
+    seconds, drawn = state.seconds + time.monotonic() - started, state.done * settings.batch_size
+    if watch is not None and [entry["draws"] for entry in state.history[-1:]] != [drawn]:
+        state.note(drawn, time.monotonic() - started, watch)
+    return Streamed(state.halves, drawn, seconds, state.changed, state.history)
+
+
+def _is_watched(drawn: int, batch: int) -> bool:
+    """Whether the last batch of draws reached a power of two, from the first on that is watched."""
+    return drawn >= _FIRST_WATCHED and drawn.bit_length() > (drawn - batch).bit_length()
 
 
 Transform = Literal["none", "root", "log"]
@@ -280,8 +299,13 @@ class _State:
     halves: Halves
     seconds: float = 0.0
     changed: list[tuple[int, float]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
     neighbours: Tensor | None = None
     stable: bool = False
+
+    def note(self, draws: int, seconds: float, watch: Watch) -> None:
+        """Add to the history what is made of the sums, `seconds` after they were begun or taken up again."""
+        self.history.append({"draws": draws, "seconds": round(self.seconds + seconds, 3), **watch(self.halves)})
 
 
 def _look(state: _State, drawn: int, settings: SimilaritySettings) -> None:
@@ -329,6 +353,7 @@ def _save_partial(folder: Path, state: _State, seconds: float) -> None:
         "counts": sizes,
         "seconds": state.seconds,
         "changed": state.changed,
+        "history": state.history,
         "neighbours": None if lists is None else lists.tolist(),  # as they were looked at, not as they are now
     }
     write_json(folder / _PARTIAL[0], content)
@@ -359,6 +384,7 @@ def _resumed(folder: Path, start: Halves, settings: SimilaritySettings, n: int, 
         return None
     state = _State(int(there["done"]), halves, float(there["seconds"]))  # type: ignore[arg-type]
     state.changed = [(int(drawn), float(share)) for drawn, share in there["changed"]]
+    state.history = list(there.get("history") or [])
     if there["neighbours"] is not None:
         lists = torch.zeros(n, n, dtype=torch.bool)
         state.neighbours = lists.scatter_(1, torch.tensor(there["neighbours"]), True)
