@@ -64,7 +64,7 @@ TUNING_SEED = 1_000_000
 """The seed of all trials of a learning rate: one that no comparison comes to."""
 
 _WATCHED = 2304
-"""Most positions of which the similarity is measured while it is streamed: at each look that takes time N^2."""
+"""Most positions of which the similarity is measured while it is streamed: time N^2 a look, of 1,024 half a second."""
 
 _PAIR_BYTES = 200
 """Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
