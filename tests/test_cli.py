@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ import yaml
 import maed
 from maed import PositionEmbedding
 from maed.cli import main
-from maed.config import Settings, TrainSettings, preset_path
+from maed.config import Settings, TrainSettings
+from maed.errors import MaedError
+from maed.presets import preset_path
 
 Refused = Callable[..., str]
 VERBS = (
@@ -231,6 +235,30 @@ def test_every_preset_is_read(path: Path, verb: str, capsys: pytest.CaptureFixtu
 
 def test_there_are_presets() -> None:
     assert {"cifar10-cpu", "digits", "imdb-cpu"} <= {path.stem for path in CONFIGS}
+
+
+def test_a_preset_is_read_in_python_too() -> None:
+    settings = Settings.from_preset("cifar10-cpu", {"data": {"permute": 0}, "train": {"steps": 7}})
+    preset = yaml.safe_load(preset_path("cifar10-cpu").read_text())
+    assert (settings.data.permute, settings.train.steps) == (0, 7)
+    assert settings.train.epochs == preset["train"]["epochs"]
+    assert settings.train.tune == [5e-4, 1e-3, 2e-3, 4e-3]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("cifar", {}, "config: 'cifar' is no preset and no file, did you mean 'cifar10-cpu'"),
+        ("digits", {"data": {"permut": 0}}, "config: 'data.permut' is no setting, did you mean 'permute'"),
+        ("digits", {"dat": {}}, "config: 'dat' is no setting, did you mean 'data'"),
+        ("digits", {"data": {"permute": "x"}}, "data.permute"),
+        ("digits", {"train": {"steps": -4}}, "train.steps: -4; it may be 1 or more"),
+    ],
+)
+def test_what_a_preset_may_not_hold_is_named_in_python_too(name: str, changes: Any, said: str) -> None:
+    with pytest.raises(MaedError, match=re.escape(said)) as refused:
+        Settings.from_preset(name, changes)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("turn", [1, -1])

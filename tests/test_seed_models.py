@@ -31,7 +31,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverTextPrepro
 
 from maed import PositionEmbedding
 from maed.cli import main
-from maed.config import PerceiverSettings, preset_path
+from maed.config import PerceiverSettings
 from maed.data.geometry import Geometry, grid, line
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
@@ -48,6 +48,7 @@ from maed.perceiver import (
     resized_grid,
     table_for,
 )
+from maed.presets import preset_path
 
 SIDE, FINE, LENGTH, DIM = 8, 12, 24, 16
 """Pixels a side as stored and as resized, bytes of a text, channels of an embedding."""

@@ -10,9 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
-from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import yaml
@@ -20,9 +18,10 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from rich.console import Console
 
 from maed import __version__
-from maed.config import ENCODINGS, Settings, preset_path
+from maed.config import ENCODINGS, Settings
 from maed.errors import MaedError, nearest, one_of
 from maed.files import is_main_process
+from maed.presets import COMPARED, plainly, read_preset
 
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from maed.pipeline import Run
 
 _COMPARED = "none,trainable,fourier,maed"
-_OUTSIDE = ("positions", "seeds")
-"""Keys of a preset that only `run` and `compare` have; others pass over them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,35 +86,10 @@ class Preset(ActionConfigFile):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Apply the preset, without the keys that this verb does not have."""
-        path = preset_path(str(values))
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise MaedError(f"config: {path} is not YAML ({str(error).splitlines()[0]})") from None
-        except RecursionError:
-            raise MaedError(f"config: {path} is nested too deeply; it may hold groups of settings") from None
-        if not isinstance(content, dict):
-            raise MaedError(f"config: {path} holds no settings; it may hold groups such as `data:` and `train:`")
-        _check_keys(content)
-        compares = set(_OUTSIDE) <= {action.dest for action in parser._actions}
-        kept = {key: value for key, value in content.items() if compares or key not in _OUTSIDE}
+        content = read_preset(str(values))
+        compares = set(COMPARED) <= {action.dest for action in parser._actions}
+        kept = {key: value for key, value in content.items() if compares or key not in COMPARED}
         ActionConfigFile.apply_config(parser, namespace, self.dest, yaml.safe_dump(kept))
-
-
-def _check_keys(content: dict[Any, Any]) -> None:
-    """Refuse what is no setting, with the nearest name."""
-    groups = asdict(Settings())
-    for group, members in content.items():
-        if group in _OUTSIDE:
-            continue
-        if group not in groups:
-            raise MaedError(f"config: {group!r} is no setting{nearest(str(group), [*groups, *_OUTSIDE])}")
-        names = list(groups[group])
-        if not isinstance(members, dict):
-            raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
-        for name in members:
-            if name not in names:
-                raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")
 
 
 def build_parser(asked: Sequence[str] = ()) -> Parser:
@@ -653,40 +625,9 @@ def _show_warning(message: Any, category: Any, filename: str, lineno: int, file:
         print(f"maed: warning: {message}", file=sys.stderr)
 
 
-def _unknown(name: str, value: str, choices: str) -> str:
-    """As `one_of` words it; `choices` is a list of quoted names."""
-    names = re.findall(r"'([^']*)'", choices)
-    return f"{name}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}"
-
-
-def _choice(match: re.Match[str]) -> str:
-    return _unknown(match[1], match[3], match[2])
-
-
-def _optional(match: re.Match[str]) -> str:
-    name, type_, value = match.groups()
-    shown = {"list[str]": "a list such as [a,b]", "list[float]": "a list such as [1e-3,3e-3]"}.get(
-        type_, "of type " + re.sub(r"<class '(\w+)'>", r"\1", type_)
-    )
-    return f"{name}: {value or 'empty'}; it may be {shown}, or null"
-
-
-_WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', _choice),
-    (r'Parser key "([^"]*)": Does not validate .* \[(.*), <class \'NoneType\'>\] .* Given value: ?(.*)', _optional),
-    (r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: (.*)', r"\1: \3; it may be of type \2"),
-    (r'Parser key "([^"]*)":', r"\1:"),
-    (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[2], m[3])),
-    (r"the following arguments are required: \w+\.(\w+)", r"\1: not given; see --help"),
-)
-"""How jsonargparse puts things, and how we do."""
-
-
 def _one_line(message: str, parser: ArgumentParser) -> str:
     """jsonargparse's message as one line, with the nearest option or verb where a name was not known."""
-    text = " ".join(message.split())
-    for pattern, wording in _WORDINGS:
-        text = re.sub(pattern, wording, text)
+    text = plainly(message)
     found = re.search(r"nrecognized arguments: (\S+)", text)
     if found is None:
         return text

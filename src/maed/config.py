@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from maed.errors import MaedError, nearest, one_of
+from maed.errors import MaedError, one_of
 
 ENCODINGS = (
     *("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence"),
@@ -471,15 +471,20 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
 
+    @classmethod
+    def from_preset(cls, name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+        """The settings of a preset, as `--config` reads them.
 
-def preset_path(name: str) -> Path:
-    """The YAML file of a preset: a name of `maed/configs`, or a path."""
-    folder = Path(__file__).parent / "configs"
-    for path in (folder / f"{name}.yaml", Path(name)):
-        if path.is_file():
-            return path
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    raise MaedError(f"config: {name!r} is no preset and no file{nearest(name, names)}; presets: {', '.join(names)}")
+        Args:
+            name: of a preset of the package, such as `cifar10-cpu`, or a YAML file.
+            changes: what else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+
+        Raises:
+            MaedError: no such preset, or something that is no setting or may not have that value.
+        """
+        from maed.presets import settings_of  # here, for it needs the settings
+
+        return settings_of(name, changes or {})
 
 
 def _at_least(argument: str, value: float | None, least: float) -> None:
