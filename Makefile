@@ -30,7 +30,7 @@ docs: .venv/docs-installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images,onnx,tensorboard,umap]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images,notebooks,onnx,tensorboard,umap]'
 	touch $@
 
 .venv/docs-installed: .venv/installed

@@ -1,0 +1,101 @@
+"""The notebooks: each runs from the first cell to the last on small settings, and is committed as it was executed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+LITTLE: dict[str, Any] = {
+    "autoencoder": {"steps": 12, "validate_every": 6, "batch_size": 16},
+    "similarity": {"draws": 1024, "batch_size": 64},
+    "embedding": {"force": True},
+    "perceiver": {"latents": 4, "latent_width": 16, "layers": 1},
+    "train": {"steps": 4, "batch_size": 16, "validate_every": 2, "tune": None, "tune_steps": None},
+    "trainer": {"progress": "none"},
+}
+PIXELS = {**LITTLE, "data": {"permute": 0, "limit": 300, "image_size": 12}}
+BYTES = {**LITTLE, "data": {"limit": 200, "length": 96}, "similarity": {"draws": 256, "batch_size": 64, "signals": 200}}
+BYTES["autoencoder"] = {**LITTLE["autoencoder"], "width": 8, "depth": 2, "scored": 64}
+
+SMALL: dict[str, dict[str, Any]] = {
+    "training_ae_cifar10": {"CHANGES": PIXELS},
+    "training_ae_imdb": {"CHANGES": BYTES},
+    "perceiver_imdb_vanilla_training": {"CHANGES": BYTES},
+    "perceiver_imdb_maed_training": {"CHANGES": BYTES},
+    "run_perceiver_w_maed_encoder": {"CHANGES": PIXELS},
+    "visualize_positional_embeddings": {"CHANGES": PIXELS},
+    "visualize_autoencoder": {
+        "CHANGES": {**PIXELS, "autoencoder": {**LITTLE["autoencoder"], "visible_fraction": 0.01}}
+    },
+    "my_own_sensors": {"SENSORS": 40, "READINGS": 1500, "BUDGET": "20000 draws", "EPOCHS": 1},
+}
+"""What stands in the place of each notebook's parameters."""
+
+
+def test_each_notebook_has_small_settings_here() -> None:
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(SMALL)
+
+
+def real_data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAED_DATA", str(request.getfixturevalue("data_folder")))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_runs(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = dict(SMALL[name])
+    if name != "my_own_sensors":
+        real_data(request, monkeypatch)
+        parameters["OUT"] = "run"
+    executed = papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", tmp_path / "executed.ipynb", parameters, cwd=tmp_path, progress_bar=False
+    )
+    drawn = [
+        output
+        for cell in executed.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert drawn
+
+
+def test_the_baseline_is_a_script(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_data(request, monkeypatch)
+    preset = tmp_path / "small.yaml"
+    preset.write_text(json.dumps(PIXELS))  # JSON is YAML
+    script = [sys.executable, NOTEBOOKS / "baseline_perceiver_cifar.py", "--preset", preset, "--out", tmp_path / "run"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"trainable, seed 0: \d+\.\d % test accuracy\n$", done.stdout)
+    assert (tmp_path / "run/perceiver/trainable-0/metrics.json").is_file()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_is_committed_as_it_was_executed(name: str) -> None:
+    path = NOTEBOOKS / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert [cell for cell in code if "parameters" in cell.metadata.get("tags", [])] == code[:1]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
+    assert all(output.get("name") != "stderr" for output in outputs)  # no warnings, no bars
+    said = path.read_text(encoding="utf-8")
+    assert not re.search(r"/(work|tmp|home|root|usr)/", said)  # no place of the machine that it was executed on
+    assert len(said) < 900_000
