@@ -365,6 +365,11 @@ def test_the_visible_fraction_is_dragged_and_signals_are_stepped_through(page: A
     assert page.execute_script("return JSON.stringify(document.getElementById('plot-signals').data[2].z)") != before
 
 
+def test_shares_are_written_with_the_digits_that_tell_them_apart(page: Any) -> None:
+    written = page.execute_script("return [0, 0.00488, 0.00977, 0.0234, 0.0996, 0.104, 0.5, 1].map(percentText)")
+    assert written == ["0 %", "0.49 %", "0.98 %", "2.3 %", "10 %", "10 %", "50 %", "100 %"]
+
+
 def test_an_old_run_has_one_fraction(run: Path, tmp_path: Path) -> None:
     (tmp_path / "autoencoder").mkdir()
     stored = load_file(run / "autoencoder" / "examples.safetensors")

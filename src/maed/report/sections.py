@@ -116,7 +116,12 @@ def _compared(runs: Runs) -> Section:
     losses = charts.training_curves({name: c.autoencoder.get("history") or [] for name, c in runs.items()})
     _add_chart(section, losses, "Losses over steps, by run", "Masked loss of the autoencoder, by run.")
     draws = charts.against_draws({name: c.draws.get("history") or [] for name, c in runs.items()})
-    _add_chart(section, draws, "Recall and Spearman against draws, by run", "The similarity against draws, by run.")
+    _add_chart(
+        section,
+        draws,
+        "Recall, Spearman and agreement of halves against draws, by run",
+        "The similarity against draws, by run.",
+    )
     curves = charts.accuracy_curves({name: c.perceivers for name, c in runs.items()})
     _add_chart(section, curves, "Validation accuracy over steps, by run", "Validation accuracy, by run.")
     if not section.blocks:
@@ -154,7 +159,7 @@ def _geometry(contents: Contents) -> Section:
         )
     chart = charts.against_draws({"": contents.draws.get("history") or []})
     caption = "What the similarity has found after so many draws; the scale is logarithmic."
-    _add_chart(section, chart, "Recall and Spearman against draws", caption)
+    _add_chart(section, chart, "Recall, Spearman and agreement of halves against draws", caption)
     return section
 
 

@@ -111,11 +111,15 @@ def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
 
 
 def against_draws(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
-    """Recall and Spearman of the similarity against the draws made so far; None where that was not recorded."""
+    """Recall, Spearman and split-half agreement of the similarity against the draws made so far; None where unknown."""
     traces = []
     for index, (name, history) in enumerate(histories.items()):
         colour = _RUN_COLOURS[index % len(_RUN_COLOURS)]
-        for key, title, dash in (("knn_recall", "recall", "solid"), ("spearman", "Spearman", "dot")):
+        for key, title, dash in (
+            ("knn_recall", "recall", "solid"),
+            ("spearman", "Spearman", "dot"),
+            ("split_half", "agreement of two halves", "dash"),
+        ):
             found = [(entry["draws"], entry[key]) for entry in history if entry.get(key) is not None]
             shown = title if len(histories) == 1 else f"{label(name)}, {title}"
             if found:

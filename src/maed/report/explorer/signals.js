@@ -39,7 +39,7 @@ async function startSignals(signals) {
 /** As per cent; of small shares, digits enough to tell them apart. */
 function percentText(share) {
   const value = 100 * share;
-  return `${value >= 10 || value === 0 ? value.toFixed(0) : value.toPrecision(2).replace(/\.?0+$/, "")} %`;
+  return `${value >= 10 ? value.toFixed(0) : Number(value.toPrecision(2))} %`;
 }
 
 const NAMES = ["shown", "reconstructed", "original"];
