@@ -42,6 +42,7 @@ def page(browser: Any, run: Path) -> Iterator[Any]:
     scheme(browser, "light")
     resize(browser, 1280)
     opened(browser, run / "report.html")
+    settled(browser)
     yield browser
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert severe == []
@@ -94,7 +95,12 @@ def drawn(browser: Any, plot: str) -> np.ndarray:
 
 
 def hover(browser: Any, plot: str, row: int, column: int, side: int = SIDE) -> None:
-    browser.execute_script("document.getElementById(arguments[0]).scrollIntoView({block: 'center'})", plot)
+    # A busy browser tells where a mouse is by what it painted last: let it paint the scrolled page first.
+    browser.execute_async_script(
+        "document.getElementById(arguments[0]).scrollIntoView({block: 'center'});"
+        "requestAnimationFrame(() => requestAnimationFrame(arguments[1]))",
+        plot,
+    )
     point_at(browser, plot, 0.5, 0.01)
     point_at(browser, plot, (column + 0.5) / side, (row + 0.5) / side)
     settled(browser)
