@@ -165,6 +165,11 @@ def test_mean_loss_comes_from_the_stored_sums(run: Path) -> None:
     assert torch.equal(found["mean-loss"].values, estimate(sums, "mean-loss").values)
 
 
+def test_the_page_says_how_its_mean_loss_differs_from_the_seeds(page: Any) -> None:
+    text = page.execute_script("return document.body.innerText")
+    assert "mean-loss is made here of the losses that contrast took" in text
+
+
 def test_views_are_computed_once_and_again_when_the_similarity_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

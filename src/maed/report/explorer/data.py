@@ -86,6 +86,11 @@ def _positions(
         elif n <= MATRIX:
             _add(facts["estimators"], _estimator(item, made_of[item].values.numpy(), blocks), item, full)
     notes += absent
+    if "mean-loss" in made_of and contents.estimator != "mean-loss":
+        notes.append(
+            f"mean-loss is made here of the losses that {contents.estimator} took, maybe roots of squared errors; a "
+            "run with --similarity.estimator mean-loss takes the errors themselves, as the seed did."
+        )
     if n > MATRIX:
         notes.append(
             f"{n:,} positions are more than {MATRIX:,}: maps are derived from the vectors, in 8 bits a number, and "
