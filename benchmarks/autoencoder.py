@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,40 +35,115 @@ def flops(n_visible: int, scored: int, batch: int, width: int, layers: int, chan
     return 3 * 2 * (batch * (n_visible * token + scored * query) + scored * once)
 
 
-def matrix_limit(size: int = 2048, repeats: int = 8) -> float:
-    """Float32 FLOP/s of a large matrix product here."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matrix_limit(device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 2048, repeats: int = 8) -> float:
+    """FLOP/s of a large matrix product here."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = np.inf
     for _ in range(repeats):
         start = time.perf_counter()
         a @ b
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 
 
-def step(repeats: int) -> None:
+def synchronize(device: str) -> None:
+    """Wait for a GPU to finish what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def step(
+    *,
+    n: int = 1024,
+    channels: int = 3,
+    width: int = 64,
+    visible: int = 16,
+    scored: int = 256,
+    batch: int = 128,
+    repeats: int = 100,
+    device: str = "cpu",
+    bf16: bool = False,
+    limit_size: int = 2048,
+) -> dict[str, Any]:
     """Time whole training steps: the draw, forward, backward, clipping, AdamW."""
-    settings = AutoencoderSettings(scored=256, batch_size=128, visible_fraction=16 / 1024)
-    values = np.random.default_rng(0).integers(0, 256, (4096, 1024, 3), dtype=np.uint8)
-    signals = Signals(values, mean=np.full((1, 3), 127.5, np.float32), scale=np.full((1, 3), 74.0, np.float32))
-    model = build_autoencoder(settings, n=1024, channels=3, vocabulary=0, loss="mse")
+    settings = AutoencoderSettings(width=width, scored=scored, batch_size=batch, visible_fraction=visible / n)
+    model = build_autoencoder(settings, n=n, channels=channels, vocabulary=0, loss="mse").to(device)
     module = AutoencoderModule(model, "mse", settings)
     optimizer = module.configure_optimizers()["optimizer"]
-    draws = DrawStream(signals, visible=16, scored=256, batch_size=128, length=10**6, seed=0)
+    draws = DrawStream(noise(n, channels), visible=visible, scored=scored, batch_size=batch, length=10**6, seed=0)
     seconds = []
     for i in range(repeats + 5):
         start = time.perf_counter()
         optimizer.zero_grad()
-        module.mean_loss(draws[i]).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            loss = module.mean_loss(draws[i].to(torch.device(device)))
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
+        synchronize(device)
         seconds.append(time.perf_counter() - start)
-    timed = np.array(seconds[5:])
-    limit, work = matrix_limit(), flops(16, 256, 128, 64, 2, 3)
-    rates = 128 / np.quantile(timed, [0.75, 0.5, 0.25])
-    print(f"samples/s: median {rates[1]:.0f} (quartiles {rates[0]:.0f} to {rates[2]:.0f}) of {repeats} steps")
-    print(f"matrix limit {limit / 1e9:.0f} GFLOP/s; the step does {work / 1e9:.1f} GFLOP")
-    print(f"share of the limit: {work / np.median(timed) / limit:.3f}")
+    limit = matrix_limit(device, torch.bfloat16 if bf16 else torch.float32, limit_size)
+    work = flops(visible, scored, batch, width, settings.layers, channels)
+    return (
+        rates(np.array(seconds[5:]), batch)
+        | {"gflop": work / 1e9, "limit_gflops": limit / 1e9}
+        | {"share": work / float(np.median(seconds[5:])) / limit}
+    )
+
+
+def streaming(
+    *,
+    n: int = 1024,
+    channels: int = 3,
+    width: int = 64,
+    visible: int = 24,
+    batch: int = 256,
+    repeats: int = 100,
+    device: str = "cpu",
+    bf16: bool = False,
+    limit_size: int = 2048,
+) -> dict[str, Any]:
+    """Draws a second that an untrained autoencoder of the default sizes streams into a contrast, all positions scored.
+
+    The work is that of the forward pass and of the sums: three products of (N, B) with (B, N) for each kind of draw.
+    """
+    settings = AutoencoderSettings(width=width)
+    model = build_autoencoder(settings, n=n, channels=channels, vocabulary=0, loss="mse").to(device).eval()
+    seconds = []
+    for draws in (5 * batch, (5 + repeats) * batch):  # the difference leaves out what happens once
+        start = time.perf_counter()
+        stream(
+            model,
+            noise(n, channels),
+            SimilaritySettings(draws=draws, batch_size=batch),
+            visible=visible,
+            loss="mse",
+            outputs=channels,
+            device=torch.device(device),
+            half_precision=bf16,
+        )
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    taken = (seconds[1] - seconds[0]) / repeats
+    forward = flops(visible, n, batch, width, settings.layers, channels) / 3
+    limit = matrix_limit(device, torch.bfloat16 if bf16 else torch.float32, limit_size)
+    return {"samples_per_s": batch / taken, "gflop": forward / 1e9, "limit_gflops": limit / 1e9} | {
+        "share": forward / taken / limit
+    }
+
+
+def noise(n: int, channels: int) -> Signals:
+    """Signals that say nothing, of a size that takes no time to make."""
+    values = np.random.default_rng(0).integers(0, 256, (4096, n, channels), dtype=np.uint8)
+    mean, scale = (np.full((1, channels), value, np.float32) for value in (127.5, 74.0))
+    return Signals(values, mean=mean, scale=scale)
+
+
+def rates(seconds: np.ndarray, batch: int) -> dict[str, float]:
+    """Samples a second: median and quartiles."""
+    low, median, high = (batch / np.quantile(seconds, [0.75, 0.5, 0.25])).tolist()
+    return {"samples_per_s": median, "samples_per_s_low": low, "samples_per_s_high": high}
 
 
 def recall(source: str, draws: int, every: int, steps: int) -> None:
@@ -137,7 +213,11 @@ def main() -> None:
     given = parser.parse_args()
     print(f"commit {commit()}; {describe_machine()}")
     if given.what == "step":
-        step(given.repeats)
+        found = step(repeats=given.repeats)
+        low, high = found["samples_per_s_low"], found["samples_per_s_high"]
+        print(f"samples/s: median {found['samples_per_s']:.0f} (quartiles {low:.0f} to {high:.0f})")
+        print(f"matrix limit {found['limit_gflops']:.0f} GFLOP/s; the step does {found['gflop']:.1f} GFLOP")
+        print(f"share of the limit: {found['share']:.3f}")
     else:
         recall(given.data, given.draws, given.every, given.steps)
 

@@ -13,29 +13,35 @@ import resource
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maed.machine import commit, describe_machine
 
+if TYPE_CHECKING:
+    from maed import PositionEmbedding
 
-def one(seed: int) -> dict[str, float]:
-    """Learn from one draw of `field:sphere:500`, its sensors shuffled."""
+
+def one(
+    seed: int, *, signals: int = 5_000, device: str = "auto", budget: str | None = None
+) -> tuple[dict[str, float], PositionEmbedding]:
+    """Learn from one draw of `field:sphere:500`, its sensors shuffled: what was measured, and the embedding."""
     from maed import PositionLearner
     from maed.config import DataSettings, EvaluationSettings
     from maed.data import load
     from maed.evaluation.geometry import geometry_metrics
 
-    data = load("field:sphere:500", DataSettings(samples=5_556, permute=seed, seed=seed))
-    X = np.ascontiguousarray(data.train.values[:5_000, :, 0])
-    assert X.shape == (5_000, 500)
+    data = load("field:sphere:500", DataSettings(samples=signals * 10 // 9 + 1, permute=seed, seed=seed))
+    X = np.ascontiguousarray(data.train.values[:signals, :, 0])
+    assert X.shape == (signals, 500)
     assert data.geometry is not None
     started = time.monotonic()
-    embedding = PositionLearner(random_state=seed).fit(X).embedding_
+    embedding = PositionLearner(random_state=seed, device=device, budget=budget).fit(X).embedding_
     seconds = time.monotonic() - started
     metrics = geometry_metrics(embedding.vectors, data.geometry, EvaluationSettings())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seed": seed, "seconds": seconds, "peak_gib": peak, **metrics}
+    return {"seed": seed, "seconds": seconds, "peak_gib": peak, **metrics}, embedding
 
 
 def main() -> None:
@@ -44,7 +50,7 @@ def main() -> None:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one is not None:
-        print(json.dumps(one(given.one)))
+        print(json.dumps(one(given.one)[0]))
         return
     machine = describe_machine()
     print(f"commit {commit()}, {machine['processor']}, {machine['threads']} threads")

@@ -9,7 +9,8 @@
 `step` runs one step of every contestant, then the next round; it prints the median time of a step, and the median and
 quartiles, over rounds, of how many times as long `eager 32` takes in the same round. Sizes: `imdb-cpu` (2,048 bytes, 64
 latents x 128, 4 layers), `cifar10-cpu` (1,024 positions of 3 channels, the same latents), `seed-imdb` (the seed's
-PerceiverConfig: 256 latents x 1,280, 4 layers). `--padded` draws lengths like those of IMDB's reviews: 44 % is padding.
+PerceiverConfig: 256 latents x 1,280, 4 layers), `vision` (50,176 positions, as `memory`). `--padded` draws
+lengths like those of IMDB's reviews: 44 % is padding.
 `memory` prints the peak memory of a training step at 50,176 positions (transformers' PerceiverForImageClassification-
 Learned at 224 x 224, by default of the size of deepmind/vision-perceiver-learned), each contestant in a process of its
 own.
@@ -20,14 +21,15 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -54,12 +56,45 @@ CPU_SIZE = {
     "num_self_attention_heads": 4,
     "num_cross_attention_heads": 1,
 }
-SIZES: dict[str, dict[str, int]] = {
-    "imdb-cpu": CPU_SIZE,
-    "cifar10-cpu": CPU_SIZE,
-    "seed-imdb": {"num_self_attends_per_block": 4, "d_model": 64},
+
+
+@dataclass(frozen=True)
+class Size:
+    """Which of transformers' Perceivers is timed, and on what.
+
+    Args:
+        content: `bytes`, `pixels` (a grid of 3 channels) or `images`, which the hub's learned Perceiver reads.
+        positions: N; a square number unless of `bytes`.
+        config: of PerceiverConfig.
+    """
+
+    content: Literal["bytes", "pixels", "images"]
+    positions: int
+    config: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def side(self) -> int:
+        return math.isqrt(self.positions)
+
+
+SIZES = {
+    "imdb-cpu": Size("bytes", 2_048, CPU_SIZE),
+    "cifar10-cpu": Size("pixels", 1_024, CPU_SIZE),
+    "seed-imdb": Size("bytes", 2_048, {"num_self_attends_per_block": 4, "d_model": 64}),
+    "vision": Size(
+        "images",
+        224**2,
+        {
+            "num_latents": 512,
+            "d_latents": 1_024,
+            "d_model": 512,
+            "num_blocks": 8,
+            "num_self_attends_per_block": 6,
+            "num_self_attention_heads": 8,
+            "num_cross_attention_heads": 1,
+        },
+    ),
 }
-BYTES, PIXELS, SIDE = 2_048, 1_024, 224
 
 Batch = dict[str, Tensor]
 
@@ -83,26 +118,34 @@ class Contestant:
         return f"{self.base} {'bf16' if self.bf16 else '32'}{' compiled' if self.compiled else ''}"
 
 
-CONTESTANTS = [
-    Contestant("eager"),
-    Contestant("eager", bf16=True),
-    Contestant("eager", bf16=True, compiled=True),
-    Contestant("projected"),
-    Contestant("projected", bf16=True),
-    Contestant("fused"),
-    Contestant("fused", bf16=True),
-    Contestant("fused", compiled=True),
-    Contestant("fused", bf16=True, compiled=True),
-    Contestant("perceiver-pytorch"),
-    Contestant("perceiver-pytorch", bf16=True),
-]
+CONTESTANTS = {
+    contestant.name: contestant
+    for contestant in [
+        Contestant("eager"),
+        Contestant("eager", bf16=True),
+        Contestant("eager", bf16=True, compiled=True),
+        Contestant("projected"),
+        Contestant("projected", bf16=True),
+        Contestant("fused"),
+        Contestant("fused", bf16=True),
+        Contestant("fused", compiled=True),
+        Contestant("fused", bf16=True, compiled=True),
+        Contestant("perceiver-pytorch"),
+        Contestant("perceiver-pytorch", bf16=True),
+    ]
+}
 
 
-def model_of(size: str, dropout: float) -> nn.Module:
+def model_of(size: Size, dropout: float) -> nn.Module:
     """transformers' classifier of a size, with random weights."""
-    config = PerceiverConfig(**SIZES[size], attention_probs_dropout_prob=dropout, num_labels=2)
-    if size != "cifar10-cpu":
+    labels = 10 if size.content == "images" else 2
+    config = PerceiverConfig(
+        **size.config, image_size=size.side, attention_probs_dropout_prob=dropout, num_labels=labels
+    )
+    if size.content == "bytes":
         return PerceiverForSequenceClassification(config)
+    if size.content == "images":
+        return PerceiverForImageClassificationLearned(config)
     preprocessor = PerceiverImagePreprocessor(
         config,
         prep_type="conv1x1",
@@ -110,7 +153,7 @@ def model_of(size: str, dropout: float) -> nn.Module:
         out_channels=config.d_model,
         position_encoding_type="trainable",
         concat_or_add_pos="add",
-        trainable_position_encoding_kwargs={"num_channels": config.d_model, "index_dims": PIXELS},
+        trainable_position_encoding_kwargs={"num_channels": config.d_model, "index_dims": size.positions},
     )
     decoder = PerceiverClassificationDecoder(
         config,
@@ -124,15 +167,14 @@ def model_of(size: str, dropout: float) -> nn.Module:
 class Other(nn.Module):
     """perceiver-pytorch's PerceiverIO behind the same embedding of bytes or pixels and positions."""
 
-    def __init__(self, size: str) -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__()
         from perceiver_pytorch import PerceiverIO
 
-        config = PerceiverConfig(**SIZES[size])
+        config = PerceiverConfig(**size.config)
         width, latent = config.d_model, config.d_latents
-        pixels = size == "cifar10-cpu"
-        self.content: nn.Module = nn.Linear(3, width) if pixels else nn.Embedding(262, width)
-        self.positions = nn.Parameter(torch.randn(PIXELS if pixels else BYTES, width))
+        self.content: nn.Module = nn.Embedding(262, width) if size.content == "bytes" else nn.Linear(3, width)
+        self.positions = nn.Parameter(torch.randn(size.positions, width))
         self.query = nn.Parameter(torch.randn(1, latent))
         heads, cross = config.num_self_attention_heads, config.num_cross_attention_heads
         self.perceiver = PerceiverIO(
@@ -148,22 +190,22 @@ class Other(nn.Module):
         return self.perceiver(data, mask=mask, queries=self.query)[:, 0]
 
 
-def batch_of(size: str, batch: int, padded: bool, device: str) -> Batch:
+def batch_of(size: Size, batch: int, padded: bool, device: str) -> Batch:
     """Random signals and labels; lengths follow the reviews' where they are padded."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(2, (batch,), generator=rng)
-    if size == "cifar10-cpu":
-        found = {"inputs": torch.randn(batch, 3, 32, 32, generator=rng)}
+    if size.content != "bytes":
+        found = {"inputs": torch.randn(batch, 3, size.side, size.side, generator=rng)}
     else:
-        found = {"inputs": torch.randint(6, 262, (batch, BYTES), generator=rng)}
+        found = {"inputs": torch.randint(6, 262, (batch, size.positions), generator=rng)}
         if padded:
-            lengths = (torch.randn(batch, generator=rng) * 0.65 + np.log(1_010)).exp().clamp(16, BYTES)
-            real = torch.arange(BYTES) < lengths[:, None]
+            lengths = (torch.randn(batch, generator=rng) * 0.65 + np.log(1_010)).exp().clamp(16, size.positions)
+            real = torch.arange(size.positions) < lengths[:, None]
             found = {"inputs": found["inputs"].where(real, 0), "attention_mask": real.long()}
     return {name: value.to(device) for name, value in {**found, "labels": labels}.items()}
 
 
-def step_of(contestant: Contestant, weights: nn.Module, size: str, batch: Batch) -> tuple[Callable[[], None], int]:
+def step_of(contestant: Contestant, weights: nn.Module, size: Size, batch: Batch) -> tuple[Callable[[], None], int]:
     """A training step, forward, loss, backward and AdamW, and the number of parameters that it trains."""
     if contestant.base == "perceiver-pytorch":
         model: nn.Module = Other(size)
@@ -196,50 +238,63 @@ def step_of(contestant: Contestant, weights: nn.Module, size: str, batch: Batch)
     return projected if contestant.base == "projected" else step, sum(p.numel() for p in model.parameters())
 
 
-def steps(given: argparse.Namespace) -> dict[str, Any]:
-    """Time the contestants in turns."""
+def steps(
+    size: Size,
+    names: Sequence[str],
+    *,
+    batch: int,
+    rounds: int,
+    warmup: int = 2,
+    padded: bool = False,
+    dropout: float = 0.0,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Time contestants in turns, the first of `names` being what the others are set beside.
+
+    On a GPU each has run a few steps alone before, and its row has the peak of the memory that they took.
+    """
     torch.manual_seed(0)
-    batch = batch_of(given.size, given.batch, given.padded, given.device)
-    if "attention_mask" in batch:
-        print(f"padding: {1 - batch['attention_mask'].float().mean():.0%} of the positions")
-    weights = model_of(given.size, given.dropout)
-    wanted = None if given.only is None else ["eager 32", *given.only.split(",")]
-    chosen, ready = [], []
-    for contestant in CONTESTANTS:
-        if wanted is not None and contestant.name not in wanted:
-            continue
+    signals = batch_of(size, batch, padded, device)
+    if "attention_mask" in signals:
+        print(f"padding: {1 - signals['attention_mask'].float().mean():.0%} of the positions")
+    weights = model_of(size, dropout)
+    rows: list[dict[str, Any]] = []
+    ready = []
+    for contestant in (CONTESTANTS[name] for name in names):
+        before = torch.cuda.memory_allocated() if device == "cuda" else 0
         try:
-            step, parameters = step_of(contestant, weights, given.size, batch)
+            step, parameters = step_of(contestant, weights, size, signals)
         except ImportError:
             print(f"{contestant.name}: left out; pip install 'perceiver-pytorch==0.8.*'")
             continue
-        for _ in range(given.warmup):  # compilation, too
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(warmup):  # compilation, too
             step()
-        chosen.append((contestant, parameters))
+        peak = {"peak_gib": (torch.cuda.max_memory_allocated() - before) / 2**30} if device == "cuda" else {}
+        rows.append({"name": contestant.name, "parameters": parameters, **peak})
         ready.append(step)
-    seconds = np.empty((given.rounds, len(ready)))
+    seconds = np.empty((rounds, len(ready)))
     for taken in seconds:
         for i, step in enumerate(ready):
             start = time.perf_counter()
             step()
             taken[i] = time.perf_counter() - start
-    print(f"{'':24}{'parameters':>12}{'step':>10}{'samples/s':>11}{'eager 32 takes':>16}  quartiles")
-    rows = []
-    for i, (contestant, parameters) in enumerate(chosen):
-        low, ratio, high = np.quantile(seconds[:, 0] / seconds[:, i], [0.25, 0.5, 0.75])
+    base = f"{rows[0]['name']} takes"
+    print(f"{'':24}{'parameters':>12}{'step':>10}{'samples/s':>11}{base:>18}  quartiles")
+    for i, row in enumerate(rows):
+        low, ratio, high = np.quantile(seconds[:, 0] / seconds[:, i], [0.25, 0.5, 0.75]).tolist()
         median = float(np.median(seconds[:, i]))
+        row |= {"seconds": seconds[:, i].tolist(), "median": median, "samples_per_s": batch / median}
+        row |= {"ratio": ratio, "ratio_low": low, "ratio_high": high}
         print(
-            f"{contestant.name:24}{parameters:12,}{median * 1e3:7.0f} ms{given.batch / median:11.1f}{ratio:14.2f} x"
+            f"{row['name']:24}{row['parameters']:12,}{median * 1e3:7.1f} ms{batch / median:11.1f}{ratio:16.2f} x"
             f"  {low:.2f} to {high:.2f}"
         )
-        rows.append(
-            {"name": contestant.name, "parameters": parameters, "seconds": seconds[:, i].tolist(), "median": median}
-            | {"ratio": ratio, "ratio_low": low, "ratio_high": high}
-        )
-    return {"what": "step", "rows": rows}
+    return rows
 
 
-def memory(given: argparse.Namespace) -> dict[str, Any]:
+def memory(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Peak memory of a step at 50,176 positions, of each contestant in a process of its own."""
     rows = []
     for base in ("eager", "fused"):
@@ -252,38 +307,23 @@ def memory(given: argparse.Namespace) -> dict[str, Any]:
             flush=True,
         )
     print(f"fused is {rows[1]['peak_gib'] / rows[0]['peak_gib']:.2f} of eager")
-    return {"what": "memory", "rows": rows}
+    return rows
 
 
 def one_peak(given: argparse.Namespace) -> dict[str, float]:
     """Peak memory of this process in a training step, and what it had before."""
     torch.manual_seed(0)
-    config = PerceiverConfig(
-        image_size=SIDE,
-        num_latents=given.latents,
-        d_latents=given.latent_width,
-        d_model=512,
-        num_blocks=given.blocks,
-        num_self_attends_per_block=given.layers,
-        num_self_attention_heads=8,
-        num_cross_attention_heads=1,
-        attention_probs_dropout_prob=given.dropout,
-        num_labels=10,
-    )
-    weights = PerceiverForImageClassificationLearned(config)
-    batch = {"inputs": torch.randn(given.batch, 3, SIDE, SIDE), "labels": torch.randint(10, (given.batch,))}
-    model = weights if given.one == "eager" else fuse(weights)
-    model = model.to(given.device).train()
-    batch = {name: value.to(given.device) for name, value in batch.items()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    full = SIZES["vision"]
+    config = {"num_latents": given.latents, "d_latents": given.latent_width}
+    config |= {"num_blocks": given.blocks, "num_self_attends_per_block": given.layers}
+    size = replace(full, config=full.config | config)
+    batch = batch_of(size, given.batch, False, given.device)
+    contestant = Contestant(given.one, bf16=given.bf16)
+    step, _ = step_of(contestant, model_of(size, given.dropout), size, batch)
     before = _peak(given.device)
     start = time.perf_counter()
-    with torch.autocast(given.device, torch.bfloat16, enabled=given.bf16):
-        logits = model(inputs=batch["inputs"]).logits
-    cross_entropy(logits.float(), batch["labels"]).backward()
-    optimizer.step()
-    peak = _peak(given.device)
-    return {"peak_gib": peak, "before_gib": before, "seconds": time.perf_counter() - start}
+    step()
+    return {"peak_gib": _peak(given.device), "before_gib": before, "seconds": time.perf_counter() - start}
 
 
 def _peak(device: str) -> float:
@@ -300,7 +340,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="default: 64 of `step`, 8 of `memory`")
     parser.add_argument("--padded", action="store_true", help="lengths like IMDB's, for sizes of bytes")
     parser.add_argument("--dropout", type=float, default=0.0, help="of the attention's probabilities")
-    parser.add_argument("--only", help=f"contestants beside `eager 32`, of: {', '.join(c.name for c in CONTESTANTS)}")
+    parser.add_argument("--only", help=f"contestants beside `eager 32`, of: {', '.join(CONTESTANTS)}")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--latents", type=int, default=512, help="of `memory`")
@@ -312,18 +352,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--one", choices=["eager", "fused"], help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.padded and given.size == "cifar10-cpu":
+    if given.padded and SIZES[given.size].content != "bytes":
         parser.error("--padded: images have no padding; --size may be imdb-cpu or seed-imdb")
     given.batch = given.batch or (64 if given.what == "step" else 8)
+    names = list(CONTESTANTS) if given.only is None else ["eager 32", *given.only.split(",")]
+    if unknown := [name for name in names if name not in CONTESTANTS]:
+        parser.error(f"--only: {unknown[0]!r} is unknown; known are {', '.join(CONTESTANTS)}")
     if given.one is not None:
         print(json.dumps(one_peak(given)))
         return
     facts = {"command": " ".join(["python", "benchmarks/perceiver.py", *sys.argv[1:]])}
     facts |= {"commit": commit(), "machine": describe_machine()}
     print(f"commit {facts['commit']}; {facts['machine']}")
-    found = steps(given) if given.what == "step" else memory(given)
+    if given.what == "memory":
+        rows = memory(given)
+    else:
+        rows = steps(
+            SIZES[given.size],
+            names,
+            batch=given.batch,
+            rounds=given.rounds,
+            warmup=given.warmup,
+            padded=given.padded,
+            dropout=given.dropout,
+            device=given.device,
+        )
     if given.out is not None:
-        write_json(given.out, {**facts, **found})
+        write_json(given.out, {**facts, "what": given.what, "rows": rows})
 
 
 if __name__ == "__main__":
