@@ -20,10 +20,10 @@ import torch
 
 from maed.autoencoder.masking import visible_count
 from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, build_autoencoder
-from maed.config import AutoencoderSettings, DataSettings, EvaluationSettings, SimilaritySettings
 from maed.data import Signals, load
 from maed.evaluation.geometry import similarity_metrics
 from maed.machine import commit, describe_machine
+from maed.settings import AutoencoderSettings, DataSettings, EvaluationSettings, SimilaritySettings
 from maed.similarity import estimate, merged, stream
 
 

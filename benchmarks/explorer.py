@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from maed.config import EmbeddingSettings, ReportSettings
 from maed.data.geometry import Geometry, grid
 from maed.report import write_report
+from maed.settings import EmbeddingSettings, ReportSettings
 
 SWITCHES = (
     "headless no-sandbox disable-quic disable-dev-shm-usage no-first-run disable-background-networking "

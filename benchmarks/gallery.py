@@ -22,7 +22,7 @@ from sklearn.datasets import load_breast_cancer
 from maed.cli import main as maed
 from maed.embedding import PositionEmbedding
 from maed.files import read_json, replacing, write_json, write_text
-from maed.report.layout import recovered_layout
+from maed.plots.layout import recovered_layout
 from maed.report.tables import duration, geometry_rows, markdown_table
 
 ROOT = Path(__file__).parents[1]

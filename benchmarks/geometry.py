@@ -40,7 +40,12 @@ from jsonargparse import ArgumentParser
 
 import maed
 from geometry_tables import EMPTY, write_docs
-from maed.config import (
+from maed.data import SignalData, load
+from maed.errors import MaedError, one_of
+from maed.files import read_json, write_json
+from maed.machine import commit, describe_machine
+from maed.pipeline import Run, replace_upstream
+from maed.settings import (
     BASELINES,
     AutoencoderSettings,
     DataSettings,
@@ -51,11 +56,6 @@ from maed.config import (
     TrainerSettings,
     TrainSettings,
 )
-from maed.data import SignalData, load
-from maed.errors import MaedError, one_of
-from maed.files import read_json, write_json
-from maed.machine import commit, describe_machine
-from maed.pipeline import Run, replace_upstream
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".yaml")

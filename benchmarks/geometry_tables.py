@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from maed.errors import MaedError
 from maed.evaluation.comparison import interval
 from maed.files import write_text
-from maed.report.figures.style import BLUE, GREEN, INK, ORANGE, SKY, VERMILION, save
+from maed.plots.style import BLUE, GREEN, INK, ORANGE, SKY, VERMILION, save
 from maed.report.tables import (
     MEASURES,
     NOTHING,

@@ -22,15 +22,15 @@ import learn
 import perceiver
 from maed.autoencoder import AutoencoderModule, build_autoencoder, loss_name, pretrain, visible_count
 from maed.autoencoder.masking import make_draw
-from maed.config import AutoencoderSettings, Settings
 from maed.data import SignalData, load
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement
 from maed.files import read_json, write_json
-from maed.perceiver import describe_classifier
-from maed.perceiver.architectures import build_classifier, table_for
+from maed.models import describe_classifier
+from maed.models.architectures import build_classifier, table_for
 from maed.pipeline import Run
+from maed.settings import AutoencoderSettings, Settings
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ def one(
 ) -> tuple[dict[str, float], PositionEmbedding]:
     """Learn from one draw of `field:sphere:500`, its sensors shuffled: what was measured, and the embedding."""
     from maed import PositionLearner
-    from maed.config import DataSettings, EvaluationSettings
     from maed.data import load
     from maed.evaluation.geometry import geometry_metrics
+    from maed.settings import DataSettings, EvaluationSettings
 
     data = load("field:sphere:500", DataSettings(samples=signals * 10 // 9 + 1, permute=seed, seed=seed))
     X = np.ascontiguousarray(data.train.values[:signals, :, 0])

@@ -46,7 +46,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 
 from maed.files import write_json
 from maed.machine import commit, describe_machine
-from maed.perceiver.fused import fuse
+from maed.models.fused import fuse
 
 CPU_SIZE = {
     "num_latents": 64,
@@ -232,7 +232,7 @@ def step_of(contestant: Contestant, weights: nn.Module, size: Size, batch: Batch
             torch.cuda.synchronize()
 
     def projected() -> None:
-        with patch("maed.perceiver.fused.pooling_pays", lambda **_: False):
+        with patch("maed.models.fused.pooling_pays", lambda **_: False):
             step()
 
     return projected if contestant.base == "projected" else step, sum(p.numel() for p in model.parameters())

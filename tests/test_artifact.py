@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 
 from maed import MaedError, PositionEmbedding
-from maed.config import EmbeddingSettings, EvaluationSettings
 from maed.data.geometry import Geometry, grid, line, permutation, ring
 from maed.embedding import reduce
 from maed.embedding.fitting import project, resample
 from maed.embedding.reductions import standardise
 from maed.evaluation.geometry import geometry_metrics
 from maed.files import read_json
+from maed.settings import EmbeddingSettings, EvaluationSettings
 
 
 def embedding(n: int = 12, d: int = 5, geometry: Geometry | None = None, **provenance) -> PositionEmbedding:

@@ -31,12 +31,12 @@ from maed.autoencoder.examples import shown_counts
 from maed.autoencoder.masking import Draw, draw_real_subsets, draw_subsets, make_draw, nested_draws
 from maed.autoencoder.model import position_losses, reconstruction_of
 from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, learning_rate, start_from
-from maed.config import AutoencoderSettings, EmbeddingSettings, Settings, TrainerSettings
 from maed.data.signals import SignalData, Signals
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError
 from maed.files import read_json, write_json
 from maed.pipeline import Run
+from maed.settings import AutoencoderSettings, EmbeddingSettings, Settings, TrainerSettings
 from maed.similarity import compute_baseline
 
 N = 12

@@ -18,9 +18,9 @@ import yaml
 import maed
 from maed import PositionEmbedding
 from maed.cli import main
-from maed.config import Settings, TrainSettings
 from maed.errors import MaedError
 from maed.presets import preset_path
+from maed.settings import Settings, TrainSettings
 
 Refused = Callable[..., str]
 VERBS = (
@@ -38,7 +38,7 @@ VERBS = (
     "export",
     "info",
 )
-CONFIGS = sorted(Path(maed.__file__).parent.glob("configs/*.yaml"))
+CONFIGS = sorted(Path(maed.__file__).parent.glob("presets/*.yaml"))
 SCRIPT = Path(sys.executable).with_name("maed")
 TINY = (
     *("--autoencoder.steps=3", "--autoencoder.width=8", "--similarity.draws=200", "--train.epochs=1"),

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from maed.config import DataSettings
 from maed.data import SignalData, Signals, from_arrays, load
 from maed.data.images import decode
 from maed.data.splits import stratified_rows
 from maed.data.text import tokenise
 from maed.errors import MaedError
+from maed.settings import DataSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant")
 
@@ -159,7 +159,7 @@ def test_permuting_and_unpermuting_is_the_identity(n: int, channels: int, seed: 
 def test_permuting_rearranges_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.arange(60, dtype=np.int64).reshape(10, 6)
     whole = from_arrays(X, settings=DataSettings(permute=3))
-    monkeypatch.setattr("maed.data.assemble._BLOCK", 12)
+    monkeypatch.setattr("maed.data.prepare._BLOCK", 12)
     assert np.array_equal(from_arrays(X, settings=DataSettings(permute=3)).train.values, whole.train.values)
 
 
@@ -178,7 +178,7 @@ def test_deleting_the_coordinates_changes_nothing_else() -> None:
 def test_normalisation_is_fitted_on_the_training_split_alone(
     normalisation: str, axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maed.data.assemble._BLOCK", 100)  # several blocks
+    monkeypatch.setattr("maed.data.prepare._BLOCK", 100)  # several blocks
     data = from_arrays(5 + 3 * normal(200, 7, 2), settings=DataSettings(normalisation=normalisation))
     batch = everything(data.train).astype(np.float64)
     assert np.allclose(batch.mean(axis=axes), 0, atol=1e-5)

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import norm, spearmanr
 from sklearn.manifold import Isomap
 
-from maed.config import EmbeddingSettings, EvaluationSettings
+from maed.cli.inspection import describe
 from maed.data.geometry import Geometry, grid, line, permutation, points
 from maed.embedding import (
     LEAST_SIGNAL_TO_NOISE,
@@ -40,8 +40,8 @@ from maed.embedding.stress import classical_scaling, leading, minimise_stress
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics, knn_recall
 from maed.files import read_json
-from maed.inspection import describe
 from maed.pipeline import check_signal, embed_folder
+from maed.settings import EmbeddingSettings, EvaluationSettings
 from maed.similarity import Similarity, write_similarity
 
 EXACT = ("heat", "diffusion", "laplacian", "isomap", "spectral", "pca")

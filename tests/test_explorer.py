@@ -14,14 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from explorer import measured, opened, point_at, resize, synthetic_run
 from maed.cli import main
-from maed.config import ReportSettings
 from maed.errors import MaedError
+from maed.plots.layout import row_major
 from maed.report import write_report
 from maed.report.contents import read_contents
 from maed.report.explorer import explorer_data, views
 from maed.report.explorer.blocks import Blocks, quantised
 from maed.report.explorer.kept import Kept
-from maed.report.layout import row_major
+from maed.settings import ReportSettings
 from maed.similarity import Accumulator, estimate
 
 SIDE = 8

@@ -18,12 +18,12 @@ from hypothesis.extra.numpy import arrays
 import maed
 from maed import PositionEmbedding
 from maed.cli import build_parser, main
+from maed.cli.inspection import describe
 from maed.data.geometry import Geometry, grid, line, permutation
 from maed.embedding import export
 from maed.embedding.export import WRITERS, write_csv, write_npy, write_onnx
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.inspection import describe
 
 PAGE = Path(__file__).parents[1] / "docs" / "integrations" / "arrays.md"
 

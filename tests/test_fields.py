@@ -14,16 +14,16 @@ from safetensors.numpy import save_file
 from scipy.integrate import quad
 
 from maed import PositionEmbedding
-from maed.config import DataSettings, EmbeddingSettings, EvaluationSettings, ReportSettings
 from maed.data import SignalData, Signals, from_arrays, load
-from maed.data.fields import KINDS, covariance, square_root
 from maed.data.geometry import ROLL, Geometry, arc_length, grid, line, ring, sphere, swissroll, torus, unrolled
+from maed.data.sources.fields import KINDS, covariance, square_root
 from maed.embedding import reduce
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics
-from maed.perceiver.positions import position_table
+from maed.models.positions import position_table
+from maed.plots.layout import align, chart, row_major, seen_from
 from maed.report import write_report
-from maed.report.layout import align, chart, row_major, seen_from
+from maed.settings import DataSettings, EmbeddingSettings, EvaluationSettings, ReportSettings
 from maed.similarity import compute_baseline
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant")

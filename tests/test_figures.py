@@ -15,10 +15,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from maed import plots
 from maed.data.geometry import Geometry, grid, line, parse_geometry
 from maed.errors import MaedError
-from maed.report import figures
-from maed.report.figures.style import INK
+from maed.plots.style import INK
 
 RANDOM = np.random.default_rng(0)
 GRID = grid(5, 6).permuted(RANDOM.permutation(30))
@@ -44,20 +44,20 @@ def closeness(geometry: Geometry) -> np.ndarray:
 
 
 EVERY: dict[str, Callable[[Axes | None], Axes]] = {
-    "similarity_map": lambda ax: figures.similarity_map(closeness(GRID)[3], 3, GRID.coordinates, (5, 6), ax=ax),
-    "similarity_maps": lambda ax: figures.similarity_maps(closeness(GRID), [3, 8], GRID.coordinates, (5, 6), ax=ax),
-    "similarity_matrix": lambda ax: figures.similarity_matrix(closeness(GRID), GRID.coordinates, (5, 6), ax=ax),
-    "embedding_channels": lambda ax: figures.embedding_channels(IMAGES[0], GRID.coordinates, (5, 6), channels=3, ax=ax),
-    "recovered_layout": lambda ax: figures.recovered_layout(GRID.coordinates, GRID.coordinates, (5, 6), ax=ax),
-    "unshuffled": lambda ax: figures.unshuffled(IMAGES[:4], GRID.coordinates, GRID.coordinates, (5, 6), ax=ax),
-    "reconstructions": lambda ax: figures.reconstructions(IMAGES, SEEN[0], IMAGES, GRID.coordinates, (5, 6), ax=ax),
-    "reconstructions_by_fraction": lambda ax: figures.reconstructions_by_fraction(
+    "similarity_map": lambda ax: plots.similarity_map(closeness(GRID)[3], 3, GRID.coordinates, (5, 6), ax=ax),
+    "similarity_maps": lambda ax: plots.similarity_maps(closeness(GRID), [3, 8], GRID.coordinates, (5, 6), ax=ax),
+    "similarity_matrix": lambda ax: plots.similarity_matrix(closeness(GRID), GRID.coordinates, (5, 6), ax=ax),
+    "embedding_channels": lambda ax: plots.embedding_channels(IMAGES[0], GRID.coordinates, (5, 6), channels=3, ax=ax),
+    "recovered_layout": lambda ax: plots.recovered_layout(GRID.coordinates, GRID.coordinates, (5, 6), ax=ax),
+    "unshuffled": lambda ax: plots.unshuffled(IMAGES[:4], GRID.coordinates, GRID.coordinates, (5, 6), ax=ax),
+    "reconstructions": lambda ax: plots.reconstructions(IMAGES, SEEN[0], IMAGES, GRID.coordinates, (5, 6), ax=ax),
+    "reconstructions_by_fraction": lambda ax: plots.reconstructions_by_fraction(
         IMAGES[:3], np.array([0.1, 0.5]), SEEN[:, :3], np.stack([IMAGES[:3]] * 2), GRID.coordinates, (5, 6), ax=ax
     ),
-    "training_curves": lambda ax: figures.training_curves(HISTORY, ax=ax),
-    "accuracy_curves": lambda ax: figures.accuracy_curves(PERCEIVERS, ax=ax),
-    "accuracy_intervals": lambda ax: figures.accuracy_intervals(SUMMARY, PERCEIVERS, ax=ax),
-    "against_draws": lambda ax: figures.against_draws(DRAWS, ax=ax),
+    "training_curves": lambda ax: plots.training_curves(HISTORY, ax=ax),
+    "accuracy_curves": lambda ax: plots.accuracy_curves(PERCEIVERS, ax=ax),
+    "accuracy_intervals": lambda ax: plots.accuracy_intervals(SUMMARY, PERCEIVERS, ax=ax),
+    "against_draws": lambda ax: plots.against_draws(DRAWS, ax=ax),
 }
 
 every_figure = pytest.mark.parametrize("draw", EVERY.values(), ids=EVERY.keys())
@@ -65,7 +65,7 @@ every_figure = pytest.mark.parametrize("draw", EVERY.values(), ids=EVERY.keys())
 
 def drawn_in(ax: Axes) -> list[Axes]:
     """The Axes of a figure, but for those that only frame others."""
-    return [part for part in figures.figure_of(ax).axes if part.images or part.lines or part.collections]
+    return [part for part in plots.figure_of(ax).axes if part.images or part.lines or part.collections]
 
 
 @every_figure
@@ -95,19 +95,19 @@ def test_a_figure_is_drawn_in_axes_that_lie_in_no_grid(draw: Callable[[Axes | No
 def test_alone_it_makes_a_figure_that_reads_on_light_and_dark(
     draw: Callable[[Axes | None], Axes], tmp_path: Path
 ) -> None:
-    figure = figures.figure_of(draw(None))
+    figure = plots.figure_of(draw(None))
     figure.canvas.draw()
     shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
     written = {to_hex(text.get_color()) for text in shown}
     assert written <= {INK}
-    figures.save(figure, tmp_path / "figure.svg")
+    plots.save(figure, tmp_path / "figure.svg")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
 
 
 @every_figure
 def test_equal_figures_give_equal_bytes(draw: Callable[[Axes | None], Axes], tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg"):
-        figures.save(figures.figure_of(draw(None)), tmp_path / name)
+        plots.save(plots.figure_of(draw(None)), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
@@ -122,7 +122,7 @@ def test_a_map_shows_values_at_their_true_places(height: int, width: int, random
     values = np.arange(height * width, dtype=np.float32)
     position = int(np.argmax(order == 0))  # stored there, truly first
 
-    ax = figures.similarity_map(values[order], position, truth.permuted(order).coordinates, (height, width))
+    ax = plots.similarity_map(values[order], position, truth.permuted(order).coordinates, (height, width))
 
     shown = np.ma.getdata(ax.images[0].get_array())
     expected = values.reshape(height, width).astype(np.float64)
@@ -137,7 +137,7 @@ def test_the_matrix_does_not_depend_on_the_order_of_storage(height: int, width: 
     order = np.array(random.sample(range(height * width), height * width))
     truth = grid(height, width)
     shown = [
-        np.ma.getdata(figures.similarity_matrix(closeness(g), g.coordinates, g.shape).images[0].get_array())
+        np.ma.getdata(plots.similarity_matrix(closeness(g), g.coordinates, g.shape).images[0].get_array())
         for g in (truth, truth.permuted(order))
     ]
     np.testing.assert_array_equal(*shown)
@@ -145,19 +145,19 @@ def test_the_matrix_does_not_depend_on_the_order_of_storage(height: int, width: 
 
 def test_the_matrix_takes_an_order_and_refuses_what_is_none() -> None:
     similarity = np.arange(9.0).reshape(3, 3)
-    ax = figures.similarity_matrix(similarity, order=np.array([2, 0, 1]))
+    ax = plots.similarity_matrix(similarity, order=np.array([2, 0, 1]))
     np.testing.assert_array_equal(
         np.ma.getdata(ax.images[0].get_array()), [[np.nan, 6, 7], [2, np.nan, 1], [5, 3, np.nan]]
     )
     assert "in the given order" in ax.get_xlabel()
     with pytest.raises(MaedError, match="order: does not hold each of 3 positions once"):
-        figures.similarity_matrix(similarity, order=np.array([0, 0, 1]))
+        plots.similarity_matrix(similarity, order=np.array([0, 0, 1]))
 
 
 def test_a_large_matrix_is_drawn_by_means_of_blocks_and_left_as_it_is() -> None:
     similarity = np.repeat(np.repeat(RANDOM.random((750, 750)), 2, axis=0), 2, axis=1)
     before = similarity.copy()
-    shown = np.ma.getdata(figures.similarity_matrix(similarity).images[0].get_array())
+    shown = np.ma.getdata(plots.similarity_matrix(similarity).images[0].get_array())
     np.testing.assert_allclose(shown, before[::2, ::2])  # the diagonal's blocks too: of their known entries
     np.testing.assert_array_equal(similarity, before)
 
@@ -167,30 +167,30 @@ def test_maps_and_channels_are_drawn_on_every_geometry(kind: str, tmp_path: Path
     geometry = parse_geometry(kind)
     where = geometry.coordinates, geometry.shape
     for name, ax in {
-        "one": figures.similarity_map(closeness(geometry)[4], 4, *where),
-        "some": figures.similarity_maps(closeness(geometry), [4, 9, 11], *where),
-        "all": figures.similarity_matrix(closeness(geometry), *where),
-        "channels": figures.embedding_channels(RANDOM.random((40, 5)), *where),
-        "layout": figures.recovered_layout(RANDOM.random((40, 5)), *where),
+        "one": plots.similarity_map(closeness(geometry)[4], 4, *where),
+        "some": plots.similarity_maps(closeness(geometry), [4, 9, 11], *where),
+        "all": plots.similarity_matrix(closeness(geometry), *where),
+        "channels": plots.embedding_channels(RANDOM.random((40, 5)), *where),
+        "layout": plots.recovered_layout(RANDOM.random((40, 5)), *where),
     }.items():
         assert drawn_in(ax)
-        figures.save(figures.figure_of(ax), tmp_path / f"{name}.png")
+        plots.save(plots.figure_of(ax), tmp_path / f"{name}.png")
 
 
 def test_three_coordinates_are_drawn_in_space() -> None:
     places = RANDOM.random((20, 3))
-    ax: Any = figures.similarity_map(RANDOM.random(20), 2, places)
+    ax: Any = plots.similarity_map(RANDOM.random(20), 2, places)
     assert ax.name == "3d"
     others = np.delete(places, 2, axis=0)
     np.testing.assert_allclose(np.stack(ax.collections[0]._offsets3d, axis=1), others)
     np.testing.assert_allclose(np.stack(ax.collections[1]._offsets3d, axis=1), places[2:3])  # the mark
 
     flat = Figure().add_subplot()
-    assert figures.similarity_map(RANDOM.random(20), 2, places, ax=flat) is flat
+    assert plots.similarity_map(RANDOM.random(20), 2, places, ax=flat) is flat
 
 
 def test_positions_of_unknown_places_are_drawn_as_stored() -> None:
-    ax = figures.similarity_map(np.arange(12.0), 3)
+    ax = plots.similarity_map(np.arange(12.0), 3)
     x, y = ax.lines[0].get_data()
     np.testing.assert_array_equal(x, np.arange(12))
     np.testing.assert_array_equal(y, [0, 1, 2, np.nan, *range(4, 12)])
@@ -199,14 +199,14 @@ def test_positions_of_unknown_places_are_drawn_as_stored() -> None:
 
 def test_a_long_line_shows_the_neighbourhood() -> None:
     truth = line(2000)
-    ax = figures.similarity_map(closeness(truth)[1000], 1000, truth.coordinates, truth.shape)
+    ax = plots.similarity_map(closeness(truth)[1000], 1000, truth.coordinates, truth.shape)
     low, high = ax.get_xlim()
     assert low < 1000 < high
     assert high - low == pytest.approx(256, rel=0.01)
 
 
 def test_chosen_positions_differ_and_cover_the_grid() -> None:
-    chosen = figures.spread_positions(GRID.coordinates, 30, 8)
+    chosen = plots.spread_positions(GRID.coordinates, 30, 8)
     assert len(set(chosen)) == len(chosen) > 4
     rows, columns = GRID.coordinates[chosen].T
     assert np.ptp(rows) >= 3
@@ -223,7 +223,7 @@ def test_a_layout_that_is_turned_mirrored_scaled_and_moved_lies_over_the_truth(
 ) -> None:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     layout = GRID.coordinates @ turn * [1, -1 if mirrored else 1] * scale + moved
-    figure = figures.figure_of(figures.recovered_layout(layout, GRID.coordinates, (5, 6)))
+    figure = plots.figure_of(plots.recovered_layout(layout, GRID.coordinates, (5, 6)))
     left, right = (np.asarray(part.collections[-1].get_offsets()) for part in figure.axes[1:])
     np.testing.assert_allclose(left, right, atol=1e-6)
     np.testing.assert_allclose(right, GRID.coordinates[:, ::-1])
@@ -233,7 +233,7 @@ def test_images_are_put_in_order() -> None:
     truth = np.arange(30.0)
     stored = np.empty((1, 30, 1))
     stored[0, :, 0] = truth.reshape(5, 6)[tuple(GRID.coordinates.astype(int).T)]
-    figure = figures.figure_of(figures.unshuffled(stored, GRID.coordinates, GRID.coordinates, (5, 6)))
+    figure = plots.figure_of(plots.unshuffled(stored, GRID.coordinates, GRID.coordinates, (5, 6)))
     shuffled, ordered = (np.asarray(part.images[0].get_array())[:, :, 0] * 29 for part in figure.axes[1:3])
     np.testing.assert_allclose(ordered, truth.reshape(5, 6), atol=1e-9)
     np.testing.assert_allclose(shuffled.ravel(), stored.ravel(), atol=1e-9)
@@ -241,27 +241,25 @@ def test_images_are_put_in_order() -> None:
 
 def test_too_many_positions_for_a_layout_are_refused_but_two_channels_are_one() -> None:
     with pytest.raises(MaedError, match=r"vectors: 2500 positions; at most 2304 are laid out here"):
-        figures.recovered_layout(np.zeros((2500, 3)))
-    assert drawn_in(figures.recovered_layout(RANDOM.random((2500, 2))))
+        plots.recovered_layout(np.zeros((2500, 3)))
+    assert drawn_in(plots.recovered_layout(RANDOM.random((2500, 2))))
 
 
 # Signals
 
 
 def test_reconstructions_are_clipped_to_the_range_of_the_originals() -> None:
-    colours = figures.to_unit(np.array([[[-5.0], [8.0], [99.0]]]), np.array([[[0.0], [8.0], [16.0]]]))
+    colours = plots.to_unit(np.array([[[-5.0], [8.0], [99.0]]]), np.array([[[0.0], [8.0], [16.0]]]))
     np.testing.assert_allclose(colours[0, :, 0], [0, 0.5, 1])
 
 
 @pytest.mark.parametrize(("count", "shape"), [(3, (5, 3 * 7 - 1)), (32, (8 * 6 - 1, 4 * 7 - 1))])
 def test_a_few_images_stand_in_rows_and_many_in_blocks(count: int, shape: tuple[int, int]) -> None:
-    frame = figures.reconstructions(IMAGES[:count], SEEN[0, :count], 2 * IMAGES[:count], GRID.coordinates, (5, 6))
+    frame = plots.reconstructions(IMAGES[:count], SEEN[0, :count], 2 * IMAGES[:count], GRID.coordinates, (5, 6))
     mosaics = [np.asarray(part.images[0].get_array()) for part in drawn_in(frame)]
     assert [mosaic.shape for mosaic in mosaics] == [(*shape, 4)] * 3
     places = tuple(GRID.coordinates.astype(int).T)
-    np.testing.assert_allclose(
-        mosaics[2][:5, :6, :3][places], figures.to_unit(IMAGES[:count], IMAGES[:count])[0, :, :3]
-    )
+    np.testing.assert_allclose(mosaics[2][:5, :6, :3][places], plots.to_unit(IMAGES[:count], IMAGES[:count])[0, :, :3])
     hidden = mosaics[0][:5, :6][places][~SEEN[0, 0]]
     assert (hidden == hidden[0]).all()  # nothing of what is hidden is shown
     np.testing.assert_allclose(mosaics[0][:5, :6][places][SEEN[0, 0]], mosaics[2][:5, :6][places][SEEN[0, 0]])
@@ -270,7 +268,7 @@ def test_a_few_images_stand_in_rows_and_many_in_blocks(count: int, shape: tuple[
 def test_fractions_stand_in_columns_with_the_original_last() -> None:
     fractions = np.array([0.01, 0.25])
     made = np.stack([IMAGES[:2], IMAGES[2:4]])
-    frame = figures.reconstructions_by_fraction(IMAGES[:2], fractions, SEEN[:, :2], made, GRID.coordinates, (5, 6))
+    frame = plots.reconstructions_by_fraction(IMAGES[:2], fractions, SEEN[:, :2], made, GRID.coordinates, (5, 6))
     parts = drawn_in(frame)
     assert [part.get_title() for part in parts] == ["1 % shown", "25 % shown", "original"]
     mosaics = [np.asarray(part.images[0].get_array()) for part in parts]
@@ -283,14 +281,14 @@ def test_signals_on_a_line_are_curves_along_it(known: bool) -> None:
     signals = truth.coordinates[None].astype(np.float64)  # a slope
     seen = np.zeros((1, 30), dtype=bool)
     seen[0, 4] = True
-    ax = figures.reconstructions(signals, seen, signals - 99, truth.coordinates if known else None)
+    ax = plots.reconstructions(signals, seen, signals - 99, truth.coordinates if known else None)
     slope, made = (curve.get_data() for curve in ax.lines)
     assert (np.diff(slope[1]) > 0).all() == known
     assert (made[1] == 0).all()  # clipped
     np.testing.assert_array_equal(
         ax.collections[0].get_offsets()[0], [truth.coordinates[4, 0] if known else 4, signals[0, 4, 0]]
     )
-    by_fraction = figures.reconstructions_by_fraction(
+    by_fraction = plots.reconstructions_by_fraction(
         signals, np.array([0.1]), seen[None], signals[None], truth.coordinates if known else None
     )
     assert drawn_in(by_fraction)[0].get_title() == "10 % shown"
@@ -299,34 +297,34 @@ def test_signals_on_a_line_are_curves_along_it(known: bool) -> None:
 def test_token_ids_are_refused() -> None:
     ids = np.zeros((2, 8), dtype=np.int64)
     with pytest.raises(MaedError, match=r"original: shape \(2, 8\); it may be \(S, N, C\)"):
-        figures.reconstructions(ids, ids > 0, ids)
+        plots.reconstructions(ids, ids > 0, ids)
     with pytest.raises(MaedError, match="Token ids are text"):
-        figures.reconstructions_by_fraction(ids, np.array([0.5]), ids[None] > 0, ids[None])
+        plots.reconstructions_by_fraction(ids, np.array([0.5]), ids[None] > 0, ids[None])
 
 
 # Curves
 
 
 def test_curves_leave_out_steps_without_a_value() -> None:
-    training, validation = figures.training_curves(HISTORY).lines
+    training, validation = plots.training_curves(HISTORY).lines
     assert len(training.get_xdata()) == 9
     np.testing.assert_array_equal(validation.get_xdata(), [20, 40, 60, 80])
 
 
 def test_what_more_draws_bring_is_drawn_where_it_is_known() -> None:
-    ax = figures.against_draws(DRAWS)
+    ax = plots.against_draws(DRAWS)
     assert [curve.get_label() for curve in ax.lines] == [
         "recall of true neighbours",
         "Spearman with true distances",
         "agreement of two halves",
     ]
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [2**k for k in range(10, 16)])
-    unknown = figures.against_draws([{"draws": 1024, "split_half": 0.5}])
+    unknown = plots.against_draws([{"draws": 1024, "split_half": 0.5}])
     assert [curve.get_label() for curve in unknown.lines] == ["agreement of two halves"]
 
 
 def test_an_interval_is_drawn_where_there_are_seeds_for_one() -> None:
-    ax = figures.accuracy_intervals(SUMMARY, PERCEIVERS)
+    ax = plots.accuracy_intervals(SUMMARY, PERCEIVERS)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["trainable", "maed"]  # the best on top
     (interval,) = ax.lines
     np.testing.assert_allclose(interval.get_xdata(), [40, 60])
@@ -334,5 +332,5 @@ def test_an_interval_is_drawn_where_there_are_seeds_for_one() -> None:
 
 def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:
     broken = [{"positions": "$\\broken{$", "mean": 0.5, "low": None, "high": None, "seeds": 1}]
-    figures.save(figures.figure_of(figures.accuracy_intervals(broken)), tmp_path / "a.svg")
+    plots.save(plots.figure_of(plots.accuracy_intervals(broken)), tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size > 0

@@ -34,12 +34,12 @@ from transformers.models.perceiver.modeling_perceiver import (
     PerceiverTextPreprocessor,
 )
 
-from maed.config import PerceiverSettings
 from maed.embedding import PositionEmbedding
 from maed.integrations import replace_positions
-from maed.perceiver import ClassifierConfig, PerceiverClassifier, TransformersClassifier, fuse, pooling
-from maed.perceiver.fused import FusedAttention, Joined, pooling_pays
-from maed.perceiver.pooling import by_length, keeping, pool, real_lengths, unpadded
+from maed.models import ClassifierConfig, PerceiverClassifier, TransformersClassifier, fuse, pooling
+from maed.models.fused import FusedAttention, Joined, pooling_pays
+from maed.models.fused.pooling import by_length, keeping, pool, real_lengths, unpadded
+from maed.settings import PerceiverSettings
 
 N, BATCH, LABELS = 24, 5, 3
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from maed.config import EvaluationSettings
 from maed.data.geometry import Geometry, grid, line, parse_geometry, permutation, points
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement, coordinate_r2, geometry_metrics, knn_recall, similarity_metrics
+from maed.settings import EvaluationSettings
 
 DEFAULTS = EvaluationSettings()
 

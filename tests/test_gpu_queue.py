@@ -15,9 +15,9 @@ import gpu
 import gpu_jobs
 from maed import PositionEmbedding
 from maed.cli import build_parser
-from maed.config import Settings
 from maed.errors import MaedError
 from maed.files import read_json, write_json
+from maed.settings import Settings
 
 JOBS, START = gpu.read_plan()
 BY_NAME = {job.name: job for job in JOBS}

@@ -33,7 +33,17 @@ from safetensors.torch import load_file, save_file
 from maed import PositionEmbedding
 from maed.autoencoder import load_autoencoder
 from maed.cli import main
-from maed.config import (
+from maed.cli.inspection import describe
+from maed.data import load
+from maed.data.geometry import Geometry, grid, line, parse_geometry
+from maed.embedding import open_embedding, reading
+from maed.embedding.legacy import read_legacy
+from maed.engine.lightning import read_checkpoint
+from maed.errors import MaedError
+from maed.files import read_json
+from maed.models import PerceiverClassifier
+from maed.pipeline import Run
+from maed.settings import (
     AutoencoderSettings,
     DataSettings,
     EmbeddingSettings,
@@ -43,17 +53,7 @@ from maed.config import (
     TrainerSettings,
     TrainSettings,
 )
-from maed.data import load
-from maed.data.geometry import Geometry, grid, line, parse_geometry
-from maed.embedding import open_embedding, reading
-from maed.embedding.legacy import read_legacy
-from maed.errors import MaedError
-from maed.files import read_json
-from maed.inspection import describe
-from maed.perceiver import PerceiverClassifier
-from maed.pipeline import Run
 from maed.similarity import load_similarity
-from maed.training import read_checkpoint
 
 numpy_core = np.zeros(0).__reduce__()[0].__module__
 """`numpy._core.multiarray`, or `numpy.core.multiarray` before numpy 2."""

@@ -16,13 +16,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import maed
 from maed import MaedError, PositionLearner
-from maed.budget import parse_budget, within_draws
-from maed.config import AutoencoderSettings, EvaluationSettings, Settings, SimilaritySettings
 from maed.data import from_given
-from maed.data import given as given_module
 from maed.data.geometry import ring
-from maed.data.given import sample
+from maed.data.sources import objects as given_module
+from maed.data.sources.objects import sample
 from maed.evaluation.geometry import geometry_metrics
+from maed.settings import AutoencoderSettings, EvaluationSettings, Settings, SimilaritySettings
+from maed.stages.budget import parse_budget, within_draws
 
 
 @parametrize_with_checks([PositionLearner(force=True)])  # force: most checks fit pure noise, which would be refused

@@ -10,13 +10,13 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
-from maed.config import ENCODINGS, PerceiverSettings, Settings, TrainerSettings, TrainSettings
 from maed.data.geometry import grid, line, points
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.perceiver import ClassifierConfig, PerceiverClassifier, PositionEncoding, position_table, train_classifier
-from maed.perceiver.batches import ShuffledBatches, take
+from maed.models import ClassifierConfig, PerceiverClassifier, PositionEncoding, position_table, train_classifier
+from maed.models.batches import ShuffledBatches, take
+from maed.settings import ENCODINGS, PerceiverSettings, Settings, TrainerSettings, TrainSettings
 
 N, D = 16, 8
 SMALL = PerceiverSettings(latents=4, latent_width=16, layers=1, heads=2)

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from maed.cli import main
-from maed.config import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 from maed.data.geometry import grid
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.perceiver import train_classifier
-from maed.perceiver.batches import Augmentation, Batch, ShuffledBatches, every_signal
-from maed.perceiver.memory import check_memory, kept_bytes
-from maed.perceiver.model import ClassifierConfig, PerceiverClassifier
-from maed.perceiver.training import PerceiverModule
+from maed.models import train_classifier
+from maed.models.batches import Augmentation, Batch, ShuffledBatches, every_signal
+from maed.models.memory import check_memory, kept_bytes
+from maed.models.model import ClassifierConfig, PerceiverClassifier
+from maed.models.training import PerceiverModule
+from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 
 SIDE, D = 4, 8
 UNSCALED = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)

@@ -16,7 +16,13 @@ import maed
 from maed import PositionEmbedding
 from maed.autoencoder.training import AutoencoderModule
 from maed.cli import main
-from maed.config import (
+from maed.data import from_arrays, load
+from maed.data.geometry import grid, permutation
+from maed.evaluation.comparison import compare_all, summarise
+from maed.files import read_json
+from maed.pipeline import Run, origin_notes, run_all
+from maed.report.tables import geometry_rows
+from maed.settings import (
     AutoencoderSettings,
     DataSettings,
     EmbeddingSettings,
@@ -24,12 +30,6 @@ from maed.config import (
     SimilaritySettings,
     TrainerSettings,
 )
-from maed.data import from_arrays, load
-from maed.data.geometry import grid, permutation
-from maed.evaluation.comparison import compare_all, summarise
-from maed.files import read_json
-from maed.pipeline import Run, origin_notes, run_all
-from maed.report.tables import geometry_rows
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*positions are constant", "ignore:.*neighbour graph falls into", "ignore:nothing is known of"

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from maed.cli import main
-from maed.config import DataSettings
 from maed.data import SignalData, load
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.perceiver import Classifier, load_classifier
+from maed.models import Classifier, load_classifier
 from maed.prediction import open_classifier, predict
+from maed.settings import DataSettings
 
 TINY = (
     *("--embedding.dim=8", "--perceiver.latents=4", "--perceiver.latent_width=16", "--perceiver.layers=1"),

@@ -15,13 +15,13 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from explorer import opened, resize
-from maed.config import ReportSettings
 from maed.data.geometry import grid, line
 from maed.errors import MaedError
+from maed.plots.layout import ASSIGNABLE, align, recovered_layout, row_major, to_grid
 from maed.report import markdown, print_tables, write_report
-from maed.report.layout import ASSIGNABLE, align, recovered_layout, row_major, to_grid
 from maed.report.tables import accuracy_rows, duration, geometry_rows, paired_rows, percent, seconds_rows
 from maed.report.tokens import text_examples
+from maed.settings import ReportSettings
 
 RESULTS: dict[str, Any] = {
     "schema": 1,

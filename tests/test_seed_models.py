@@ -31,12 +31,11 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverTextPrepro
 
 from maed import PositionEmbedding
 from maed.cli import main
-from maed.config import PerceiverSettings
 from maed.data.geometry import Geometry, grid, line
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.perceiver import (
+from maed.models import (
     Classifier,
     PerceiverClassifier,
     TransformersClassifier,
@@ -49,6 +48,7 @@ from maed.perceiver import (
     table_for,
 )
 from maed.presets import preset_path
+from maed.settings import PerceiverSettings
 
 SIDE, FINE, LENGTH, DIM = 8, 12, 24, 16
 """Pixels a side as stored and as resized, bytes of a text, channels of an embedding."""

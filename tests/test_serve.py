@@ -26,12 +26,12 @@ from safetensors.numpy import save_file
 
 from explorer import resize, synthetic_run
 from maed.cli import main
-from maed.config import ReportSettings
 from maed.errors import MaedError
-from maed.report import runs as runs_module
-from maed.report.progress import Part, curve, read_parts
-from maed.report.runs import QUIET, find_runs, overview
-from maed.report.serve import Server, started
+from maed.server import runs as runs_module
+from maed.server.app import Server, started
+from maed.server.progress import Part, curve, read_parts
+from maed.server.runs import QUIET, find_runs, overview
+from maed.settings import ReportSettings
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>&amp;"
 BOLD = "it's <b>bold"
@@ -327,7 +327,7 @@ def test_runs_are_compared(server: Server) -> None:
 
 
 def test_a_page_is_kept_until_its_run_changes(server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maed.report.serve._FRESH", 0.0)
+    monkeypatch.setattr("maed.server.app._FRESH", 0.0)
     folder = finished_run(root / "changing", side=4)
     try:
         assert "90.0 %" in built(server, "/run?run=changing")

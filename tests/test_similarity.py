@@ -20,7 +20,12 @@ from torch import Tensor
 from maed.autoencoder import SetAutoencoder, build_autoencoder, load_autoencoder, outputs_of, pretrain
 from maed.autoencoder.masking import make_draw
 from maed.autoencoder.model import LossName
-from maed.config import (
+from maed.data import load
+from maed.data.signals import SignalData, Signals
+from maed.errors import MaedError
+from maed.files import read_json
+from maed.pipeline import Run
+from maed.settings import (
     AutoencoderSettings,
     DataSettings,
     EmbeddingSettings,
@@ -28,11 +33,6 @@ from maed.config import (
     SimilaritySettings,
     TrainerSettings,
 )
-from maed.data import load
-from maed.data.signals import SignalData, Signals
-from maed.errors import MaedError
-from maed.files import read_json
-from maed.pipeline import Run
 from maed.similarity import (
     Accumulator,
     PairedSums,
@@ -49,7 +49,7 @@ from maed.similarity import (
     write_similarity,
 )
 from maed.similarity.baselines import correlation, dependence
-from maed.similarity.streaming import Halves, Progress, Watch, centred, check_estimator, transform_of
+from maed.similarity.stream import Halves, Progress, Watch, centred, check_estimator, transform_of
 
 SUMS = ("visible_counts", "visible_sums", "visible_squares", "all_counts", "all_sums", "all_squares")
 Draws = tuple[Tensor, Tensor, Tensor, Tensor | None]

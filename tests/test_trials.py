@@ -16,17 +16,17 @@ import pytest
 from rich.console import Console
 
 from maed.cli import main
-from maed.config import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 from maed.data.geometry import grid
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
+from maed.experiments.live import Lines, LiveTable, board
+from maed.experiments.trials import Cluster, Metrics, Trial, _kept, _work, check_cluster, run_trials
 from maed.files import read_json, write_json
-from maed.perceiver import training
+from maed.models import training
 from maed.pipeline import TUNING_SEED, Run, compare, new_results
 from maed.report import markdown
-from maed.report.live import Lines, LiveTable, board
 from maed.report.tables import tuning_rows
-from maed.trials import Cluster, Metrics, Trial, _kept, _work, check_cluster, run_trials
+from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 
 SIDE = 4
 DIVERGES = 1e19
@@ -343,7 +343,7 @@ def test_a_worker_has_one_device():
 
 
 def test_where_ray_is_missing_it_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("maed.trials.find_spec", lambda name: None)
+    monkeypatch.setattr("maed.experiments.trials.find_spec", lambda name: None)
     with pytest.raises(MaedError, match=r"trainer.cluster: local needs Ray: pip install 'maed\[ray\]'"):
         check_cluster("local")
 

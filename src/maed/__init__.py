@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maed.config import Settings
     from maed.embedding import PositionEmbedding
     from maed.errors import MaedError
     from maed.integrations import AddPositions, load_model, replace_positions
     from maed.learner import PositionLearner, learn
+    from maed.settings import Settings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,7 +28,7 @@ _HOMES = {
     "MaedError": "maed.errors",
     "PositionEmbedding": "maed.embedding",
     "PositionLearner": "maed.learner",
-    "Settings": "maed.config",
+    "Settings": "maed.settings",
     "learn": "maed.learner",
     "load_model": "maed.integrations",
     "replace_positions": "maed.integrations",

@@ -16,14 +16,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from maed.autoencoder import held_out_loss, load_autoencoder
-from maed.budget import affordable, parse_budget, within_draws
-from maed.choices import choose
-from maed.config import BASELINES, Baseline, Estimator, Reduction, Settings
 from maed.data import from_given, like
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, one_of
 from maed.pipeline import Run
+from maed.settings import BASELINES, Baseline, Estimator, Reduction, Settings
 from maed.similarity import load_similarity
+from maed.stages.budget import affordable, parse_budget, within_draws
+from maed.stages.choices import choose
 
 
 def _is_trained(learner: PositionLearner) -> bool:
@@ -49,7 +49,7 @@ class PositionLearner(BaseEstimator):
             for texts alone.
         estimator: how losses become a similarity: `contrast`, `mean-loss`, `ablation`; or a training-free baseline:
             `correlation` of real channels, `dependence` of tokens. `auto` is `contrast`.
-        reduction: how the similarity becomes vectors; see `maed.config.EmbeddingSettings`.
+        reduction: how the similarity becomes vectors; see `maed.settings.EmbeddingSettings`.
         init: where the autoencoder's position vectors start: `random`, `correlation`, `dependence`, or the folder of an
             embedding.
         visible_fraction: share of the positions that the autoencoder is shown.

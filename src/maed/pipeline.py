@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from maed import __version__
 from maed.autoencoder import load_autoencoder, loss_name, outputs_of, pretrain, visible_count, wide
-from maed.config import BASELINES, ENCODINGS, Baseline, EmbeddingSettings, Settings
 from maed.data import Geometry, SignalData
 from maed.embedding import (
     LEAST_SIGNAL_TO_NOISE,
@@ -31,14 +30,17 @@ from maed.embedding import (
     reduce,
     signal_to_noise,
 )
+from maed.engine.lightning import device, precision, progress_kind
 from maed.errors import MaedError, nearest, one_of
 from maed.evaluation.comparison import compare_all, summarise
 from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
+from maed.experiments.live import board
+from maed.experiments.trials import Cluster, Metrics, Trial, check_cluster, run_trials
 from maed.files import is_main_process, read_json, write_json
 from maed.machine import commit, describe_machine, memory
-from maed.perceiver import LEARNED, describe_classifier, resized_grid
+from maed.models import LEARNED, describe_classifier, resized_grid
 from maed.report import embedding_figure, write_report
-from maed.report.live import board
+from maed.settings import BASELINES, ENCODINGS, Baseline, EmbeddingSettings, Settings
 from maed.similarity import (
     Accumulator,
     Halves,
@@ -57,8 +59,6 @@ from maed.similarity import (
     stream,
     write_similarity,
 )
-from maed.training import device, precision, progress_kind
-from maed.trials import Cluster, Metrics, Trial, check_cluster, run_trials
 
 TUNING_SEED = 1_000_000
 """The seed of all trials of a learning rate: one that no comparison comes to."""

@@ -20,12 +20,9 @@ from maed.autoencoder.masking import Draw, make_draw, visible_count
 from maed.autoencoder.model import LossName, outputs_of, position_losses
 from maed.autoencoder.set import SetAutoencoder
 from maed.autoencoder.unet import UNetAutoencoder
-from maed.config import AutoencoderSettings, TrainerSettings
 from maed.data.signals import SignalData, Signals
-from maed.data.stored import first_line
-from maed.errors import MaedError, one_of
-from maed.files import read_json, replacing, write_json
-from maed.training import (
+from maed.data.source import first_line
+from maed.engine.lightning import (
     History,
     LastValidation,
     Patience,
@@ -37,6 +34,9 @@ from maed.training import (
     quiet_lightning,
     resumable,
 )
+from maed.errors import MaedError, one_of
+from maed.files import read_json, replacing, write_json
+from maed.settings import AutoencoderSettings, TrainerSettings
 
 _VALIDATION_DRAWS = 2_048
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maed.config import DataSettings
 from maed.data.geometry import points
 from maed.data.images import resize_pixels
 from maed.data.signals import SignalKind
-from maed.data.stored import Source, Stored, first_line, with_classes
+from maed.data.source import Source, Stored, first_line, with_classes
 from maed.errors import MaedError, nearest
+from maed.settings import DataSettings
 
 _KEYS = ("inputs", "labels", "coordinates")
 _BLOCK = 1 << 22  # values converted at a time

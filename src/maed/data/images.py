@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from maed.data.stored import first_line
+from maed.data.source import first_line
 from maed.errors import MaedError
 
 _BLOCK = 256  # images a thread decodes before it reports: fewer would cost more than the decoding

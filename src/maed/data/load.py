@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from maed.config import DataSettings
-from maed.data import arrays, embedded, fields, given, hub, tables
-from maed.data.assemble import assemble, assemble_like
+from maed.data import arrays, tables
+from maed.data.prepare import assemble, assemble_like
 from maed.data.signals import SignalData, Signals
-from maed.data.stored import Source
+from maed.data.source import Source
+from maed.data.sources import embedded, fields, hub, objects
 from maed.errors import MaedError, nearest
+from maed.settings import DataSettings
 
 SOURCES = ("photos", "digits", "cifar10", "imdb")
 """Sources with a name of their own; `field:KIND[:N]`, a hub repository or a path is one too."""
@@ -28,8 +29,8 @@ def load(source: str, settings: DataSettings | None = None) -> SignalData:
     """Load a data set: read it, cut it into splits, limit, normalise and permute it.
 
     Args:
-        source: `photos`, `digits`, `cifar10`, `imdb`, `field:KIND[:N]` (see `maed.data.fields`), `hub:OWNER/NAME`, or
-            the path of a `.npy`, `.npz`, `.csv` or `.parquet` file or of a folder in the hub's layout.
+        source: `photos`, `digits`, `cifar10`, `imdb`, `field:KIND[:N]` (see `maed.data.sources.fields`),
+            `hub:OWNER/NAME`, or the path of a `.npy`, `.npz`, `.csv` or `.parquet` file or of a folder in the hub's layout.
         settings: how it is read and cut; the defaults where None.
 
     Returns:
@@ -64,7 +65,7 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
 
 
 def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None = None) -> SignalData:
-    """Make a data set of whatever holds unlabelled signals: `maed.data.given` says what that may be.
+    """Make a data set of whatever holds unlabelled signals: `maed.data.sources.objects` says what that may be.
 
     At most a quarter of a gigabyte of signals is kept, a uniform sample of them.
 
@@ -77,13 +78,13 @@ def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None
         MaedError: what cannot be used; one line that names the argument.
     """
     settings = settings or DataSettings()
-    source = given.given_source(X, settings, np.random.default_rng([settings.seed, 1]), coordinates)
-    return assemble("arrays", source, given.within_memory(source, settings))
+    source = objects.given_source(X, settings, np.random.default_rng([settings.seed, 1]), coordinates)
+    return assemble("arrays", source, objects.within_memory(source, settings))
 
 
 def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
     """More signals, normalised as those of `data` are; X may be whatever `from_given` takes."""
-    source = given.given_source(X, settings, np.random.default_rng([settings.seed, 1]))
+    source = objects.given_source(X, settings, np.random.default_rng([settings.seed, 1]))
     return assemble_like(source, settings, data)
 
 

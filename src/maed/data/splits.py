@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maed.config import DataSettings
-from maed.data.stored import PartName, Source
+from maed.data.source import PartName, Source
 from maed.errors import MaedError
+from maed.settings import DataSettings
 
 
 @dataclass(frozen=True)

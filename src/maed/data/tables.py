@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from maed.config import DataSettings
 from maed.data import images, text
 from maed.data.geometry import line
-from maed.data.stored import PartName, Reader, Source, Stored, first_line, with_classes
+from maed.data.source import PartName, Reader, Source, Stored, first_line, with_classes
 from maed.errors import MaedError, nearest
+from maed.settings import DataSettings
 
 Content = Literal["number", "list", "text", "image"]
 

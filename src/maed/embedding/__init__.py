@@ -1,7 +1,7 @@
 """From a similarity to a position embedding, and the folder that holds it."""
 
-from maed.embedding.artifact import PositionEmbedding, open_embedding
 from maed.embedding.noise import LEAST_SIGNAL_TO_NOISE, signal_to_noise
+from maed.embedding.position_embedding import PositionEmbedding, open_embedding
 from maed.embedding.reductions import check_reduction, embedding_dim, reduce
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import ModelCard, ModelCardData
 
 if TYPE_CHECKING:
-    from maed.embedding.artifact import PositionEmbedding
+    from maed.embedding.position_embedding import PositionEmbedding
 
 _METRICS = {
     "knn_recall": ("kNN recall", "share of each position's nearest that are true neighbours"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from maed import __version__
-from maed.embedding.artifact import PositionEmbedding
+from maed.embedding.position_embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.files import replacing
 

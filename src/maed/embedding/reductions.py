@@ -11,11 +11,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from maed.config import EmbeddingSettings
 from maed.embedding.graph import geodesics, join, neighbour_graph, rank_weighted_graph
 from maed.embedding.noise import significant, symmetrise, unknown
 from maed.embedding.stress import classical_scaling, leading, minimise_stress, scaled_eigenvectors
 from maed.errors import MaedError
+from maed.settings import EmbeddingSettings
 
 _WITHOUT_NEIGHBOURS = ("spectral", "pca")
 _FAR_WEIGHT = 10.0

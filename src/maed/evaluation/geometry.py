@@ -11,9 +11,9 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor
 
-from maed.config import EvaluationSettings
 from maed.data.geometry import Geometry
 from maed.errors import MaedError
+from maed.settings import EvaluationSettings
 
 _TOLERANCE = 1e-6
 

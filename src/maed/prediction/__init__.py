@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from maed.config import DataSettings, TrainerSettings
+from maed.engine.lightning import device
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.perceiver import Classifier, ClassifierConfig, load_classifier
+from maed.models import Classifier, ClassifierConfig, load_classifier
 from maed.prediction.inputs import Batch, open_input
 from maed.prediction.outputs import Columns, check_out, writing
-from maed.training import device
+from maed.settings import DataSettings, TrainerSettings
 
 __all__ = ["Score", "label_input", "open_classifier", "predict"]
 
@@ -47,7 +47,7 @@ def predict(
     """Class probabilities of signals, a batch at a time.
 
     Args:
-        classifier: from `maed.perceiver.load_classifier`, on any device.
+        classifier: from `maed.models.load_classifier`, on any device.
         values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalisation and permutation
             are the classifier's.
         mask: `(n, N)` bool, True where a position is real, in the order of `values`; None where all are.

@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from maed.config import DataSettings
-from maed.data import arrays, hub, images, tables, text
-from maed.data.assemble import real_positions
+from maed.data import arrays, images, tables, text
+from maed.data.prepare import real_positions
 from maed.data.signals import SignalContent
-from maed.data.stored import Reader, Source
+from maed.data.source import Reader, Source
+from maed.data.sources import hub
 from maed.errors import MaedError, nearest
-from maed.perceiver import ClassifierConfig
+from maed.models import ClassifierConfig
+from maed.settings import DataSettings
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """Suffixes of image files."""

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from maed.config import BASELINES
 from maed.data.geometry import Geometry, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
+from maed.settings import BASELINES
 
 _TABLES = (
     "perceiver.input_preprocessor.positions.table",
     "perceiver.input_preprocessor.position_embeddings.weight",
     "perceiver.input_preprocessor.position_embeddings.position_embeddings",
 )
-"""Where the classifiers of `maed.perceiver` keep their position table."""
+"""Where the classifiers of `maed.models` keep their position table."""
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from maed.plots.layout import row_major
 from maed.report import tables
 from maed.report.contents import Contents
-from maed.report.layout import row_major
 
 
 def lead(contents: Contents) -> list[str]:

@@ -16,17 +16,18 @@ import markupsafe
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 
-from maed.config import ReportSettings
+from maed import plots
 from maed.data.geometry import unrolled
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.files import write_text
-from maed.report import figures, header
+from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout
+from maed.report import header
 from maed.report.contents import Contents, read_contents
 from maed.report.explorer import explorer_data
-from maed.report.layout import ASSIGNABLE, FEWEST, recovered_layout
 from maed.report.printed import Picture, Printer
 from maed.report.sections import ChartBlock, Section, TableBlock, sections
+from maed.settings import ReportSettings
 
 SCRIPTS = ("page.js", "arrays.js", "explorer.js", "signals.js", "start.js")
 """In the order in which the page runs them; plotly.js comes when the page has been painted."""
@@ -101,7 +102,7 @@ def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
     if geometry is not None and geometry.kind == "swissroll":
         coordinates = unrolled(geometry.coordinates)
     shape = () if geometry is None else geometry.shape
-    return figures.figure_of(figures.recovered_layout(recovered_layout(embedding.numpy()), coordinates, shape))
+    return plots.figure_of(plots.recovered_layout(recovered_layout(embedding.numpy()), coordinates, shape))
 
 
 def _free_name(folder: Path, taken: dict[str, Contents]) -> str:
@@ -149,18 +150,18 @@ def _render(
 _HERE = Path(__file__).parent
 
 
-def templates() -> jinja2.Environment:
-    """The templates of pages. Whatever they are given is escaped."""
-    loader = jinja2.FileSystemLoader([_HERE, _HERE / "served"])
+def templates(*folders: Path) -> jinja2.Environment:
+    """The templates of pages, and those in other `folders`. Whatever they are given is escaped."""
+    loader = jinja2.FileSystemLoader([_HERE, *folders])
     return jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 
 @cache
-def script(name: str, folder: str = "explorer") -> markupsafe.Markup:
+def script(name: str, folder: Path = _HERE / "explorer") -> markupsafe.Markup:
     """A script of a page."""
-    return _closed((_HERE / folder / name).read_text(encoding="utf-8"))
+    return _closed((folder / name).read_text(encoding="utf-8"))
 
 
 @cache
@@ -170,9 +171,9 @@ def plotly() -> markupsafe.Markup:
 
 
 @cache
-def style(name: str, folder: str = "explorer") -> markupsafe.Markup:
+def style(name: str, folder: Path = _HERE / "explorer") -> markupsafe.Markup:
     """A style sheet of a page."""
-    return markupsafe.Markup((_HERE / folder / name).read_text(encoding="utf-8"))
+    return markupsafe.Markup((folder / name).read_text(encoding="utf-8"))
 
 
 @cache

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from maed.config import ReportSettings
-from maed.report import figures, tables
+from maed import plots
+from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout, row_major, to_grid
+from maed.report import tables
 from maed.report.contents import Contents, Examples
 from maed.report.header import is_shuffled, knows_order
-from maed.report.layout import ASSIGNABLE, FEWEST, recovered_layout, row_major, to_grid
+from maed.settings import ReportSettings
 
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -59,20 +60,20 @@ class Printer:
         contents, settings = self.contents, self.settings
         suffix = ".png" if contents.is_grid or (contents.shape == () and (contents.positions or 0) > 1000) else ".svg"
         if contents.similarity is not None:
-            chosen = figures.spread_positions(contents.coordinates, len(contents.similarity), settings.positions)
+            chosen = plots.spread_positions(contents.coordinates, len(contents.similarity), settings.positions)
             where = contents.coordinates, contents.shape
-            self._save(f"similarity{suffix}", figures.similarity_maps(contents.similarity, chosen, *where))
-            self._save("matrix.png", figures.similarity_matrix(contents.similarity, *where))
+            self._save(f"similarity{suffix}", plots.similarity_maps(contents.similarity, chosen, *where))
+            self._save("matrix.png", plots.similarity_matrix(contents.similarity, *where))
         if history := contents.draws.get("history"):
-            self._save("draws.svg", figures.against_draws(history))
+            self._save("draws.svg", plots.against_draws(history))
         if self.layout is not None:
             large = ".png" if len(self.layout) > 600 else ".svg"
-            drawn = figures.recovered_layout(self.layout, contents.coordinates, contents.shape)
+            drawn = plots.recovered_layout(self.layout, contents.coordinates, contents.shape)
             self._save(f"layout{large}", drawn)
         if contents.examples is not None and not contents.examples.is_tokens:
             self._write_reconstructions(contents.examples, suffix)
         if history := contents.autoencoder.get("history"):
-            self._save("training.svg", figures.training_curves(history))
+            self._save("training.svg", plots.training_curves(history))
         self._write_accuracies()
 
     def _write_reconstructions(self, examples: Examples, suffix: str) -> None:
@@ -80,19 +81,19 @@ class Printer:
         contents, at, few = self.contents, examples.trained, self.settings.signals
         original, visible, made = examples.original, examples.visible, examples.reconstruction
         where = contents.coordinates, contents.shape
-        self._save(f"reconstructions{suffix}", figures.reconstructions(original, visible[at], made[at], *where))
+        self._save(f"reconstructions{suffix}", plots.reconstructions(original, visible[at], made[at], *where))
         if len(examples.fractions) > 1:
             shown = original[:few], examples.fractions, visible[:, :few], made[:, :few]
-            self._save(f"fractions{suffix}", figures.reconstructions_by_fraction(*shown, *where))
+            self._save(f"fractions{suffix}", plots.reconstructions_by_fraction(*shown, *where))
 
     def _write_accuracies(self) -> None:
         results, perceivers = self.contents.results, self.contents.perceivers
         means = [entry for entry in tables.summaries(results) if entry.get("mean") is not None]
         tests = [run for run in results.get("classification") or [] if run.get("test_accuracy") is not None]
         if means:
-            self._save("accuracy.svg", figures.accuracy_intervals(means, tests))
+            self._save("accuracy.svg", plots.accuracy_intervals(means, tests))
         if any(run.get("history") for run in perceivers):
-            self._save("perceivers.svg", figures.accuracy_curves(perceivers))
+            self._save("perceivers.svg", plots.accuracy_curves(perceivers))
 
     def channels(self) -> Picture | None:
         """The first channels of the embedding."""
@@ -100,7 +101,7 @@ class Printer:
         if contents.vectors is None or not contents.vectors.shape[1]:
             return None
         many = contents.is_grid or (contents.positions or 0) > 1000
-        drawn = figures.embedding_channels(contents.vectors, contents.coordinates, contents.shape, channels=most)
+        drawn = plots.embedding_channels(contents.vectors, contents.coordinates, contents.shape, channels=most)
         count, dim = contents.vectors.shape
         caption = f"{min(most, dim)} of {dim} channels of {count:,} positions, drawn {drawn_on(contents)}."
         name = "channels.png" if many else "channels.svg"
@@ -114,7 +115,7 @@ class Printer:
         if layout is None or contents.coordinates is None or not contents.is_grid or images is None:
             return None
         count = min(math.isqrt(len(images)), _MOSAIC) ** 2  # a full square
-        drawn = figures.unshuffled(images[:count], layout, contents.coordinates, contents.shape)
+        drawn = plots.unshuffled(images[:count], layout, contents.coordinates, contents.shape)
         near = near_share(layout, contents.coordinates)
         knows = knows_order(contents)
         straight = f"stored in their true order, which {'the U-Net knows by construction' if knows else 'nothing read'}"
@@ -130,14 +131,14 @@ class Printer:
         return self._picture("unshuffled.png", drawn, alt, caption, 640)
 
     def _save(self, name: str, drawn: Axes) -> Path:
-        figures.save(figures.figure_of(drawn), self.folder / name)
+        plots.save(plots.figure_of(drawn), self.folder / name)
         return self.folder / name
 
     def _picture(self, name: str, drawn: Axes, alt: str, caption: str, least: int) -> Picture:
         path = self._save(name, drawn)
         data = base64.b64encode(path.read_bytes()).decode("ascii")
         # keeps letters near the size of the page's text
-        most = max(least, round(110 * figures.figure_of(drawn).get_figwidth()))
+        most = max(least, round(110 * plots.figure_of(drawn).get_figwidth()))
         return Picture(f"data:{MEDIA[path.suffix]};base64,{data}", alt, caption, least, most)
 
 

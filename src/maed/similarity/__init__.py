@@ -1,9 +1,8 @@
 """From a trained autoencoder, or from the data alone, to a similarity between positions."""
 
-from maed.similarity.accumulator import Accumulator, PairedSums
 from maed.similarity.baselines import baseline_for, compute_baseline
 from maed.similarity.estimators import Similarity, estimate, never_drawn
-from maed.similarity.streaming import (
+from maed.similarity.stream import (
     Halves,
     Streamed,
     Watch,
@@ -14,6 +13,7 @@ from maed.similarity.streaming import (
     stream,
     write_similarity,
 )
+from maed.similarity.sums import Accumulator, PairedSums
 
 __all__ = [
     "Accumulator",

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maed.config import Baseline
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
+from maed.settings import Baseline
 from maed.similarity.estimators import Similarity
 
 _CHUNK = 1_024  # signals

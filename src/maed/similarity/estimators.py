@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maed.config import Estimator
-from maed.similarity.accumulator import Accumulator, PairedSums
+from maed.settings import Estimator
+from maed.similarity.sums import Accumulator, PairedSums
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from maed.report import figures
+from maed import plots
 from maed.report.tables import summaries
 
 Chart = dict[str, Any]
@@ -47,7 +47,7 @@ def accuracy_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | 
             encoding = str(perceiver["positions"])
             shown = label(encoding) if len(runs) == 1 else f"{label(encoding)}, {label(run)}"
             percents, dash = [100 * value for value in values], _DASHES[index % len(_DASHES)]
-            line = _line(steps, percents, shown, figures.colour_of(encoding), dash=dash)
+            line = _line(steps, percents, shown, plots.colour_of(encoding), dash=dash)
             traces.append({**line, "legendgroup": shown, "showlegend": shown not in named})
             named.add(shown)
     return _chart(traces, "step", "validation accuracy, %", 340) if traces else None
@@ -64,7 +64,7 @@ def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
         several = len(runs) > 1
         colours = [_RUN_COLOURS[index % len(_RUN_COLOURS)]] * len(known)
         if not several:
-            colours = [figures.colour_of(str(entry["positions"])) for entry in known]
+            colours = [plots.colour_of(str(entry["positions"])) for entry in known]
         tests = [row for row in results.get("classification") or [] if row.get("test_accuracy") is not None]
         seeds = [row for row in tests if str(row["positions"]) in {str(entry["positions"]) for entry in known}]
         if seeds:

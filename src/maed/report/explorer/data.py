@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from maed.config import ReportSettings
-from maed.report import figures
+from maed import plots
+from maed.plots.layout import align, align_in_space, chart, is_torus, row_major
 from maed.report.contents import Contents, Examples
 from maed.report.explorer.blocks import Blocks
 from maed.report.explorer.kept import Kept
 from maed.report.explorer.views import MATRIX, View, compute_views, encodings, laid_out, similarities
-from maed.report.layout import align, align_in_space, chart, is_torus, row_major
 from maed.report.tokens import text_examples
+from maed.settings import ReportSettings
 
 BUDGET = 18 * 2**20
 """Bytes of text of all arrays: with plotly.js, and the rest of the page, less than 25 MB."""
@@ -172,7 +172,7 @@ def _drawn(contents: Contents, layout: np.ndarray | None, blocks: Blocks) -> Fac
 def _colours(contents: Contents, n: int) -> np.ndarray:
     """A colour for each position, by where it truly lies, else by where it is stored, `(N, 3)` uint8."""
     known = contents.coordinates
-    colours = figures.position_colours(np.arange(n, dtype=np.float64)[:, None] if known is None else known)
+    colours = plots.position_colours(np.arange(n, dtype=np.float64)[:, None] if known is None else known)
     return np.round(255 * np.clip(colours, 0, 1)).astype(np.uint8)
 
 
@@ -221,7 +221,7 @@ def _images(contents: Contents, original: np.ndarray, made: np.ndarray, blocks: 
 
 def _bytes(signals: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Signals `(S, N, C)` as colours, uint8, of 3 channels, or of 1: the first where C is not 3."""
-    colours = np.round(255 * figures.to_unit(signals, reference)[:, :, :3]).astype(np.uint8)
+    colours = np.round(255 * plots.to_unit(signals, reference)[:, :, :3]).astype(np.uint8)
     return colours if signals.shape[2] == 3 else colours[:, :, :1]
 
 

@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from sklearn.decomposition import PCA
 
-from maed.config import EmbeddingSettings
 from maed.embedding import reduce
 from maed.errors import MaedError
+from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout
 from maed.report.contents import Contents
 from maed.report.explorer.kept import Kept, fingerprint
-from maed.report.layout import ASSIGNABLE, FEWEST, recovered_layout
+from maed.settings import EmbeddingSettings
 from maed.similarity import Accumulator, Similarity, estimate, load_similarity
 
 MATRIX = 4096
@@ -109,7 +109,7 @@ def compute_views(
 
 def encodings(contents: Contents) -> list[tuple[str, np.ndarray]]:
     """Tables that Perceivers are given and that are made of no similarity, and those that training ended with."""
-    from maed.perceiver.positions import position_table  # here, for transformers takes seconds to import
+    from maed.models.positions import position_table  # here, for transformers takes seconds to import
 
     n = contents.positions or 0
     dim = 64 if contents.vectors is None else contents.vectors.shape[1]

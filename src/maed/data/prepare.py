@@ -1,0 +1,345 @@
+"""From a stored source to signals: choose rows, read them, check, normalise, permute."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from maed.data.geometry import Geometry, grid, permutation
+from maed.data.signals import SignalContent, SignalData, Signals
+from maed.data.source import PartName, Source
+from maed.data.splits import Cut, cut
+from maed.errors import MaedError
+from maed.settings import DataSettings
+
+_BLOCK = 1 << 20  # values in a block: what is made float64 at a time
+_LARGEST_VOCABULARY = 1 << 20
+_DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
+
+
+@dataclass
+class _Part:
+    """One split while it is put together.
+
+    Args:
+        values: `(m, N, C)` numbers or `(m, N)` ids.
+        mask: `(m, N)` bool, or None.
+        labels: `(m,)` int64, or None.
+        rows: `(m,)` where the signals are stored, for messages.
+    """
+
+    values: np.ndarray
+    mask: np.ndarray | None
+    labels: np.ndarray | None
+    rows: np.ndarray
+
+    def blocks(self) -> Iterator[slice]:
+        """Slices of signals of at most `_BLOCK` values together."""
+        step = max(1, _BLOCK // max(1, self.values[0].size))
+        return (slice(start, start + step) for start in range(0, len(self.values), step))
+
+
+def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
+    """Read the rows that the settings choose, and make `SignalData` of them.
+
+    Args:
+        name: what the source was asked for by.
+        source: stored splits.
+        settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `drop_rate`, `normalisation` and `permute`
+            are read.
+
+    Raises:
+        MaedError: splits that do not fit together, values that cannot be used, or too few signals or positions.
+    """
+    parts = {part: _read(source, chosen) for part, chosen in cut(source, settings).items()}
+    pixels = _flatten_pixels(parts)
+    _check_shapes(parts)
+    mean = scale = None
+    vocabulary = 0
+    if source.kind == "tokens":
+        vocabulary = _check_tokens(parts, source.vocabulary)
+        _drop(parts, settings)
+        _blank_missing(parts)
+    else:
+        _check_numbers(parts, settings)
+        _drop(parts, settings)
+        mode = source.normalisation if settings.normalisation == "auto" else settings.normalisation
+        mean, scale = _normalisation(parts["train"], mode)
+        _fill_missing(parts, mean)
+    data = SignalData(
+        source=name,
+        kind=source.kind,
+        train=_signals(parts["train"], mean, scale),
+        validation=_signals(parts["validation"], mean, scale),
+        test=_signals(parts["test"], mean, scale),
+        vocabulary=vocabulary,
+        classes=source.classes,
+        geometry=pixels or source.geometry,
+        content=_content(source, pixels),
+        columns=source.columns,
+    )
+    return data if settings.permute is None else permute(data, settings.permute)
+
+
+def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> Signals:
+    """All signals of another source as one split, normalised as `data` are.
+
+    Raises:
+        MaedError: signals of another kind or shape, or values that cannot be used.
+    """
+    rows = np.arange(source.train.size)
+    part = _read(source, Cut("train", rows))
+    parts: dict[PartName, _Part] = {"train": part}
+    _flatten_pixels(parts)
+    wanted = data.train.values.shape[1:]
+    if source.kind != data.kind or part.values.shape[1:] != wanted:
+        found = f"{source.kind} signals of shape {part.values.shape[1:]}"
+        raise MaedError(f"X: {found}; it was fitted to {data.kind} signals of shape {wanted}")
+    if data.kind == "tokens":
+        low, high = part.values.min(), part.values.max()
+        if low < 0 or high >= data.vocabulary:
+            raise MaedError(f"X: token ids from {low} to {high}; they may be from 0 to {data.vocabulary - 1}")
+        _blank_missing(parts)
+    else:
+        _check_numbers(parts, settings)
+        assert data.train.mean is not None
+        _fill_missing(parts, data.train.mean)
+    return _signals(part, data.train.mean, data.train.scale)
+
+
+def real_positions(values: np.ndarray, rows: np.ndarray, settings: DataSettings) -> np.ndarray | None:
+    """Which positions of numbers `(m, N, C)` are real, `(m, N)` bool; None where all are.
+
+    Args:
+        values: signals as they were read.
+        rows: `(m,)` where they are stored, for messages.
+        settings: `missing` is read.
+
+    Raises:
+        MaedError: infinite values, NaN unless `missing` is `mask`, or a signal without a real position.
+    """
+    part = _Part(values, None, None, rows)
+    _check_numbers({"train": part}, settings)
+    return part.mask
+
+
+def permute(data: SignalData, seed: int) -> SignalData:
+    """Store the positions in another order: position i then holds what was stored at `permutation[i]`.
+
+    Values and masks are rearranged in place, a block at a time, so that nothing is in memory twice.
+    """
+    order = permutation(data.positions, seed)
+    return replace(
+        data,
+        train=_permuted(data.train, order),
+        validation=_permuted(data.validation, order),
+        test=_permuted(data.test, order),
+        geometry=None if data.geometry is None else data.geometry.permuted(order),
+        permutation=order,
+    )
+
+
+def _permuted(signals: Signals, order: np.ndarray) -> Signals:
+    part = _Part(signals.values, signals.mask, None, np.empty(0))
+    for block in part.blocks():
+        signals.values[block] = signals.values[block][:, order]
+        if signals.mask is not None:
+            signals.mask[block] = signals.mask[block][:, order]
+    if signals.mean is None or signals.scale is None or len(signals.mean) == 1:
+        return signals
+    return replace(signals, mean=signals.mean[order], scale=signals.scale[order])
+
+
+def _read(source: Source, chosen: Cut) -> _Part:
+    stored = source.parts[chosen.part]
+    values, mask = stored.read(chosen.rows)
+    return _Part(values, mask, None if stored.labels is None else stored.labels[chosen.rows], chosen.rows)
+
+
+def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
+    """Pixels `(m, height, width, C)` to `(m, height * width, C)`, and their grid; None where there are no pixels."""
+    if parts["train"].values.ndim != 4:
+        return None
+    sizes = {part.values.shape[1:3] for part in parts.values()}
+    if len(sizes) > 1:
+        (height, width), (other_height, other_width) = sorted(sizes)[:2]
+        found = f"{width} x {height} and {other_width} x {other_height}"
+        raise MaedError(f"images: of several sizes in the splits ({found}); --data.image_size brings them to one")
+    channels = max(part.values.shape[3] for part in parts.values())
+    for part in parts.values():
+        pixels = part.values.reshape(len(part.values), -1, part.values.shape[3])
+        # a split of greyscale images alone, where others have colours
+        part.values = pixels if pixels.shape[2] == channels else np.repeat(pixels, channels, axis=2)
+    return grid(*sizes.pop())
+
+
+def _content(source: Source, pixels: Geometry | None) -> SignalContent:
+    """What the signals of a source are made of."""
+    if source.kind == "tokens":
+        return "text" if source.vocabulary else "tokens"
+    return "numbers" if pixels is None else "images"
+
+
+def _check_shapes(parts: dict[PartName, _Part]) -> None:
+    shapes = {name: part.values.shape[1:] for name, part in parts.items()}
+    for name, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise MaedError(
+                f"inputs: signals of shape {shapes['train']} for training, {shape} for {name}; they may be one"
+            )
+    if shapes["train"][0] < 2:
+        raise MaedError(f"inputs: {shapes['train'][0]} position; at least 2 are needed")
+    if len(parts["train"].values) < 2:
+        raise MaedError(f"inputs: {len(parts['train'].values)} training signal; at least 2 are needed")
+
+
+def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
+    """The number of token ids; ids are kept in the smallest of int16, int32 and int64 that holds them."""
+    if vocabulary:
+        return vocabulary
+    hint = "--data.type real reads whole numbers as such"
+    for part in parts.values():
+        lowest = part.values.min()
+        if lowest < 0:
+            row, position = np.argwhere(part.values == lowest)[0]
+            where = f"signal {part.rows[row]}, position {position}"
+            raise MaedError(f"inputs: token id {lowest} in {where}; ids may be 0 or more ({hint})")
+    largest = max(int(part.values.max()) for part in parts.values())
+    if largest >= _LARGEST_VOCABULARY:
+        raise MaedError(f"inputs: token ids up to {largest}; they may be below {_LARGEST_VOCABULARY} ({hint})")
+    kept = np.int16 if largest < 1 << 15 else np.int32
+    for part in parts.values():
+        part.values = part.values.astype(kept, copy=False)
+    return largest + 1
+
+
+def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings) -> None:
+    """Refuse infinity always, and NaN unless `data.missing` is `mask`: then it makes the mask."""
+    if parts["train"].values.dtype.kind != "f":
+        return
+    for kind, test in (("infinite (or beyond float32)", np.isinf), ("NaN", np.isnan)):
+        count, first = 0, ""
+        for name, part in parts.items():
+            for block in part.blocks():
+                bad = test(part.values[block])
+                if bad.any() and not first:
+                    row, position, channel = np.argwhere(bad)[0]
+                    stored = part.rows[block][row]
+                    split = f" (a {name} signal)" if len(parts) > 1 else ""
+                    first = f"signal {stored}, position {position}, channel {channel}{split}"
+                count += int(bad.sum())
+        if count and (kind != "NaN" or settings.missing == "refuse"):
+            remedy = "; --data.missing mask takes these positions as not real" if kind == "NaN" else ""
+            raise MaedError(f"inputs: {count} values are {kind}, the first in {first}{remedy}")
+        if count:
+            _mask_missing(parts)
+
+
+def _mask_missing(parts: dict[PartName, _Part]) -> None:
+    """A mask that is False where any channel is NaN."""
+    for name, part in parts.items():
+        part.mask = np.ones(part.values.shape[:2], dtype=bool)
+        for block in part.blocks():
+            part.mask[block] = ~np.isnan(part.values[block]).any(axis=2)
+        empty = ~part.mask.any(axis=1)
+        if empty.any():
+            stored = part.rows[np.argmax(empty)]
+            which = f"{name} signals" if len(parts) > 1 else "signals"
+            raise MaedError(f"inputs: {empty.sum()} {which} miss all positions, the first is signal {stored}")
+
+
+def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:
+    """Make the share `data.drop_rate` of the positions missing, at random, each signal's last real one excepted.
+
+    Before anything is measured, so that no dropped value enters the normalisation, and before the permutation, so that
+    the same values are dropped in any storage order.
+    """
+    if not settings.drop_rate:
+        return
+    for stream, part in enumerate(parts.values()):
+        generator = np.random.default_rng([settings.seed, _DROPPED, stream])
+        if part.mask is None:
+            part.mask = np.ones(part.values.shape[:2], dtype=bool)
+        for block in part.blocks():
+            real = part.mask[block]
+            chance = np.where(real, generator.random(real.shape), -1)
+            kept = chance >= settings.drop_rate
+            bare = ~kept.any(axis=1)
+            kept[bare, chance[bare].argmax(axis=1)] = True
+            part.mask[block] = kept & real
+
+
+def _blank_missing(parts: dict[PartName, _Part]) -> None:
+    """Missing tokens become id 0, which is what text is padded with."""
+    for part in parts.values():
+        if part.mask is not None:
+            for block in part.blocks():
+                part.values[block] *= part.mask[block]
+
+
+def _fill_missing(parts: dict[PartName, _Part], mean: np.ndarray) -> None:
+    """Missing values become the mean, which a batch sees as 0; whole numbers become float32, which can hold it."""
+    for part in parts.values():
+        if part.mask is not None:
+            part.values = part.values.astype(np.float32, copy=False)
+            for block in part.blocks():
+                np.copyto(part.values[block], mean, where=~part.mask[block][..., None])
+
+
+def _normalisation(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the real values of the training split, `(1, C)` or `(N, C)` float32.
+
+    Two passes in float64, a block at a time. Channels pool their positions: the squares within positions and the
+    squares between their means add up.
+    """
+    positions, channels = part.values.shape[1:]
+    if mode == "none":
+        return np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
+    counts, mean, squares = _moments(part)
+    constant = _is_constant(counts, mean, squares).all(axis=1)
+    if constant.any():
+        warnings.warn(
+            f"{constant.sum()} of {positions} positions are constant in the training signals; they are kept",
+            stacklevel=2,
+        )
+    if mode == "channel":
+        total = counts.sum()
+        pooled = (counts * mean).sum(axis=0, keepdims=True) / total
+        squares = (squares + counts * (mean - pooled) ** 2).sum(axis=0, keepdims=True)
+        counts, mean = np.full((1, 1), total), pooled
+    scale = np.sqrt(squares / np.maximum(counts, 1))
+    scale[_is_constant(counts, mean, squares)] = 1
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def _moments(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of real values `(N, 1)`, their mean and their sum of squared deviations `(N, C)`, all float64."""
+    shape = part.values.shape[1:]
+    mask = part.mask
+    counts = (
+        np.full((shape[0], 1), float(len(part.values))) if mask is None else mask.sum(axis=0)[:, None].astype(float)
+    )
+    total, squares = np.zeros(shape), np.zeros(shape)
+    for block in part.blocks():
+        total += _real(part, block, part.values[block]).sum(axis=0, dtype=np.float64)
+    mean = total / np.maximum(counts, 1)
+    for block in part.blocks():
+        squares += _real(part, block, (part.values[block] - mean) ** 2).sum(axis=0)
+    return counts, mean, squares
+
+
+def _real(part: _Part, block: slice, values: np.ndarray) -> np.ndarray:
+    """`values` with 0 at positions that are not real."""
+    return values if part.mask is None else np.where(part.mask[block][..., None], values, 0)
+
+
+def _is_constant(counts: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Where the deviation is 0, but for the rounding of the mean."""
+    return np.sqrt(squares / np.maximum(counts, 1)) <= 1e-9 * np.abs(mean)
+
+
+def _signals(part: _Part, mean: np.ndarray | None, scale: np.ndarray | None) -> Signals:
+    return Signals(part.values, part.labels, part.mask, mean, scale)

@@ -1,0 +1,1 @@
+"""Sources: what signals can come from, one file each."""

@@ -1,0 +1,197 @@
+"""What is handed over in Python as a source: arrays, tensors, tables, columns, data sets, iterators of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import issparse
+
+from maed.data.arrays import array_source
+from maed.data.source import Source
+from maed.data.tables import LABELS, from_tables
+from maed.errors import MaedError
+from maed.settings import DataSettings
+
+KEPT = 1 << 28
+"""Bytes of signals that are kept at the most. A training draws a few hundred thousand: more would hardly be seen."""
+
+_EXPECTED = (
+    "an array or tensor (n, N) or (n, N, C), a table or column of pandas, polars or arrow, a datasets.Dataset, or an "
+    "iterator of batches"
+)
+
+
+def given_source(X: Any, settings: DataSettings, generator: np.random.Generator, coordinates: Any = None) -> Source:
+    """A source of whatever holds signals.
+
+    Of an iterator, a uniform sample of at most `KEPT` bytes is kept, so its length is bounded by patience alone. Arrays
+    and tables are not copied here; memory-mapped ones are read only where rows are chosen (see `within_memory`).
+
+    Args:
+        X: `_EXPECTED`. A batch is an array, a tensor, a table of numbers, or a tuple that starts with one.
+        settings: `type`, `columns`, `label` and `length` are read.
+        generator: draws the sample of an iterator.
+        coordinates: `(N, D)` true coordinates, or None.
+
+    Raises:
+        MaedError: none of these, or one that cannot be used; it names X.
+    """
+    if issparse(X):
+        raise MaedError("X: a sparse matrix; it may be dense (X.toarray()), with NaN where values are missing")
+    table = as_table(X)
+    if table is not None:
+        source = _table_source(table, settings)
+        if coordinates is not None:
+            geometry = array_source(np.zeros((2, len(coordinates))), None, coordinates, DataSettings()).geometry
+            source = replace(source, geometry=geometry)
+        return source
+    if _is_stream(X):
+        X = sample(_batches(X), generator)
+    array = as_array(X)
+    for size, least, what in (
+        (array.shape[0], 4, "sample" if array.shape[0] == 1 else "samples"),
+        (array.shape[1], 2, "feature(s)"),
+    ):
+        if size < least:  # worded as by scikit-learn, whose users match these words
+            raise MaedError(f"X: {size} {what} (shape={array.shape}) while a minimum of {least} is required.")
+    return array_source(array, None, coordinates, settings)
+
+
+def within_memory(source: Source, settings: DataSettings) -> DataSettings:
+    """The settings with a limit on the signals that are read, where all of them would take more than `KEPT` bytes."""
+    values, _ = source.train.read(np.arange(1))
+    most = max(16, KEPT // max(1, values[0].nbytes))
+    if source.train.size <= most or (settings.limit is not None and settings.limit <= most):
+        return settings
+    return replace(settings, limit=most)
+
+
+def as_array(X: Any) -> np.ndarray:
+    """An array or tensor, or nested lists, as a numpy array; memory-mapped ones stay so.
+
+    Raises:
+        MaedError: of a rank or type that holds no signals.
+    """
+    if hasattr(X, "detach"):  # a tensor
+        X = X.detach().cpu()
+        X = X.float() if X.is_floating_point() and X.element_size() == 2 else X  # numpy has no bfloat16
+        X = X.numpy()
+    try:
+        array = np.asarray(X)
+    except ValueError:
+        raise MaedError("X: ragged; all signals may have one length") from None
+    if array.dtype.kind == "O":
+        array = _numbers(array)
+    if array.dtype.kind == "c":
+        raise MaedError(f"X: Complex data not supported ({array.dtype}); parts may be two channels, (n, N, 2)")
+    if array.dtype.kind not in "biuf":
+        raise MaedError(f"X: of dtype {array.dtype}; it may be {_EXPECTED}")
+    if array.ndim not in (2, 3):
+        raise MaedError(f"X: shape {array.shape}; it may be (n, N) or (n, N, C): signals first, then positions")
+    return array
+
+
+def as_table(X: Any) -> pa.Table | None:
+    """A table, column or data set as an arrow table; None for anything else."""
+    if isinstance(X, pa.Table):
+        return X
+    if isinstance(X, (pa.ChunkedArray, pa.Array)):
+        return pa.table({"X": X})
+    if hasattr(X, "with_format") and hasattr(X, "column_names"):  # datasets.Dataset
+        return X.with_format("arrow")[:]
+    if type(X).__module__.partition(".")[0] == "pandas":
+        import pandas as pd  # type: ignore[import-untyped]
+
+        frame = X.to_frame("X") if isinstance(X, pd.Series) else X
+        try:
+            return pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise MaedError(f"X: columns that cannot be read ({str(error).splitlines()[0]})") from None
+    if hasattr(X, "__arrow_c_stream__"):  # a table or column of polars and others
+        try:
+            return pa.table(X)
+        except pa.ArrowInvalid:
+            return pa.table({"X": pa.chunked_array(X)})
+    return None
+
+
+def sample(batches: Iterator[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """A uniform sample of the signals in `batches`, of at most `KEPT` bytes: reservoir sampling (Vitter 1985, R).
+
+    Every signal is kept with equal probability, however many come. Memory is that of the sample and of one batch.
+
+    Returns:
+        `(m, N)` or `(m, N, C)`.
+    """
+    kept: np.ndarray | None = None
+    seen = most = 0
+    first: list[np.ndarray] = []  # until the reservoir is full
+    for batch in batches:
+        if not len(batch):
+            continue
+        if not most:
+            shape, most = batch.shape[1:], max(16, KEPT // max(1, batch[0].nbytes))
+        if batch.shape[1:] != shape:
+            raise MaedError(f"X: batches of signals of shape {shape} and {batch.shape[1:]}; they may be of one shape")
+        if kept is None:
+            first.append(np.array(batch[: most - seen]))
+            seen += len(first[-1])
+            batch = batch[len(first[-1]) :]
+            if seen < most:
+                continue
+            kept, first = np.concatenate(first), []
+        places = generator.integers(0, seen + 1 + np.arange(len(batch)))
+        stays = places < most
+        kept[places[stays]] = batch[stays]  # of two for one place the later one stays
+        seen += len(batch)
+    if kept is None and not first:
+        raise MaedError("X: an iterator without a batch; it may give batches (b, N) or (b, N, C)")
+    return np.concatenate(first) if kept is None else kept
+
+
+def _table_source(table: pa.Table, settings: DataSettings) -> Source:
+    """A table without its labels, which nothing here reads; texts as long as the longest, within `data.length`."""
+    labels = {settings.label} if settings.label is not None else set(LABELS)
+    kept = [name for name in table.column_names if name not in labels] or table.column_names
+    texts = [
+        column
+        for column in table.select(kept).columns
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    ]
+    if len(texts) == 1 and len(kept) == 1:
+        longest = pc.max(pc.binary_length(texts[0])).as_py() or 0
+        settings = replace(settings, length=max(3, min(settings.length, longest + 2)))  # [CLS] and [SEP]
+    return from_tables({"train": table.select(kept)}, replace(settings, label=None), origin="X")
+
+
+def _is_stream(X: Any) -> bool:
+    """Whether X is iterated for batches: neither an array nor a list."""
+    return isinstance(X, Iterable) and not isinstance(X, (list, tuple, str, bytes, dict)) and not hasattr(X, "shape")
+
+
+def _batches(stream: Iterable[Any]) -> Iterator[np.ndarray]:
+    """The inputs of each batch as an array; what comes with them, such as labels, is not read."""
+    for batch in stream:
+        inputs = batch[0] if isinstance(batch, (tuple, list)) and np.ndim(batch[0]) > 1 else batch
+        table = as_table(inputs)
+        if table is not None:
+            source = _table_source(table, DataSettings())
+            values, _ = source.train.read(np.arange(table.num_rows))
+            inputs = values[..., 0] if source.kind == "real" and values.ndim == 3 else values
+        array = as_array(inputs)
+        yield array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _numbers(array: np.ndarray) -> np.ndarray:
+    """Objects as floats, as scikit-learn's estimators take them."""
+    try:
+        return array.astype(np.float64)
+    except TypeError as error:
+        raise TypeError(f"X: of dtype object ({error}); argument must be a string or a number") from None
+    except ValueError as error:
+        raise MaedError(f"X: of dtype object ({error}); it may be {_EXPECTED}") from None

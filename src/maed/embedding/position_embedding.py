@@ -1,0 +1,388 @@
+"""The result: a position embedding as a module that is saved, shared and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from maed.data.geometry import Geometry, parse_geometry, permutation
+from maed.embedding.card import model_card
+from maed.embedding.fitting import project, resample
+from maed.embedding.legacy import read_legacy
+from maed.embedding.reductions import reduce, standardise
+from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find_files, fingerprint_of, readable
+from maed.errors import MaedError
+from maed.files import replacing, write_json, write_text
+from maed.settings import BASELINES, EmbeddingSettings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", tags=["position-embedding"]):
+    """A learned vector for each position, and what is known of its origin.
+
+    Args:
+        vectors: `(N, d)` floats. Of an embedding that maed made, each channel is centred, and the mean square over all
+            entries is 1.
+        source: the data it was learned from.
+        geometry: the true geometry, where known; kept for figures and evaluation, never learned from.
+        provenance: estimator, reduction, settings, versions, metrics: whatever JSON can hold.
+        trainable: whether the vectors are a parameter that an optimiser changes; otherwise they are a buffer.
+
+    Example:
+        >>> positions = PositionEmbedding.from_pretrained("my-positions")
+        >>> positions(batch_size=8).shape
+        torch.Size([8, 1024, 64])
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self,
+        vectors: Tensor,
+        *,
+        source: str = "",
+        geometry: Geometry | None = None,
+        provenance: dict[str, Any] | None = None,
+        trainable: bool = False,
+    ) -> None:
+        super().__init__()
+        if vectors.ndim != 2 or not vectors.is_floating_point() or not torch.isfinite(vectors).all():
+            raise MaedError(
+                f"vectors: {vectors.dtype} of shape {tuple(vectors.shape)}; they may be finite floats of shape (N, d)"
+            )
+        if geometry is not None and len(geometry.coordinates) != len(vectors):
+            raise MaedError(
+                f"geometry: {len(geometry.coordinates)} positions; it may have {len(vectors)}, as vectors do"
+            )
+        copy = vectors.detach().clone().float()
+        if trainable:
+            self.vectors = nn.Parameter(copy)
+        else:
+            self.register_buffer("vectors", copy)
+        self.source, self.geometry, self.provenance = source, geometry, dict(provenance or {})
+
+    def forward(self, batch_size: int) -> Tensor:
+        """The vectors for a batch, `(batch_size, N, d)`: a view, no copy."""
+        return self.vectors.expand(batch_size, -1, -1)
+
+    # What it is.
+
+    @property
+    def n(self) -> int:
+        """Number of positions N."""
+        return self.vectors.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Channels d."""
+        return self.vectors.shape[1]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether an optimiser changes the vectors."""
+        return isinstance(self.vectors, nn.Parameter)
+
+    @property
+    def coordinates(self) -> Tensor | None:
+        """The true coordinates `(N, D)`, where they are known."""
+        return None if self.geometry is None else torch.from_numpy(self.geometry.coordinates)
+
+    @property
+    def label(self) -> str:
+        """The name of its kind in tables: `maed`, a baseline, or either with `-resampled`: geometry was used."""
+        estimator = self.provenance.get("estimator")
+        label = str(self.provenance.get("label") or (estimator if estimator in BASELINES else "maed"))
+        return f"{label}-resampled" if self.provenance.get("resampled") else label
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the vectors (float32, little-endian)."""
+        return fingerprint_of(self.vectors)
+
+    def extra_repr(self) -> str:
+        """N, d and source for `print`."""
+        return f"n={self.n}, dim={self.dim}, source={self.source!r}"
+
+    def numpy(self) -> np.ndarray:
+        """The vectors as a float32 array `(N, d)`, a copy."""
+        return self.vectors.detach().cpu().numpy().copy()
+
+    def neighbours(self, position: int, k: int = 8) -> Tensor:
+        """The k positions whose vectors are nearest to that of `position` (Euclidean), nearest first, `(k,)` int64.
+
+        Raises:
+            MaedError: no such position, or k is not between 1 and N - 1.
+        """
+        self._check_position(position)
+        if not 1 <= k < self.n:
+            raise MaedError(f"k: {k}; it may be between 1 and {self.n - 1}")
+        table = self.vectors.detach()
+        distances = (table - table[position]).square().sum(dim=1)
+        distances[position] = torch.inf
+        return distances.argsort(stable=True)[:k]
+
+    def similarity_to(self, position: int, similarity: str | Path | None = None) -> Tensor:
+        """How similar every position is to `position`, `(N,)`.
+
+        Args:
+            position: an index from 0.
+            similarity: a `similarity/` folder of the run that made the embedding: its row, how much seeing `position`
+                helps to predict each other one. Only that row is read. The cosine of vectors where not given.
+
+        Raises:
+            MaedError: no such position, no such folder, or one of another number of positions.
+        """
+        self._check_position(position)
+        if similarity is None:
+            table = self.vectors.detach()
+            return nn.functional.cosine_similarity(table, table[position][None], dim=1)
+        path = Path(similarity) / "model.safetensors"
+        with readable(path), safe_open(path, framework="pt") as file:
+            if "similarity" not in file.keys() or file.get_slice("similarity").get_shape() != [self.n, self.n]:  # noqa: SIM118
+                raise MaedError(f"similarity: {similarity} holds none of {self.n} x {self.n} positions")
+            return file.get_slice("similarity")[position]
+
+    def _check_position(self, position: int) -> None:
+        if not 0 <= position < self.n:
+            raise MaedError(f"position: {position}; it may be between 0 and {self.n - 1}")
+
+    def true_geometry(self, given: Geometry | None = None) -> Geometry:
+        """The geometry of the positions as they are stored: the embedding's own, or `given`.
+
+        A `given` geometry is that of the source; where the embedding was learned from permuted positions, it is
+        permuted alike.
+
+        Raises:
+            MaedError: none is known, or it is of another number of positions.
+        """
+        if given is None:
+            if self.geometry is None:
+                raise MaedError("coordinates: not given, and the embedding holds none; see --help")
+            return self.geometry
+        if len(given.coordinates) != self.n:
+            raise MaedError(f"coordinates: {len(given.coordinates)} positions; the embedding has {self.n}")
+        seed = ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
+        return given if seed is None else given.permuted(permutation(self.n, seed))
+
+    # Fitting it to a model.
+
+    def with_dim(self, dim: int, similarity: str | Path | None = None) -> PositionEmbedding:
+        """The same positions in `dim` channels.
+
+        Args:
+            dim: channels.
+            similarity: a `similarity/` folder of the run that made the embedding; the reduction is then made again with
+                so many channels. Where not given, the vectors are projected: into more channels without changing any
+                distance, into fewer by their principal components (`maed.embedding.fitting.project`).
+
+        Raises:
+            MaedError: `dim` cannot be, or the folder is of other positions.
+        """
+        if similarity is None:
+            kept = {**self.provenance, "projected": self.provenance.get("projected", self.dim)}
+            if dim < self.dim:  # what was measured of them all does not hold of fewer
+                kept = {k: v for k, v in kept.items() if k not in ("metrics", "split_half")}
+            return self._like(project(self.vectors, dim), kept)
+        if self.provenance.get("resampled"):
+            raise MaedError("similarity: the embedding was resampled, and no similarity is of these positions")
+        from maed.similarity import load_similarity  # here, for loading an embedding needs nothing of it
+
+        found = load_similarity(Path(similarity))
+        if len(found.values) != self.n:
+            raise MaedError(f"similarity: {similarity} is of {len(found.values)} positions; it may be of {self.n}")
+        made_with = dict(self.provenance.get("made_with") or {})
+        settings = EmbeddingSettings(**{**(made_with.get("embedding") or {}), "dim": dim})
+        made_with["embedding"] = vars(settings)
+        # what was measured of another reduction says nothing of this one
+        kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "projected")}
+        vectors = reduce(found.values, settings, found.standard_error)
+        return self._like(vectors, {**kept, "reduction": settings.reduction, "made_with": made_with})
+
+    def resampled(self, target: str | Geometry, geometry: str | Geometry | None = None) -> PositionEmbedding:
+        """The embedding of another number of positions on the same line or grid, interpolated between its vectors.
+
+        It uses the geometry, and says so: its `label` is `maed-resampled`.
+
+        Args:
+            target: `grid:HEIGHTxWIDTH` or `line:LENGTH`; its positions come in row-major order.
+            geometry: where the positions truly lie, in the order of the source; the embedding's own where not given.
+                `line:N` where they were stored in their order.
+
+        Raises:
+            MaedError: no geometry is known, or it is neither line nor grid, or not of the kind of `target`.
+        """
+        wanted = parse_geometry(target) if isinstance(target, str) else target
+        given = parse_geometry(geometry) if isinstance(geometry, str) else geometry
+        there = self.true_geometry(given)
+        vectors = resample(self.vectors, there, wanted)
+        sides = " x ".join(map(str, there.shape or (self.n,)))
+        kept = {k: v for k, v in self.provenance.items() if k != "metrics"}  # measured on other positions
+        made_with = {k: v for k, v in (kept.pop("made_with", None) or {}).items() if k != "data"}
+        provenance = {**kept, "made_with": made_with, "resampled": f"a {there.kind} of {sides}"}
+        return PositionEmbedding(vectors, source=self.source, geometry=wanted, provenance=provenance)
+
+    def table(self, dim: int | None = None, rms: float = 1.0) -> Tensor:
+        """The vectors as a model's own table would hold them: `dim` channels, root mean square `rms`, `(N, dim)`.
+
+        Models differ in how loud their positions are: where content has entries of a standard deviation of 0.02, as in
+        untrained models of transformers, vectors of unit size would drown it.
+        """
+        vectors = self.vectors.detach().cpu()
+        vectors = vectors if dim in (None, self.dim) else project(vectors, dim or self.dim)
+        size = vectors.double().square().mean().sqrt().clamp(min=1e-12)
+        return (vectors.double() * (rms / size)).float()
+
+    def _like(self, vectors: Tensor, provenance: dict[str, Any]) -> PositionEmbedding:
+        return PositionEmbedding(vectors, source=self.source, geometry=self.geometry, provenance=provenance)
+
+    # Keeping and sharing it.
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        folder: str | Path,
+        metrics: Mapping[str, Any] | None = None,
+        figure: Figure | str | Path | None = None,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        config: Any = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write `config.json`, `model.safetensors` {vectors, coordinates?} and a model card `README.md`.
+
+        Args:
+            folder: made where it is missing.
+            metrics: what was measured of it: numbers by name, shown in the card and kept in the provenance; those it
+                already has where not given.
+            figure: a figure of matplotlib's, or a PNG file, for the card.
+            repo_id: name on the hub, with `push_to_hub`; the folder's where not given.
+            push_to_hub: whether to upload it too.
+            model_card_kwargs: `metrics` and `figure` once more, as the hub's mixin hands them on.
+            config: not read; the hub's mixin hands it on.
+            push_to_hub_kwargs: for `push_to_hub`.
+
+        Returns:
+            The address of the commit with `push_to_hub`, otherwise None.
+        """
+        handed = model_card_kwargs or {}
+        metrics, figure = metrics or handed.get("metrics"), figure or handed.get("figure")
+        folder = Path(folder)
+        if metrics is not None:
+            self.provenance["metrics"] = dict(metrics)
+        tensors = {"vectors": self.vectors.detach().cpu().float().contiguous()}
+        geometry: dict[str, Any] | None = None
+        if self.geometry is not None:
+            tensors["coordinates"] = torch.from_numpy(np.ascontiguousarray(self.geometry.coordinates))
+            geometry = {"kind": self.geometry.kind, "shape": list(self.geometry.shape)}
+        made_with = self.provenance.get("made_with")
+        provenance = {key: value for key, value in self.provenance.items() if key != "made_with"}
+        description = {"schema": SCHEMA, "n": self.n, "d": self.dim, "source": self.source, "geometry": geometry}
+        origin = {"fingerprint": self.fingerprint, "provenance": provenance, "made_with": made_with}
+        if figure is not None:
+            _write_figure(figure, folder / "figure.png")
+        card = self.generate_model_card(figure=(folder / "figure.png").is_file(), where=repo_id or handed.get("where"))
+        write_json(folder / "config.json", {**description, **origin})
+        write_text(folder / "README.md", f"{card.content.rstrip()}\n")
+        with replacing(folder / "model.safetensors") as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.name, metrics=metrics, figure=figure, **push_to_hub_kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        figure: Figure | str | Path | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Upload it to the hub as `OWNER/NAME`: what `save_pretrained` writes. Returns the address of the commit.
+
+        Args:
+            repo_id: made where it is missing.
+            metrics, figure: as for `save_pretrained`.
+            kwargs: `private`, `token`, `branch`, `commit_message` and so on, of `huggingface_hub`.
+        """
+        kwargs.setdefault("commit_message", "Position embedding")
+        kwargs["model_card_kwargs"] = {"metrics": metrics, "figure": figure, "where": repo_id}
+        return super().push_to_hub(repo_id, **kwargs)
+
+    def generate_model_card(self, *, figure: bool = False, where: str | None = None) -> ModelCard:
+        """The card that `save_pretrained` writes."""
+        metrics = dict(self.provenance.get("metrics") or {})
+        if self.provenance.get("split_half") is not None:
+            metrics.setdefault("split_half", self.provenance["split_half"])
+        return model_card(self, metrics, figure=figure, where=where or "path/to/this/folder")
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, name: str | Path, *, trainable: bool = False, revision: str | None = None, **download: Any
+    ) -> Self:
+        """Read what `save_pretrained` wrote: strictly, where the hub's mixin would pass over what does not fit.
+
+        Args:
+            name: a folder, or `OWNER/NAME` of the hub.
+            trainable: whether the vectors are a parameter.
+            revision: branch, tag or commit on the hub.
+            download: `token`, `cache_dir`, `force_download`, `local_files_only`, for `huggingface_hub`.
+
+        Raises:
+            MaedError: nothing is there; another schema; tensors missing, extra, cut short, of another shape than
+                config.json says, or not finite.
+        """
+        config_path, model_path = find_files(name, revision=revision, **download)
+        config = checked_config(config_path)
+        tensors = checked_tensors(model_path, config)
+        geometry = None
+        if config.get("geometry"):
+            coordinates, described = tensors["coordinates"].numpy(), config["geometry"]
+            geometry = Geometry(described["kind"], coordinates, tuple(described.get("shape") or ()))
+        provenance = dict(config.get("provenance") or {})
+        if config.get("made_with") is not None:
+            provenance["made_with"] = config["made_with"]
+        return cls(
+            tensors["vectors"], source=config["source"], geometry=geometry, provenance=provenance, trainable=trainable
+        )
+
+    @classmethod
+    def from_legacy(cls, path: str | Path) -> Self:
+        """Read a file of the seed project, such as `pos_embeddings_IMDB_tSNE_2048x64.pth`; nothing in it is run.
+
+        Its vectors are centred and scaled to unit mean square, as all embeddings are: distances keep their proportions.
+
+        Raises:
+            MaedError: a file that holds anything but one numpy array of finite floats `(N, d)`.
+        """
+        vectors = standardise(torch.from_numpy(read_legacy(path)))
+        return cls(vectors, source=Path(path).name, provenance={"label": "seed"})
+
+
+def open_embedding(path: str | Path, **options: Any) -> PositionEmbedding:
+    """An embedding from what a user names: a folder, a name on the hub, or a `.pth` file of the seed project."""
+    if Path(path).suffix in (".pth", ".pt"):
+        return PositionEmbedding.from_legacy(path)
+    return PositionEmbedding.from_pretrained(path, **options)
+
+
+def _write_figure(figure: Figure | str | Path, target: Path) -> None:
+    if isinstance(figure, (str, Path)):
+        content = Path(figure).read_bytes()
+        if not content.startswith(b"\x89PNG"):
+            raise MaedError(f"figure: {figure} is not a PNG file")
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
+        return
+    with replacing(target) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

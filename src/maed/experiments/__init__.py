@@ -1,0 +1,1 @@
+"""Many trainings: trials, comparisons, the whole run."""

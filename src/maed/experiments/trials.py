@@ -1,0 +1,344 @@
+"""The trainings of a comparison: one after the other in this process, or one to each worker of a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from maed.data.signals import SignalData
+from maed.engine.lightning import progress_kind
+from maed.errors import MaedError, NotFiniteError
+from maed.files import is_main_process, read_json, replacing
+from maed.models import finished_training, train_classifier
+from maed.settings import Settings, TrainerSettings
+
+Metrics = dict[str, Any]
+"""What metrics.json of a training holds."""
+
+_KEPT = ("config.json", "model.safetensors", "metrics.json")
+"""What a training is known by, the last to be written last."""
+
+_ATTEMPTS = 2
+"""How often a training is given to a worker: one that is lost is replaced once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One training of a comparison; the same wherever it runs.
+
+    Args:
+        encoding: one of `maed.settings.ENCODINGS`.
+        seed: seed of the training.
+        folder: where it is kept, and resumed from.
+        dim: channels of the positions and of the content.
+        settings: with the learning rate of this training.
+        vectors: `(N, d)`, the embedding of a learned encoding.
+        tuning: whether it only tells a learning rate's worth. Then it is shown the validation signals in the place of
+            the test's, and its loss may leave the finite numbers.
+        overwrite: replace a training of other settings that is in the folder, instead of refusing.
+    """
+
+    encoding: str
+    seed: int
+    folder: Path
+    dim: int
+    settings: Settings
+    vectors: Tensor | None = None
+    tuning: bool = False
+    overwrite: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.encoding}, {self.column}"
+
+    @property
+    def learning_rate(self) -> float:
+        """Its peak."""
+        return self.settings.train.learning_rate
+
+    @property
+    def column(self) -> str:
+        """What tells it from other trainings of the same encoding."""
+        return f"learning rate {self.learning_rate:g}" if self.tuning else f"seed {self.seed}"
+
+    def accuracy(self, metrics: Metrics) -> float:
+        """What it was run to measure."""
+        return metrics["validation_accuracy" if self.tuning else "test_accuracy"]
+
+    def finished(self, data: SignalData) -> Metrics | None:
+        """Its metrics, where its folder holds them."""
+        return finished_training(self._shown(data), self.encoding, **self._arguments())
+
+    def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
+        """Train, or go on training; None where a learning rate was tried with which the loss is not finite."""
+        try:
+            return train_classifier(self._shown(data), self.encoding, **self._arguments(), callbacks=callbacks)
+        except NotFiniteError:
+            if not self.tuning:
+                raise
+            return None
+
+    def with_trainer(self, **changes: Any) -> Trial:
+        """The same training on another machine, or with another progress."""
+        return replace(self, settings=replace(self.settings, trainer=replace(self.settings.trainer, **changes)))
+
+    def _shown(self, data: SignalData) -> SignalData:
+        return replace(data, test=data.validation) if self.tuning else data
+
+    def _arguments(self) -> dict[str, Any]:
+        names = ("seed", "folder", "dim", "settings", "vectors", "overwrite")
+        return {name: getattr(self, name) for name in names}
+
+
+class Board(Protocol):
+    """Who is told how trials are doing."""
+
+    def started(self, trial: Trial) -> None:
+        """A training is about to start, or was given to a worker."""
+
+    def went_on(self, trial: Trial, step: int, steps: int, accuracy: float | None) -> None:
+        """A training in this process has done a step; `accuracy` is that of its latest validation."""
+
+    def finished(self, trial: Trial, metrics: Metrics | None) -> None:
+        """A training is done; None as `Trial.train` returns it."""
+
+
+def run_trials(
+    data: SignalData, trials: Sequence[Trial], *, cluster: Cluster | None = None, board: Board
+) -> Iterator[tuple[Trial, Metrics | None]]:
+    """Train what is not yet trained; yields every trial once, as they finish, those first that had finished before.
+
+    Args:
+        data: labelled signals.
+        trials: each with a folder of its own.
+        cluster: where to; this process where not given.
+        board: told what happens.
+
+    Raises:
+        MaedError: as `train_classifier` does; a folder that holds another training, before any is trained; Ray missing,
+            a cluster that cannot be reached, a worker that is lost.
+    """
+    left: list[Trial] = []
+    for trial in trials:
+        metrics = trial.finished(data)
+        if metrics is None:
+            left.append(trial)
+        else:
+            board.finished(trial, metrics)
+            yield trial, metrics
+    if not left:
+        return
+    ran = _in_turn(data, left, board) if cluster is None else _on_ray(data, left, len(trials), cluster, board)
+    for trial, metrics in ran:
+        board.finished(trial, metrics)
+        yield trial, metrics
+
+
+def _in_turn(data: SignalData, trials: Sequence[Trial], board: Board) -> Iterator[tuple[Trial, Metrics | None]]:
+    for trial in trials:
+        board.started(trial)
+        # bars of single trainings would fight with the table of all
+        bare = trial.with_trainer(progress="none") if progress_kind(trial.settings.trainer) == "bar" else trial
+        yield trial, bare.train(data, (_Watch(trial, board),))
+
+
+class _Watch(Callback):
+    """Tells a board about every step."""
+
+    def __init__(self, trial: Trial, board: Board) -> None:
+        self.trial, self.board = trial, board
+        self.accuracy: float | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """A step."""
+        self.board.went_on(self.trial, trainer.global_step, trainer.max_steps, self.accuracy)
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """A new accuracy."""
+        self.accuracy = float(trainer.callback_metrics["validation_accuracy"])
+        self.board.went_on(self.trial, trainer.global_step, trainer.max_steps, self.accuracy)
+
+
+# On Ray. Its workers are processes of ours, with the same maed; they pickle to one another, and unpickle nothing that a
+# user has handed in.
+
+
+def check_cluster(address: str | None) -> None:
+    """Refuse a cluster where Ray is missing, and to one of several processes that `torchrun` has started."""
+    if address is None:
+        return
+    if find_spec("ray") is None:
+        raise MaedError(f"trainer.cluster: {address} needs Ray: pip install 'maed[ray]'")
+    if os.environ.get("WORLD_SIZE", "1") != "1" or not is_main_process():
+        raise MaedError(
+            f"trainer.cluster: {address} under torchrun, which shares each training among its processes; it may be "
+            "null, or started without torchrun"
+        )
+
+
+class Cluster(AbstractContextManager["Cluster"]):
+    """A connection to Ray, made when it is first needed; one that was there before is used, and left.
+
+    Args:
+        address: `trainer.cluster`.
+    """
+
+    def __init__(self, address: str) -> None:
+        check_cluster(address)
+        self.address = address
+        self._ours = False
+
+    def connect(self) -> Any:
+        """Ray.
+
+        Raises:
+            MaedError: nothing answers, or not the Ray or Python of this process.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        if not ray.is_initialized():
+            here: dict[str, Any] = {"include_dashboard": False} if self.address == "local" else {}
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, **here)
+            except Exception as error:  # of many kinds
+                raise MaedError(f"trainer.cluster: {self.address} cannot be reached ({_line(error)})") from None
+            self._ours = True
+        return ray
+
+    def __exit__(self, *_: object) -> None:
+        """End what was started here."""
+        if self._ours:
+            import ray
+
+            ray.shutdown()
+            self._ours = False
+
+
+def _on_ray(
+    data: SignalData, trials: Sequence[Trial], of: int, cluster: Cluster, board: Board
+) -> Iterator[tuple[Trial, Metrics | None]]:
+    """`of`: trials in all, finished ones included: with it the share of a worker is the same when resumed."""
+    ray = cluster.connect()
+    share = _share(ray, of, trials[0].settings.trainer)
+    # none is tried again by Ray itself, which would do so without end where the memory is too small
+    work = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, num_returns=2, max_retries=0)(_work)
+    waiting = deque((trial, 1) for trial in trials)
+    running: dict[Any, tuple[Any, Trial, int]] = {}
+    try:
+        shared = ray.put(data)
+        while waiting or running:
+            while waiting and len(running) < share.workers:
+                trial, attempt = waiting.popleft()
+                board.started(trial)
+                done, files = work.remote(shared, _for_worker(trial, share.cpus), cluster.address != "local")
+                running[done] = files, trial, attempt
+            done = ray.wait(list(running), num_returns=1)[0][0]
+            files, trial, attempt = running.pop(done)
+            try:
+                metrics = _kept(ray, trial, done, files)
+            except ray.exceptions.RayTaskError:  # a fault of ours, shown in full
+                raise
+            except ray.exceptions.RayError as error:
+                if attempt == _ATTEMPTS:
+                    raise MaedError(
+                        f"trainer.cluster: the worker that trained {trial} was lost ({_line(error)}); the same command "
+                        "goes on where this was"
+                    ) from None
+                waiting.appendleft((trial, attempt + 1))
+            else:
+                yield trial, metrics
+    except ConnectionError as error:
+        raise MaedError(
+            f"trainer.cluster: the connection to {cluster.address} was lost ({_line(error)}); the same command goes on "
+            "where this was"
+        ) from None
+
+
+def _work(data: SignalData, trial: Trial, send: bool) -> tuple[Metrics | MaedError | None, dict[str, bytes]]:
+    """What a worker does: train in the folder where its machine has it, else in one of its own, and hand back.
+
+    Returns:
+        The metrics, or the error; and, to `send`, the files. Those stay here until somebody asks for them.
+    """
+    with tempfile.TemporaryDirectory() as own:
+        folder = trial.folder if trial.folder.parent.is_dir() else Path(own) / trial.folder.name
+        try:
+            metrics = replace(trial, folder=folder).train(data)
+        except MaedError as error:
+            return MaedError(str(error)), {}
+        except OSError as error:
+            return MaedError(f"{error.filename or 'a file'}: {error.strerror or error}"), {}
+        wanted = _KEPT if send and metrics is not None else ()
+        return metrics, {name: (folder / name).read_bytes() for name in wanted}
+
+
+def _for_worker(trial: Trial, cpus: int) -> Trial:
+    """The trial as a worker runs it: silent, on one device, with its share of the cores."""
+    absolute = replace(trial, folder=trial.folder.resolve())
+    absolute.folder.parent.mkdir(parents=True, exist_ok=True)  # which tells a worker whether it sees our files
+    return absolute.with_trainer(progress="none", cluster=None, devices="1", strategy="auto", threads=cpus)
+
+
+def _kept(ray: Any, trial: Trial, done: Any, files: Any) -> Metrics | None:
+    """The metrics of a worker that is `done`; its `files` are fetched where the trial's folder here lacks them."""
+    outcome: Metrics | MaedError | None = ray.get(done)
+    if isinstance(outcome, MaedError):
+        raise outcome
+    if outcome is None:
+        return None
+    path = trial.folder / "metrics.json"
+    if not path.is_file() or read_json(path).get("fingerprint") != outcome["fingerprint"]:
+        for name, content in ray.get(files).items():
+            with replacing(trial.folder / name) as temporary:
+                temporary.write_bytes(content)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What each worker gets, and how many there are."""
+
+    cpus: int
+    gpus: int
+    workers: int
+
+
+def _share(ray: Any, trials: int, settings: TrainerSettings) -> _Share:
+    """A GPU for each worker where there are any, and its part of the cores, of which no machine may have fewer."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = settings.accelerator in ("auto", "gpu", "cuda") and any(m.get("GPU", 0) >= 1 for m in machines)
+    slots, cores = [], []  # of each machine
+    for machine in machines:
+        if machine.get("CPU", 0) >= 1 and (machine.get("GPU", 0) >= 1 or not gpus):
+            cores.append(int(machine["CPU"]))
+            slots.append(min(cores[-1], int(machine["GPU"])) if gpus else cores[-1])
+    if not slots:
+        raise MaedError("trainer.cluster: it has no machine with a core to spare")
+    workers = min(trials, sum(slots))
+    least = min(c // s for c, s in zip(cores, slots, strict=True)) if gpus else min(cores)
+    cpus = settings.threads or max(1, min(sum(cores) // workers, least))
+    if cpus > max(cores):
+        raise MaedError(f"trainer.threads: {cpus}, but no machine of trainer.cluster has more than {max(cores)} cores")
+    if gpus:
+        return _Share(cpus, 1, workers)
+    return _Share(cpus, 0, max(1, min(workers, sum(c // cpus for c in cores))))
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what a library says."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

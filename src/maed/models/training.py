@@ -1,0 +1,435 @@
+"""Training and testing one Perceiver: the Lightning module, and the walk from data to metrics.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from maed.data.signals import SignalData, Signals
+from maed.engine.lightning import (
+    History,
+    LastValidation,
+    Patience,
+    Steps,
+    adamw,
+    best_weights,
+    build_trainer,
+    fit,
+    precision,
+    quiet_lightning,
+    read_checkpoint,
+    resumable,
+    use_threads,
+)
+from maed.errors import MaedError, NotFiniteError
+from maed.files import is_main_process, read_json, write_json
+from maed.models.architectures import Classifier, build_classifier, describe_classifier, table_for
+from maed.models.batches import Augmentation, Batch, ShuffledBatches, every_signal, take
+from maed.models.memory import check_memory, device_memory
+from maed.models.model import ClassifierConfig
+from maed.settings import Settings, TrainSettings
+
+
+class PerceiverModule(pl.LightningModule):
+    """Lightning's view of the classifier: cross-entropy, AdamW, accuracy on validation and test signals.
+
+    Args:
+        classifier: what is trained.
+        train: how; `steps` overrides its own.
+        steps: training steps in all.
+        seed: seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
+        augment: what changes a training batch; nothing where not given.
+        fingerprint: what this training is; saved with every checkpoint.
+        folder: where checkpoints are, for the message of a training that fails.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        train: TrainSettings,
+        *,
+        steps: int,
+        seed: int,
+        augment: Augmentation | None = None,
+        fingerprint: str = "",
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.settings, self.steps, self.seed, self.augment = train, steps, seed, augment
+        self.fingerprint, self.folder = fingerprint, folder
+        classes = len(classifier.config.classes)
+        self.validation_loss = MeanMetric()
+        self.validation_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
+        self._first_bad: Tensor | None = None
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Class logits, `(B, classes)`."""
+        return self.classifier(values, mask)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of a batch, weighted as the batch is."""
+        # one long epoch: `batch_idx` is the number of the batch, and goes on where a training is resumed
+        torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
+        values, mask, labels, weight = batch if self.augment is None else self.augment(batch)
+        loss = cross_entropy(self(values, mask), labels, label_smoothing=self.settings.label_smoothing)
+        self._watch(loss.detach())
+        self.log("train_loss", loss.detach(), batch_size=len(labels))
+        return loss * weight
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and accuracy of a validation batch."""
+        values, mask, labels, _ = batch
+        logits = self(values, mask).float()
+        self.validation_accuracy(logits, labels)
+        self.validation_loss(cross_entropy(logits, labels), len(labels))
+        self.log("validation_loss", self.validation_loss, batch_size=len(labels))
+        self.log("validation_accuracy", self.validation_accuracy, batch_size=len(labels))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy of a test batch."""
+        values, mask, labels, _ = batch
+        self.test_accuracy(self(values, mask).float(), labels)
+        self.log("test_accuracy", self.test_accuracy, batch_size=len(labels))
+
+    def on_validation_start(self) -> None:
+        """Stop before a training that has left the finite numbers is saved."""
+        self._stop_if_bad()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; weight decay for the matrices of linear layers only."""
+        linear = {id(m.weight) for m in self.modules() if isinstance(m, torch.nn.Linear)}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if id(p) in linear], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in trained if id(p) not in linear], "weight_decay": 0.0},
+        ]
+        train = self.settings
+        return adamw(
+            groups,
+            learning_rate=train.learning_rate,
+            warmup=train.warmup,
+            steps=self.steps,
+            schedule=train.schedule,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what is being trained, so that nothing else resumes from it."""
+        checkpoint["fingerprint"] = self.fingerprint
+
+    def _watch(self, loss: Tensor) -> None:
+        """Remember the first step whose loss is not finite; looked at rarely, since looking waits for a GPU."""
+        if self._first_bad is None:
+            self._first_bad = torch.full((), -1, device=loss.device)
+        unseen = (self._first_bad < 0) & ~loss.isfinite()
+        self._first_bad = torch.where(unseen, self.global_step, self._first_bad)
+        if self.global_step % 50 == 0:
+            self._stop_if_bad()
+
+    def _stop_if_bad(self) -> None:
+        if self._first_bad is not None and int(self._first_bad) >= 0:
+            raise NotFiniteError(
+                f"train: the loss is not finite at step {int(self._first_bad)}; {self._last_good()}; "
+                f"lower train.learning_rate (it was {self.settings.learning_rate:g}), "
+                "or set trainer.precision to 32-true"
+            )
+
+    def _last_good(self) -> str:
+        """Where the training was last known to be sound."""
+        last = None if self.folder is None else read_checkpoint(self.folder / "last.ckpt")
+        if last is None or self.folder is None:
+            return "no checkpoint had been written"
+        return f"the last good checkpoint is {self.folder / 'last.ckpt'}, of step {last['global_step']}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One training, as its helpers need it."""
+
+    data: SignalData
+    encoding: str
+    seed: int
+    folder: Path
+    settings: Settings
+    steps: int
+    per_epoch: int
+    fingerprint: str
+
+
+def train_classifier(
+    data: SignalData,
+    encoding: str,
+    *,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None = None,
+    callbacks: tuple[Callback, ...] = (),
+    overwrite: bool = True,
+) -> dict[str, Any]:
+    """Train one Perceiver, keep its best validation, test that once.
+
+    Weights, order of the signals and dropout follow from `seed`, so encodings with one seed differ in their positions
+    alone. A finished training of the same settings is returned as it is, a stopped one goes on where it was.
+
+    Args:
+        data: labelled signals.
+        encoding: one of `maed.settings.ENCODINGS`.
+        seed: seed of the training, 0 or more.
+        folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
+        dim: channels d of the positions and of the content.
+        settings: `perceiver`, `train` and `trainer` are read.
+        vectors: `(N, d)`, the embedding for `correlation`, `dependence` and `maed`.
+        callbacks: further Lightning callbacks.
+        overwrite: replace a finished training of other settings or data instead of refusing.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        MaedError: no labels, a class that a split lacks, an encoding that is unknown or lacks what it needs, a batch
+            beyond the memory, or a loss that is not finite.
+    """
+    use_threads(settings.trainer.threads)
+    config, table, job = _described(data, encoding, seed, folder, dim, settings, vectors)
+    finished = _finished(job, overwrite)
+    if finished is not None:
+        return finished
+    classifier = build_classifier(config, table, seed=seed)
+    train = settings.train
+    first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
+    classifier.calibrate(*take(data.train, first)[:2])
+    with quiet_lightning(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        return _train_and_test(job, classifier, callbacks)
+
+
+def finished_training(
+    data: SignalData,
+    encoding: str,
+    *,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None = None,
+    overwrite: bool = True,
+) -> dict[str, Any] | None:
+    """What `train_classifier` would return without training: its metrics where `folder` holds them, otherwise None.
+
+    Raises:
+        MaedError: as `train_classifier` before it trains.
+    """
+    _, _, job = _described(data, encoding, seed, folder, dim, settings, vectors)
+    return _finished(job, overwrite)
+
+
+def _described(
+    data: SignalData,
+    encoding: str,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None,
+) -> tuple[ClassifierConfig, Tensor, _Job]:
+    """The classifier that a training is to make, its position table, and the training."""
+    _check_labels(data)
+    if seed < 0:
+        raise MaedError(f"seed: {seed}; it may be 0 or more")
+    config = describe_classifier(data, encoding, dim, settings.perceiver)
+    table = table_for(config, data, seed=seed, vectors=vectors)
+    return config, table, _job(data, encoding, seed, folder, dim, settings, table)
+
+
+def _train_and_test(job: _Job, classifier: Classifier, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
+    train, folder = job.settings.train, job.folder
+    data = job.data
+    augment = Augmentation(train, data.geometry, permuted=data.permutation is not None, kind=data.kind)
+    module = PerceiverModule(
+        classifier,
+        train,
+        steps=job.steps,
+        seed=job.seed,
+        augment=augment,
+        fingerprint=job.fingerprint,
+        folder=folder,
+    )
+    if job.settings.trainer.compile:
+        classifier.compile()
+    history = History()
+    extra: list[Callback] = []
+    if train.patience is not None:
+        extra.append(Patience(train.patience, "validation_accuracy", "max"))
+    if train.average is not None:  # the table is a buffer, which is to stay as it is
+        extra.append(EMAWeightAveraging(decay=train.average, use_buffers=False))
+    trainer, best = build_trainer(
+        job.settings.trainer,
+        folder,
+        title=f"perceiver {job.encoding}, seed {job.seed}",
+        steps=job.steps,
+        validate_every=min(train.validate_every or job.per_epoch, job.steps),
+        clip=train.clip,
+        monitor="validation_accuracy",
+        mode="max",
+        wide=True,
+        accumulate=train.accumulate,
+        distributed=True,
+        callbacks=[history, LastValidation(), *extra, *callbacks],
+    )
+    _check_memory(job, classifier, trainer)
+    start = resumable(folder, job.fingerprint)
+    checkpoint = None if start is None else folder / "last.ckpt"
+    if checkpoint is None and is_main_process():
+        _clear(folder)
+    process: Any = {"rank": trainer.global_rank, "world": trainer.world_size}
+    shuffled = ShuffledBatches(job.data.train, train.batch_size, job.seed, **process)
+    numbers = Steps(job.steps * train.accumulate, (start or 0) * train.accumulate)
+    batches = DataLoader(shuffled, batch_size=None, sampler=numbers)
+    try:
+        fit(trainer, module, batches, every_signal(job.data.validation, train.batch_size, **process), checkpoint)
+    except torch.OutOfMemoryError:
+        raise MaedError(
+            f"train.batch_size: {train.batch_size} does not fit the memory of the GPU; {max(1, train.batch_size // 2)} "
+            f"may, with train.accumulate {2 * train.accumulate} for steps as large"
+        ) from None
+    step, score = trainer.global_step, best.best_model_score
+    assert score is not None
+    module.load_state_dict(best_weights(best))
+    tested = trainer.test(module, every_signal(job.data.test, train.batch_size, **process), verbose=False)
+    if trainer.is_global_zero:
+        classifier.save_pretrained(folder)
+        metrics = _metrics(job, classifier, history, step, float(score), tested[0]["test_accuracy"])
+        write_json(folder / "metrics.json", metrics)
+        (folder / "best.ckpt").unlink(missing_ok=True)
+    trainer.strategy.barrier()
+    return read_json(folder / "metrics.json")
+
+
+def _check_labels(data: SignalData) -> None:
+    """Refuse data without labels, and a split in which one of the classes never comes up."""
+    if not data.labelled:
+        raise MaedError(f"train: {data.source} has no labels of two classes or more; a Perceiver is trained on labels")
+    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        assert split.labels is not None
+        absent = np.flatnonzero(np.bincount(split.labels, minlength=len(data.classes)) == 0)
+        if len(absent):
+            raise MaedError(
+                f"train: no {name} signal of {data.source} is of class {data.classes[absent[0]]!r}; a larger "
+                "data.limit or another data.seed may give it some"
+            )
+
+
+def _check_memory(job: _Job, classifier: Classifier, trainer: pl.Trainer) -> None:
+    """Refuse a batch that does not fit, by what the longest signal of the first one needs."""
+    train, data = job.settings.train, job.data
+    rows = ShuffledBatches(data.train, train.batch_size, job.seed).rows(0)
+    if data.train.mask is not None:
+        rows = rows[[data.train.mask[rows].sum(axis=1).argmax()]]
+    check_memory(
+        classifier,
+        take(data.train, rows[[0, 0]]),
+        batch_size=math.ceil(train.batch_size / trainer.world_size),
+        accumulate=train.accumulate,
+        half_precision=precision(job.settings.trainer, wide=True) != "32-true",
+        available=device_memory(trainer.strategy.root_device),
+    )
+
+
+def _job(data: SignalData, encoding: str, seed: int, folder: Path, dim: int, settings: Settings, table: Tensor) -> _Job:
+    train = settings.train
+    per_epoch = math.ceil(len(data.train) / (train.batch_size * train.accumulate))
+    steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
+    perceiver = asdict(settings.perceiver)
+    del perceiver["learned_from"]  # allows a training, and changes nothing in it
+    facts = {
+        "positions": encoding,
+        "seed": seed,
+        "perceiver": perceiver,
+        "train": asdict(train),
+        "precision": settings.trainer.precision,
+        "table": _digest([table.numpy()]),
+        "dim": dim,
+        "classes": data.classes,
+        "data": _digest([part for split in (data.train, data.validation, data.test) for part in _sketch(split)]),
+    }
+    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return _Job(data, encoding, seed, folder, settings, steps, per_epoch, fingerprint)
+
+
+def _sketch(split: Signals) -> list[np.ndarray]:
+    """Enough of a split to tell it from another: sizes, labels, normalisation and 64 signals spread over it."""
+    rows = np.unique(np.linspace(0, len(split) - 1, 64).astype(np.int64))
+    parts = [np.asarray(split.values.shape), split.labels, split.values[rows], split.mean, split.scale]
+    return [part for part in [*parts, None if split.mask is None else split.mask[rows]] if part is not None]
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
+    """The metrics of this very training, where the folder holds them; another's are refused unless to `overwrite`."""
+    path = job.folder / "metrics.json"
+    if not path.is_file():
+        return None
+    metrics = read_json(path)
+    if isinstance(metrics, dict) and metrics.get("fingerprint") == job.fingerprint:
+        return metrics if (job.folder / "model.safetensors").is_file() else None
+    if not overwrite:
+        raise MaedError(
+            f"out: {job.folder} holds a Perceiver of other settings, data or vectors; take another --out, or "
+            "--overwrite"
+        )
+    return None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what another training left, so that no file here speaks of another."""
+    for name in ("metrics.json", "model.safetensors", "config.json", "last.ckpt", "best.ckpt"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _metrics(
+    job: _Job, classifier: Classifier, history: History, step: int, validation: float, test: float
+) -> dict[str, Any]:
+    n, train = len(job.data.train), job.settings.train
+    # whole epochs of batches, of which the last may be smaller; then whole batches
+    epochs, batches = divmod(step * train.accumulate, math.ceil(n / train.batch_size))
+    return {
+        "positions": job.encoding,
+        "seed": job.seed,
+        "test_accuracy": test,
+        "validation_accuracy": validation,
+        "epochs": epochs + min(1.0, batches * train.batch_size / n),
+        "seconds": history.seconds,
+        "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),
+        "test_signals": len(job.data.test),
+        "history": history.points,
+        "settings": {
+            "dim": classifier.config.dim,
+            "perceiver": asdict(job.settings.perceiver),
+            "train": asdict(job.settings.train),
+            "precision": job.settings.trainer.precision,
+        },
+        "fingerprint": job.fingerprint,
+    }

@@ -1,0 +1,108 @@
+"""Curves and intervals: training, accuracy, and what more draws bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from maed.plots.style import (
+    BLUE,
+    GREEN,
+    INK,
+    SKY,
+    VERMILION,
+    colour_of,
+    legend,
+    panels,
+    plain,
+    tidy,
+)
+
+
+def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Draw training and validation loss over steps; entries of `history` without a value are skipped."""
+    ax, _ = panels(ax, 1, 1, (6.4, 3.0))
+    for key, label, colour, width in (
+        ("train_loss", "training", SKY, 1.0),
+        ("validation_loss", "validation", VERMILION, 2.0),
+    ):
+        steps, values = _curve(history, key)
+        if steps:
+            ax.plot(steps, values, color=colour, linewidth=width, label=label, marker="o" if len(steps) == 1 else None)
+    ax.set_xlabel("step")
+    ax.set_ylabel("masked loss")
+    tidy(ax)
+    legend(ax)
+    return ax
+
+
+def accuracy_curves(perceivers: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Draw validation accuracy over steps, a line for each trained Perceiver, a colour for each encoding."""
+    ax, _ = panels(ax, 1, 1, (6.4, 3.2))
+    named: set[str] = set()
+    for run in perceivers:
+        steps, values = _curve(run.get("history") or [], "validation_accuracy")
+        name = str(run["positions"])
+        label = None if name in named else plain(name)
+        named.add(name)
+        ax.plot(steps, [100 * value for value in values], color=colour_of(name), linewidth=1.5, alpha=0.85, label=label)
+    ax.set_xlabel("step")
+    ax.set_ylabel("validation accuracy, %")
+    tidy(ax)
+    legend(ax)
+    return ax
+
+
+def accuracy_intervals(
+    summary: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]] = (), *, ax: Axes | None = None
+) -> Axes:
+    """Draw mean test accuracy of each encoding with its 95 % interval; small dots are the seeds of `runs`."""
+    ordered = sorted(summary, key=lambda entry: entry["mean"])
+    ax, _ = panels(ax, 1, 1, (6.4, 0.8 + 0.42 * len(ordered)))
+    for height, entry in enumerate(ordered):
+        name, mean = str(entry["positions"]), 100 * entry["mean"]
+        seeds = [100 * run["test_accuracy"] for run in runs if run["positions"] == entry["positions"]]
+        ax.scatter(seeds, [height - 0.24] * len(seeds), s=14, color=colour_of(name), alpha=0.6, linewidths=0)
+        if entry.get("low") is not None and entry.get("high") is not None and entry.get("seeds") != 1:
+            ax.plot([100 * entry["low"], 100 * entry["high"]], [height] * 2, color=colour_of(name), linewidth=2.2)
+        ax.scatter([mean], [height], s=56, color=colour_of(name), zorder=3, linewidths=0)
+    ax.set_yticks(range(len(ordered)), [plain(str(entry["positions"])) for entry in ordered])
+    ax.set_ylim(-0.6, len(ordered) - 0.4)
+    ax.set_xlabel("test accuracy, % (dot: mean over seeds; line: 95 % interval; small dots: seeds)")
+    tidy(ax)
+    ax.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
+    ax.tick_params(axis="y", length=0, labelsize=10)
+    return ax
+
+
+def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Draw what the similarity has found after so many draws: recall and Spearman of its own entries, and agreement.
+
+    Args:
+        history: entries with `draws`, and any of `knn_recall`, `spearman` and `split_half`, as
+            `similarity/config.json` has them.
+        ax: where to draw.
+    """
+    ax, _ = panels(ax, 1, 1, (6.4, 3.0))
+    for key, label, colour, dashes in (
+        ("knn_recall", "recall of true neighbours", VERMILION, "-"),
+        ("spearman", "Spearman with true distances", BLUE, "--"),
+        ("split_half", "agreement of two halves", GREEN, ":"),
+    ):
+        draws, values = _curve(history, key, over="draws")
+        if draws:
+            ax.plot(draws, values, color=colour, linestyle=dashes, linewidth=1.8, marker="o", markersize=3, label=label)
+    ax.set_xscale("log", base=2)
+    ax.set_xlabel("draws")
+    ax.set_ylabel("of the similarity's entries")
+    tidy(ax)
+    legend(ax)
+    return ax
+
+
+def _curve(history: Sequence[Mapping[str, Any]], key: str, over: str = "step") -> tuple[list[float], list[float]]:
+    """Steps and values of `key`, where there is a value."""
+    known = [(entry[over], entry[key]) for entry in history if entry.get(key) is not None]
+    return [step for step, _ in known], [value for _, value in known]

@@ -1,0 +1,325 @@
+"""One value for each position, drawn where positions lie: maps of the similarity, channels of the embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from maed.errors import MaedError
+from maed.plots.layout import chart, is_sphere, is_torus, plane, row_major
+from maed.plots.style import BLUE, INK, VERMILION, headline, panels, tidy
+
+WINDOW = 256
+"""Positions of a line that are drawn around the one in question: the whole of a long text would show a needle."""
+
+_DRAWN = 1024
+"""Most rows of a matrix that are drawn; of more, the means of blocks."""
+
+
+def similarity_map(
+    similarity: np.ndarray,
+    position: int,
+    coordinates: np.ndarray | None = None,
+    shape: Sequence[int] = (),
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what seeing one position tells about all others.
+
+    Args:
+        similarity: `(N,)`, that position's row; its own entry is left out. Colours span its percentiles 1 to 99.5.
+        position: which one, as an index in storage order; it is marked.
+        coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
+        shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
+            neighbourhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
+        ax: where to draw, `projection="3d"` to see three coordinates in space.
+    """
+    projection = "3d" if _is_space(coordinates) else None
+    width, height = panel_size(coordinates, shape)
+    ax, _ = panels(ax, 1, 1, (max(4.0, 1.3 * width), max(3.0, 1.3 * height)), projection=projection)
+    drawn = _draw_similarity(ax, similarity, position, coordinates, shape)
+    if _is_image(coordinates, shape):
+        ax.set_axis_on()
+        tidy(ax)
+        ax.set(xlabel="column", ylabel="row")
+    if drawn is None:
+        _label_curves([ax], 1, coordinates, "similarity")
+    else:
+        _colour_bar(ax, drawn, "similarity")
+    return ax
+
+
+def similarity_maps(
+    similarity: np.ndarray,
+    positions: Sequence[int],
+    coordinates: np.ndarray | None = None,
+    shape: Sequence[int] = (),
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw `similarity_map` for each of `positions`, as panels with a scale each.
+
+    Args:
+        similarity: `(N, N)`; a row is drawn for each position.
+        positions: which ones, as indices in storage order (`spread_positions` chooses some).
+        coordinates, shape, ax: as for `similarity_map`.
+    """
+    columns = min(6 if _is_image(coordinates, shape) else 3, len(positions))
+    projection = "3d" if _is_space(coordinates) else None
+    ax, parts = panels(ax, len(positions), columns, panel_size(coordinates, shape), projection=projection)
+    for part, position in zip(parts, positions, strict=True):
+        _draw_similarity(part, similarity[position], position, coordinates, shape)
+    _label_curves(parts, columns, coordinates, "similarity")
+    return ax
+
+
+def similarity_matrix(
+    similarity: np.ndarray,
+    coordinates: np.ndarray | None = None,
+    shape: Sequence[int] = (),
+    *,
+    order: np.ndarray | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the whole matrix, positions in an order that shows its structure; the diagonal is left out.
+
+    Args:
+        similarity: `(N, N)`: what position i (down) tells about position j (across). Above 1,024 positions, the means
+            of blocks are drawn.
+        coordinates: `(N, D)`: positions go by them, the first column before the next: a grid row by row.
+        shape: of a grid or torus, for the names of the axes.
+        order: `(N,)`: positions in another order, such as along a channel of an embedding.
+        ax: where to draw.
+
+    Raises:
+        MaedError: `order` that does not hold every position once.
+    """
+    n = len(similarity)
+    if order is not None and not np.array_equal(np.sort(order), np.arange(n)):
+        raise MaedError(f"order: does not hold each of {n} positions once; it may be a permutation of them")
+    name = "as stored" if coordinates is None else "along the line"
+    if order is not None:
+        name = "in the given order"
+    elif coordinates is not None:
+        order = np.argsort(row_major(coordinates))
+        if coordinates.shape[1] > 1:
+            name = "row by row" if len(shape) == 2 else "by their coordinates"
+    values = similarity.astype(np.float64)
+    np.fill_diagonal(values, np.nan)
+    values = _in_blocks(values if order is None else values[np.ix_(order, order)])
+    ax, _ = panels(ax, 1, 1, (4.6, 4.0))
+    low, high = _robust_limits(values)
+    edges = (-0.5, n - 0.5, n - 0.5, -0.5)
+    drawn = ax.imshow(values, cmap="viridis", vmin=low, vmax=high, extent=edges, interpolation="nearest")
+    tidy(ax)
+    ax.set(xlabel=f"position told about, {name}", ylabel=f"position seen, {name}")
+    _colour_bar(ax, drawn, "similarity")
+    return ax
+
+
+def embedding_channels(
+    vectors: np.ndarray,
+    coordinates: np.ndarray | None = None,
+    shape: Sequence[int] = (),
+    *,
+    channels: int = 12,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the first `channels` of an embedding `(N, d)` where positions truly lie, each on its own scale about 0.
+
+    Args:
+        vectors: `(N, d)`.
+        coordinates, shape: as for `similarity_map`.
+        channels: how many; fewer where d is less.
+        ax: where to draw.
+    """
+    count = min(channels, vectors.shape[1])
+    columns = min(4 if _is_image(coordinates, shape) else 3, count)
+    projection = "3d" if _is_space(coordinates) else None
+    ax, parts = panels(ax, count, columns, panel_size(coordinates, shape), projection=projection)
+    for channel, part in enumerate(parts):
+        values = vectors[:, channel]
+        most = float(np.abs(values).max()) or 1.0
+        draw_values(part, values, coordinates, shape, cmap="cividis", limits=(-most, most))
+        headline(part, f"channel {channel + 1}")
+    _label_curves(parts, columns, coordinates, "value")
+    return ax
+
+
+def draw_values(
+    ax: Axes,
+    values: np.ndarray,
+    coordinates: np.ndarray | None,
+    shape: Sequence[int],
+    *,
+    cmap: str,
+    limits: tuple[float, float],
+    around: int | None = None,
+) -> Any:
+    """Draw one value for each position `(N,)`: an image on a grid, a curve on a line, coloured points elsewhere.
+
+    A torus is cut open to an image, a sphere is spread out as a map (`chart`).
+
+    Returns:
+        What a colour bar is made of; None for a curve.
+    """
+    colours: dict[str, Any] = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1]}
+    if coordinates is not None and ax.name == "3d" and coordinates.shape[1] >= 3:
+        drawn = _dots(ax, coordinates[:, :3], c=values, s=14, linewidths=0, depthshade=False, **colours)
+        tidy(ax)
+        return drawn
+    if coordinates is not None and _is_image(coordinates, shape):
+        ax.set_axis_off()
+        return ax.imshow(_image(values, coordinates, shape), interpolation="nearest", **colours)
+    if coordinates is not None and coordinates.shape[1] > 1:
+        drawn = _dots(ax, chart(coordinates), c=values, s=14, linewidths=0, **colours)
+        ax.set_aspect("equal")
+        if is_sphere(coordinates):
+            ax.set_axis_off()  # the numbers of a map are not coordinates
+        else:
+            tidy(ax)
+        return drawn
+    x = along(coordinates, len(values))
+    order = np.argsort(x)
+    ax.plot(x[order], values[order], color=BLUE, linewidth=1.2)
+    if around is not None and len(values) > WINDOW:
+        ax.set_xlim(*_window(x, around))
+    tidy(ax)
+    return None
+
+
+def spread_positions(coordinates: np.ndarray | None, n: int, count: int) -> list[int]:
+    """Choose `count` of `n` positions that cover the geometry evenly (a low-discrepancy sequence, so no luck)."""
+    points = chart(coordinates) if coordinates is not None else plane(np.arange(n)[:, None])
+    low, extent = points.min(axis=0), np.ptp(points, axis=0)
+    steps = np.arange(count)[:, None] * np.array([0.7548776662, 0.5698402910])  # Roberts' R2 sequence
+    targets = low + extent * (0.08 + 0.84 * ((0.5 + steps) % 1.0))  # off the rim, where neighbours are few
+    nearest = [int(np.argmin(((points - target) ** 2).sum(axis=1))) for target in targets]
+    return list(dict.fromkeys(nearest))
+
+
+def along(coordinates: np.ndarray | None, count: int) -> np.ndarray:
+    """The axis of a curve: the true line, or else the storage order."""
+    return coordinates[:, 0].astype(np.float64) if coordinates is not None else np.arange(count, dtype=np.float64)
+
+
+def panel_size(coordinates: np.ndarray | None, shape: Sequence[int]) -> tuple[float, float]:
+    """Inches of one panel."""
+    if _is_image(coordinates, shape):
+        return 1.4, 1.4 * max(0.4, min(2.0, shape[0] / shape[1])) + 0.25
+    if coordinates is None or coordinates.shape[1] == 1:
+        return 3.2, 1.9
+    if _is_space(coordinates):
+        return 2.8, 2.7
+    across, up = np.ptp(chart(coordinates), axis=0)
+    return 2.8, 0.3 + 2.4 * float(np.clip(up / (across + 1e-12), 0.3, 1.0))
+
+
+def _draw_similarity(
+    ax: Axes, values: np.ndarray, position: int, coordinates: np.ndarray | None, shape: Sequence[int]
+) -> Any:
+    values = values.astype(np.float64)
+    values[position] = np.nan
+    drawn = draw_values(ax, values, coordinates, shape, cmap="viridis", limits=_robust_limits(values), around=position)
+    _mark(ax, position, coordinates, shape)
+    headline(ax, _place_name(position, coordinates, shape))
+    return drawn
+
+
+def _dots(ax: Axes, places: np.ndarray, **options: Any) -> Any:
+    """Points in the plane `(M, 2)`, or in space `(M, 3)`."""
+    scatter: Any = ax.scatter  # its stub knows of the plane alone
+    return scatter(*places.T, **options)
+
+
+def _colour_bar(ax: Axes, drawn: Any, name: str) -> None:
+    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8)
+    bar.set_label(name, color=INK, fontsize=9)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    bar.outline.set_visible(False)
+
+
+def _is_image(coordinates: np.ndarray | None, shape: Sequence[int]) -> bool:
+    return coordinates is not None and len(shape) == 2 and (coordinates.shape[1] == 2 or is_torus(coordinates))
+
+
+def _is_space(coordinates: np.ndarray | None) -> bool:
+    """Whether coordinates are three, of no shape that has a map."""
+    return coordinates is not None and coordinates.shape[1] == 3 and not is_sphere(coordinates)
+
+
+def _image(values: np.ndarray, coordinates: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Values `(N,)` at their true places of the grid or torus, `(height, width)`."""
+    canvas = np.empty(len(values))
+    canvas[row_major(coordinates)] = values
+    return canvas.reshape(shape[0], shape[1])
+
+
+def _in_blocks(matrix: np.ndarray) -> np.ndarray:
+    """The means of square blocks of `(N, N)`, at most `_DRAWN` of them to a side; NaN counts as absent."""
+    size = -(-len(matrix) // _DRAWN)
+    if size == 1:
+        return matrix
+    starts = np.arange(0, len(matrix), size)
+    known = np.isfinite(matrix)
+    sums = np.add.reduceat(np.add.reduceat(np.where(known, matrix, 0.0), starts, axis=0), starts, axis=1)
+    counts = np.add.reduceat(np.add.reduceat(known.astype(np.float64), starts, axis=0), starts, axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _cell(position: int, coordinates: np.ndarray, shape: Sequence[int]) -> tuple[int, int]:
+    """Row and column of a position of a grid or torus."""
+    row, column = divmod(int(row_major(coordinates)[position]), shape[1])
+    return row, column
+
+
+def _window(x: np.ndarray, around: int) -> tuple[float, float]:
+    """Limits of an axis that show the share of a line which holds `WINDOW` positions, around one of them."""
+    width = np.ptp(x) * WINDOW / len(x)
+    start = float(np.clip(x[around] - width / 2, x.min(), x.max() - width))
+    return start, start + float(width)
+
+
+def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequence[int]) -> None:
+    """Mark the position in question: a ring on an image or among points, an upright line on a curve."""
+    if coordinates is None or coordinates.shape[1] == 1:
+        x = along(coordinates, position + 1)[position]
+        ax.axvline(x, color=VERMILION, linewidth=1.2, alpha=0.8, zorder=0)
+        return
+    if ax.name == "3d" and coordinates.shape[1] >= 3:
+        place = coordinates[position, :3]
+    elif _is_image(coordinates, shape):
+        place = np.array(_cell(position, coordinates, shape)[::-1])
+    else:
+        place = chart(coordinates)[position]
+    for colour, width in (("white", 2.6), (VERMILION, 1.4)):
+        _dots(ax, place[None], s=70, facecolors="none", edgecolors=colour, linewidths=width)
+
+
+def _place_name(position: int, coordinates: np.ndarray | None, shape: Sequence[int]) -> str:
+    """What the place of a position is called."""
+    if coordinates is None:
+        return f"stored as {position}"
+    if _is_image(coordinates, shape):
+        row, column = _cell(position, coordinates, shape)
+        return f"row {row}, column {column}"
+    return f"at {', '.join(f'{round(float(value), 2):g}' for value in coordinates[position][:3])}"
+
+
+def _label_curves(axes: Sequence[Axes], columns: int, coordinates: np.ndarray | None, quantity: str) -> None:
+    """Label the outer axes of curve panels; images and points need none."""
+    if coordinates is not None and coordinates.shape[1] > 1:
+        return
+    for ax in axes[-columns:]:
+        ax.set_xlabel("position" if coordinates is not None else "position, as stored")
+    for ax in axes[::columns]:
+        ax.set_ylabel(quantity)
+
+
+def _robust_limits(values: np.ndarray) -> tuple[float, float]:
+    """A colour scale that a few extreme entries cannot flatten."""
+    low, high = np.nanpercentile(values, [1, 99.5])
+    return float(low), float(high)

@@ -1,0 +1,116 @@
+"""Presets: settings in YAML files, of the package or of a user, and what may stand in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from maed.errors import MaedError, nearest
+from maed.settings import Settings
+
+COMPARED = ("positions", "seeds")
+"""Keys of a preset that are no settings but what a comparison compares; only `run` and `compare` have them."""
+
+
+def preset_path(name: str) -> Path:
+    """The YAML file of a preset: a name of `maed/presets`, or a path."""
+    folder = Path(__file__).parent
+    for path in (folder / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise MaedError(f"config: {name!r} is no preset and no file{nearest(name, names)}; presets: {', '.join(names)}")
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """What a preset holds, by groups of settings; values are not checked yet.
+
+    Raises:
+        MaedError: no such preset, no YAML, or something in it that is no setting.
+    """
+    path = preset_path(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MaedError(f"config: {path} is not YAML ({str(error).splitlines()[0]})") from None
+    except RecursionError:
+        raise MaedError(f"config: {path} is nested too deeply; it may hold groups of settings") from None
+    if not isinstance(content, dict):
+        raise MaedError(f"config: {path} holds no settings; it may hold groups such as `data:` and `train:`")
+    _check_keys(content)
+    return content
+
+
+def settings_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """The settings of a preset with some of them changed; see `Settings.from_preset`."""
+    content = {group: members for group, members in read_preset(name).items() if group not in COMPARED}
+    _check_keys(changes)
+    for group, members in changes.items():
+        content[group] = {**content.get(group, {}), **members}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Settings, as_group=False)
+    try:
+        given = parser.instantiate_classes(parser.parse_object(content))
+    except ArgumentError as error:
+        raise MaedError(plainly(str(error))) from None
+    return Settings(**{group: getattr(given, group) for group in Settings.__dataclass_fields__})
+
+
+def plainly(message: str) -> str:
+    """What jsonargparse says of a value, as one line."""
+    text = " ".join(message.split())
+    for pattern, wording in _WORDINGS:
+        text = re.sub(pattern, wording, text)
+    return text
+
+
+def _choice(match: re.Match[str]) -> str:
+    return _unknown(match[1], match[3], match[2])
+
+
+def _optional(match: re.Match[str]) -> str:
+    name, type_, value = match.groups()
+    shown = {"list[str]": "a list such as [a,b]", "list[float]": "a list such as [1e-3,3e-3]"}.get(
+        type_, "of type " + re.sub(r"<class '(\w+)'>", r"\1", type_)
+    )
+    return f"{name}: {value or 'empty'}; it may be {shown}, or null"
+
+
+def _unknown(name: str, value: str, choices: str) -> str:
+    """As `one_of` words it; `choices` is a list of quoted names."""
+    names = re.findall(r"'([^']*)'", choices)
+    return f"{name}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}"
+
+
+_WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', _choice),
+    (r'Parser key "([^"]*)": Does not validate .* \[(.*), <class \'NoneType\'>\] .* Given value: ?(.*)', _optional),
+    (r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: (.*)', r"\1: \3; it may be of type \2"),
+    (r'Parser key "([^"]*)":', r"\1:"),
+    (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[2], m[3])),
+    (r"the following arguments are required: \w+\.(\w+)", r"\1: not given; see --help"),
+)
+"""How jsonargparse puts things, and how we do."""
+
+
+def _check_keys(content: Mapping[Any, Any]) -> None:
+    """Refuse what is no setting, with the nearest name."""
+    groups = asdict(Settings())
+    for group, members in content.items():
+        if group in COMPARED:
+            continue
+        if group not in groups:
+            raise MaedError(f"config: {group!r} is no setting{nearest(str(group), [*groups, *COMPARED])}")
+        names = list(groups[group])
+        if not isinstance(members, Mapping):
+            raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
+        for name in members:
+            if name not in names:
+                raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")

@@ -1,0 +1,1 @@
+"""`maed serve`: the pages of many runs over local http."""

@@ -1,0 +1,276 @@
+"""Runs below a folder: where they are, what state they are in, what came out. No tensor is read, nothing written."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+
+from maed.errors import MaedError
+from maed.files import read_json
+from maed.report import tables
+from maed.server.progress import Part, read_parts, whole
+
+State = Literal["done", "going on", "stopped", "damaged"]
+
+DEPTH = 3
+"""How far below the folder runs are looked for."""
+
+QUIET = 600.0
+"""Seconds without a write after which something unfinished counts as stopped: testing a Perceiver writes nothing."""
+
+SETTLED = 20.0
+"""Seconds after which a run in which nothing is unfinished counts as done: between two stages nothing is, either."""
+
+_FOLDERS = 5_000  # that are looked into for runs
+_FILES = 20_000  # of one run
+_LEVELS = 5  # of folders in a run: perceiver/tune/maed-0.001/logs
+_LISTED = 3  # encodings
+
+_STAGES = ("autoencoder", "similarity", "embedding", "baseline/similarity", "baseline/embedding")
+_MARKS = ("config.json", "metrics.json", "model.safetensors", "examples.safetensors")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A run in a line of a table.
+
+    Args:
+        name: its path below the folder that is served.
+        state: `done` where nothing is unfinished; what is unfinished is `going on` if it was written lately, otherwise
+            `stopped`; `damaged` where the folder cannot be read.
+        reason: why it is damaged.
+        source: where its signals come from.
+        positions: N.
+        parts: the stages and trainings that it has, those first that were first.
+        recall: recall@k of the embedding of `maed`, and k.
+        spearman: of that embedding.
+        best: encodings with their test accuracies, the best first.
+        written: when a file of it was last written, in seconds since 1970.
+        signature: changes with all that its page shows.
+        explorable: whether anything of it can be shown in a page.
+    """
+
+    name: str
+    state: State
+    reason: str = ""
+    source: str = ""
+    positions: int | None = None
+    parts: list[Part] = field(default_factory=list)
+    recall: str = tables.NOTHING
+    spearman: str = tables.NOTHING
+    best: list[str] = field(default_factory=list)
+    written: float = 0.0
+    signature: str = ""
+    explorable: bool = False
+
+    @property
+    def current(self) -> Part | None:
+        """What is unfinished and was written last."""
+        return max((part for part in self.parts if not part.finished), key=lambda part: part.written, default=None)
+
+    @property
+    def stage(self) -> str:
+        """How far it is."""
+        if self.state != "done" and self.current is not None:
+            return f"{self.current.title}{self.current.progress}"
+        trained = sum(part.name.startswith("perceiver/") and not part.tunes for part in self.parts)
+        if trained:
+            return f"{trained} Perceiver{'' if trained == 1 else 's'}"
+        main = [part.title for part in self.parts if part.name in _STAGES[:3]]
+        return main[-1] if main else tables.NOTHING
+
+
+def find_runs(root: Path) -> dict[str, Path]:
+    """The run folders below `root`, or `root` itself, by their paths below it; links are not followed.
+
+    Args:
+        root: a resolved path.
+    """
+    if is_run(root):
+        return {root.name or "run": root}
+    found: dict[str, Path] = {}
+    waiting = deque([(root, 0)])
+    for _ in range(_FOLDERS):
+        if not waiting:
+            break
+        folder, depth = waiting.popleft()
+        for entry in _entries(folder):
+            if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                continue
+            path = Path(entry.path)
+            if is_run(path):
+                found[path.relative_to(root).as_posix()] = path
+            elif depth + 1 < DEPTH:
+                waiting.append((path, depth + 1))
+    return dict(sorted(found.items()))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds results or a stage of a run."""
+    if (folder / "results.json").is_file():
+        return True
+    if any((folder / stage / mark).is_file() for stage in _STAGES for mark in _MARKS):
+        return True
+    return any(
+        (Path(entry.path) / mark).exists() for entry in _entries(folder / "perceiver") for mark in (*_MARKS, "logs")
+    )
+
+
+def overview(root: Path, name: str, folder: Path, now: float | None = None) -> Overview:
+    """What a run is and how far it is; one that cannot be read is damaged, with the reason.
+
+    Args:
+        root: nothing outside of it is read.
+        name: of the run.
+        folder: of the run.
+        now: seconds since 1970; the present where not given.
+    """
+    written, signature = 0.0, ""
+    try:
+        files = scan(root, folder)
+        written = max((found.st_mtime for found in files.values()), default=0.0)
+        shown = {path: found for path, found in files.items() if _is_shown(path)}
+        signature = repr(sorted((path, found.st_mtime_ns, found.st_size) for path, found in shown.items()))
+        results = read_json(folder / "results.json") if "results.json" in files else {}
+        if not isinstance(results, dict):
+            raise MaedError("results.json holds no results")
+        parts = read_parts(folder, files, results)
+        unfinished = [f"{part.name}/" for part in parts if not part.finished]
+        for path, found in shown.items():
+            if not path.startswith(tuple(unfinished)) and (wrong := _fault(folder / path, found.st_mtime_ns)):
+                raise MaedError(f"{path}: {wrong}")
+        state = _state(parts, files, results, written, time.time() if now is None else now)
+        return _described(name, state, folder, results, parts, files, written, signature)
+    except FileNotFoundError:  # a run that is going on, or was moved; the next look will tell
+        return Overview(name, "damaged", "a file went away while it was read", written=written, signature=signature)
+    except (MaedError, OSError) as error:
+        reason = str(error).replace(f"{folder}/", "").replace(str(folder), name)
+        return Overview(name, "damaged", reason, written=written, signature=signature)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # JSON of another shape
+        reason = f"results.json or a config.json is not as maed writes it ({error})"
+        return Overview(name, "damaged", reason, written=written, signature=signature)
+
+
+def scan(root: Path, folder: Path) -> dict[str, os.stat_result]:
+    """The files of a run by their paths below it.
+
+    Raises:
+        MaedError: a link that leads out of `root`, something that is not a plain file, or far too many files.
+    """
+    files: dict[str, os.stat_result] = {}
+    waiting = deque([(folder, 0)])
+    while waiting:
+        below, depth = waiting.popleft()
+        for entry in _entries(below):
+            path = Path(entry.path).relative_to(folder).as_posix()
+            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                raise MaedError(f"{path} is a link out of the folder that is served")
+            try:
+                found = entry.stat()
+            except FileNotFoundError:  # a temporary file that has been renamed
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                if depth < _LEVELS:
+                    waiting.append((Path(entry.path), depth + 1))
+            elif not stat.S_ISREG(found.st_mode):
+                raise MaedError(f"{path} is not a plain file")
+            else:
+                files[path] = found
+            if len(files) > _FILES:
+                raise MaedError(f"holds more than {_FILES:,} files")
+    return files
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing of one that is absent or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _is_shown(path: str) -> bool:
+    """Whether the page of a run is made of this file."""
+    top, _, name = path.rpartition("/")
+    if path == "results.json" or path == "explorer/views.safetensors":
+        return True
+    return name in _MARKS and (top in _STAGES or (top.startswith("perceiver/") and top.count("/") == 1))
+
+
+def _is_finished(path: str) -> bool:
+    """Whether this file is of something that is finished, and that a page has a section for."""
+    named = ("results.json", "embedding/model.safetensors", "similarity/model.safetensors")
+    return path in named or path == "autoencoder/examples.safetensors" or path.endswith("/metrics.json")
+
+
+@lru_cache(maxsize=16_384)
+def _fault(path: Path, written: int) -> str:
+    """What is wrong with a file as it is since `written`; empty where it can be read."""
+    try:
+        if path.suffix == ".json":
+            read_json(path)
+        else:
+            with safe_open(path, framework="numpy") as file:
+                file.keys()
+    except (SafetensorError, OSError):
+        return "not a safetensors file, or cut short"
+    except MaedError:
+        return "not a JSON file"
+    return ""
+
+
+def _state(
+    parts: list[Part], files: Mapping[str, os.stat_result], results: Mapping[str, Any], written: float, now: float
+) -> State:
+    lately = now - written < QUIET
+    if any(not part.finished for part in parts):
+        return "going on" if lately else "stopped"
+    if str(results.get("command") or "").startswith("maed run"):  # it ends with a report
+        reported = files.get("report.html")
+        if reported is not None and reported.st_mtime_ns >= files["results.json"].st_mtime_ns:
+            return "done"
+        return "going on" if lately else "stopped"
+    return "going on" if now - written < SETTLED else "done"
+
+
+def _described(
+    name: str,
+    state: State,
+    folder: Path,
+    results: dict[str, Any],
+    parts: list[Part],
+    files: Mapping[str, os.stat_result],
+    written: float,
+    signature: str,
+) -> Overview:
+    configs = [f"{stage}/config.json" for stage in _STAGES]
+    read = [read_json(folder / path) for path in configs if path in files]
+    sources = [config.get("source") or (config.get("made_with") or {}).get("source") for config in read]
+    positions = next(filter(None, [results.get("positions"), *(config.get("n") for config in read)]), None)
+    maed = (results.get("geometry") or {}).get("maed") or {}
+    recall, k = tables.percent(maed.get("knn_recall")), results.get("neighbours")
+    ranked = [entry for entry in tables.summaries(results) if isinstance(entry.get("mean"), float)]
+    ranked.sort(key=lambda entry: entry["mean"], reverse=True)
+    return Overview(
+        name,
+        state,
+        source=str(results.get("source") or next(filter(None, sources), "")),
+        positions=whole(positions),
+        parts=parts,
+        recall=f"{recall} @{k}" if k and recall != tables.NOTHING else recall,
+        spearman=tables.decimal(maed.get("spearman")),
+        best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry['positions']}" for entry in ranked[:_LISTED]],
+        written=written,
+        signature=signature,
+        explorable=any(_is_finished(path) for path in files),
+    )

@@ -1,0 +1,128 @@
+"""A budget of time or of draws: what it says, and what it buys on this machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from itertools import islice
+
+import torch
+
+from maed.autoencoder import AutoencoderModule, build_autoencoder, draw_loader, loss_name, outputs_of, visible_count
+from maed.data import SignalData
+from maed.engine.lightning import device
+from maed.errors import MaedError
+from maed.settings import Settings
+from maed.similarity import stream
+from maed.stages.choices import with_steps
+
+_TRAINING = 0.5
+"""Share of a budget of seconds that is spent on training."""
+
+_STREAMING = 0.3
+"""Share that is spent on streaming; the rest is for the reduction and for what is not counted."""
+
+_MOST = 10
+"""A budget buys at most so many times the steps and draws that are chosen without one."""
+
+_TRIED = 8  # steps, after as many to warm up
+
+
+def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
+    """A budget as seconds or as draws; `90`, `"90 s"`, `"5 min"`, `"20000 draws"`.
+
+    Raises:
+        MaedError: anything else, or nothing left to spend.
+    """
+    if budget is None:
+        return None, None
+    expected = "it may be a number of seconds above 0, or text such as '90 s', '5 min' or '20000 draws'"
+    if isinstance(budget, str):
+        found = re.fullmatch(r"\s*([0-9_.]+)\s*(s|seconds|min|minutes|h|hours|draws)\s*", budget)
+        try:
+            number = float(found[1]) if found else 0.0
+        except ValueError:
+            number = 0.0
+        unit = found[2] if found else "s"
+    else:
+        usable = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+        number, unit = float(budget) if usable else 0.0, "s"
+    if not 0 < number < float("inf"):
+        raise MaedError(f"budget: {budget!r}; {expected}")
+    if unit == "draws":
+        return None, max(2, round(number))
+    return number * {"s": 1, "m": 60, "h": 3600}[unit[0]], None
+
+
+def within_draws(settings: Settings, draws: int) -> tuple[Settings, str]:
+    """The settings with training and streaming scaled alike, so that both together make about `draws` draws."""
+    autoencoder, similarity = settings.autoencoder, settings.similarity
+    share = draws / (autoencoder.steps * autoencoder.batch_size + similarity.draws)
+    steps, streamed = max(1, round(share * autoencoder.steps)), max(2, round(share * similarity.draws))
+    scaled = replace(
+        settings,
+        autoencoder=with_steps(autoencoder, steps),
+        similarity=replace(similarity, draws=streamed, until="draws"),
+    )
+    return scaled, f"budget: {steps} training steps of {autoencoder.batch_size} and {streamed} draws for the similarity"
+
+
+def affordable(data: SignalData, settings: Settings, seconds: float) -> tuple[Settings, str]:
+    """The settings with as many training steps and draws as `seconds` allow, and a line that says how many.
+
+    A few of both are tried first, so the result depends on the machine and on what else it does.
+    """
+    step, draw = _seconds_per_step(data, settings), _seconds_per_draw(data, settings)
+    steps = int(min(max(20, _TRAINING * seconds / step), _MOST * settings.autoencoder.steps))
+    draws = int(min(max(1_024, _STREAMING * seconds / draw), _MOST * settings.similarity.draws))
+    bought = replace(
+        settings,
+        autoencoder=with_steps(settings.autoencoder, steps),
+        similarity=replace(settings.similarity, draws=draws, seconds=_STREAMING * seconds),
+    )
+    return bought, f"budget: {steps} training steps and {draws} draws at the most, in about {seconds:.0f} s"
+
+
+def _model(data: SignalData, settings: Settings) -> AutoencoderModule:
+    chosen, loss = settings.autoencoder, loss_name(settings.autoencoder, data)
+    shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary}
+    return AutoencoderModule(build_autoencoder(chosen, **shape, loss=loss), loss, chosen)
+
+
+def _seconds_per_step(data: SignalData, settings: Settings) -> float:
+    """What a training step takes, by a few of them."""
+    where, chosen = device(settings.trainer), settings.autoencoder
+    module = _model(data, settings).to(where)
+    optimizer = module.configure_optimizers()["optimizer"]
+    visible = visible_count(data.positions, data.kind, chosen.visible_fraction)
+    started = 0.0
+    for number, draw in enumerate(
+        islice(draw_loader(data.train, visible, chosen, steps=2 * _TRIED, seed=0), 2 * _TRIED)
+    ):
+        if number == _TRIED:
+            started = time.monotonic()
+        module.mean_loss(draw.to(where)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    if where.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.monotonic() - started) / _TRIED
+
+
+def _seconds_per_draw(data: SignalData, settings: Settings) -> float:
+    """What a draw takes, by a few batches through an untrained autoencoder."""
+    module, chosen = _model(data, settings), settings.similarity
+    where = device(settings.trainer)
+    visible = visible_count(data.positions, data.kind, chosen.visible_fraction or settings.autoencoder.visible_fraction)
+    few = replace(chosen, draws=4 * chosen.batch_size, until="draws", seconds=None)
+    streamed = stream(
+        module.model.eval().to(where),
+        data.train,
+        few,
+        visible=visible,
+        loss=module.loss_name,
+        outputs=outputs_of(module.loss_name, channels=data.channels, vocabulary=data.vocabulary),
+        device=where,
+    )
+    return streamed.seconds / streamed.draws

@@ -1,0 +1,99 @@
+"""What suits data of a certain size and kind: the settings that `maed.learn` takes unless told otherwise, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import sqrt
+
+from maed.autoencoder import visible_count
+from maed.data import SignalData
+from maed.settings import AutoencoderSettings, Settings, SimilaritySettings
+
+_STEPS = 32
+"""Training steps for each square root of N ..."""
+
+_PLATEAU = 800
+"""... and at the least: a training starts on a plateau, and is of no use before it has left it."""
+
+_DRAWS = 24
+"""Draws for each position, at the most: streaming stops before where neighbour lists no longer change ..."""
+
+_PAIRS = 1 << 22
+"""... or so many draws times positions, where positions are few and draws cheap."""
+
+_EPOCHS = 300
+"""Passes over the signals at the most: a few dozen signals are learned by heart long before the steps are over."""
+
+_LEAST_STEPS = 60
+
+
+def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order: bool) -> tuple[Settings, list[str]]:
+    """Choose autoencoder, visible fraction, training, estimator and number of draws from N, C, n and the kind.
+
+    Args:
+        data: the signals.
+        given: settings to start from.
+        fixed: those that the user has set, such as `autoencoder.kind`; they stay.
+        reading_order: whether positions are stored in an order that is known to mean something, as in texts.
+
+    Returns:
+        The settings, and one line for each choice with its reason.
+    """
+    n, c, count = data.positions, data.channels, len(data.train)
+    autoencoder, lines = _autoencoder(data, given.autoencoder, fixed, reading_order)
+    most = max(_LEAST_STEPS, _EPOCHS * count // autoencoder.batch_size)
+    autoencoder = with_steps(autoencoder, min(autoencoder.steps, most))
+    similarity = _similarity(n, given.similarity)
+    visible = visible_count(n, data.kind, autoencoder.visible_fraction)
+    content = f"{c} channel{'s' if c > 1 else ''}" if c else f"{data.vocabulary} token ids"
+    lines = [f"{count} signals of {n} positions, {content}", *lines]
+    lines.append(f"visible: {visible} of {n} positions, {autoencoder.steps} training steps of {autoencoder.batch_size}")
+    until = ", or fewer once neighbours no longer change" if similarity.until == "stable" else ""
+    lines.append(f"estimator: {similarity.estimator}, {similarity.draws} draws{until}")
+    lines.append(f"reduction: {given.embedding.reduction}")
+    return replace(given, autoencoder=autoencoder, similarity=similarity), lines
+
+
+def with_steps(settings: AutoencoderSettings, steps: int) -> AutoencoderSettings:
+    """The settings of a training of `steps` steps: a quarter of them for the warm-up at the most, four validations."""
+    return replace(settings, steps=steps, warmup=min(100, steps // 4), validate_every=max(1, steps // 4))
+
+
+def _autoencoder(
+    data: SignalData, given: AutoencoderSettings, fixed: set[str], reading_order: bool
+) -> tuple[AutoencoderSettings, list[str]]:
+    """The kind of autoencoder and what goes with it."""
+    n, tokens = data.positions, data.kind == "tokens"
+    kind = given.kind
+    if "autoencoder.kind" not in fixed:
+        kind = "unet" if tokens and reading_order else "set"
+    if kind == "unet":
+        chosen = replace(given, kind="unet", width=24, scored=max(1, n // 2), batch_size=16, steps=800)
+        chosen = replace(chosen, learning_rate=2e-3, depth=min(given.depth, max(1, n.bit_length() - 2)))
+        fraction = 0.15 if tokens and 0.15 * n >= 1 else None
+        why = "the order of storage is known to mean something, and it reads along it"
+    elif tokens:
+        # attention among the visible tokens keeps the loss on its plateau; queries alone leave it
+        chosen = replace(
+            given,
+            kind="set",
+            layers=0,
+            heads=1,
+            scored=max(1, n // 4),
+            steps=2 * max(_PLATEAU, round(_STEPS * sqrt(n))),
+        )
+        fraction, why = None, "the order of storage may mean nothing"
+    else:
+        chosen = replace(given, kind="set", scored=min(64, n), steps=max(_PLATEAU, round(_STEPS * sqrt(n))))
+        fraction, why = None, "the order of storage may mean nothing"
+    if "autoencoder.visible_fraction" not in fixed:
+        chosen = replace(chosen, visible_fraction=fraction)
+    lines = [f"autoencoder: {kind}, for {why}"]
+    if tokens and kind == "set" and chosen.init == "random":
+        lines.append("tokens in an unknown order are hard from random vectors; init='dependence' finds more of them")
+    return chosen, lines
+
+
+def _similarity(n: int, given: SimilaritySettings) -> SimilaritySettings:
+    draws = min(max(_DRAWS * n, _PAIRS // n), 65_536)
+    return replace(given, draws=draws, until="stable")
