@@ -158,7 +158,7 @@ def synthetic_run(folder: Path, side: int, *, whole: bool = True) -> Path:
         "schema": 1,
         "source": "synthetic",
         "positions": n,
-        "neighbours": 8,
+        "neighbors": 8,
         "command": "maed run synthetic",
         "geometry": {"maed": {"knn_recall": 0.9, "spearman": 0.9}, "correlation": {"knn_recall": 0.8, "spearman": 0.7}},
         "seconds": {"pretrain": 92.4, "similarity": 3601.0, "baseline": 5.5},
@@ -224,7 +224,7 @@ def _similarities(folder: Path, truth: Geometry, generator: np.random.Generator,
 
 
 def _examples(folder: Path, truth: Geometry, side: int, generator: np.random.Generator) -> None:
-    """Colour gradients at four visible fractions; what is visible at one is visible at the next."""
+    """Color gradients at four visible fractions; what is visible at one is visible at the next."""
     folder.mkdir(parents=True, exist_ok=True)
     n, count = side * side, 8 if side < 100 else 2
     rows, columns = truth.coordinates.T / side
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write a screenshot of the explorer, and no times")
     parser.add_argument("--width", type=int, default=1280, help="of the screenshot's window")
     parser.add_argument("--height", type=int, default=1000, help="of the screenshot's window")
-    parser.add_argument("--dark", action="store_true", help="the screenshot in dark colours")
+    parser.add_argument("--dark", action="store_true", help="the screenshot in dark colors")
     parser.add_argument("--space", action="store_true", help="the screenshot with the layout in 3-D")
     given = parser.parse_args()
     if (given.report is None) == (given.side is None):

@@ -64,8 +64,8 @@ def spectra(path: Path) -> None:
     substances = np.zeros((40, bands))
     for substance in substances:
         for _ in range(generator.integers(3, 8)):
-            centre, width = generator.uniform(0, 1), generator.uniform(0.01, 0.03)
-            substance += generator.uniform(0.3, 1) * np.exp(-(((wave - centre) / width) ** 2) / 2)
+            center, width = generator.uniform(0, 1), generator.uniform(0.01, 0.03)
+            substance += generator.uniform(0.3, 1) * np.exp(-(((wave - center) / width) ** 2) / 2)
     amounts = generator.gamma(0.3, size=(6_000, 40))
     signals = np.exp(-amounts @ substances) + 0.01 * generator.normal(size=(6_000, bands))
     order = generator.permutation(bands)
@@ -84,13 +84,13 @@ def cells(path: Path) -> None:
 ENTRIES = {
     "photos": Entry(
         "Patches of photographs, shuffled",
-        "16 x 16 patches of the two photographs that scikit-learn brings, three colours, pixels in a random order.",
+        "16 x 16 patches of the two photographs that scikit-learn brings, three colors, pixels in a random order.",
         "photos",
         "--data.permute 0 --autoencoder.steps 3000",
     ),
     "cifar10": Entry(
         "CIFAR-10, shuffled",
-        "32 x 32 images, three colours, pixels in a random order. The images have been through JPEG (quality 75, "
+        "32 x 32 images, three colors, pixels in a random order. The images have been through JPEG (quality 75, "
         "halved chroma), whose blocks are part of what is learned.",
         "cifar10",
         "--data.permute 0 --autoencoder.steps 8000 --autoencoder.validate_every 1000 --similarity.draws 32768 "
@@ -164,12 +164,12 @@ def record(name: str) -> None:
         shutil.copyfile(out / "embedding" / "figure.png", target)
     else:
         with replacing(target) as temporary:
-            _labelled(PositionEmbedding.from_pretrained(out / "embedding"), entry.labels()).savefig(
+            _labeled(PositionEmbedding.from_pretrained(out / "embedding"), entry.labels()).savefig(
                 temporary, format="png", dpi=150
             )
 
 
-def _labelled(embedding: PositionEmbedding, labels: list[str]) -> Figure:
+def _labeled(embedding: PositionEmbedding, labels: list[str]) -> Figure:
     """The layout of an embedding, each position with its name."""
     layout = recovered_layout(embedding.numpy())
     figure = Figure(figsize=(9, 6.5), layout="constrained")
@@ -177,11 +177,11 @@ def _labelled(embedding: PositionEmbedding, labels: list[str]) -> Figure:
     ax = figure.subplots()
     ax.set_axis_off()
     kinds = ("mean", "error", "worst")
-    colours = ("#0072B2", "#009E73", "#D55E00")
+    colors = ("#0072B2", "#009E73", "#D55E00")
     for (x, y), label in zip(layout, labels, strict=True):
-        colour = next((c for kind, c in zip(kinds, colours, strict=True) if kind in label), "#000000")
-        ax.scatter([x], [y], s=22, color=colour)
-        ax.annotate(label, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=7.5, color=colour)
+        color = next((c for kind, c in zip(kinds, colors, strict=True) if kind in label), "#000000")
+        ax.scatter([x], [y], s=22, color=color)
+        ax.annotate(label, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=7.5, color=color)
     ax.margins(0.12)
     return figure
 
@@ -192,7 +192,7 @@ def page() -> str:
         "# Gallery",
         "",
         "Embeddings learned from sources of several kinds, each by the command above its picture. On the left the",
-        "positions are laid out by the embedding alone, in colours that say where they truly lie; on the right is the",
+        "positions are laid out by the embedding alone, in colors that say where they truly lie; on the right is the",
         "truth, where it is known. Only the orientation of the layout is taken from it. One seed each;",
         "[the study](geometry.md) has several, and says what the metrics mean. Beside `maed` stands the training-free",
         "`correlation` or `dependence` of the same data through the same reduction. `python benchmarks/gallery.py run`",
@@ -219,7 +219,7 @@ def _section(name: str, entry: Entry, results: dict[str, Any]) -> list[str]:
     ]
     if results["geometry"]:
         lines += ["", markdown_table(geometry_rows(results)).rstrip()]
-    agree = "" if split_half is None else f"Two halves of the draws agree on {100 * split_half:.1f} % of neighbours. "
+    agree = "" if split_half is None else f"Two halves of the draws agree on {100 * split_half:.1f} % of neighbors. "
     made = f"{results['positions']} positions, seed 0, {duration(took)} of training and streaming"
     origin = f"commit {str(results['commit'])[:12]}, {machine['processor']}, {machine['threads']} thread(s)"
     return [*lines, "", f"{agree}{made}; {origin}, beside other jobs."]

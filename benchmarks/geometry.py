@@ -355,7 +355,7 @@ def measure(cell: Cell, data: SignalData, work: Path) -> dict[str, Any]:
     run = Run(own, cell.settings, data, upstream=shared, overwrite=True)
     record: dict[str, Any] = {
         **{"group": cell.group, "row": cell.row, "varied": cell.varied, "seed": cell.seed},
-        **{"made_with": cell.made_with(), "positions": data.positions, "neighbours": run.k()},
+        **{"made_with": cell.made_with(), "positions": data.positions, "neighbors": run.k()},
         **{"baselines": [], "started_from": None, "seconds": {}, "entries": {}, "embeddings": []},
     }
     with warnings.catch_warnings(record=True) as caught:
@@ -469,7 +469,7 @@ def _run_cell(cell: Cell, records: Records, work: Path, left: int) -> bool:
     """Run and record a cell; False where another process is training its autoencoder."""
     start = time.perf_counter()
     data = load(cell.source, cell.settings.data)
-    if cell.trains and not data.labelled:
+    if cell.trains and not data.labeled:
         raise MaedError(f"train: {cell.source} has no labels for a Perceiver to learn")
     checked = Run(cell.folder(work), cell.settings, data)
     checked.check_autoencoder()

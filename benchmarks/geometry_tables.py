@@ -34,7 +34,7 @@ EMPTY: Results = {"schema": 1, "study": "geometry", "rows": [], "defaults": {}, 
 NOT_RUN = "*Not run yet.*"
 
 _MARKERS = re.compile(r"(<!-- begin (\S+) -->\n)(.*?)(<!-- end \2 -->)", flags=re.DOTALL)
-_COLOURS = (VERMILION, BLUE, GREEN, ORANGE, SKY)
+_COLORS = (VERMILION, BLUE, GREEN, ORANGE, SKY)
 _SHAPES = "os^Dv"
 
 Column = tuple[str, str, str]
@@ -212,7 +212,7 @@ def draws_figure(study: Results) -> Figure:
     figure, panels = _panels(len(lines), 3)
     for axes, (source, estimators) in zip(panels, lines.items(), strict=True):
         last = next(iter(estimators.values()))[-1]
-        k = last[0]["neighbours"]
+        k = last[0]["neighbors"]
         for ax, x_label, name, what in zip(
             axes,
             ("draws", "draws", "seconds of streaming"),
@@ -251,9 +251,9 @@ def _quality_figure(study: Results, group: str, axes_of: dict[str, str | None]) 
     for ax, (title, points, label, key) in zip((ax for row in panels for ax in row), places, strict=False):
         x = [_place(cells, key) for cells in points]
         for number, name in enumerate(measures):
-            titled = MEASURES[name].title.format(k=points[0][0]["neighbours"])
+            titled = MEASURES[name].title.format(k=points[0][0]["neighbors"])
             _line(ax, x, points, "maed", name, titled, number)
-            _level(ax, points[-1], name, _COLOURS[number])
+            _level(ax, points[-1], name, _COLORS[number])
         _finish(ax, label, title)
     _legend(figure, panels[0][0])
     return figure
@@ -280,17 +280,17 @@ def _line(
             means.append(mean)
             lows.append(mean if low is None else low)
             highs.append(mean if high is None else high)
-    colour = _COLOURS[number]
-    ax.plot(places, means, color=colour, marker=_SHAPES[number], markersize=4, linewidth=1.5, label=label)
-    ax.fill_between(places, lows, highs, color=colour, alpha=0.18, linewidth=0)
+    color = _COLORS[number]
+    ax.plot(places, means, color=color, marker=_SHAPES[number], markersize=4, linewidth=1.5, label=label)
+    ax.fill_between(places, lows, highs, color=color, alpha=0.18, linewidth=0)
 
 
-def _level(ax: Axes, cells: Sequence[Cell], name: str, colour: str = INK) -> None:
+def _level(ax: Axes, cells: Sequence[Cell], name: str, color: str = INK) -> None:
     """The baseline's mean as a dashed line."""
     found = _values(cells, "baseline", name)
     if found:
-        label = f"{cells[0]['baselines'][0]}" if colour == INK else None
-        ax.axhline(sum(found.values()) / len(found), color=colour, linestyle="--", linewidth=1.0, label=label)
+        label = f"{cells[0]['baselines'][0]}" if color == INK else None
+        ax.axhline(sum(found.values()) / len(found), color=color, linestyle="--", linewidth=1.0, label=label)
 
 
 def _panels(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
@@ -306,7 +306,7 @@ def _legend(figure: Figure, ax: Axes) -> None:
 
 
 def _finish(ax: Axes, x_label: str, title: str) -> None:
-    """Grey axes without a box or a background, readable on light and dark."""
+    """Gray axes without a box or a background, readable on light and dark."""
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:,g}")
@@ -333,7 +333,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "recorded": recorded,
     "targets": targets,
     "details": details,
-    "draws": varied("draws", [*_QUALITY, ("Neighbours changed", "maed", "changed"), _STREAMING]),
+    "draws": varied("draws", [*_QUALITY, ("Neighbors changed", "maed", "changed"), _STREAMING]),
     "training": varied("training", [*_QUALITY, *_BASELINE, _SECONDS]),
     "visible": varied("visible", [*_QUALITY, *_BASELINE, _SECONDS]),
     "autoencoders": varied("autoencoders", [*_QUALITY, *_BASELINE, _SECONDS]),

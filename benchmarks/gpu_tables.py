@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maed.evaluation.comparison import compare_all, summarise
+from maed.evaluation.comparison import compare_all, summarize
 from maed.report.tables import accuracy_rows, duration, markdown_table, paired_rows, percent
 
 Record = dict[str, Any]
@@ -68,7 +68,7 @@ def _learned(records: Sequence[Record]) -> list[str]:
 
 def _trainings(records: Sequence[Record]) -> list[str]:
     trained = [record["result"] for record in records]
-    pseudo = {"classification": trained, "summary": summarise(trained), "paired": compare_all(trained)}
+    pseudo = {"classification": trained, "summary": summarize(trained), "paired": compare_all(trained)}
     accuracies = accuracy_rows(pseudo)
     accuracies[0] += ["Epochs", "Share of the limit"]
     for row in accuracies[1:]:

@@ -17,30 +17,30 @@ from maed import MaedError, PositionEmbedding
 from maed.data.geometry import Geometry, grid, line, permutation, ring
 from maed.embedding import reduce
 from maed.embedding.fitting import project, resample
-from maed.embedding.reductions import standardise
+from maed.embedding.reductions import standardize
 from maed.evaluation.geometry import geometry_metrics
 from maed.files import read_json
 from maed.settings import EmbeddingSettings, EvaluationSettings
 
 
 def embedding(n: int = 12, d: int = 5, geometry: Geometry | None = None, **provenance) -> PositionEmbedding:
-    vectors = standardise(torch.randn(n, d, generator=torch.Generator().manual_seed(0)))
+    vectors = standardize(torch.randn(n, d, generator=torch.Generator().manual_seed(0)))
     return PositionEmbedding(vectors, source="mine", geometry=geometry, provenance=provenance)
 
 
 # --- what it says of itself ---------------------------------------------------------------------------------------
 
 
-def test_neighbours_are_the_nearest_vectors():
+def test_neighbors_are_the_nearest_vectors():
     on_a_line = PositionEmbedding(torch.tensor([[0.0], [1.0], [3.0], [7.0], [2.9]]))
-    assert on_a_line.neighbours(0, k=3).tolist() == [1, 4, 2]
-    assert on_a_line.neighbours(3, k=1).tolist() == [2]
+    assert on_a_line.neighbors(0, k=3).tolist() == [1, 4, 2]
+    assert on_a_line.neighbors(3, k=1).tolist() == [2]
     for position, k, said in (
         (5, 1, "position: 5; it may be between 0 and 4"),
         (0, 5, "k: 5; it may be between 1 and"),
     ):
         with pytest.raises(MaedError, match=said):
-            on_a_line.neighbours(position, k)
+            on_a_line.neighbors(position, k)
 
 
 def test_similarity_is_the_cosine_or_a_row_of_the_run(tmp_path):
@@ -176,7 +176,7 @@ def test_what_is_no_folder_is_named():
 def test_the_seeds_file_is_read_and_holds_next_to_no_geometry(seed_file):
     seed = PositionEmbedding.from_legacy(seed_file)
     assert (seed.n, seed.dim, seed.label) == (2048, 64, "seed")
-    metrics = geometry_metrics(seed.vectors, line(2048), EvaluationSettings(neighbours=10))
+    metrics = geometry_metrics(seed.vectors, line(2048), EvaluationSettings(neighbors=10))
     assert metrics["knn_recall"] == pytest.approx(0.024, abs=0.001)  # 2.4 % of the 10 nearest are true ones
     assert abs(metrics["spearman"]) < 0.05
 
@@ -186,7 +186,7 @@ def test_what_torch_saves_of_an_array_is_read(tmp_path):
         array[0] += 1
         torch.save(array, tmp_path / "array.pth")
         read = PositionEmbedding.from_legacy(tmp_path / "array.pth")
-        assert torch.equal(read.vectors, standardise(torch.from_numpy(array.astype(np.float32))))
+        assert torch.equal(read.vectors, standardize(torch.from_numpy(array.astype(np.float32))))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_anything_else_that_torch_saves_is_refused(content, tmp_path):
 @given(n=st.integers(2, 30), d=st.integers(1, 12), more=st.integers(0, 40), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_more_channels_change_no_distance_but_for_the_scale(n, d, more, seed):
-    vectors = standardise(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
+    vectors = standardize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
     wide = project(vectors, d + more)
     assert wide.shape == (n, d + more)
     assert wide.mean(dim=0).abs().max() < 1e-5
@@ -214,10 +214,10 @@ def test_more_channels_change_no_distance_but_for_the_scale(n, d, more, seed):
 
 
 def test_fewer_channels_are_the_leading_principal_components():
-    vectors = standardise(torch.randn(40, 6) * torch.tensor([5.0, 3.0, 1.0, 0.1, 0.1, 0.1]))
+    vectors = standardize(torch.randn(40, 6) * torch.tensor([5.0, 3.0, 1.0, 0.1, 0.1, 0.1]))
     two = project(vectors, 2)
     _, _, directions = torch.linalg.svd(vectors.double())
-    expected = standardise(vectors.double() @ directions[:2].T)
+    expected = standardize(vectors.double() @ directions[:2].T)
     assert torch.allclose(two.abs(), expected.abs(), atol=1e-4)  # signs mean nothing
     with pytest.raises(MaedError, match="dim: 0; it may be 1 or more"):
         project(vectors, 0)
@@ -256,16 +256,16 @@ def smooth(places: np.ndarray) -> torch.Tensor:
     return torch.cat([torch.sin(3 * x), torch.cos(2 * x)], dim=1)
 
 
-def centres(geometry: Geometry) -> np.ndarray:
+def centers(geometry: Geometry) -> np.ndarray:
     """Coordinates as shares of the sides, of the middle of each cell."""
     return (geometry.coordinates + 0.5) / np.array(geometry.shape)
 
 
 @pytest.mark.parametrize(("small", "large"), [(line(20), line(57)), (grid(12, 9), grid(24, 31)), (line(60), line(20))])
 def test_smooth_vectors_are_met_between_the_positions(small, large):
-    found = resample(standardise(smooth(centres(small))), small, large)
-    expected = standardise(smooth(centres(large)))
-    inside = torch.from_numpy((np.abs(centres(large) - 0.5) < 0.35).all(axis=1))  # nothing lies beyond the edges
+    found = resample(standardize(smooth(centers(small))), small, large)
+    expected = standardize(smooth(centers(large)))
+    inside = torch.from_numpy((np.abs(centers(large) - 0.5) < 0.35).all(axis=1))  # nothing lies beyond the edges
     assert (found - expected)[inside].abs().max() < 0.1
     assert (found - expected).abs().max() < 0.25
 
@@ -277,10 +277,10 @@ def test_the_order_of_storage_does_not_matter(n, seed):
     order = permutation(n, seed)
     straight = resample(vectors, line(n), line(2 * n))
     assert torch.allclose(resample(vectors[order], line(n).permuted(order), line(2 * n)), straight, atol=1e-6)
-    assert torch.allclose(resample(vectors, line(n), line(n)), standardise(vectors), atol=1e-5)
+    assert torch.allclose(resample(vectors, line(n), line(n)), standardize(vectors), atol=1e-5)
 
 
-def test_a_resampled_embedding_is_labelled_wherever_it_goes(tmp_path):
+def test_a_resampled_embedding_is_labeled_wherever_it_goes(tmp_path):
     order = permutation(12, 4)
     made = embedding(12, 3, grid(3, 4).permuted(order), made_with={"data": {"permute": 4}, "autoencoder": {"seed": 1}})
     large = made.resampled("grid:6x8")

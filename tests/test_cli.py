@@ -112,7 +112,7 @@ def test_help_lists_every_setting_and_no_bare_group(verb: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("verb", "shown"),
     [
-        ("evaluate", ("EMBEDDING_DIR", "--coordinates", "--evaluation.neighbours", "--out")),
+        ("evaluate", ("EMBEDDING_DIR", "--coordinates", "--evaluation.neighbors", "--out")),
         ("report", ("DIR", "--report.channels")),
         ("results", ("PATH", "--markdown")),
         ("info", ("PATH",)),
@@ -192,7 +192,7 @@ def test_names_and_values_that_are_not_known(refused: Refused, arguments: list[s
         *(("autoencoder.learning_rate", 0), ("autoencoder.depth", 1), ("similarity.repeats", 1)),
         *(("similarity.draws", 2), ("similarity.seconds", 0), ("similarity.seed", 0), ("embedding.dim", 1)),
         *(("embedding.diffusion_steps", 0), ("perceiver.latents", 1), ("train.learning_rate", 0), ("train.epochs", 1)),
-        *(("trainer.threads", 1), ("evaluation.folds", 2), ("evaluation.neighbours", 1), ("report.signals", 1)),
+        *(("trainer.threads", 1), ("evaluation.folds", 2), ("evaluation.neighbors", 1), ("report.signals", 1)),
     ],
 )
 def test_values_below_the_least(refused: Refused, setting: str, least: int) -> None:
@@ -410,8 +410,8 @@ def test_the_console_script(here: Path) -> None:
     ("arguments", "said"),
     [
         (["--embedding.dim", "16"], "embedding.dim: 16 for 16 positions; it may be at most 15"),
-        (["--evaluation.neighbours", "16"], "evaluation.neighbours: 16 for 16 positions; it may be at most 15"),
-        (["--embedding.neighbours", "16"], "embedding.neighbours: 16 for 16 positions; it may be at most 15"),
+        (["--evaluation.neighbors", "16"], "evaluation.neighbors: 16 for 16 positions; it may be at most 15"),
+        (["--embedding.neighbors", "16"], "embedding.neighbors: 16 for 16 positions; it may be at most 15"),
         (["--evaluation.folds", "9"], "evaluation.folds: 9 for 16 positions; it may be at most 8"),
         (["--autoencoder.visible_fraction", "0.001"], "0.001 of 16 positions shows none"),
         (["--autoencoder.visible_fraction", "0.999"], "0.999 of 16 positions shows all"),
@@ -448,10 +448,10 @@ def test_settings_that_do_not_fit_the_data(refused: Refused, here: Path, argumen
     assert said in refused("run", "x.npz", "--out", "out", *arguments)
 
 
-def test_as_many_neighbours_as_positions(refused: Refused, here: Path) -> None:
+def test_as_many_neighbors_as_positions(refused: Refused, here: Path) -> None:
     np.save(here / "x.npy", WHOLE[:, :8])
-    line = refused("run", "x.npy", "--out", "out", "--embedding.neighbours", "8")
-    assert "embedding.neighbours: 8 for 8 positions; it may be at most 7" in line
+    line = refused("run", "x.npy", "--out", "out", "--embedding.neighbors", "8")
+    assert "embedding.neighbors: 8 for 8 positions; it may be at most 7" in line
 
 
 def test_defaults_suit_a_few_positions(here: Path) -> None:
@@ -579,7 +579,7 @@ def test_an_embedding_of_somebodys_own(here: Path, capsys: pytest.CaptureFixture
     assert "16 positions, 1 channels\nsource: by hand\n" in capsys.readouterr().out
     assert main(["evaluate", "e", "--coordinates", "line:16", "--out", "g"]) == 0
     measured = json.loads((here / "g/geometry.json").read_text())
-    assert measured["neighbours"] == 4
+    assert measured["neighbors"] == 4
     assert [measured[name] for name in ("knn_recall", "spearman", "trustworthiness")] == pytest.approx([1, 1, 1])
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from maed.errors import MaedError
-from maed.evaluation.comparison import compare_all, interval, paired, summarise
+from maed.evaluation.comparison import compare_all, interval, paired, summarize
 
 
 def rows(**accuracies: list[float]) -> list[dict]:
@@ -43,7 +43,7 @@ def test_bad_input_is_named():
 
 
 def test_summary_has_a_row_for_each_encoding_in_order():
-    summary = summarise(rows(none=[0.1], maed=[0.5, 0.7]))
+    summary = summarize(rows(none=[0.1], maed=[0.5, 0.7]))
     assert summary[0] == {"positions": "none", "mean": 0.1, "low": None, "high": None, "seeds": 1}
     assert summary[1]["positions"] == "maed"
     assert summary[1]["mean"] == pytest.approx(0.6)

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 from maed.data import SignalData, Signals, from_arrays, load
 from maed.data.images import decode
 from maed.data.splits import stratified_rows
-from maed.data.text import tokenise
+from maed.data.text import tokenize
 from maed.errors import MaedError
 from maed.settings import DataSettings
 
@@ -89,7 +89,7 @@ def test_photos_follow_the_seed() -> None:
     assert not np.array_equal(first, other)
 
 
-# --- splits, limit, permutation, normalisation --------------------------------------------------------------------
+# --- splits, limit, permutation, normalization --------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -99,7 +99,7 @@ def test_splits_are_disjoint_complete_and_stratified(
 ) -> None:
     labels = np.arange(n) % classes
     X = np.arange(2.0 * n).reshape(n, 2)  # every signal tells its row
-    chosen = DataSettings(validation=validation, test=test, seed=seed, normalisation="none")
+    chosen = DataSettings(validation=validation, test=test, seed=seed, normalization="none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = from_arrays(X, labels, settings=chosen)
@@ -141,11 +141,11 @@ def test_a_limit_above_the_size_changes_nothing() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 40), st.integers(1, 3), st.integers(0, 2**32 - 1), st.sampled_from(["channel", "position"]))
-def test_permuting_and_unpermuting_is_the_identity(n: int, channels: int, seed: int, normalisation: str) -> None:
+def test_permuting_and_unpermuting_is_the_identity(n: int, channels: int, seed: int, normalization: str) -> None:
     X = normal(20, n, channels)
     X[3, 0] = np.nan
     coordinates = normal(n, 2, seed=1)
-    common = {"missing": "mask", "normalisation": normalisation}
+    common = {"missing": "mask", "normalization": normalization}
     plain = from_arrays(X, coordinates=coordinates, settings=DataSettings(**common))
     moved = from_arrays(X, coordinates=coordinates, settings=DataSettings(**common, permute=seed))
     assert np.array_equal(moved.permutation, np.random.default_rng(seed).permutation(n))
@@ -174,12 +174,12 @@ def test_deleting_the_coordinates_changes_nothing_else() -> None:
         assert np.array_equal(mine.labels, other.labels)
 
 
-@pytest.mark.parametrize(("normalisation", "axes"), [("channel", (0, 1)), ("position", (0,))])
-def test_normalisation_is_fitted_on_the_training_split_alone(
-    normalisation: str, axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("normalization", "axes"), [("channel", (0, 1)), ("position", (0,))])
+def test_normalization_is_fitted_on_the_training_split_alone(
+    normalization: str, axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maed.data.prepare._BLOCK", 100)  # several blocks
-    data = from_arrays(5 + 3 * normal(200, 7, 2), settings=DataSettings(normalisation=normalisation))
+    data = from_arrays(5 + 3 * normal(200, 7, 2), settings=DataSettings(normalization=normalization))
     batch = everything(data.train).astype(np.float64)
     assert np.allclose(batch.mean(axis=axes), 0, atol=1e-5)
     assert np.allclose(batch.std(axis=axes), 1, atol=1e-5)
@@ -187,9 +187,9 @@ def test_normalisation_is_fitted_on_the_training_split_alone(
     assert data.train.mean is data.test.mean
 
 
-def test_normalisation_none_leaves_the_numbers() -> None:
+def test_normalization_none_leaves_the_numbers() -> None:
     X = normal(20, 4)
-    data = from_arrays(X, settings=DataSettings(normalisation="none"))
+    data = from_arrays(X, settings=DataSettings(normalization="none"))
     assert sorted(np.concatenate([everything(part)[:, 0, 0] for part in splits(data)])) == sorted(X[:, 0])
 
 
@@ -277,7 +277,7 @@ def test_npy_and_npz_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", inputs=X, labels=y, coordinates=coordinates)
     plain = load(str(tmp_path / "x.npy"), DataSettings())
     full = load(str(tmp_path / "x.npz"), DataSettings())
-    assert (plain.labelled, plain.geometry, plain.source) == (False, None, str(tmp_path / "x.npy"))
+    assert (plain.labeled, plain.geometry, plain.source) == (False, None, str(tmp_path / "x.npy"))
     assert full.classes == ("0", "1", "2")
     assert np.array_equal(full.geometry.coordinates, coordinates)
     same = from_arrays(X, y, coordinates=coordinates)
@@ -297,28 +297,28 @@ TEXTS = st.lists(st.lists(PIECES, max_size=8).map("".join), min_size=1, max_size
 
 
 @pytest.fixture(scope="module")
-def tokeniser():  # type: ignore[no-untyped-def]
+def tokenizer():  # type: ignore[no-untyped-def]
     from transformers import PerceiverTokenizer
 
     return PerceiverTokenizer()
 
 
-def tokenised_by(tokeniser, texts: list[str], length: int) -> np.ndarray:  # type: ignore[no-untyped-def]
-    out = tokeniser(texts, truncation=True, padding="max_length", max_length=length)
+def tokenized_by(tokenizer, texts: list[str], length: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    out = tokenizer(texts, truncation=True, padding="max_length", max_length=length)
     return np.array(out["input_ids"])
 
 
 @settings(max_examples=200, deadline=None)
 @given(texts=TEXTS, length=st.integers(3, 80))
-def test_bytes_are_the_tokenisers(tokeniser, texts: list[str], length: int) -> None:  # type: ignore[no-untyped-def]
-    ids, mask = tokenise(texts, length)
+def test_bytes_are_the_tokenizers(tokenizer, texts: list[str], length: int) -> None:  # type: ignore[no-untyped-def]
+    ids, mask = tokenize(texts, length)
     assert ids.dtype == np.int16
-    assert np.array_equal(ids, tokenised_by(tokeniser, texts, length))
+    assert np.array_equal(ids, tokenized_by(tokenizer, texts, length))
     assert np.array_equal(mask, ids != 0)
 
 
 def test_bytes_by_hand() -> None:
-    ids, mask = tokenise(["é[MASK]", "", "abcdef", "[MA", "SK]"], 6)
+    ids, mask = tokenize(["é[MASK]", "", "abcdef", "[MA", "SK]"], 6)
     assert ids[0].tolist() == [4, 0xC3 + 6, 0xA9 + 6, 3, 5, 0]
     assert ids[1].tolist() == [4, 5, 0, 0, 0, 0]
     assert ids[2].tolist() == [4, *(ord(letter) + 6 for letter in "abcd"), 5]
@@ -329,21 +329,21 @@ def test_bytes_by_hand() -> None:
 def test_bytes_of_slices_and_chunks() -> None:
     texts = [f"text {number} [SEP]" * (number % 4) for number in range(50)]
     column = pa.chunked_array([pa.array(texts[:20]), pa.array([], pa.string()), pa.array(["x", *texts[20:]]).slice(1)])
-    assert np.array_equal(tokenise(column, 30)[0], tokenise(texts, 30)[0])
+    assert np.array_equal(tokenize(column, 30)[0], tokenize(texts, 30)[0])
 
 
-def test_real_reviews_are_tokenised_as_the_tokeniser_does(data_folder: Path, tokeniser) -> None:  # type: ignore[no-untyped-def]
+def test_real_reviews_are_tokenized_as_the_tokenizer_does(data_folder: Path, tokenizer) -> None:  # type: ignore[no-untyped-def]
     texts = pq.read_table(data_folder / "imdb" / "train-00000-of-00001.parquet")["text"].take(
         list(range(0, 25_000, 250))
     )
-    assert np.array_equal(tokenise(texts, 2048)[0], tokenised_by(tokeniser, texts.to_pylist(), 2048))
+    assert np.array_equal(tokenize(texts, 2048)[0], tokenized_by(tokenizer, texts.to_pylist(), 2048))
 
 
 def test_missing_texts_and_short_lengths_are_refused() -> None:
     with pytest.raises(MaedError, match="1 of 2 texts are missing"):
-        tokenise(pa.array(["a", None]), 10)
+        tokenize(pa.array(["a", None]), 10)
     with pytest.raises(MaedError, match=r"data\.length: 2"):
-        tokenise(["a"], 2)
+        tokenize(["a"], 2)
 
 
 # --- images -------------------------------------------------------------------------------------------------------
@@ -354,11 +354,11 @@ def test_images_are_decoded_in_order() -> None:
     assert np.array_equal(decode([png(image) for image in pixels]), pixels)
 
 
-def test_greyscale_images_have_one_channel_unless_others_have_colours() -> None:
-    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert np.array_equal(decode([png(grey)] * 2), np.stack([grey, grey])[..., None])
-    mixed = decode([png(grey), png(np.zeros((2, 3, 3), np.uint8))])
-    assert np.array_equal(mixed[0], np.repeat(grey[..., None], 3, axis=2))
+def test_grayscale_images_have_one_channel_unless_others_have_colors() -> None:
+    gray = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert np.array_equal(decode([png(gray)] * 2), np.stack([gray, gray])[..., None])
+    mixed = decode([png(gray), png(np.zeros((2, 3, 3), np.uint8))])
+    assert np.array_equal(mixed[0], np.repeat(gray[..., None], 3, axis=2))
 
 
 def test_images_are_resized_by_the_shortest_side_and_cropped() -> None:
@@ -389,7 +389,7 @@ def csv(path: Path, rows: int = 20, **columns: object) -> str:
 
 
 def test_a_csv_of_numbers(tmp_path: Path) -> None:
-    data = load(csv(tmp_path / "x.csv"), DataSettings(normalisation="none"))
+    data = load(csv(tmp_path / "x.csv"), DataSettings(normalization="none"))
     assert data.train.values.dtype == np.float32
     assert data.train.values.shape[1:] == (2, 1)
     assert data.classes == ("no", "yes")
@@ -401,7 +401,7 @@ def test_a_csv_of_numbers(tmp_path: Path) -> None:
 
 def test_columns_and_label_can_be_named(tmp_path: Path) -> None:
     path = csv(tmp_path / "x.csv", kind=np.arange(20) % 4)
-    data = load(path, DataSettings(columns=["b", "a"], label="kind", normalisation="none"))
+    data = load(path, DataSettings(columns=["b", "a"], label="kind", normalization="none"))
     assert data.classes == ("0", "1", "2", "3")
     assert np.array_equal(data.train.values[:, 1, 0], data.train.values[:, 0, 0] * 2 % 7)
 
@@ -433,7 +433,7 @@ def test_a_csv_of_texts(tmp_path: Path) -> None:
 def test_a_parquet_of_lists(tmp_path: Path, type_: pa.DataType) -> None:
     X = normal(20, 3)
     pq.write_table(pa.table({"x": pa.array(X.tolist(), type_)}), tmp_path / "x.parquet")
-    data = load(str(tmp_path / "x.parquet"), DataSettings(normalisation="none"))
+    data = load(str(tmp_path / "x.parquet"), DataSettings(normalization="none"))
     assert np.array_equal(
         np.sort(np.concatenate([part.values for part in splits(data)]), axis=0), np.sort(X, axis=0)[..., None]
     )
@@ -496,7 +496,7 @@ def test_imdb_and_the_seeds_split(data_folder: Path, monkeypatch: pytest.MonkeyP
     assert [len(part) for part in splits(data)] == [25_000, 12_500, 12_500]
     assert (data.classes, data.vocabulary) == (("neg", "pos"), 262)
     stored = pq.read_table(data_folder / "imdb" / "test-00000-of-00001.parquet")
-    ids = tokenise(stored["text"], 32)[0]
+    ids = tokenize(stored["text"], 32)[0]
     assert np.array_equal(data.validation.values, ids[6_250:18_750])
     assert np.array_equal(data.test.values, np.concatenate([ids[:6_250], ids[18_750:]]))
     assert np.bincount(data.test.labels).tolist() == [6_250, 6_250]

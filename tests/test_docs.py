@@ -54,7 +54,7 @@ def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeyp
 def check(page: str, scope: dict[str, Any]) -> None:
     """What comments and prose say of the examples' results."""
     if page == "index.md":
-        steps = (scope["angle"][scope["embedding"].neighbours(0, k=4)] - scope["angle"][0]) / (6.2831853 / 40)
+        steps = (scope["angle"][scope["embedding"].neighbors(0, k=4)] - scope["angle"][0]) / (6.2831853 / 40)
         assert sorted((steps.round().astype(int) + 2) % 40) == [0, 1, 3, 4]
     if page == "tutorials/array.md":
         assert scope["embedding"].provenance["split_half"] > 0.9

@@ -28,15 +28,15 @@ from maed.embedding import (
 )
 from maed.embedding.graph import (
     join,
-    neighbour_graph,
+    neighbor_graph,
     rank_weighted_graph,
     without_false_bundles,
     without_false_homes,
     without_false_links,
 )
-from maed.embedding.noise import significant, symmetrise
-from maed.embedding.reductions import fine_and_far, isomap, standardise
-from maed.embedding.stress import classical_scaling, leading, minimise_stress
+from maed.embedding.noise import significant, symmetrize
+from maed.embedding.reductions import fine_and_far, isomap, standardize
+from maed.embedding.stress import classical_scaling, leading, minimize_stress
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics, knn_recall
 from maed.files import read_json
@@ -49,7 +49,7 @@ EXACT = ("heat", "diffusion", "laplacian", "isomap", "spectral", "pca")
 NEARLY_ALL = (*EXACT, "tsne")
 """But for umap, which takes half a minute to import and compile."""
 
-in_parts = pytest.mark.filterwarnings("ignore:the neighbour graph falls into")
+in_parts = pytest.mark.filterwarnings("ignore:the neighbor graph falls into")
 
 
 def ring(n: int = 40) -> Geometry:
@@ -105,7 +105,7 @@ def test_what_is_kept_of_a_grid(reduction, recall, spearman):
     assert metrics["coordinate_r2"] > 0.9
 
 
-def test_umap_keeps_neighbours_and_large_distances_and_repeats():
+def test_umap_keeps_neighbors_and_large_distances_and_repeats():
     umap = EmbeddingSettings(reduction="umap", dim=8)
     vectors = reduce(closeness(grid(8, 8), 2), umap)
     metrics = geometry_metrics(vectors, grid(8, 8), EvaluationSettings())
@@ -128,7 +128,7 @@ def test_umap_that_is_not_installed_is_named(monkeypatch):
     assert reduce(random_similarity(), EmbeddingSettings()).isfinite().all()  # imported only when asked for
 
 
-def test_heat_is_the_default_and_chains_neighbours_to_a_line():
+def test_heat_is_the_default_and_chains_neighbors_to_a_line():
     # beyond offset 3 all is noise: a single false link would tie the ends together
     vectors = reduce(bytes_on_a_line(256), EmbeddingSettings())
     metrics = geometry_metrics(vectors, line(256), EvaluationSettings())
@@ -138,16 +138,16 @@ def test_heat_is_the_default_and_chains_neighbours_to_a_line():
 
 def test_heat_averages_noise_out():
     noisy = closeness(grid(12, 12), 2) + 0.25 * torch.from_numpy(np.random.default_rng(0).normal(size=(144, 144)))
-    entries = knn_recall(-symmetrise(noisy.numpy(), None, "mean")[0], grid(12, 12).distances(), 8)
+    entries = knn_recall(-symmetrize(noisy.numpy(), None, "mean")[0], grid(12, 12).distances(), 8)
     metrics = geometry_metrics(reduce(noisy, EmbeddingSettings()), grid(12, 12), EvaluationSettings())
     assert metrics["knn_recall"] > entries + 0.05
     assert metrics["spearman"] > 0.95
 
 
 def test_diffusion_keeps_large_distances_of_a_line_in_one_channel():
-    vectors = reduce(closeness(line(30), 2), EmbeddingSettings(reduction="diffusion", dim=1, neighbours=4))
+    vectors = reduce(closeness(line(30), 2), EmbeddingSettings(reduction="diffusion", dim=1, neighbors=4))
     steps = vectors[:, 0].diff() * torch.sign(vectors[-1, 0])
-    assert steps.min() > -1e-4  # the outermost have the same neighbours, hence the same place
+    assert steps.min() > -1e-4  # the outermost have the same neighbors, hence the same place
     assert steps[3:-3].min() > 0.01
 
 
@@ -165,7 +165,7 @@ def test_laplacian_eigenmaps_are_a_diffusion_of_no_steps():
     none = reduce(random_similarity(), EmbeddingSettings(reduction="diffusion", dim=5, diffusion_steps=0))
     assert torch.equal(laplacian, none)
     # of the random walk on the graph: they are orthogonal where positions weigh by their degree
-    graph = neighbour_graph(symmetrise(random_similarity().numpy(), None, "mean")[0], 8)
+    graph = neighbor_graph(symmetrize(random_similarity().numpy(), None, "mean")[0], 8)
     degree = graph.sum(axis=1)
     x = laplacian.double().numpy()
     x = x - (degree @ x) / degree.sum()
@@ -174,7 +174,7 @@ def test_laplacian_eigenmaps_are_a_diffusion_of_no_steps():
 
 
 def test_isomap_is_that_of_scikit_learn():
-    similarity = symmetrise(closeness(grid(6, 7), 2).numpy(), None, "mean")[0] + 1e-6 * random_symmetric(42)
+    similarity = symmetrize(closeness(grid(6, 7), 2).numpy(), None, "mean")[0] + 1e-6 * random_symmetric(42)
     distances = np.sqrt(similarity.max() - similarity)
     np.fill_diagonal(distances, 0)
     expected = Isomap(n_neighbors=6, n_components=3, metric="precomputed", eigen_solver="dense").fit_transform(
@@ -192,7 +192,7 @@ def random_symmetric(n: int) -> np.ndarray:
 
 
 def test_spectral_is_classical_scaling():
-    # the Gram matrix of centred points; its diagonal is lost, so these lie on a circle: it is the same for all
+    # the Gram matrix of centered points; its diagonal is lost, so these lie on a circle: it is the same for all
     places = torch.from_numpy(ring(12).coordinates).double()
     vectors = reduce(places @ places.T, EmbeddingSettings(reduction="spectral", dim=2))
     ratio = torch.cdist(vectors, vectors) / torch.cdist(places, places).float()
@@ -202,7 +202,7 @@ def test_spectral_is_classical_scaling():
 
 @pytest.mark.parametrize("reduction", EXACT)
 @pytest.mark.parametrize(("n", "dim", "expected"), [(30, None, 29), (70, None, 64), (30, 29, 29), (30, 1, 1)])
-def test_embeddings_are_centred_float32_of_unit_mean_square(reduction, n, dim, expected):
+def test_embeddings_are_centered_float32_of_unit_mean_square(reduction, n, dim, expected):
     vectors = reduce(random_similarity(n), EmbeddingSettings(reduction=reduction, dim=dim))
     assert vectors.shape == (n, expected)
     assert vectors.dtype == torch.float32
@@ -213,8 +213,8 @@ def test_embeddings_are_centred_float32_of_unit_mean_square(reduction, n, dim, e
 def test_standardising_by_hand():
     # means 2 and 0, then (-1, -3), (1, 3): the mean square is 5
     expected = torch.tensor([[-1.0, -3.0], [1.0, 3.0]]) / 5**0.5
-    assert torch.allclose(standardise(torch.tensor([[1.0, -3.0], [3.0, 3.0]])), expected)
-    assert torch.equal(standardise(torch.ones(3, 2)), torch.zeros(3, 2))
+    assert torch.allclose(standardize(torch.tensor([[1.0, -3.0], [3.0, 3.0]])), expected)
+    assert torch.equal(standardize(torch.ones(3, 2)), torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize("reduction", EXACT)
@@ -300,15 +300,15 @@ def test_a_dimension_that_is_not_below_n_is_refused():
 
 
 @pytest.mark.parametrize("reduction", ["heat", "diffusion", "laplacian", "isomap", "tsne"])
-def test_too_many_neighbours_are_refused(reduction):
-    with pytest.raises(MaedError, match=r"embedding.neighbours: 30 for 30 positions; it may be at most 29"):
-        reduce(random_similarity(), EmbeddingSettings(reduction=reduction, neighbours=30))
-    assert reduce(random_similarity(), EmbeddingSettings(reduction=reduction, neighbours=29)).isfinite().all()
+def test_too_many_neighbors_are_refused(reduction):
+    with pytest.raises(MaedError, match=r"embedding.neighbors: 30 for 30 positions; it may be at most 29"):
+        reduce(random_similarity(), EmbeddingSettings(reduction=reduction, neighbors=30))
+    assert reduce(random_similarity(), EmbeddingSettings(reduction=reduction, neighbors=29)).isfinite().all()
 
 
-def test_neighbours_that_are_not_set_fit_any_n():
+def test_neighbors_that_are_not_set_fit_any_n():
     assert [check_reduction(n, EmbeddingSettings()) for n in (2, 8, 9, 10)] == [1, 7, 8, 8]
-    assert check_reduction(5, EmbeddingSettings(reduction="pca", neighbours=8)) == 8  # which has none
+    assert check_reduction(5, EmbeddingSettings(reduction="pca", neighbors=8)) == 8  # which has none
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -326,8 +326,8 @@ def test_a_similarity_that_is_not_finite_is_refused(value):
 def test_a_graph_in_parts_is_warned_about_with_their_sizes_and_joined(reduction):
     similarity = torch.block_diag(*(closeness(line(n), 2) for n in (12, 20, 10)))
     similarity[11, 12] = similarity[12, 11] = 1e-9  # hardly anything, but more than nothing
-    chosen = EmbeddingSettings(reduction=reduction, neighbours=4)
-    with pytest.warns(UserWarning, match=r"parts of 20, 12, 10 positions; .*joined .*embedding.neighbours, now 4"):
+    chosen = EmbeddingSettings(reduction=reduction, neighbors=4)
+    with pytest.warns(UserWarning, match=r"parts of 20, 12, 10 positions; .*joined .*embedding.neighbors, now 4"):
         vectors = reduce(similarity, chosen)
     assert vectors.isfinite().all()
     assert float(vectors.square().mean()) == pytest.approx(1, abs=1e-5)
@@ -349,12 +349,12 @@ def test_parts_are_joined_by_their_most_similar_pairs():
     assert np.array_equal(join(joined, similarity), joined)
 
 
-def test_an_entry_of_0_makes_no_neighbours():
+def test_an_entry_of_0_makes_no_neighbors():
     similarity = np.zeros((6, 6))
     for i, j in pairwise(range(6)):
         similarity[i, j] = similarity[j, i] = -0.1 if i == 3 else 0.5  # the rest is not known
     expected = np.eye(6, k=1) + np.eye(6, k=-1)
-    assert np.array_equal(neighbour_graph(similarity, 4), expected)
+    assert np.array_equal(neighbor_graph(similarity, 4), expected)
     assert np.array_equal(rank_weighted_graph(similarity, 4) > 0, expected > 0)
 
 
@@ -366,7 +366,7 @@ def test_false_links_are_left_out_and_true_ones_stay():
         wrong[i, j] = wrong[j, i] = 0.5
     assert np.array_equal(without_false_links(wrong), graph)
     assert np.array_equal(without_false_links(graph), graph)
-    alternating = np.eye(8, k=1) + np.eye(8, k=-1)  # no two ends share a neighbour
+    alternating = np.eye(8, k=1) + np.eye(8, k=-1)  # no two ends share a neighbor
     assert np.array_equal(without_false_links(alternating), alternating)
     assert not without_false_links(np.zeros((4, 4))).any()
 
@@ -472,7 +472,7 @@ def test_stress_finds_points_again_from_their_distances():
     distances = cdist(places, places)
     weights = 1 / np.maximum(distances, 0.1) ** 2
     start = places + 0.1 * np.random.default_rng(1).normal(size=(25, 3))
-    found = minimise_stress(distances, weights, start)
+    found = minimize_stress(distances, weights, start)
     assert np.abs(cdist(found, found) - distances).max() < 0.01
     scaled = classical_scaling(distances, 3)
     assert np.allclose(cdist(scaled, scaled), distances)
@@ -489,7 +489,7 @@ def test_stress_falls_from_its_start_and_weights_say_where():
         return np.abs(cdist(x, x) - distances)
 
     start = classical_scaling(distances, 4)
-    even, uneven = (minimise_stress(distances, w, start) for w in (np.ones((20, 20)), heavy))
+    even, uneven = (minimize_stress(distances, w, start) for w in (np.ones((20, 20)), heavy))
     assert (misses(even)[pairs] ** 2).sum() < (misses(start)[pairs] ** 2).sum()
     assert misses(uneven)[:3, :3].max() < 0.01 < misses(even)[:3, :3].max()
 
@@ -500,17 +500,17 @@ def test_stress_falls_from_its_start_and_weights_say_where():
 def test_two_directions_become_one_by_hand():
     similarity, error = np.array([[9.0, 1.0], [3.0, 9.0]]), np.array([[0.0, 0.3], [0.4, 0.0]])
     for how, value, deviation in (("mean", 2.0, 0.25), ("max", 3.0, 0.4), ("min", 1.0, 0.3)):
-        values, errors = symmetrise(similarity, error, how)
+        values, errors = symmetrize(similarity, error, how)
         assert np.array_equal(values, [[0, value], [value, 0]])
         assert errors[0, 1] == errors[1, 0] == pytest.approx(deviation)
     once = np.array([[0.0, 2.0], [2.0, 0.0]])
-    assert np.array_equal(symmetrise(once, once / 4, "mean")[1], once / 4)  # measured once, not twice
-    assert symmetrise(similarity, None, "max")[1] is None
+    assert np.array_equal(symmetrize(once, once / 4, "mean")[1], once / 4)  # measured once, not twice
+    assert symmetrize(similarity, None, "max")[1] is None
 
 
 def test_each_way_of_symmetrising_is_another_embedding():
     ways = [
-        reduce(random_similarity(), EmbeddingSettings(reduction="pca", symmetrise=how))
+        reduce(random_similarity(), EmbeddingSettings(reduction="pca", symmetrize=how))
         for how in ("mean", "max", "min")
     ]
     assert all(not torch.allclose(a, b, atol=1e-3) for a, b in pairwise(ways))
@@ -536,7 +536,7 @@ def test_denoising_helps_where_noise_is_uneven():
     similarity = closeness(line(60), 2) + error * torch.from_numpy(generator.normal(size=(60, 60)))
 
     def recall(denoise: str) -> float:
-        vectors = reduce(similarity, EmbeddingSettings(denoise=denoise, neighbours=4), error)
+        vectors = reduce(similarity, EmbeddingSettings(denoise=denoise, neighbors=4), error)
         return geometry_metrics(vectors, line(60), EvaluationSettings())["knn_recall"]
 
     assert recall("none") < 0.5 < 0.9 < recall("significance")

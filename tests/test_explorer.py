@@ -19,7 +19,7 @@ from maed.plots.layout import row_major
 from maed.report import write_report
 from maed.report.contents import read_contents
 from maed.report.explorer import explorer_data, views
-from maed.report.explorer.blocks import Blocks, quantised
+from maed.report.explorer.blocks import Blocks, quantized
 from maed.report.explorer.kept import Kept
 from maed.settings import ReportSettings
 from maed.similarity import Accumulator, estimate
@@ -129,7 +129,7 @@ def position_at(run: Path, row: int, column: int) -> int:
 
 def test_codes_keep_large_entries_and_their_order() -> None:
     matrix = np.random.default_rng(0).standard_normal((50, 50)) ** 3
-    codes, levels = quantised(matrix, 256)
+    codes, levels = quantized(matrix, 256)
     off = ~np.eye(50, dtype=bool)
     assert np.abs(levels[codes] - matrix)[off].max() < 0.02 * np.ptp(matrix)
     order = np.argsort(matrix[off])
@@ -241,7 +241,7 @@ def test_hovering_a_cell_shows_the_similarity_of_its_position(page: Any, run: Pa
     np.testing.assert_allclose(values[there], wanted[there], atol=0.02 * np.ptp(wanted))
 
 
-def test_neighbours_are_listed_and_ringed(page: Any, run: Path) -> None:
+def test_neighbors_are_listed_and_ringed(page: Any, run: Path) -> None:
     hover(page, "plot-similarity", 3, 3)
     i = position_at(run, 3, 3)
     contents = read_contents(run)
@@ -254,7 +254,7 @@ def test_neighbours_are_listed_and_ringed(page: Any, run: Path) -> None:
     assert page.execute_script(listed, "similar") == by_similarity.tolist()
     assert set(page.execute_script(listed, "close")[:4]) == set(by_vectors[:4].tolist())
     rings = page.execute_script("return document.getElementById('plot-similarity').layout.shapes.length")
-    assert rings == 9  # 8 neighbours and itself
+    assert rings == 9  # 8 neighbors and itself
     page.execute_script("document.querySelector('#similar li button').click()")
     settled(page)
     assert chosen(page) == by_similarity[0]
@@ -415,7 +415,7 @@ def test_missing_cells_are_last_either_way(page: Any) -> None:
         assert cells == sorted(cells, key=lambda cell: cell == "–")
 
 
-# Screens, colours, safety
+# Screens, colors, safety
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
@@ -440,7 +440,7 @@ def test_a_tap_chooses_and_holds(page: Any) -> None:
     assert "row 1, column 6, held" in said(page)
 
 
-def test_plots_follow_the_colour_scheme_at_once(page: Any) -> None:
+def test_plots_follow_the_color_scheme_at_once(page: Any) -> None:
     ink = "return document.getElementById('plot-row')._fullLayout.font.color"
     light = page.execute_script(ink)
     scheme(page, "dark")
@@ -557,7 +557,7 @@ def line_run(folder: Path, n: int, *, known: bool) -> Path:
 
 
 def test_on_a_long_line_a_resting_mouse_chooses_once(browser: Any, tmp_path: Path) -> None:
-    """The own entry has no value: were it not drawn, its neighbour would be pointed at, then itself again, forever."""
+    """The own entry has no value: were it not drawn, its neighbor would be pointed at, then itself again, forever."""
     page = write_report(line_run(tmp_path / "run", 600, known=True), ReportSettings(reductions=["pca"]))
     opened(browser, page)
     browser.execute_script("document.getElementById('plot-similarity').scrollIntoView({block: 'center'})")
@@ -585,7 +585,7 @@ def test_where_nothing_is_known_maps_are_drawn_where_the_embedding_lays_position
     settled(browser)
     about = browser.execute_script("return document.getElementById('about-similarity').textContent")
     assert "where the embedding lays positions out, as their true places are not known" in about
-    assert "✓" not in browser.execute_script("return document.getElementById('panel-neighbours').textContent")
+    assert "✓" not in browser.execute_script("return document.getElementById('panel-neighbors').textContent")
     focus(browser, "plot-similarity")
     before = chosen(browser)
     press(browser, "ArrowRight")

@@ -339,7 +339,7 @@ def test_evaluate_says_what_coordinates_may_be(refused: Refused, legacy: Path) -
 def test_the_seeds_file_holds_hardly_any_geometry(
     seed_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evaluate", str(seed_file), "--coordinates", "line:2048", "--evaluation.neighbours", "10"]) == 0
+    assert main(["evaluate", str(seed_file), "--coordinates", "line:2048", "--evaluation.neighbors", "10"]) == 0
     found = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert 0.02 < float(found["knn_recall@10"]) < 0.03
     assert 0 < float(found["spearman"]) < 0.05
@@ -363,7 +363,7 @@ def test_info_of_an_embedding_says_where_it_came_from(tmp_path: Path) -> None:
         note="by hand",
     )
     positions.save_pretrained(tmp_path)
-    write_json(tmp_path / "geometry.json", {"schema": 1, "neighbours": 4, "coordinates": "line:6", "spearman": 0.5})
+    write_json(tmp_path / "geometry.json", {"schema": 1, "neighbors": 4, "coordinates": "line:6", "spearman": 0.5})
     assert described(tmp_path) == [
         f"{tmp_path}: a position embedding of 6 positions, 3 channels",
         "source: digits",
@@ -377,7 +377,7 @@ def test_info_of_an_embedding_says_where_it_came_from(tmp_path: Path) -> None:
         "settings that are not the defaults: data.permute 3, autoencoder.steps 30",
         "versions: maed 0.1.0, torch 2.6",
         "metrics: knn_recall 0.9322, split_half 0.25",
-        "geometry.json, against line:6: neighbours 4, spearman 0.5",
+        "geometry.json, against line:6: neighbors 4, spearman 0.5",
     ]
 
 
@@ -456,7 +456,7 @@ def test_info_of_what_evaluate_wrote(tmp_path: Path) -> None:
     assert main(["evaluate", str(tmp_path), "--evaluation.folds", "2"]) == 0
     lines = described(tmp_path / "geometry.json")
     assert lines[0] == f"{tmp_path / 'geometry.json'}: metrics of an embedding against its geometry"
-    assert lines[1].startswith("against its own: neighbours 4, knn_recall ")
+    assert lines[1].startswith("against its own: neighbors 4, knn_recall ")
     assert f"geometry.json, {lines[1]}" == described(tmp_path)[-1]
 
 

@@ -116,13 +116,13 @@ def test_a_swiss_roll_is_filled_evenly() -> None:
         assert np.abs(counts - 800).max() < 120  # nearly 5 standard deviations
 
 
-def test_neighbours_of_each_kind() -> None:
-    known = [g.neighbours for g in (line(9), ring(9), grid(3, 3), torus(3, 3), sphere(9), roll(9))]
+def test_neighbors_of_each_kind() -> None:
+    known = [g.neighbors for g in (line(9), ring(9), grid(3, 3), torus(3, 3), sphere(9), roll(9))]
     assert known == [4, 4, 8, 8, 8, 8]
 
 
 def test_trustworthiness_is_that_of_the_distances_within_the_shape() -> None:
-    # unrolled, every neighbourhood is right; as the sheet lies in space, some reach over to the next turn
+    # unrolled, every neighborhood is right; as the sheet lies in space, some reach over to the next turn
     geometry, chosen = roll(300), EvaluationSettings()
     flat, rolled = torch.from_numpy(unrolled(geometry.coordinates)), torch.from_numpy(geometry.coordinates)
     assert geometry_metrics(flat, geometry, chosen)["trustworthiness"] == 1
@@ -144,7 +144,7 @@ def test_the_truth_is_perfect(geometry: Geometry) -> None:
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_gaussian_field_has_the_covariance_of_its_kernel(kind: str) -> None:
     # entries of a sample covariance of 20,000 signals have standard deviations of 1.25 sqrt(2 / 20,000) at the most
-    data = load(f"field:{kind}", DataSettings(samples=20_000, normalisation="none", noise=0.5, length_scale=0.6))
+    data = load(f"field:{kind}", DataSettings(samples=20_000, normalization="none", noise=0.5, length_scale=0.6))
     x = np.concatenate([part.values[..., 0] for part in splits(data)])
     assert data.geometry is not None
     expected = covariance(data.geometry, 0.6) + 0.25 * np.eye(x.shape[1])
@@ -169,13 +169,13 @@ def test_negative_eigenvalues_are_left_out() -> None:
 
 
 def test_a_magnitude_field_is_uncorrelated_and_its_sizes_are_not() -> None:
-    data = load("field:ring:60", DataSettings(samples=20_000, variant="magnitude", normalisation="none"))
+    data = load("field:ring:60", DataSettings(samples=20_000, variant="magnitude", normalization="none"))
     x = data.train.values[..., 0]
     plain, sizes = np.corrcoef(x, rowvar=False), np.corrcoef(np.abs(x), rowvar=False)
     others = ~np.eye(60, dtype=bool)
-    neighbours = np.roll(np.eye(60, dtype=bool), 1, axis=1)
+    neighbors = np.roll(np.eye(60, dtype=bool), 1, axis=1)
     assert np.abs(plain[others]).max() < 0.06
-    assert sizes[neighbours].min() > 0.2
+    assert sizes[neighbors].min() > 0.2
     assert np.abs(sizes[0, 20:41]).max() < 0.06  # a third of the ring away
 
 
@@ -193,14 +193,14 @@ def test_the_seed_decides_every_bit(kind: str) -> None:
 def test_sizes_of_the_splits() -> None:
     data = load("field:line:20", DataSettings(samples=3_000))
     assert [len(part) for part in splits(data)] == [2_700, 300, 600]
-    assert (data.kind, data.channels, data.labelled) == ("real", 1, False)
+    assert (data.kind, data.channels, data.labeled) == ("real", 1, False)
     assert [len(part) for part in splits(load("field:line:20", DataSettings(samples=4)))] == [3, 1, 2]
     together = np.concatenate([part.values[..., 0] for part in splits(data)])
     assert len(np.unique(together, axis=0)) == 3_600  # no signal twice
 
 
 def test_a_signal_does_not_depend_on_how_many_are_asked_for() -> None:
-    chosen = {"normalisation": "none", "seed": 3}
+    chosen = {"normalization": "none", "seed": 3}
     whole, limited = (load("field:ring:20", DataSettings(samples=2_500, limit=n, **chosen)) for n in (None, 100))
     assert len(limited.train) == 100
     known = {row.tobytes() for row in whole.train.values}
@@ -316,9 +316,9 @@ def test_a_signal_keeps_a_position_and_gains_none(n: int, rate: float, seed: int
 
 
 def test_dropped_values_leave_no_trace() -> None:
-    # whatever stands where values are dropped, the signals are the same, and their normalisation too
+    # whatever stands where values are dropped, the signals are the same, and their normalization too
     X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
-    numbered = from_arrays(np.repeat(np.arange(200.0)[:, None], 6, axis=1), settings=DataSettings(normalisation="none"))
+    numbered = from_arrays(np.repeat(np.arange(200.0)[:, None], 6, axis=1), settings=DataSettings(normalization="none"))
     first = from_arrays(X, settings=DataSettings(drop_rate=0.3))
     changed = X.copy()
     for part, rows in zip(splits(first), splits(numbered), strict=True):

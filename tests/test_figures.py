@@ -197,7 +197,7 @@ def test_positions_of_unknown_places_are_drawn_as_stored() -> None:
     assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("stored as 3", "position, as stored", "similarity")
 
 
-def test_a_long_line_shows_the_neighbourhood() -> None:
+def test_a_long_line_shows_the_neighborhood() -> None:
     truth = line(2000)
     ax = plots.similarity_map(closeness(truth)[1000], 1000, truth.coordinates, truth.shape)
     low, high = ax.get_xlim()
@@ -249,8 +249,8 @@ def test_too_many_positions_for_a_layout_are_refused_but_two_channels_are_one() 
 
 
 def test_reconstructions_are_clipped_to_the_range_of_the_originals() -> None:
-    colours = plots.to_unit(np.array([[[-5.0], [8.0], [99.0]]]), np.array([[[0.0], [8.0], [16.0]]]))
-    np.testing.assert_allclose(colours[0, :, 0], [0, 0.5, 1])
+    colors = plots.to_unit(np.array([[[-5.0], [8.0], [99.0]]]), np.array([[[0.0], [8.0], [16.0]]]))
+    np.testing.assert_allclose(colors[0, :, 0], [0, 0.5, 1])
 
 
 @pytest.mark.parametrize(("count", "shape"), [(3, (5, 3 * 7 - 1)), (32, (8 * 6 - 1, 4 * 7 - 1))])
@@ -314,7 +314,7 @@ def test_curves_leave_out_steps_without_a_value() -> None:
 def test_what_more_draws_bring_is_drawn_where_it_is_known() -> None:
     ax = plots.against_draws(DRAWS)
     assert [curve.get_label() for curve in ax.lines] == [
-        "recall of true neighbours",
+        "recall of true neighbors",
         "Spearman with true distances",
         "agreement of two halves",
     ]

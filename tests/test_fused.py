@@ -808,7 +808,7 @@ def pooled(draw: st.DrawFn) -> dict[str, Any]:
     kept=st.sampled_from([0, pooling._KEPT_BYTES]),
 )
 @settings(max_examples=150, deadline=None)
-def test_pooling_is_a_softmax_over_normalised_inputs(case: dict[str, Any], piece: int, kept: int) -> None:
+def test_pooling_is_a_softmax_over_normalized_inputs(case: dict[str, Any], piece: int, kept: int) -> None:
     query, inputs, mask, positions = (case[name] for name in ("query", "inputs", "mask", "positions"))
     batch = len(inputs)
     joined = inputs if positions is None else torch.cat([inputs, positions.expand(batch, -1, -1)], dim=2)

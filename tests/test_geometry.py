@@ -28,8 +28,8 @@ def test_a_grid_is_stored_row_by_row():
     assert grid(2, 3).distances()[0].tolist() == pytest.approx([0, 1, 2, 1, 2**0.5, 5**0.5])
 
 
-def test_a_line_has_four_neighbours_and_everything_else_eight():
-    assert [g.neighbours for g in (line(9), grid(3, 3), points(np.zeros((9, 1))), points(np.zeros((9, 3))))] == [
+def test_a_line_has_four_neighbors_and_everything_else_eight():
+    assert [g.neighbors for g in (line(9), grid(3, 3), points(np.zeros((9, 1))), points(np.zeros((9, 3))))] == [
         4, 8, 4, 8,
     ]  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_recall_by_hand():
 
 
 def test_whoever_is_as_near_as_the_true_kth_is_right():
-    # the centre of a 3 x 3 grid has 4 neighbours at 1 and 4 at sqrt 2: with k = 5 any corner is as good as another
+    # the center of a 3 x 3 grid has 4 neighbors at 1 and 4 at sqrt 2: with k = 5 any corner is as good as another
     true = grid(3, 3).distances()
     for corner in (0, 2, 6, 8):
         found = true.copy()
@@ -117,7 +117,7 @@ def test_whoever_is_as_near_as_the_true_kth_is_right():
     assert knn_recall(found, true, 4) == pytest.approx(1 - 1 / 36)
 
 
-def test_the_diagonal_is_nobodys_neighbour():
+def test_the_diagonal_is_nobodys_neighbor():
     true = apart(0, 1, 3, 6)
     found = true.copy()
     np.fill_diagonal(found, -100)
@@ -125,11 +125,11 @@ def test_the_diagonal_is_nobodys_neighbour():
     assert found[0, 0] == -100  # and what is given is left as it was
 
 
-def test_too_many_neighbours_are_refused():
+def test_too_many_neighbors_are_refused():
     assert knn_recall(apart(0, 1, 3, 6), apart(0, 1, 3, 6), 3) == 1
-    with pytest.raises(MaedError, match=r"evaluation.neighbours: 4 for 4 positions; it may be at most 3"):
+    with pytest.raises(MaedError, match=r"evaluation.neighbors: 4 for 4 positions; it may be at most 3"):
         knn_recall(apart(0, 1, 3, 6), apart(0, 1, 3, 6), 4)
-    with pytest.raises(MaedError, match=r"evaluation.neighbours: 8 for 6 positions"):
+    with pytest.raises(MaedError, match=r"evaluation.neighbors: 8 for 6 positions"):
         geometry_metrics(noise(6), grid(2, 3), DEFAULTS)
 
 
@@ -158,7 +158,7 @@ def test_spearman_by_hand():
     # distances of 0-1, 0-2, 1-2: found 1, 3, 2, truly 3, 1, 2 (sides 3, 1, 2.5): ranks are reversed
     true = points(np.array([[0, 0], [3, 0], [0.25, np.sqrt(1 - 0.0625)]]))
     found = torch.tensor([[0.0], [1.0], [3.0]])
-    settings = EvaluationSettings(neighbours=1, folds=2)
+    settings = EvaluationSettings(neighbors=1, folds=2)
     similarity = -torch.cdist(found, found)
     assert similarity_metrics(similarity, true, settings)["entries_spearman"] == pytest.approx(-1)
 
@@ -180,7 +180,7 @@ def test_the_regression_is_scored_on_positions_it_did_not_see():
 
 
 def test_few_positions_have_a_trustworthiness_too():
-    # scikit-learn defines it below N / 2 neighbours: 8 of 12 are cut to 5
+    # scikit-learn defines it below N / 2 neighbors: 8 of 12 are cut to 5
     metrics = geometry_metrics(as_vectors(grid(3, 4)), grid(3, 4), DEFAULTS)
     assert metrics["trustworthiness"] == pytest.approx(1, abs=0.02)
 
@@ -196,12 +196,12 @@ def test_a_similarity_is_measured_by_its_largest_entries_and_made_symmetric():
     assert similarity_metrics(-similarity, geometry, DEFAULTS)["entries_spearman"] == pytest.approx(-1)
 
 
-def test_a_line_is_asked_for_four_neighbours_and_others_on_request():
+def test_a_line_is_asked_for_four_neighbors_and_others_on_request():
     # every second position of the line is its own cluster: i +- 2, i +- 4 are nearest
     vectors = torch.stack([torch.arange(40) % 2 * 100.0, torch.arange(40).float()], dim=1)
     recall = geometry_metrics(vectors, line(40), DEFAULTS)["knn_recall"]
     assert recall == pytest.approx(0.5, abs=0.05)  # i +- 2 of i +- 1, i +- 2
-    one = geometry_metrics(vectors, line(40), EvaluationSettings(neighbours=1))["knn_recall"]
+    one = geometry_metrics(vectors, line(40), EvaluationSettings(neighbors=1))["knn_recall"]
     assert one == 0
 
 

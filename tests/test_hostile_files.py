@@ -782,7 +782,7 @@ def test_streaming_never_goes_on_from_a_pickle(trap: Trap, copied: Path, source:
     expected = load_similarity(copied / "similarity").values
     (copied / "similarity" / "model.safetensors").unlink()
     sums = {name: torch.zeros(8, 8, dtype=torch.float64) for name in ("visible_counts", "visible_sums")}
-    there = {"done": 1, "counts": [0.0, 0.0], "seconds": 0.0, "changed": [], "neighbours": None}
+    there = {"done": 1, "counts": [0.0, 0.0], "seconds": 0.0, "changed": [], "neighbors": None}
     for name in ("partial-0.safetensors", "partial-1.safetensors"):
         save_file(sums, copied / "similarity" / name)
     (copied / "similarity" / "partial.json").write_text(json.dumps(there))
@@ -796,9 +796,9 @@ def test_streaming_never_goes_on_from_a_pickle(trap: Trap, copied: Path, source:
     "there",
     [
         *([], {}, None, "x", {"done": 1}),
-        {"done": "1", "counts": "x", "seconds": 0.0, "changed": [], "neighbours": None},
-        {"done": 10**9, "counts": [0.0, 0.0], "seconds": 0.0, "changed": [], "neighbours": [[10**6]]},
-        {"done": 10**9, "counts": [0.0, 0.0], "seconds": 0.0, "changed": [], "neighbours": None},
+        {"done": "1", "counts": "x", "seconds": 0.0, "changed": [], "neighbors": None},
+        {"done": 10**9, "counts": [0.0, 0.0], "seconds": 0.0, "changed": [], "neighbors": [[10**6]]},
+        {"done": 10**9, "counts": [0.0, 0.0], "seconds": 0.0, "changed": [], "neighbors": None},
     ],
 )
 def test_partial_files_that_do_not_fit(copied: Path, source: Path, there: object) -> None:

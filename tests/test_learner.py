@@ -63,7 +63,7 @@ def test_the_ring_of_shuffled_sensors_is_found_by_default():
     assert learner.embedding_.provenance["split_half"] > 0.8
     assert np.array_equal(learner.embedding_.coordinates.numpy(), truth.coordinates.astype(np.float32))
     assert learner.similarity_.shape == (60, 60)
-    nearest = set(order[learner.embedding_.neighbours(7, k=2)])
+    nearest = set(order[learner.embedding_.neighbors(7, k=2)])
     assert nearest == {(order[7] + 1) % 60, (order[7] - 1) % 60}
 
 
@@ -78,7 +78,7 @@ def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
     assert capfd.readouterr() == ("", "")
     assert learner.choices_[0] == "215 signals of 12 positions, 1 channel"
     assert any(line.startswith("autoencoder: set") for line in learner.choices_)
-    assert "estimator: contrast, 65536 draws, or fewer once neighbours no longer change" in learner.choices_
+    assert "estimator: contrast, 65536 draws, or fewer once neighbors no longer change" in learner.choices_
     assert learner.choices_[-1] == "budget: 55 training steps of 64 and 4491 draws for the similarity"
     maed.learn(walks(), budget="8000 draws", random_state=0, force=True)
     shown = capfd.readouterr().err
@@ -124,7 +124,7 @@ def test_the_score_is_higher_on_like_signals_than_on_others():
     learner = PositionLearner(random_state=0).fit(ring_signals(600, 40))
     alike, shuffled = ring_signals(300, 40, seed=5), ring_signals(300, 40, seed=5)[:, ::-1][:, np.arange(40) * 7 % 40]
     assert learner.score(alike) == learner.score(alike)
-    assert -1 < learner.score(alike) < 0  # normalised signals: mean squared error below 1
+    assert -1 < learner.score(alike) < 0  # normalized signals: mean squared error below 1
     assert learner.score(shuffled) < learner.score(alike) - 0.1
     with pytest.raises(MaedError, match=r"real signals of shape \(40, 2\); it was fitted to real signals of shape"):
         learner.score(np.zeros((5, 40, 2)))

@@ -220,7 +220,7 @@ def test_broken_folders_are_named(tmp_path):
         PerceiverClassifier.from_pretrained(tmp_path)
 
 
-def test_normalisation_and_permutation_survive_and_are_applied(tmp_path):
+def test_normalization_and_permutation_survive_and_are_applied(tmp_path):
     order = np.array([2, 0, 1])
     config = ClassifierConfig("real", 3, ("a", "b"), "none", 2, channels=1, perceiver=SMALL)
     config = replace(config, mean=np.float32([[0.1]]), scale=np.float32([[3.0]]), permutation=order)

@@ -18,7 +18,7 @@ from maed.autoencoder.training import AutoencoderModule
 from maed.cli import main
 from maed.data import from_arrays, load
 from maed.data.geometry import grid, permutation
-from maed.evaluation.comparison import compare_all, summarise
+from maed.evaluation.comparison import compare_all, summarize
 from maed.files import read_json
 from maed.pipeline import Run, origin_notes, run_all
 from maed.report.tables import geometry_rows
@@ -32,7 +32,7 @@ from maed.settings import (
 )
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*positions are constant", "ignore:.*neighbour graph falls into", "ignore:nothing is known of"
+    "ignore:.*positions are constant", "ignore:.*neighbor graph falls into", "ignore:nothing is known of"
 )
 
 MODEL = (
@@ -201,7 +201,7 @@ def test_summary_and_pairs_follow_from_the_classification(finished: Path) -> Non
         half = 12.7062 * abs(gains[0] - gains[1]) / 2  # t of 1 degree of freedom; s / sqrt(2) of two values
         assert (entry["low"], entry["high"]) == pytest.approx((entry["mean"] - half, entry["mean"] + half), abs=1e-4)
     assert {("maed", "none"), ("maed", "correlation")} <= {(entry["a"], entry["b"]) for entry in results["paired"]}
-    assert results["summary"] == summarise(results["classification"])
+    assert results["summary"] == summarize(results["classification"])
     assert results["paired"] == compare_all(results["classification"])
 
 
@@ -373,7 +373,7 @@ def test_a_stable_stream_of_few_draws_says_that_it_cannot_tell(tmp_path: Path) -
     run.settings.similarity.until = "stable"
     run.pretrain()
     run.similarity()
-    assert "similarity: 512 draws, too few to tell whether neighbours are stable" in said
+    assert "similarity: 512 draws, too few to tell whether neighbors are stable" in said
 
 
 def test_positions_that_no_signal_has_are_not_waited_for(tmp_path: Path) -> None:
@@ -585,7 +585,7 @@ def test_evaluate_finds_what_the_run_found(
     found = json.loads((tmp_path / "out/geometry.json").read_text())
     name = "maed" if folder == "embedding" else "correlation"
     expected = read_json(finished / "results.json")["geometry"][name]
-    assert found["neighbours"] == 8
+    assert found["neighbors"] == 8
     for metric in ("knn_recall", "spearman", "coordinate_r2", "trustworthiness"):
         assert found[metric] == pytest.approx(expected[metric], rel=1e-12)
     assert f"knn_recall@8: {expected['knn_recall']:.4f}" in capsys.readouterr().out
@@ -703,7 +703,7 @@ def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
     signals = np.random.default_rng(0).normal(size=(50, 8))
     for settings, said in (
         (Settings(embedding=EmbeddingSettings(dim=8)), "embedding.dim: 8 for 8 positions"),
-        (Settings(embedding=EmbeddingSettings(neighbours=8)), "embedding.neighbours: 8 for 8 positions"),
+        (Settings(embedding=EmbeddingSettings(neighbors=8)), "embedding.neighbors: 8 for 8 positions"),
         (Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)), "shows 1 position"),
         (Settings(autoencoder=AutoencoderSettings(init="dependence")), "'dependence' is not for real signals"),
     ):
@@ -732,7 +732,7 @@ def test_real_data_from_end_to_end(
     assert {path: stamps(tmp_path)[path] for path in before} == before
     results = read_json(tmp_path / "results.json")
     assert results["positions"] == positions
-    assert results["neighbours"] == (8 if geometry == "grid" else 4)
+    assert results["neighbors"] == (8 if geometry == "grid" else 4)
     assert set(results["geometry"]) == {"maed", baseline}
     assert len(results["classification"]) == 1
     assert read_json(tmp_path / "embedding/config.json")["geometry"]["kind"] == geometry

@@ -81,7 +81,7 @@ def write_parquet(path: Path, columns: dict[str, Sequence[object]], names: Seque
     return path
 
 
-# What is trained once, and labelled by many tests.
+# What is trained once, and labeled by many tests.
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +105,12 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Trained on 80 images of 6 x 6, red or blue, with the storage order of the pixels permuted."""
-    folder = tmp_path_factory.mktemp("colours")
-    rows = [{"bytes": png(coloured(i % 2, i)), "path": None} for i in range(80)]
+    folder = tmp_path_factory.mktemp("colors")
+    rows = [{"bytes": png(colored(i % 2, i)), "path": None} for i in range(80)]
     path = write_parquet(
-        folder / "colours.parquet", {"image": rows, "label": [i % 2 for i in range(80)]}, ("red", "blue")
+        folder / "colors.parquet", {"image": rows, "label": [i % 2 for i in range(80)]}, ("red", "blue")
     )
     return train(folder, str(path), permute=1)
 
@@ -127,8 +127,8 @@ def gaps(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(folder, str(path), missing="mask", label="state", permute=2)
 
 
-def coloured(blue: int, seed: int, size: int = 6) -> np.ndarray:
-    """A noisy image (size, size, 3) of one colour."""
+def colored(blue: int, seed: int, size: int = 6) -> np.ndarray:
+    """A noisy image (size, size, 3) of one color."""
     image = np.random.default_rng(seed).integers(0, 60, (size, size, 3))
     image[..., 2 if blue else 0] += 180
     return image.astype(np.uint8)
@@ -271,7 +271,7 @@ def test_a_label_column_that_is_empty_is_no_obstacle(
     assert said.out.count("\n") == 4
 
 
-def test_the_test_split_of_a_folder_is_labelled_and_scored(
+def test_the_test_split_of_a_folder_is_labeled_and_scored(
     texts: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -288,27 +288,27 @@ def test_the_test_split_of_a_folder_is_labelled_and_scored(
 # --- images -------------------------------------------------------------------------------------------------------
 
 
-def test_images_of_a_table_are_labelled_as_in_training(colours: Trained, tmp_path: Path, predicted: Predicted) -> None:
-    pixels = colours.load(permute=None).test.values.reshape(-1, 6, 6, 3)
+def test_images_of_a_table_are_labeled_as_in_training(colors: Trained, tmp_path: Path, predicted: Predicted) -> None:
+    pixels = colors.load(permute=None).test.values.reshape(-1, 6, 6, 3)
     rows = [{"bytes": png(image), "path": None} for image in pixels]
     path = write_parquet(tmp_path / "new.parquet", {"picture": rows, "number": range(len(rows))})
-    expected = colours.expected()
+    expected = colors.expected()
     assert set(expected) == {"red", "blue"}
-    assert labels(predicted(colours, path)) == expected
+    assert labels(predicted(colors, path)) == expected
 
 
-def test_a_folder_of_images_of_any_size_and_mode(colours: Trained, tmp_path: Path, predicted: Predicted) -> None:
+def test_a_folder_of_images_of_any_size_and_mode(colors: Trained, tmp_path: Path, predicted: Predicted) -> None:
     (tmp_path / "more").mkdir()
-    (tmp_path / "a.png").write_bytes(png(coloured(0, 1, size=24)))
-    (tmp_path / "b.JPG").write_bytes(png(coloured(1, 2, size=48)[:, :30], "JPEG"))
-    (tmp_path / "more" / "c.png").write_bytes(png(np.full((6, 6), 90, np.uint8)))  # grey, for a model of colours
+    (tmp_path / "a.png").write_bytes(png(colored(0, 1, size=24)))
+    (tmp_path / "b.JPG").write_bytes(png(colored(1, 2, size=48)[:, :30], "JPEG"))
+    (tmp_path / "more" / "c.png").write_bytes(png(np.full((6, 6), 90, np.uint8)))  # gray, for a model of colors
     (tmp_path / "notes.md").write_text("not an image")
-    rows = predicted(colours, tmp_path)
+    rows = predicted(colors, tmp_path)
     assert [row["file"] for row in rows] == ["a.png", "b.JPG", str(Path("more") / "c.png")]
     assert labels(rows)[:2] == ["red", "blue"]
 
 
-def test_one_image_file_in_colours_for_a_grey_model(permuted: Trained, tmp_path: Path, predicted: Predicted) -> None:
+def test_one_image_file_in_colors_for_a_gray_model(permuted: Trained, tmp_path: Path, predicted: Predicted) -> None:
     first = permuted.load(permute=None).test.values[0].reshape(8, 8)
     (tmp_path / "digit.png").write_bytes(png(np.stack([first] * 3, axis=2)))
     (row,) = predicted(permuted, tmp_path / "digit.png")

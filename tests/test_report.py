@@ -30,7 +30,7 @@ RESULTS: dict[str, Any] = {
     "commit": "0123456789abcdef",
     "source": "photos",
     "positions": 64,
-    "neighbours": 8,
+    "neighbors": 8,
     "settings": {"data": {"permute": 0}, "autoencoder": {"steps": 3000}},
     "machine": {"cpu": "a processor", "cores": 2},
     "started": "2025-01-01T00:00:00",
@@ -384,7 +384,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scheme(browser: Any, name: str) -> str:
-    """Emulate a colour scheme; the background that the page then has."""
+    """Emulate a color scheme; the background that the page then has."""
     features = [{"name": "prefers-color-scheme", "value": name}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     return browser.execute_script("return getComputedStyle(document.body).backgroundColor")

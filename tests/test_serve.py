@@ -713,16 +713,16 @@ def test_a_narrow_screen_does_not_scroll_sideways(page: Any, server: Server, wid
     page.get_log("browser")  # that a damaged run is answered with 500 is logged as an error
 
 
-def test_dark_colours_follow_the_system(page: Any, server: Server) -> None:
+def test_dark_colors_follow_the_system(page: Any, server: Server) -> None:
     page.get(server.url)
     ground = "return getComputedStyle(document.body).backgroundColor"
-    colours = {}
+    colors = {}
     for name in ("light", "dark"):
         features = [{"name": "prefers-color-scheme", "value": name}]
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        colours[name] = page.execute_script(ground)
+        colors[name] = page.execute_script(ground)
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert colours == {"light": "rgb(253, 253, 251)", "dark": "rgb(21, 23, 26)"}
+    assert colors == {"light": "rgb(253, 253, 251)", "dark": "rgb(21, 23, 26)"}
 
 
 def test_every_control_of_the_index_has_a_name(page: Any, server: Server) -> None:

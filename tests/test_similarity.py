@@ -49,7 +49,7 @@ from maed.similarity import (
     write_similarity,
 )
 from maed.similarity.baselines import correlation, dependence
-from maed.similarity.stream import Halves, Progress, Watch, centred, check_estimator, transform_of
+from maed.similarity.stream import Halves, Progress, Watch, centered, check_estimator, transform_of
 
 SUMS = ("visible_counts", "visible_sums", "visible_squares", "all_counts", "all_sums", "all_squares")
 Draws = tuple[Tensor, Tensor, Tensor, Tensor | None]
@@ -213,10 +213,10 @@ def test_the_standard_error_is_the_spread_over_repetitions(padded):
 # -- control variates ---------------------------------------------------------------------------------------------
 
 
-def test_centred_losses_by_hand():
+def test_centered_losses_by_hand():
     # two draws of one signal: mean 2 at both positions; the standard deviation of (1, 3) is sqrt(2)
     losses = torch.tensor([[1.0, 3.0], [3.0, 1.0]])
-    residuals, scored = centred(losses, torch.ones(2, 2, dtype=torch.bool), 2)
+    residuals, scored = centered(losses, torch.ones(2, 2, dtype=torch.bool), 2)
     assert torch.allclose(residuals, math.sqrt(2) * torch.tensor([[-1.0, 1.0], [1.0, -1.0]]).double())
     assert scored.all()
 
@@ -224,7 +224,7 @@ def test_centred_losses_by_hand():
 def test_a_position_that_was_scored_once_has_nothing_to_be_compared_with():
     losses = torch.tensor([[1.0, 9.0], [2.0, torch.inf], [6.0, torch.inf], [torch.inf, torch.inf]])
     hit = torch.tensor([[True, True], [True, False], [True, False], [False, False]])
-    residuals, scored = centred(losses, hit, 4)
+    residuals, scored = centered(losses, hit, 4)
     assert scored.tolist() == [[True, False], [True, False], [True, False], [False, False]]
     assert torch.allclose(residuals[:3, 0], math.sqrt(3 / 2) * torch.tensor([-2.0, -1.0, 3.0]).double())
 
@@ -235,8 +235,8 @@ def test_what_is_hard_about_a_signal_cancels(seed, repeats, signals):
     losses = torch.rand(signals * repeats, 5, generator=generator, dtype=torch.float64)
     hit = torch.rand(losses.shape, generator=generator) < 0.6
     hard = 10 * torch.rand(signals, 5, generator=generator, dtype=torch.float64).repeat_interleave(repeats, dim=0)
-    residuals, scored = centred(losses, hit, repeats)
-    harder, same_scored = centred(losses + hard, hit, repeats)
+    residuals, scored = centered(losses, hit, repeats)
+    harder, same_scored = centered(losses + hard, hit, repeats)
     assert torch.equal(scored, same_scored)
     assert torch.allclose(residuals[scored], harder[scored], atol=1e-9)
     for start in range(0, len(losses), repeats):
@@ -264,27 +264,27 @@ def hard_and_easy(signals: int, repeats: int, *, padded: bool, seed: int) -> Dra
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("repeats", [2, 8])
-def test_the_standard_error_of_centred_losses_is_the_spread_over_repetitions(repeats, padded):
-    centre, plain = [], []
+def test_the_standard_error_of_centered_losses_is_the_spread_over_repetitions(repeats, padded):
+    center, plain = [], []
     for seed in range(300):
         losses, visible, scored, real = hard_and_easy(480 // repeats, repeats, padded=padded, seed=seed)
         plain.append(estimate(accumulate((losses, visible, scored, real)), "contrast"))
-        residuals, kept = centred(losses, scored, repeats)
-        centre.append(estimate(accumulate((residuals, visible, kept, real)), "contrast"))
+        residuals, kept = centered(losses, scored, repeats)
+        center.append(estimate(accumulate((residuals, visible, kept, real)), "contrast"))
     off = ~torch.eye(5, dtype=torch.bool)
-    values = torch.stack([each.values for each in centre])[:, off]
-    error = torch.stack([each.standard_error for each in centre]).square().mean(dim=0).sqrt()[off]
+    values = torch.stack([each.values for each in center])[:, off]
+    error = torch.stack([each.standard_error for each in center]).square().mean(dim=0).sqrt()[off]
     spread = values.std(dim=0)
     assert float(spread.square().mean().sqrt() / error.square().mean().sqrt()) == pytest.approx(1, abs=0.05)
     assert float((spread / error).log().abs().max()) < math.log(1.15)  # and each entry for itself
-    # what it is for: the entries of neighbours stand out from the noise, which they do not without
-    uncentred = torch.stack([each.values for each in plain])[:, off]
+    # what it is for: the entries of neighbors stand out from the noise, which they do not without
+    uncentered = torch.stack([each.values for each in plain])[:, off]
     beside = torch.eye(5).roll(1, dims=1)[off] > 0
 
     def signal_to_noise(found: Tensor) -> float:
         return float((found[:, beside].mean(dim=0) / found[:, beside].std(dim=0)).mean())
 
-    assert signal_to_noise(values) > 1.5 * signal_to_noise(uncentred)
+    assert signal_to_noise(values) > 1.5 * signal_to_noise(uncentered)
     assert float(values.mean(dim=0)[beside].mean()) == pytest.approx(
         0.3 * math.sqrt(1 - expected_inverse_count(repeats)), rel=0.1
     )
@@ -733,22 +733,22 @@ def test_a_stop_between_the_partial_files_is_noticed(half, tmp_path, monkeypatch
 # -- when to stop -------------------------------------------------------------------------------------------------
 
 
-def test_neighbour_lists_are_of_the_mean_with_the_transpose():
+def test_neighbor_lists_are_of_the_mean_with_the_transpose():
     similarity = torch.tensor([[0.0, 3.0, 2.0], [0.0, 0.0, 1.0], [4.0, 9.0, 0.0]])
-    # symmetrised: 0 and 1 share 3, 0 and 2 share 6, 1 and 2 share 10
-    lists = streaming.neighbour_lists(similarity, 1)
+    # symmetrized: 0 and 1 share 3, 0 and 2 share 6, 1 and 2 share 10
+    lists = streaming.neighbor_lists(similarity, 1)
     assert lists.nonzero().tolist() == [[0, 2], [1, 2], [2, 1]]
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at three neighbours of eight positions, from the third batch of eight draws on."""
+    """Look at three neighbors of eight positions, from the third batch of eight draws on."""
     monkeypatch.setattr(streaming, "_FIRST_LOOK", 24)
-    monkeypatch.setattr(streaming, "_NEIGHBOURS", 3)
+    monkeypatch.setattr(streaming, "_NEIGHBORS", 3)
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_stream_ends_once_a_quarter_more_draws_change_few_neighbours():
+def test_a_stream_ends_once_a_quarter_more_draws_change_few_neighbors():
     few = stream_some("real", draws=4_000, until="stable", tolerance=0.2)
     draws, shares = zip(*few.changed, strict=True)
     assert few.draws == draws[-1] < 4_000
@@ -758,7 +758,7 @@ def test_a_stream_ends_once_a_quarter_more_draws_change_few_neighbours():
     assert shares[-1] <= 0.2
     # the share that was found, by hand: lists as they are after so many draws
     before, now = (
-        streaming.neighbour_lists(estimate(merged(stream_some("real", draws=d).halves), "contrast").values, 3)
+        streaming.neighbor_lists(estimate(merged(stream_some("real", draws=d).halves), "contrast").values, 3)
         for d in draws[-2:]
     )
     lost = sum(
@@ -863,7 +863,7 @@ def small_run(folder: Path, data: SignalData, steps: int = 60, seed: int = 0, dr
     return Run(folder, choices, data)
 
 
-@pytest.mark.filterwarnings("ignore:.*constant in the training signals", "ignore:the neighbour graph falls")
+@pytest.mark.filterwarnings("ignore:.*constant in the training signals", "ignore:the neighbor graph falls")
 def test_deleting_the_coordinates_leaves_the_saved_vectors_bit_identical(tmp_path):
     data = digits()
     vectors = {}
@@ -881,7 +881,7 @@ def test_deleting_the_coordinates_leaves_the_saved_vectors_bit_identical(tmp_pat
     assert not torch.equal(vectors["with", "maed"], vectors["with", "correlation"])
 
 
-@pytest.mark.filterwarnings("ignore:.*constant in the training signals", "ignore:the neighbour graph falls")
+@pytest.mark.filterwarnings("ignore:.*constant in the training signals", "ignore:the neighbor graph falls")
 def test_the_contrast_of_permuted_data_agrees_within_its_standard_error(tmp_path):
     straight, permuted = digits(), digits(permute=3)
     order = torch.from_numpy(permuted.permutation)  # position i holds what was at order[i]
@@ -912,14 +912,14 @@ def test_the_contrast_of_permuted_data_agrees_within_its_standard_error(tmp_path
 
 
 def correlated(n: int = 2_500, channels: int = 3) -> np.ndarray:
-    """More signals than one chunk, far from mean 0, neighbours correlated with either sign."""
+    """More signals than one chunk, far from mean 0, neighbors correlated with either sign."""
     generator = np.random.default_rng(0)
     noise = generator.normal(0, 1, (n, 7, channels))
     mixed = noise[:, 1:] * np.array([1, -1, 1, -1, 1, -1])[:, None] + 0.8 * noise[:, :-1]
     return (20 + mixed * generator.uniform(0.5, 2, (6, channels))).astype(np.float32)
 
 
-def normalised(values: np.ndarray, mask: np.ndarray | None = None) -> Signals:
+def normalized(values: np.ndarray, mask: np.ndarray | None = None) -> Signals:
     return Signals(values, mask=mask, mean=np.float32([[19] * values.shape[2]]), scale=np.float32([[3]]))
 
 
@@ -927,10 +927,10 @@ def test_correlation_is_the_absolute_pearson_correlation_averaged_over_channels(
     values = correlated()
     expected = np.mean([np.abs(np.corrcoef(values[..., c].T)) for c in range(3)], axis=0)
     np.fill_diagonal(expected, 0)
-    found = correlation(normalised(values))
+    found = correlation(normalized(values))
     assert np.allclose(found.values, expected, atol=1e-5)
-    assert (found.values > 0.3).sum() == 10  # the five pairs of neighbours
-    one = correlation(normalised(values[..., :1]))
+    assert (found.values > 0.3).sum() == 10  # the five pairs of neighbors
+    one = correlation(normalized(values[..., :1]))
     expected = (1 - np.corrcoef(values[..., 0].T) ** 2) / math.sqrt(2_500)
     assert np.allclose(one.standard_error + torch.eye(6), expected + np.eye(6), atol=1e-5)
 
@@ -940,7 +940,7 @@ def test_correlation_is_over_the_signals_in_which_both_are_real():
     mask = np.random.default_rng(1).random(values.shape[:2]) < 0.6
     mask[:, 5] &= values[:, 5, 0] > 20  # not missing at random: another mean
     values[~mask] = 19
-    found = correlation(normalised(values, mask)).values
+    found = correlation(normalized(values, mask)).values
     for i in range(6):
         for j in range(6):
             both = mask[:, i] & mask[:, j]
@@ -953,7 +953,7 @@ def test_a_constant_position_correlates_with_nothing(masked):
     values = correlated(channels=1)
     values[:, 0], values[:, 3] = 7.3, 41.9
     mask = np.random.default_rng(1).random(values.shape[:2]) < 0.6 if masked else None
-    found = correlation(normalised(values, mask))
+    found = correlation(normalized(values, mask))
     for matrix in (found.values[[0, 3]], found.values[:, [0, 3]]):
         assert not matrix.any()
     assert found.values[1, 2] > 0.3
@@ -1068,12 +1068,12 @@ def test_permuting_positions_permutes_a_baseline(baseline):
     real = baseline is correlation
     values = correlated() if real else chain()
     order = np.random.default_rng(0).permutation(values.shape[1])
-    straight, permuted = (normalised(v) if real else tokens(v) for v in (values, values[:, order]))
+    straight, permuted = (normalized(v) if real else tokens(v) for v in (values, values[:, order]))
     assert torch.allclose(baseline(permuted).values ** 2, baseline(straight).values[order][:, order] ** 2, atol=2e-6)
 
 
 def test_each_baseline_is_refused_for_the_other_kind():
-    real = SignalData("real", "real", *[normalised(correlated(50))] * 3)
+    real = SignalData("real", "real", *[normalized(correlated(50))] * 3)
     words = SignalData("words", "tokens", *[tokens(chain(50))] * 3, vocabulary=4)
     assert (baseline_for(real), baseline_for(words)) == ("correlation", "dependence")
     with pytest.raises(MaedError, match="'dependence' is not defined for real signals; it may be correlation"):
@@ -1084,8 +1084,8 @@ def test_each_baseline_is_refused_for_the_other_kind():
 
 
 def test_a_baseline_reads_the_signals_it_is_allowed_and_no_held_out_one():
-    train = normalised(correlated(400))
-    poison = normalised(np.full((10, 6, 3), np.nan, np.float32))
+    train = normalized(correlated(400))
+    poison = normalized(np.full((10, 6, 3), np.nan, np.float32))
     data = SignalData("real", "real", train, poison, poison)
     some = compute_baseline("correlation", data, 100)
     rows = np.sort(np.random.default_rng(0).permutation(400)[:100])

@@ -19,7 +19,7 @@ from maed.files import read_json
 from maed.report import markdown
 from maed.report.tables import measured, target_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "ignore:.*neighbour graph falls into")
+pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "ignore:.*neighbor graph falls into")
 
 SMALL = {"steps": 30, "width": 8, "layers": 1, "scored": 16, "batch_size": 16}
 PLAN: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_every_cell_is_recorded_in_the_order_of_the_plan_but_for_absent_data(fin
 
 def test_a_record_holds_the_measures_the_times_and_where_they_come_from(finished: Study) -> None:
     cell = finished.cells()["draws/ring {'similarity.draws': 512} 1"]
-    assert (cell["positions"], cell["neighbours"], cell["steps"], cell["draws"]) == (24, 4, 30, 512)
+    assert (cell["positions"], cell["neighbors"], cell["steps"], cell["draws"]) == (24, 4, 30, 512)
     baselines = ["correlation", "correlation of magnitudes"]
     assert cell["baselines"] == baselines
     assert set(cell["seconds"]) == {"pretrain", "similarity", *baselines}
@@ -333,7 +333,7 @@ def hand_made(*, above: bool = False, start: str | None = None) -> dict[str, Any
                 "row": "a",
                 "varied": {},
                 "seed": seed,
-                "neighbours": 8,
+                "neighbors": 8,
                 "baselines": ["correlation"],
             },
             **{"started_from": start, "seconds": {"pretrain": 60.0, "similarity": 30.0, "correlation": 6.0}},

@@ -189,7 +189,7 @@ def test_skip_connections_carry_what_pooling_loses():
 # -- use ----------------------------------------------------------------------------------------------------------
 
 
-def test_training_normalises_by_the_batch_and_evaluation_does_not():
+def test_training_normalizes_by_the_batch_and_evaluation_does_not():
     model, (values, visible) = unet(), inputs(N, tokens=False)
     scored = torch.arange(N)
     alone = model.predict(values[:1], visible[:1], scored)

@@ -51,7 +51,7 @@ def replace_positions(
         model: a model of transformers, new or loaded; with `where`, any module.
         embedding: N positions in d channels; or its folder or name on the hub. Where the table has other channels, it
             is fitted: `embedding.table(dim=width, rms=rms)`.
-        trainable: whether an optimiser may change the table. Otherwise it is frozen, with the rows before `offset`.
+        trainable: whether an optimizer may change the table. Otherwise it is frozen, with the rows before `offset`.
         rms: root mean square of the new rows; by default that of the rows they replace, for models differ in how loud
             their positions are. Where those are all zero, `model.config.initializer_range`, or else 1.
         offset: rows at the start of the table that stay as they are: those of CLS and the like. By default what the
@@ -88,8 +88,8 @@ def replace_positions(
         size = rms or _size_or_default(rows, found, model)
     rows.copy_(positions.table(dim=rows.shape[1], rms=size))
     parameter.requires_grad_(trainable)
-    parameter.grad = None  # an optimiser would still follow that of the old table
-    # transformers' own mark: whatever initialises the model once more (`post_init`) passes over the table
+    parameter.grad = None  # an optimizer would still follow that of the old table
+    # transformers' own mark: whatever initializes the model once more (`post_init`) passes over the table
     parameter._is_hf_initialized = True  # type: ignore[attr-defined]
     origin = {"label": positions.label, "source": positions.source, "fingerprint": positions.fingerprint}
     fit = {"n": positions.n, "dim": rows.shape[1], "rms": float(size), "offset": kept}

@@ -34,7 +34,7 @@ def _is_trained(learner: PositionLearner) -> bool:
 
 
 class PositionLearner(BaseEstimator):
-    """Learns a vector for each position of signals from unlabelled signals alone, as scikit-learn's estimators do.
+    """Learns a vector for each position of signals from unlabeled signals alone, as scikit-learn's estimators do.
 
     Positions are the features of X, not its samples, so there is no `transform`: the result is `embedding_`, a
     `torch.nn.Module` to be given to a model. What is not set is chosen from the number of positions N, their channels
@@ -76,7 +76,7 @@ class PositionLearner(BaseEstimator):
 
     Example:
         >>> learner = PositionLearner(dim=16, random_state=0).fit(X)  # doctest: +SKIP
-        >>> learner.embedding_.neighbours(0, k=4)  # doctest: +SKIP
+        >>> learner.embedding_.neighbors(0, k=4)  # doctest: +SKIP
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class PositionLearner(BaseEstimator):
                 for line in self.choices_:
                     self._say(line)
                 self._train(run)
-        nothing = data.train.rows(np.arange(0))  # normalisation and shape are kept, signals are not
+        nothing = data.train.rows(np.arange(0))  # normalization and shape are kept, signals are not
         self._data = replace(data, train=nothing, validation=nothing, test=nothing)
         self.settings_ = settings
         self.n_features_in_ = data.positions
@@ -165,7 +165,7 @@ class PositionLearner(BaseEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean masked loss of the autoencoder on X, with the same draws at every call: higher is better.
 
-        In units of the loss: squared error of normalised channels, or nats.
+        In units of the loss: squared error of normalized channels, or nats.
 
         Raises:
             MaedError: X is not of the kind and shape that was fitted.
@@ -249,7 +249,7 @@ class PositionLearner(BaseEstimator):
 
 
 def learn(X: Any, dim: int | None = None, *, coordinates: Any = None, **parameters: Any) -> PositionEmbedding:
-    """Learn a position embedding from unlabelled signals: `PositionLearner(dim, ...).fit(X).embedding_`.
+    """Learn a position embedding from unlabeled signals: `PositionLearner(dim, ...).fit(X).embedding_`.
 
     Args:
         X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` integer token ids; arrays, tensors, tables, data sets, iterators

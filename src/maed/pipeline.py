@@ -32,8 +32,8 @@ from maed.embedding import (
 )
 from maed.engine.lightning import device, precision, progress_kind
 from maed.errors import MaedError, nearest, one_of
-from maed.evaluation.comparison import compare_all, summarise
-from maed.evaluation.geometry import agreement, check_folds, check_neighbours, geometry_metrics, similarity_metrics
+from maed.evaluation.comparison import compare_all, summarize
+from maed.evaluation.geometry import agreement, check_folds, check_neighbors, geometry_metrics, similarity_metrics
 from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, check_cluster, run_trials
 from maed.files import is_main_process, read_json, write_json
@@ -54,7 +54,7 @@ from maed.similarity import (
     estimate,
     load_similarity,
     merged,
-    neighbour_lists,
+    neighbor_lists,
     never_drawn,
     stream,
     write_similarity,
@@ -146,13 +146,13 @@ class Run:
         """Refuse a known geometry of too few positions to be measured."""
         geometry, settings = self.data.geometry, self.settings.evaluation
         if geometry is not None:
-            check_neighbours(settings.neighbours or geometry.neighbours, self.data.positions)
+            check_neighbors(settings.neighbors or geometry.neighbors, self.data.positions)
             check_folds(settings.folds, self.data.positions)
 
     def check_encoding(self, encoding: str) -> None:
         """Refuse an encoding that these data cannot have."""
         one_of("positions", encoding, ENCODINGS)
-        if not self.data.labelled:  # its Perceiver will be skipped or refused
+        if not self.data.labeled:  # its Perceiver will be skipped or refused
             return
         if encoding == "fourier" and self.data.geometry is None:
             raise MaedError(f"positions: fourier needs coordinates, and none are known for {self.data.source}")
@@ -186,7 +186,7 @@ class Run:
     def _start_vectors(self) -> torch.Tensor | None:
         """What `autoencoder.init` asks the position vectors to start from; None for random numbers.
 
-        Of a baseline they are the Laplacian eigenmaps: all scales alike, as attention needs to tell neighbours apart.
+        Of a baseline they are the Laplacian eigenmaps: all scales alike, as attention needs to tell neighbors apart.
         """
         settings, n = self.settings.autoencoder, self.data.positions
         if settings.init == "random":
@@ -403,14 +403,14 @@ class Run:
         config["split_half_of"] = _plain(asdict(self.settings.embedding))
         note = noise_note(config["split_half"], self.k(), self.data.positions)
         self.say(
-            note or f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbours"
+            note or f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbors"
         )
         write_similarity(folder, result, sums, config)
 
     def _watch(self) -> Watch | None:
         """What is recorded of the similarity while it is streamed; None where that would take long.
 
-        How far the neighbour lists of two halves of the draws agree (of half as many draws each); and, against a known
+        How far the neighbor lists of two halves of the draws agree (of half as many draws each); and, against a known
         geometry, recall and Spearman of the entries, which nothing is chosen by.
         """
         if self.data.positions > _WATCHED:
@@ -419,7 +419,7 @@ class Run:
         true = None if geometry is None else geometry.distances()
 
         def watch(halves: Halves) -> dict[str, float]:
-            lists = [neighbour_lists(estimate(half, estimator).values, self.k()) for half in halves]
+            lists = [neighbor_lists(estimate(half, estimator).values, self.k()) for half in halves]
             found = {"split_half": float((lists[0] & lists[1]).sum() / lists[0].sum())}
             if geometry is not None:
                 values = estimate(merged(halves), estimator).values
@@ -458,11 +458,11 @@ class Run:
 
     def k(self) -> int:
         """The k of recall@k, here and now: as set, that of the geometry, or 8; never N or more."""
-        geometry, chosen = self.data.geometry, self.settings.evaluation.neighbours
+        geometry, chosen = self.data.geometry, self.settings.evaluation.neighbors
         if chosen is not None:
-            check_neighbours(chosen, self.data.positions)
+            check_neighbors(chosen, self.data.positions)
             return chosen
-        return min(8 if geometry is None else geometry.neighbours, self.data.positions - 1)
+        return min(8 if geometry is None else geometry.neighbors, self.data.positions - 1)
 
     def _claim(self, folder: Path, made_with: dict[str, Any], facts: dict[str, Any] | None = None) -> bool:
         return claim(folder, made_with, facts, overwrite=self.overwrite)
@@ -649,7 +649,7 @@ def compare(run: Run, encodings: Sequence[str], seeds: int, results: dict[str, A
     """
     if not encodings or not seeds:
         results["notes"].append("Perceivers skipped: no positions were asked for.")
-    elif not run.data.labelled:
+    elif not run.data.labeled:
         results["notes"].append(f"Perceivers skipped: {run.data.source} has no labels.")
         run.say(results["notes"][-1])
     else:
@@ -664,7 +664,7 @@ def compare(run: Run, encodings: Sequence[str], seeds: int, results: dict[str, A
             ]
             for rows in _rows_as_trained(run, trials, "Comparison: test accuracy", _classification_row, cluster):
                 results["classification"] = rows
-                results["summary"], results["paired"] = summarise(rows), compare_all(rows)
+                results["summary"], results["paired"] = summarize(rows), compare_all(rows)
                 results["seconds"]["perceivers"] = sum(row["seconds"] for row in rows)
                 save_results(run, results)
     save_results(run, results)
@@ -750,7 +750,7 @@ def new_results(run: Run, command: str) -> dict[str, Any]:
         "commit": commit(),
         "source": run.data.source,
         "positions": run.data.positions,
-        "neighbours": run.k(),
+        "neighbors": run.k(),
         "settings": asdict(run.settings),
         "machine": describe_machine(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -790,7 +790,7 @@ def noise_note(split_half: float, k: int, n: int) -> str | None:
     if split_half >= min(3 * chance, (1 + chance) / 2):
         return None
     return (
-        f"Embeddings of two halves of the draws agree on {100 * split_half:.1f} % of neighbours, chance gives "
+        f"Embeddings of two halves of the draws agree on {100 * split_half:.1f} % of neighbors, chance gives "
         f"{100 * chance:.1f} %: hardly any dependence was found, and this embedding is mostly noise."
     )
 
@@ -821,10 +821,10 @@ def origin_notes(made_with: Mapping[str, Any], rows: Collection[str]) -> list[st
 
 
 def _stability(changed: list[tuple[int, float]]) -> str:
-    """What the looks at the neighbour lists say, for a person."""
+    """What the looks at the neighbor lists say, for a person."""
     if len(changed) < 2:
-        return ", too few to tell whether neighbours are stable"
-    return f"; the last quarter of them changed {100 * changed[-1][1]:.1f} % of the neighbours"
+        return ", too few to tell whether neighbors are stable"
+    return f"; the last quarter of them changed {100 * changed[-1][1]:.1f} % of the neighbors"
 
 
 def _plain(value: Any) -> Any:

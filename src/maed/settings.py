@@ -33,7 +33,7 @@ class DataSettings:
         label: Column with the labels; `label` where the table has one.
         image_size: Side in pixels that images are resized to; their own size where not given.
         length: Positions of a text: its UTF-8 bytes, truncated and padded.
-        normalisation: Mean 0 and deviation 1 for each `channel`, for each `position`, or `none`;
+        normalization: Mean 0 and deviation 1 for each `channel`, for each `position`, or `none`;
             `auto` takes `channel` for images and `position` for arrays and tables.
         split: `stratified` by label, or `seed-imdb`: validation and test are cut from the stored test split, which
             gives its first and last quarter to the test.
@@ -59,7 +59,7 @@ class DataSettings:
     label: str | None = None
     image_size: int | None = None
     length: int = 2048
-    normalisation: Literal["auto", "channel", "position", "none"] = "auto"
+    normalization: Literal["auto", "channel", "position", "none"] = "auto"
     split: Literal["stratified", "seed-imdb"] = "stratified"
     validation: float = 0.1
     test: float = 0.2
@@ -158,8 +158,8 @@ class SimilaritySettings:
         estimator: `contrast`, the seed's `mean-loss`, or `ablation`, which hides each visible position in turn and
             costs as many passes as positions are visible.
         draws: Draws of visible positions, rounded up to whole batches, two or more; the most with `until` `stable`.
-        until: Stop after the `draws`, or before, once the neighbour lists are `stable`.
-        tolerance: Share of the neighbours that may change, for a quarter more draws, where lists are called stable.
+        until: Stop after the `draws`, or before, once the neighbor lists are `stable`.
+        tolerance: Share of the neighbors that may change, for a quarter more draws, where lists are called stable.
         seconds: Stop after this time at the latest; never where not given.
         batch_size: Draws that are scored at once, a multiple of `repeats` for `contrast`.
         repeats: Draws of each signal; `contrast` compares a loss with those of the same signal's other draws.
@@ -203,18 +203,18 @@ class EmbeddingSettings:
     """How a similarity becomes a vector for each position.
 
     Args:
-        reduction: `heat` (the default) keeps neighbours and large distances; `diffusion` map keeps neighbours and, with
-            more steps, larger distances; `laplacian` eigenmaps keep neighbours alone; `isomap` keeps large distances
-            and blurs neighbours; `tsne` (the seed's) keeps neighbours and few large distances, and is slow beyond 3
+        reduction: `heat` (the default) keeps neighbors and large distances; `diffusion` map keeps neighbors and, with
+            more steps, larger distances; `laplacian` eigenmaps keep neighbors alone; `isomap` keeps large distances
+            and blurs neighbors; `tsne` (the seed's) keeps neighbors and few large distances, and is slow beyond 3
             channels; `umap` keeps groups and large distances roughly (extra `umap`); `spectral` (eigenvectors of the
             similarity) and `pca` of its rows keep its values, and large distances only where the similarity reaches so
             far.
         dim: Channels d of the embedding; min(64, N - 1) where not given.
-        neighbours: Neighbours of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
+        neighbors: Neighbors of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
             given. They are the perplexity of `tsne`, as far as that may be N / 3 at most.
         diffusion_steps: Steps of the random walk, 4 for `diffusion` and 1 for `heat` where not given; more keep larger
-            distances, and smooth noise, at the expense of neighbours.
-        symmetrise: What becomes of the two directions of a pair.
+            distances, and smooth noise, at the expense of neighbors.
+        symmetrize: What becomes of the two directions of a pair.
         denoise: An entry counts as noise if it is not above its standard error by what Bonferroni asks for at 5 % over
             the N of a row. `positions` (the default, of `heat` alone) takes nothing to be known of positions that have
             only such entries, unless that is more than half, or no entry is above 0; `significance` sets all such
@@ -224,14 +224,14 @@ class EmbeddingSettings:
 
     reduction: Reduction = "heat"
     dim: int | None = None
-    neighbours: int | None = None
+    neighbors: int | None = None
     diffusion_steps: float | None = None
-    symmetrise: Literal["mean", "max", "min"] = "mean"
+    symmetrize: Literal["mean", "max", "min"] = "mean"
     denoise: Literal["none", "positions", "significance"] = "positions"
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "neighbours"):
+        for name in ("dim", "neighbors"):
             _at_least(f"embedding.{name}", getattr(self, name), 1)
         _at_least("embedding.diffusion_steps", self.diffusion_steps, 0)
 
@@ -261,7 +261,7 @@ class PerceiverSettings:
             given; `image` alone.
         fine_tune: Train the table of a `correlation`, `dependence`, `maed` or `random` encoding too.
         dropout: Dropout of the attention probabilities.
-        learned_from: The source that the embedding was learned from, where it is another than that of the labelled
+        learned_from: The source that the embedding was learned from, where it is another than that of the labeled
             data: it says that the positions of both are the same.
     """
 
@@ -421,15 +421,15 @@ class EvaluationSettings:
     """Measuring geometry.
 
     Args:
-        neighbours: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
+        neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
         folds: Folds of the coordinate regression.
     """
 
-    neighbours: int | None = None
+    neighbors: int | None = None
     folds: int = 5
 
     def __post_init__(self) -> None:
-        _at_least("evaluation.neighbours", self.neighbours, 1)
+        _at_least("evaluation.neighbors", self.neighbors, 1)
         _at_least("evaluation.folds", self.folds, 2)
 
 

@@ -17,7 +17,7 @@ def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str =
     """How many of `n` positions are shown.
 
     Without a fraction: 3/4 of sqrt(n) positions of real channels (24 of 1,024: sparse enough that single positions
-    matter, dense enough that neighbours meet), a fifth of the positions of tokens, whose dependence dies after a few.
+    matter, dense enough that neighbors meet), a fifth of the positions of tokens, whose dependence dies after a few.
 
     Raises:
         MaedError: where the fraction leaves none or all; it names the fraction of the settings' `group`.

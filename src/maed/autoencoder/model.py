@@ -11,7 +11,7 @@ from torch import Tensor
 LossName = Literal["mse", "gaussian", "cross-entropy"]
 
 _LEAST_VARIANCE = 1e-3
-"""Of a predicted Gaussian, in units of a normalised channel: a constant region must not have infinite likelihood."""
+"""Of a predicted Gaussian, in units of a normalized channel: a constant region must not have infinite likelihood."""
 
 
 class MaskedAutoencoder(Protocol):

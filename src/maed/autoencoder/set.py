@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Normalise, widen twofold, ReLU, narrow: the part of a layer that acts on each token alone.
+    """Normalize, widen twofold, ReLU, narrow: the part of a layer that acts on each token alone.
 
     ReLU and a factor of 2, not GELU and 4: this is most of the decoder's arithmetic, and the cheaper layer sees more
     signals in the same time.
@@ -114,7 +114,7 @@ class SetAutoencoder(nn.Module):
         """Start queries and keys as the position vectors themselves, so that alike vectors attend to one another.
 
         A position that helps another then pulls its vector closer from the first step on, and a warm start attends to
-        neighbours at once. Embedded tokens start quieter than positions, so as not to drown their likeness.
+        neighbors at once. Embedded tokens start quieter than positions, so as not to drown their likeness.
         """
         if isinstance(self.embed, nn.Embedding):
             nn.init.normal_(self.embed.weight, std=0.3)

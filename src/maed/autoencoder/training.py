@@ -181,7 +181,7 @@ def pretrain(
     *,
     start_vectors: Tensor | None = None,
 ) -> Autoencoder:
-    """Train the autoencoder on unlabelled signals and write `folder`; goes on where a stopped training was.
+    """Train the autoencoder on unlabeled signals and write `folder`; goes on where a stopped training was.
 
     Args:
         data: the signals; `train` and `validation` are read.
@@ -272,7 +272,7 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
 
     Args:
         model: trained on `data`, in evaluation mode.
-        signals: normalised as `data` are.
+        signals: normalized as `data` are.
         settings: of its training.
         data: what it was trained on; only its sizes are read.
     """

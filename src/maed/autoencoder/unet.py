@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class UNetAutoencoder(nn.Module):
     """Lays the visible positions out in storage order and reconstructs any others with a 1-D U-Net.
 
-    **It knows the storage order by construction**: a convolution mixes stored neighbours, before anything is learned.
-    Where they are true neighbours (text, spectra, time series) that is a head start; a similarity learned with it is
+    **It knows the storage order by construction**: a convolution mixes stored neighbors, before anything is learned.
+    Where they are true neighbors (text, spectra, time series) that is a head start; a similarity learned with it is
     no evidence that the order was found in the data, and permuting the positions makes it a worse model.
 
     Ronneberger et al., "U-Net" (arXiv 1505.04597), in one dimension with the seed's settings: `depth` encoder blocks
@@ -20,7 +20,7 @@ class UNetAutoencoder(nn.Module):
     convolution. The first block has `width` channels, every level twice those of the level above. Two departures:
 
     - An indicator channel says which positions are visible. Hidden positions hold zeros, but zero is also a
-      legitimate value of a normalised signal (its mean), which the seed's network could not tell from "hidden".
+      legitimate value of a normalized signal (its mean), which the seed's network could not tell from "hidden".
     - Tokens enter as an embedding of `width` channels instead of one-hot: the first convolution sees a linear map of
       the one-hot vector either way, and this one is cheaper.
 

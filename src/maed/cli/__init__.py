@@ -190,7 +190,7 @@ def _add_predict(parser: Parser) -> None:
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
     parser.add_argument("--lines", action="store_true", help="each line of a .txt file is a text")
     parser.add_argument("--probabilities", action="store_true", help="a column for the probability of each class")
-    parser.add_argument("--batch_size", type=int, default=64, metavar="COUNT", help="signals labelled at a time")
+    parser.add_argument("--batch_size", type=int, default=64, metavar="COUNT", help="signals labeled at a time")
     from maed.settings import DataSettings, TrainerSettings
 
     read = {"type", "columns", "label", "missing"}
@@ -234,7 +234,7 @@ def _add_export(parser: Parser) -> None:
     parser.add_argument("--format", type=formats, required=True, metavar="npy|csv|onnx|folder", help=text)
     text = "channels: more of them keep all distances, fewer are the principal components"
     parser.add_argument("--dim", type=int | None, default=None, metavar="D", help=text)
-    text = "interpolate to as many positions: grid:HEIGHTxWIDTH or line:LENGTH; needs the geometry, and is labelled so"
+    text = "interpolate to as many positions: grid:HEIGHTxWIDTH or line:LENGTH; needs the geometry, and is labeled so"
     parser.add_argument("--resample", type=str | None, default=None, metavar="WHAT", help=text)
     text = (
         "the line or grid that the positions truly lie on, for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy "
@@ -378,7 +378,7 @@ def _compare(given: Namespace, command: str) -> None:
     asked = _encodings(given)
     run = _open_run(given)
     encodings = _fitting(asked, run)
-    if not run.data.labelled:
+    if not run.data.labeled:
         raise MaedError(f"source: {run.data.source} has no labels of two classes or more, and `compare` needs them")
     results = new_results(run, command)
     before = run.out / "results.json"
@@ -430,13 +430,13 @@ def _evaluate(given: Namespace, command: str) -> None:
     embedding = _open_embedding(given.embedding)
     geometry = embedding.true_geometry(_given_geometry(embedding, given.coordinates))
     metrics = geometry_metrics(embedding.vectors, geometry, given.evaluation)
-    k = given.evaluation.neighbours or geometry.neighbours
+    k = given.evaluation.neighbors or geometry.neighbors
     for name, value in metrics.items():
         _say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
     folder = Path(given.out or given.embedding)
     if given.out or folder.is_dir():
         target = folder / "geometry.json"
-        write_json(target, {"schema": 1, "neighbours": k, "coordinates": given.coordinates or "its own", **metrics})
+        write_json(target, {"schema": 1, "neighbors": k, "coordinates": given.coordinates or "its own", **metrics})
         _say(f"wrote {target}")
 
 

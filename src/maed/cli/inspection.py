@@ -167,7 +167,7 @@ def _legacy(path: Path) -> Iterator[str]:
     yield f"{path}: a file of the seed project: {len(vectors)} positions, {vectors.shape[1]} channels, float32"
     yield "read without unpickling: nothing in the file was run"
     root = float(np.sqrt(np.square(vectors, dtype=np.float64).mean()))
-    yield f"root mean square: {root:.4g}; as an embedding it is centred and scaled to 1"
+    yield f"root mean square: {root:.4g}; as an embedding it is centered and scaled to 1"
     yield f"fingerprint: {PositionEmbedding.from_legacy(path).fingerprint}"
 
 

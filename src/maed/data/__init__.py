@@ -1,4 +1,4 @@
-"""Sources to signals: embedded, hub and file data sets, split, normalised and ready to be indexed in batches."""
+"""Sources to signals: embedded, hub and file data sets, split, normalized and ready to be indexed in batches."""
 
 from maed.data.geometry import Geometry
 from maed.data.load import SOURCES, from_arrays, from_given, like, load

@@ -46,8 +46,8 @@ def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSetti
         return _rows(array, rows, kind, settings), None
 
     stored = Stored(len(array), read, labels)
-    normalisation: Literal["channel", "position"] = "channel" if settings.type == "image" else "position"
-    return with_classes(Source(kind, {"train": stored}, geometry=geometry, normalisation=normalisation))
+    normalization: Literal["channel", "position"] = "channel" if settings.type == "image" else "position"
+    return with_classes(Source(kind, {"train": stored}, geometry=geometry, normalization=normalization))
 
 
 def read_npy(path: Path) -> np.ndarray:

@@ -38,7 +38,7 @@ class Geometry:
     shape: tuple[int, ...] = ()
 
     @property
-    def neighbours(self) -> int:
+    def neighbors(self) -> int:
         """The `k` of kNN recall@k: 4 on a line or ring, otherwise 8."""
         return 4 if self.kind in ("line", "ring") else 8
 
@@ -116,7 +116,7 @@ def swissroll(count: int, generator: np.random.Generator) -> Geometry:
 
 
 def arc_length(t: np.ndarray) -> np.ndarray:
-    """Length of the spiral `t (cos t, sin t)` from its centre to angle `t`, the integral of sqrt(1 + t^2)."""
+    """Length of the spiral `t (cos t, sin t)` from its center to angle `t`, the integral of sqrt(1 + t^2)."""
     return (t * np.sqrt(1 + t * t) + np.arcsinh(t)) / 2
 
 

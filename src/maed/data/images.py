@@ -29,14 +29,14 @@ def decode(
         name: what messages call the image of an index.
 
     Returns:
-        `(n, height, width, C)` uint8; C is 1 where all are greyscale, otherwise 3.
+        `(n, height, width, C)` uint8; C is 1 where all are grayscale, otherwise 3.
 
     Raises:
         MaedError: an image that cannot be decoded, or images of several sizes without `image_size`.
     """
     first = _open(encoded[0], name(0), image_size)
     pixels = np.empty((len(encoded), first.height, first.width, 3), dtype=np.uint8)
-    grey = np.zeros(len(encoded), dtype=bool)
+    gray = np.zeros(len(encoded), dtype=bool)
 
     def fill(start: int) -> None:
         for index in range(start, min(start + _BLOCK, len(encoded))):
@@ -44,16 +44,16 @@ def decode(
             if image.size != first.size:
                 sizes = f"{first.width} x {first.height} and {image.width} x {image.height}"
                 raise MaedError(f"images: of several sizes ({sizes}); --data.image_size brings them to one")
-            grey[index] = image.mode == "L"
-            pixels[index] = np.asarray(image)[..., None] if grey[index] else np.asarray(image)
+            gray[index] = image.mode == "L"
+            pixels[index] = np.asarray(image)[..., None] if gray[index] else np.asarray(image)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         list(pool.map(fill, range(0, len(encoded), _BLOCK)))  # list: so that errors are raised
-    return np.ascontiguousarray(pixels[..., :1]) if grey.all() else pixels
+    return np.ascontiguousarray(pixels[..., :1]) if gray.all() else pixels
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:
-    """Bring the shortest side to `size` (bicubic), then crop the centre to `size` x `size`."""
+    """Bring the shortest side to `size` (bicubic), then crop the center to `size` x `size`."""
     shortest = min(image.size)
     if shortest != size:
         width, height = (max(size, round(side * size / shortest)) for side in image.size)

@@ -26,7 +26,7 @@ _EXPECTED = (
 
 
 def load(source: str, settings: DataSettings | None = None) -> SignalData:
-    """Load a data set: read it, cut it into splits, limit, normalise and permute it.
+    """Load a data set: read it, cut it into splits, limit, normalize and permute it.
 
     Args:
         source: `photos`, `digits`, `cifar10`, `imdb`, `field:KIND[:N]` (see `maed.data.sources.fields`),
@@ -55,7 +55,7 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
             `settings.type` tokens).
         y: n labels, whole numbers or names; None without.
         coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
-        settings: how they are cut and normalised; the defaults where None.
+        settings: how they are cut and normalized; the defaults where None.
 
     Raises:
         MaedError: arrays that cannot be used; one line that names the argument.
@@ -65,14 +65,14 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
 
 
 def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None = None) -> SignalData:
-    """Make a data set of whatever holds unlabelled signals: `maed.data.sources.objects` says what that may be.
+    """Make a data set of whatever holds unlabeled signals: `maed.data.sources.objects` says what that may be.
 
     At most a quarter of a gigabyte of signals is kept, a uniform sample of them.
 
     Args:
         X: arrays, tensors, tables, columns, data sets, or an iterator of batches.
         coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
-        settings: how they are cut and normalised; the defaults where None.
+        settings: how they are cut and normalized; the defaults where None.
 
     Raises:
         MaedError: what cannot be used; one line that names the argument.
@@ -83,7 +83,7 @@ def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None
 
 
 def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
-    """More signals, normalised as those of `data` are; X may be whatever `from_given` takes."""
+    """More signals, normalized as those of `data` are; X may be whatever `from_given` takes."""
     source = objects.given_source(X, settings, np.random.default_rng([settings.seed, 1]))
     return assemble_like(source, settings, data)
 

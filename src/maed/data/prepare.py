@@ -1,4 +1,4 @@
-"""From a stored source to signals: choose rows, read them, check, normalise, permute."""
+"""From a stored source to signals: choose rows, read them, check, normalize, permute."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     Args:
         name: what the source was asked for by.
         source: stored splits.
-        settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `drop_rate`, `normalisation` and `permute`
+        settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `drop_rate`, `normalization` and `permute`
             are read.
 
     Raises:
@@ -66,8 +66,8 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     else:
         _check_numbers(parts, settings)
         _drop(parts, settings)
-        mode = source.normalisation if settings.normalisation == "auto" else settings.normalisation
-        mean, scale = _normalisation(parts["train"], mode)
+        mode = source.normalization if settings.normalization == "auto" else settings.normalization
+        mean, scale = _normalization(parts["train"], mode)
         _fill_missing(parts, mean)
     data = SignalData(
         source=name,
@@ -85,7 +85,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
 
 
 def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> Signals:
-    """All signals of another source as one split, normalised as `data` are.
+    """All signals of another source as one split, normalized as `data` are.
 
     Raises:
         MaedError: signals of another kind or shape, or values that cannot be used.
@@ -171,7 +171,7 @@ def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
     channels = max(part.values.shape[3] for part in parts.values())
     for part in parts.values():
         pixels = part.values.reshape(len(part.values), -1, part.values.shape[3])
-        # a split of greyscale images alone, where others have colours
+        # a split of grayscale images alone, where others have colors
         part.values = pixels if pixels.shape[2] == channels else np.repeat(pixels, channels, axis=2)
     return grid(*sizes.pop())
 
@@ -254,7 +254,7 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
 def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:
     """Make the share `data.drop_rate` of the positions missing, at random, each signal's last real one excepted.
 
-    Before anything is measured, so that no dropped value enters the normalisation, and before the permutation, so that
+    Before anything is measured, so that no dropped value enters the normalization, and before the permutation, so that
     the same values are dropped in any storage order.
     """
     if not settings.drop_rate:
@@ -289,7 +289,7 @@ def _fill_missing(parts: dict[PartName, _Part], mean: np.ndarray) -> None:
                 np.copyto(part.values[block], mean, where=~part.mask[block][..., None])
 
 
-def _normalisation(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
+def _normalization(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of the real values of the training split, `(1, C)` or `(N, C)` float32.
 
     Two passes in float64, a block at a time. Channels pool their positions: the squares within positions and the

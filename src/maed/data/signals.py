@@ -1,4 +1,4 @@
-"""Signals in memory: compact arrays, indexed a batch at a time, normalised only when a batch is made."""
+"""Signals in memory: compact arrays, indexed a batch at a time, normalized only when a batch is made."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Signals:
         )
 
     def take(self, rows: np.ndarray) -> Tensor:
-        """Whole signals: `(B, N, C)` normalised float32, or `(B, N)` int64 token ids."""
+        """Whole signals: `(B, N, C)` normalized float32, or `(B, N)` int64 token ids."""
         return self._batch(self.values[rows], slice(None))
 
     def gather(self, rows: np.ndarray, positions: np.ndarray) -> Tensor:
         """Signals `rows` `(B,)` at `positions` `(B, V)` of their own or `(S,)` shared: costs what it returns, not N.
 
         Returns:
-            `(B, V, C)` normalised float32, or `(B, V)` int64 token ids.
+            `(B, V, C)` normalized float32, or `(B, V)` int64 token ids.
         """
         return self._batch(self.values[rows[:, None], positions], positions)
 
@@ -120,6 +120,6 @@ class SignalData:
         return 0 if self.kind == "tokens" else self.train.values.shape[2]
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether every split has labels of at least two classes."""
         return len(self.classes) > 1

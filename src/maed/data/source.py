@@ -36,7 +36,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before it is limited, split, permuted and normalised.
+    """A data set before it is limited, split, permuted and normalized.
 
     Args:
         kind: `real` channels or `tokens`.
@@ -45,7 +45,7 @@ class Source:
         vocabulary: number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
             decides.
         geometry: the true geometry where it is known. Pixels bring their own grid.
-        normalisation: what `auto` means here.
+        normalization: what `auto` means here.
         columns: the columns that are read, where it is a table.
     """
 
@@ -54,7 +54,7 @@ class Source:
     classes: tuple[str, ...] = ()
     vocabulary: int = 0
     geometry: Geometry | None = None
-    normalisation: Literal["channel", "position"] = "position"
+    normalization: Literal["channel", "position"] = "position"
     columns: tuple[str, ...] = ()
 
     @property

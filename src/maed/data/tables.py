@@ -90,7 +90,7 @@ def from_tables(
         stored,
         vocabulary=text.VOCABULARY if kind == "text" else 0,
         geometry=line(settings.length) if kind == "text" else None,
-        normalisation="channel" if kind == "image" else "position",
+        normalization="channel" if kind == "image" else "position",
         columns=tuple(chosen),
     )
     return with_classes(source, class_names(train, label) or names)
@@ -200,7 +200,7 @@ def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings:
             return (values if whole else values[..., None]), None
         column = _take(table, columns[0], rows)
         if kind == "text":
-            return text.tokenise(column, settings.length)
+            return text.tokenize(column, settings.length)
         if kind == "image":
             return images.decode(_encoded(column), settings.image_size, lambda i: f"the one in row {rows[i]}"), None
         values = _lists(column, columns[0], rows, whole)

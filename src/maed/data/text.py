@@ -19,7 +19,7 @@ _LITERAL = re.compile(b"|".join(re.escape(token.encode()) for token in SPECIAL))
 _ROWS = 2048  # of a block: its index arrays stay below 100 MB at 2,048 positions
 
 
-def tokenise(texts: pa.Array | pa.ChunkedArray | list[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+def tokenize(texts: pa.Array | pa.ChunkedArray | list[str], length: int) -> tuple[np.ndarray, np.ndarray]:
     """Bytes of texts, as `PerceiverTokenizer(truncation=True, padding="max_length", max_length=length)` gives them.
 
     `[CLS]` first, then the UTF-8 bytes, `[SEP]`, and `[PAD]` up to `length`. A special token that a text spells out

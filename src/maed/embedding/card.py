@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from maed.embedding.position_embedding import PositionEmbedding
 
 _METRICS = {
-    "knn_recall": ("kNN recall", "share of each position's nearest that are true neighbours"),
+    "knn_recall": ("kNN recall", "share of each position's nearest that are true neighbors"),
     "spearman": ("Spearman", "rank correlation of distances in the embedding with true distances"),
     "coordinate_r2": ("coordinate R²", "how well ridge regression reads the true coordinates off the vectors"),
-    "trustworthiness": ("trustworthiness", "how few positions become neighbours that are none"),
-    "split_half": ("split-half agreement", "share of neighbours on which two halves of the draws agree"),
+    "trustworthiness": ("trustworthiness", "how few positions become neighbors that are none"),
+    "split_half": ("split-half agreement", "share of neighbors on which two halves of the draws agree"),
 }
 """Names of metrics for readers, and what they mean; others are shown by the name they have."""
 
 _MADE = {
-    "maed": "learned by a masked autoencoder from unlabelled data",
+    "maed": "learned by a masked autoencoder from unlabeled data",
     "correlation": "made from the absolute correlation of values, without training",
     "dependence": "made from the chi-square dependence of tokens, without training",
     "seed": "published by the seed project",
@@ -33,7 +33,7 @@ _TEMPLATE = """---
 # Position embedding learned from {{ source }}
 
 A vector for each of {{ n }} positions, in {{ d }} channels: {{ made }}. It tells a Perceiver, or any transformer, where
-each input sits. Each channel is centred, and the mean square over all entries is 1.
+each input sits. Each channel is centered, and the mean square over all entries is 1.
 {% if resampled %}
 **Resampled** from {{ resampled }}: the geometry was known and used, so whatever it is compared with may use it too.
 {% endif %}
@@ -47,7 +47,7 @@ import maed
 
 positions = maed.PositionEmbedding.from_pretrained("{{ where }}")
 positions(batch_size=8)  # (8, {{ n }}, {{ d }}), to be added to embedded inputs or concatenated with them
-positions.neighbours(0, k=4)  # the positions nearest to the first
+positions.neighbors(0, k=4)  # the positions nearest to the first
 ```
 
 `maed.replace_positions(model, positions)` puts it in the place of the position table of a model of transformers.

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maed.data.geometry import Geometry, GeometryKind
-from maed.embedding.reductions import standardise
+from maed.embedding.reductions import standardize
 from maed.errors import MaedError
 
 RESAMPLED: tuple[GeometryKind, ...] = ("line", "grid")
@@ -23,11 +23,11 @@ def project(vectors: Tensor, dim: int) -> Tensor:
     distances. Time grows with N d `dim`, or N d^2.
 
     Args:
-        vectors: `(N, d)`, centred.
+        vectors: `(N, d)`, centered.
         dim: channels, 1 or more.
 
     Returns:
-        `(N, dim)` float32, each channel centred, unit mean square over all.
+        `(N, dim)` float32, each channel centered, unit mean square over all.
     """
     if dim < 1:
         raise MaedError(f"dim: {dim}; it may be 1 or more")
@@ -35,12 +35,12 @@ def project(vectors: Tensor, dim: int) -> Tensor:
     x = x - x.mean(dim=0)
     d = x.shape[1]
     if dim == d:
-        return standardise(x)
+        return standardize(x)
     if dim > d:
         drawn = torch.randn(dim, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        return standardise(x @ torch.linalg.qr(drawn).Q.T)
+        return standardize(x @ torch.linalg.qr(drawn).Q.T)
     _, directions = torch.linalg.eigh(x.T @ x)  # ascending
-    return standardise(x @ directions.flip(1)[:, :dim])
+    return standardize(x @ directions.flip(1)[:, :dim])
 
 
 def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
@@ -55,7 +55,7 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
         wanted: a line or grid of the M positions that are wanted, in row-major order.
 
     Returns:
-        `(M, d)` float32, each channel centred, unit mean square over all.
+        `(M, d)` float32, each channel centered, unit mean square over all.
 
     Raises:
         MaedError: either is neither line nor grid, or they differ in kind, or places are missing.
@@ -73,7 +73,7 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
     size = target if len(target) == 2 else (1, *target)
     image = table.T.reshape(1, -1, height, width)
     found = F.interpolate(image, size=tuple(size), mode="bicubic", align_corners=False, antialias=True)
-    return standardise(found.flatten(2)[0].T)
+    return standardize(found.flatten(2)[0].T)
 
 
 def _sides(geometry: Geometry) -> tuple[int, ...]:

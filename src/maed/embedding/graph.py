@@ -1,6 +1,6 @@
-"""Graphs of neighbours: who is joined to whom, which links are false, and distances along the links.
+"""Graphs of neighbors: who is joined to whom, which links are false, and distances along the links.
 
-In a similarity 0 means that nothing is known of a pair: it is never a neighbour, however few others there are.
+In a similarity 0 means that nothing is known of a pair: it is never a neighbor, however few others there are.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _CLOSE = 2
 """A position is close to those that have it among so many most similar."""
 
 _ENOUGH = 6
-"""With fewer neighbours there are too few links among them to tell places apart."""
+"""With fewer neighbors there are too few links among them to tell places apart."""
 
 
-def neighbour_graph(similarity: np.ndarray, k: int) -> np.ndarray:
+def neighbor_graph(similarity: np.ndarray, k: int) -> np.ndarray:
     """The `(N, N)` 0/1 graph that joins i and j where either is among the other's k most similar.
 
     Parts that nothing joins are warned about, and joined (`join`).
@@ -41,7 +41,7 @@ def neighbour_graph(similarity: np.ndarray, k: int) -> np.ndarray:
 def rank_weighted_graph(similarity: np.ndarray, k: int) -> np.ndarray:
     """The `(N, N)` symmetric graph of the 2k most similar, the r-th of them with weight exp(-2 r / k).
 
-    Ranks and not values, so that every position has the same hold on its neighbours. False links are left out, parts
+    Ranks and not values, so that every position has the same hold on its neighbors. False links are left out, parts
     that nothing joins are warned about, and joined.
     """
     nearest, there = _nearest(similarity, min(2 * k, len(similarity) - 1))
@@ -56,11 +56,11 @@ def rank_weighted_graph(similarity: np.ndarray, k: int) -> np.ndarray:
 
 
 def without_false_links(graph: np.ndarray) -> np.ndarray:
-    """Leave out links whose ends share hardly any neighbours: short cuts through noise, which ruin long distances.
+    """Leave out links whose ends share hardly any neighbors: short cuts through noise, which ruin long distances.
 
-    Neighbours of one place know each other (shared nearest neighbours: Jarvis and Patrick 1973); two places that chance
+    Neighbors of one place know each other (shared nearest neighbors: Jarvis and Patrick 1973); two places that chance
     has linked do not. How much two ends share is the cosine of their rows of weights, and little is measured against
-    the links of the two, so that in a graph without any shared neighbours every link stays. False ones go in
+    the links of the two, so that in a graph without any shared neighbors every link stays. False ones go in
     rounds. Of what is left, some may be false at one end only, so the firm links have the last word: a link stays if it
     bridges no more than two of them, as it cuts nothing short (two thresholds, as for edges by Canny 1986), or if it is
     the strongest of a position.
@@ -131,7 +131,7 @@ def without_false_bundles(graph: np.ndarray, closest: np.ndarray) -> np.ndarray:
 def without_false_homes(graph: np.ndarray, closest: np.ndarray) -> np.ndarray:
     """Leave out a position's links to places where it is only a guest: it would be a short cut between them.
 
-    Its neighbours are at several places where the links among them leave them in groups. It is at home in a group that
+    Its neighbors are at several places where the links among them leave them in groups. It is at home in a group that
     has a member to which it is close, and a guest in others; one that is at home nowhere stays with the group to which
     its links are strongest. A link goes if it does at either end.
 
@@ -159,7 +159,7 @@ def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight
     Args:
         graph: `(N, N)` symmetric weights, 0 for no link.
         similarity: `(N, N)` symmetric, -inf where a link is the last resort.
-        k: neighbours, for a warning that names the parts; none where not given.
+        k: neighbors, for a warning that names the parts; none where not given.
         weight: of the links that are added.
     """
     parts, part = connected_components(csr_matrix(graph), directed=False)
@@ -168,9 +168,9 @@ def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight
     if k is not None:
         sizes = sorted(np.bincount(part).tolist(), reverse=True)
         warnings.warn(
-            f"the neighbour graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
+            f"the neighbor graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
             f"{' ...' if parts > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
-            f"rest on these alone (more embedding.neighbours, now {k}, may join them)",
+            f"rest on these alone (more embedding.neighbors, now {k}, may join them)",
             stacklevel=4,
         )
     finite = similarity[np.isfinite(similarity)]

@@ -18,7 +18,7 @@ LEAST_SIGNAL_TO_NOISE = 1.5
 means have heavy tails; autoencoders that have learned something lie above."""
 
 
-def symmetrise(
+def symmetrize(
     similarity: np.ndarray, error: np.ndarray | None, how: Literal["mean", "max", "min"]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The two directions of each pair as one, with the standard error of that, both `(N, N)`; the diagonal is 0."""
@@ -109,13 +109,13 @@ def signal_to_noise(similarity: Tensor, standard_error: Tensor) -> float:
     # either sign is as likely, so the k-th largest of m has twice as many beyond it in size
     found = np.sort(np.abs(noise[i, j][known]))[::-1][np.minimum(2 * ranks, m) - 1]
     tail = (largest[ranks - 1] / np.maximum(gaussian, found)).max()
-    mutual, noise = _centred(mutual), _centred(noise)
+    mutual, noise = _centered(mutual), _centered(noise)
     top = eigvalsh(mutual, subset_by_index=(n - 1, n - 1))[0]
     norm_of_noise = np.sqrt(max(0.0, eigvalsh(noise.T @ noise, subset_by_index=(n - 1, n - 1))[0]))
     return max(float(tail), float(top / max(norm_of_noise, 2 * n**0.5)), 0.0)
 
 
-def _centred(matrix: np.ndarray) -> np.ndarray:
+def _centered(matrix: np.ndarray) -> np.ndarray:
     """Without the means of rows and columns."""
     return matrix - matrix.mean(axis=0) - matrix.mean(axis=1)[:, None] + matrix.mean()
 

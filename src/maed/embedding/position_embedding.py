@@ -17,7 +17,7 @@ from maed.data.geometry import Geometry, parse_geometry, permutation
 from maed.embedding.card import model_card
 from maed.embedding.fitting import project, resample
 from maed.embedding.legacy import read_legacy
-from maed.embedding.reductions import reduce, standardise
+from maed.embedding.reductions import reduce, standardize
 from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find_files, fingerprint_of, readable
 from maed.errors import MaedError
 from maed.files import replacing, write_json, write_text
@@ -31,12 +31,12 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     """A learned vector for each position, and what is known of its origin.
 
     Args:
-        vectors: `(N, d)` floats. Of an embedding that maed made, each channel is centred, and the mean square over all
+        vectors: `(N, d)` floats. Of an embedding that maed made, each channel is centered, and the mean square over all
             entries is 1.
         source: the data it was learned from.
         geometry: the true geometry, where known; kept for figures and evaluation, never learned from.
         provenance: estimator, reduction, settings, versions, metrics: whatever JSON can hold.
-        trainable: whether the vectors are a parameter that an optimiser changes; otherwise they are a buffer.
+        trainable: whether the vectors are a parameter that an optimizer changes; otherwise they are a buffer.
 
     Example:
         >>> positions = PositionEmbedding.from_pretrained("my-positions")
@@ -89,7 +89,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     @property
     def trainable(self) -> bool:
-        """Whether an optimiser changes the vectors."""
+        """Whether an optimizer changes the vectors."""
         return isinstance(self.vectors, nn.Parameter)
 
     @property
@@ -117,7 +117,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """The vectors as a float32 array `(N, d)`, a copy."""
         return self.vectors.detach().cpu().numpy().copy()
 
-    def neighbours(self, position: int, k: int = 8) -> Tensor:
+    def neighbors(self, position: int, k: int = 8) -> Tensor:
         """The k positions whose vectors are nearest to that of `position` (Euclidean), nearest first, `(k,)` int64.
 
         Raises:
@@ -360,12 +360,12 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def from_legacy(cls, path: str | Path) -> Self:
         """Read a file of the seed project, such as `pos_embeddings_IMDB_tSNE_2048x64.pth`; nothing in it is run.
 
-        Its vectors are centred and scaled to unit mean square, as all embeddings are: distances keep their proportions.
+        Its vectors are centered and scaled to unit mean square, as all embeddings are: distances keep their proportions.
 
         Raises:
             MaedError: a file that holds anything but one numpy array of finite floats `(N, d)`.
         """
-        vectors = standardise(torch.from_numpy(read_legacy(path)))
+        vectors = standardize(torch.from_numpy(read_legacy(path)))
         return cls(vectors, source=Path(path).name, provenance={"label": "seed"})
 
 

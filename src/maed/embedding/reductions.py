@@ -11,13 +11,13 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from maed.embedding.graph import geodesics, join, neighbour_graph, rank_weighted_graph
-from maed.embedding.noise import significant, symmetrise, unknown
-from maed.embedding.stress import classical_scaling, leading, minimise_stress, scaled_eigenvectors
+from maed.embedding.graph import geodesics, join, neighbor_graph, rank_weighted_graph
+from maed.embedding.noise import significant, symmetrize, unknown
+from maed.embedding.stress import classical_scaling, leading, minimize_stress, scaled_eigenvectors
 from maed.errors import MaedError
 from maed.settings import EmbeddingSettings
 
-_WITHOUT_NEIGHBOURS = ("spectral", "pca")
+_WITHOUT_NEIGHBORS = ("spectral", "pca")
 _FAR_WEIGHT = 10.0
 """Weight of every pair in `heat`, beside (g / mean)^-4 of a pair at distance g: they are equal at half the mean."""
 
@@ -35,19 +35,19 @@ def embedding_dim(n: int, dim: int | None) -> int:
 
 
 def check_reduction(n: int, settings: EmbeddingSettings) -> int:
-    """The number of neighbours that a reduction of `n` positions takes; refuses what it could not do.
+    """The number of neighbors that a reduction of `n` positions takes; refuses what it could not do.
 
     Raises:
-        MaedError: d or the neighbours are not below N, or umap-learn is not installed.
+        MaedError: d or the neighbors are not below N, or umap-learn is not installed.
     """
     embedding_dim(n, settings.dim)
     if settings.reduction == "umap" and find_spec("umap") is None:
         raise MaedError("embedding.reduction: umap needs umap-learn; pip install 'maed[umap]'")
-    if settings.neighbours is None:
+    if settings.neighbors is None:
         return min(8, n - 1)
-    if settings.neighbours >= n and settings.reduction not in _WITHOUT_NEIGHBOURS:
-        raise MaedError(f"embedding.neighbours: {settings.neighbours} for {n} positions; it may be at most {n - 1}")
-    return settings.neighbours
+    if settings.neighbors >= n and settings.reduction not in _WITHOUT_NEIGHBORS:
+        raise MaedError(f"embedding.neighbors: {settings.neighbors} for {n} positions; it may be at most {n - 1}")
+    return settings.neighbors
 
 
 def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tensor | None = None) -> Tensor:
@@ -55,16 +55,16 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
 
     Args:
         similarity: `(N, N)`, higher is more similar; made symmetric here, its diagonal ignored. An entry of exactly 0
-            says nothing of a pair: it makes no neighbours. Time grows with N^3, memory with N^2; `heat` takes several
+            says nothing of a pair: it makes no neighbors. Time grows with N^3, memory with N^2; `heat` takes several
             times as long as `diffusion`, `tsne` beyond 3 channels many times.
         settings: which reduction, d, and its parameters.
         standard_error: `(N, N)`, of the entries; only `denoise` reads it, and does nothing by default without it.
 
     Returns:
-        `(N, d)` float32, each channel centred, unit mean square over all.
+        `(N, d)` float32, each channel centered, unit mean square over all.
 
     Raises:
-        MaedError: d or the number of neighbours is not below N, the similarity is not finite, or something is asked for
+        MaedError: d or the number of neighbors is not below N, the similarity is not finite, or something is asked for
             that is not there: umap-learn, or standard errors.
     """
     s = similarity.double().numpy()
@@ -73,7 +73,7 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
         raise MaedError(
             f"similarity: {int((~np.isfinite(s)).sum())} entries are not finite; they may be finite numbers"
         )
-    s, error = symmetrise(s, None if standard_error is None else standard_error.double().numpy(), settings.symmetrise)
+    s, error = symmetrize(s, None if standard_error is None else standard_error.double().numpy(), settings.symmetrize)
     if settings.denoise == "significance":
         if error is None:
             raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
@@ -86,10 +86,10 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
             vectors = heat(s, d, k, 1.0 if settings.diffusion_steps is None else settings.diffusion_steps)
         case "diffusion":
             steps = 4.0 if settings.diffusion_steps is None else settings.diffusion_steps
-            vectors = diffusion(neighbour_graph(s, k), d, steps)
+            vectors = diffusion(neighbor_graph(s, k), d, steps)
         case "laplacian":
             # Laplacian eigenmaps (Belkin and Niyogi 2003): the walk's eigenvectors, all of one size
-            vectors = diffusion(neighbour_graph(s, k), d, 0)
+            vectors = diffusion(neighbor_graph(s, k), d, 0)
         case "isomap":
             vectors = isomap(s, d, k)
         case "tsne":
@@ -101,20 +101,20 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
         case "pca":
             with np.errstate(invalid="ignore"):  # of the share of the variance, where there is none
                 vectors = PCA(d, svd_solver="full").fit_transform(s)
-    return standardise(torch.from_numpy(np.ascontiguousarray(vectors)))
+    return standardize(torch.from_numpy(np.ascontiguousarray(vectors)))
 
 
-def standardise(vectors: Tensor) -> Tensor:
-    """Centre each channel and scale all of them alike to unit mean square: `(N, d)` to `(N, d)` float32."""
-    centred = vectors.double() - vectors.double().mean(dim=0)
-    size = centred.square().mean().sqrt()
+def standardize(vectors: Tensor) -> Tensor:
+    """Center each channel and scale all of them alike to unit mean square: `(N, d)` to `(N, d)` float32."""
+    centered = vectors.double() - vectors.double().mean(dim=0)
+    size = centered.square().mean().sqrt()
     if size <= 1e-12 * vectors.abs().max():  # all at one place, but for rounding
-        return torch.zeros_like(centred, dtype=torch.float32)
-    return (centred / size).float()
+        return torch.zeros_like(centered, dtype=torch.float32)
+    return (centered / size).float()
 
 
 def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
-    """Keep neighbours and large distances: heat gives the near, shortest paths the far ones, stress fits both.
+    """Keep neighbors and large distances: heat gives the near, shortest paths the far ones, stress fits both.
 
     Heat that spreads from i for a short time t reaches j in proportion to exp(-distance^2 / 4 t) (Varadhan 1967; used
     for distances on meshes by Crane, Weischedel and Wardetzky 2013). It averages over all short ways, which a single
@@ -129,7 +129,7 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
     Args:
         similarity: `(N, N)` symmetric; rows of 0 of positions of which nothing is known.
         d: channels, below N.
-        k: neighbours.
+        k: neighbors.
         steps: how long heat spreads, in steps of the walk, rounded to halves; at least a half.
     """
     known = np.asarray(similarity.any(axis=1))
@@ -153,7 +153,7 @@ def heat(similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
     least = max(0.1 * float(np.median(nearest)), 1e-6 * distances.max())
     mean = distances.mean()
     weights = (np.maximum(distances, least) / mean) ** -4 + _FAR_WEIGHT
-    return minimise_stress(distances, weights, start)
+    return minimize_stress(distances, weights, start)
 
 
 def fine_and_far(distances: np.ndarray, d: int) -> np.ndarray:
@@ -161,7 +161,7 @@ def fine_and_far(distances: np.ndarray, d: int) -> np.ndarray:
 
     The first part is the distance in the feature space of a Gaussian kernel, whose channels are waves over the
     positions, long and short ones; the second keeps far places from being all equally far. Both grow with g, so nearest
-    neighbours and ranks stay. The width s is the least at which the kernel has at most d / 2 effective dimensions, the
+    neighbors and ranks stay. The width s is the least at which the kernel has at most d / 2 effective dimensions, the
     squared sum of its eigenvalues over the sum of their squares: as fine as d channels can hold. Where no width has so
     few, as with d = 1, D is g up to scale.
     """
@@ -201,11 +201,11 @@ def diffusion(graph: np.ndarray, d: int, steps: float) -> np.ndarray:
 
 
 def isomap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
-    """Classical scaling of shortest paths over k neighbours (Tenenbaum, de Silva and Langford 2000).
+    """Classical scaling of shortest paths over k neighbors (Tenenbaum, de Silva and Langford 2000).
 
     scikit-learn's Isomap of the same distances, but for parts that nothing joins: here they are joined by one pair.
     """
-    return classical_scaling(geodesics(neighbour_graph(similarity, k), _distances(similarity)), d)
+    return classical_scaling(geodesics(neighbor_graph(similarity, k), _distances(similarity)), d)
 
 
 def tsne(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
@@ -228,7 +228,7 @@ def tsne(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
         n_jobs=1,  # threads add up in another order
         **(few if d <= 3 else many),
     )
-    return model.fit_transform(_distances(similarity) ** 2)  # the similarity, turned round, keeps more neighbours
+    return model.fit_transform(_distances(similarity) ** 2)  # the similarity, turned round, keeps more neighbors
 
 
 def umap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
@@ -255,12 +255,12 @@ def umap(similarity: np.ndarray, d: int, k: int) -> np.ndarray:
 
 
 def spectral(similarity: np.ndarray, d: int) -> np.ndarray:
-    """Leading eigenvectors of the centred similarity, times the root of their eigenvalue (classical scaling).
+    """Leading eigenvectors of the centered similarity, times the root of their eigenvalue (classical scaling).
 
     Where fewer than d eigenvalues are positive, the remaining channels are 0.
     """
-    centred = similarity - similarity.mean(axis=0) - similarity.mean(axis=1)[:, None] + similarity.mean()
-    return scaled_eigenvectors(centred, d)
+    centered = similarity - similarity.mean(axis=0) - similarity.mean(axis=1)[:, None] + similarity.mean()
+    return scaled_eigenvectors(centered, d)
 
 
 def _distances(similarity: np.ndarray) -> np.ndarray:

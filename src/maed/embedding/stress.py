@@ -37,8 +37,8 @@ def leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return values, vectors * np.sign(vectors[largest, np.arange(count)])
 
 
-def minimise_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Points that minimise sum_ij w_ij (|x_i - x_j| - g_ij)^2 from a start: `(N, d)` to `(N, d)`.
+def minimize_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Points that minimize sum_ij w_ij (|x_i - x_j| - g_ij)^2 from a start: `(N, d)` to `(N, d)`.
 
     SMACOF (de Leeuw 1977) steps along V^+ times the gradient, V being the Laplacian of the weights, which makes up for
     weights that span many orders of magnitude. Here L-BFGS does so too, as it sees coordinates y = L'x with V = L L',

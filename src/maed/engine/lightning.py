@@ -79,7 +79,7 @@ class Steps(Sampler[int]):
 
 
 def resumable(folder: Path, fingerprint: str) -> int | None:
-    """The optimiser's steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
+    """The optimizer's steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
     last, best = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
     if last is None or best is None or last.get("fingerprint") != fingerprint:
         return None
@@ -268,7 +268,7 @@ def build_trainer(
 
     `folder/last.ckpt` is rewritten at every validation (resume from it), `folder/best.ckpt` whenever `monitor`
     improves. `wide` says whether the model gains from bf16 on a CPU (see `precision`). Both callers feed
-    one loader as long as the training; `steps` ends it. A step is one of the optimiser, after `accumulate` batches.
+    one loader as long as the training; `steps` ends it. A step is one of the optimizer, after `accumulate` batches.
     Devices are all that the settings ask for where the training is `distributed`, otherwise one of them.
     """
     use_threads(settings.threads)

@@ -40,7 +40,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     return mean, mean - half, mean + half
 
 
-def summarise(classification: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize(classification: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean test accuracy of each encoding with its interval over seeds, in the order of first appearance.
 
     Args:

@@ -24,12 +24,12 @@ def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> flo
     Args:
         distances: `(N, N)`, smaller is nearer; the diagonal is ignored.
         true_distances: `(N, N)`.
-        k: neighbours, below N.
+        k: neighbors, below N.
 
     Returns:
         Between 0 and 1, averaged over positions.
     """
-    check_neighbours(k, len(distances))
+    check_neighbors(k, len(distances))
     true = true_distances.astype(np.float64, copy=True)
     np.fill_diagonal(true, np.inf)
     farthest = np.partition(true, k - 1, axis=1)[:, k - 1]
@@ -47,7 +47,7 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
         settings: k and the folds of the regression.
     """
     x = vectors.double().numpy()
-    k = settings.neighbours or geometry.neighbours
+    k = settings.neighbors or geometry.neighbors
     distances, true = cdist(x, x), geometry.distances()
     return {
         "knn_recall": knn_recall(distances, true, k),
@@ -60,7 +60,7 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
 def similarity_metrics(
     similarity: Tensor, geometry: Geometry, settings: EvaluationSettings, true: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Metrics of a similarity's own entries, symmetrised: entries_knn_recall and entries_spearman.
+    """Metrics of a similarity's own entries, symmetrized: entries_knn_recall and entries_spearman.
 
     Args:
         similarity: `(N, N)`. Time and memory grow with N^2.
@@ -71,7 +71,7 @@ def similarity_metrics(
     s = similarity.double().numpy()
     distances = -(s + s.T) / 2
     true = geometry.distances() if true is None else true
-    k = settings.neighbours or geometry.neighbours
+    k = settings.neighbors or geometry.neighbors
     return {"entries_knn_recall": knn_recall(distances, true, k), "entries_spearman": _spearman(distances, true)}
 
 
@@ -79,7 +79,7 @@ def agreement(a: Tensor, b: Tensor, k: int) -> float:
     """Recall@k of embedding `a` against embedding `b`, both `(N, d)`: needs no geometry.
 
     Made from two disjoint halves of the draws it says how far an embedding is signal: 1 if they agree on every
-    neighbour, about k / N if they are noise.
+    neighbor, about k / N if they are noise.
     """
     x, y = a.double().numpy(), b.double().numpy()
     return knn_recall(cdist(x, x), cdist(y, y), k)
@@ -99,10 +99,10 @@ def check_folds(folds: int, n: int) -> None:
         raise MaedError(f"evaluation.folds: {folds} for {n} positions; it may be at most {n // 2}")
 
 
-def check_neighbours(k: int, n: int) -> None:
+def check_neighbors(k: int, n: int) -> None:
     """Refuse a k that `n` positions are too few for."""
     if k >= n:
-        raise MaedError(f"evaluation.neighbours: {k} for {n} positions; it may be at most {n - 1}")
+        raise MaedError(f"evaluation.neighbors: {k} for {n} positions; it may be at most {n - 1}")
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
@@ -112,7 +112,7 @@ def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
 
 
 def _trustworthiness(x: np.ndarray, geometry: Geometry, true: np.ndarray, k: int) -> float:
-    """scikit-learn's, which is defined below N / 2 neighbours only."""
+    """scikit-learn's, which is defined below N / 2 neighbors only."""
     k = min(k, (len(x) - 1) // 2)
     if geometry.is_euclidean:  # its own distances: others decide ties by another rounding
         return float(trustworthiness(geometry.coordinates, x, n_neighbors=k))

@@ -121,7 +121,7 @@ def run_trials(
     """Train what is not yet trained; yields every trial once, as they finish, those first that had finished before.
 
     Args:
-        data: labelled signals.
+        data: labeled signals.
         trials: each with a folder of its own.
         cluster: where to; this process where not given.
         board: told what happens.

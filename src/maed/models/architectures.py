@@ -27,7 +27,7 @@ def describe_classifier(data: SignalData, encoding: str, dim: int, settings: Per
     """The configuration of a classifier for `data`, with the sizes of the checkpoint that it is to start from.
 
     Args:
-        data: labelled signals.
+        data: labeled signals.
         encoding: one of `maed.settings.ENCODINGS`.
         dim: channels d of the embedding, and of positions and content where the architecture does not fix them.
         settings: the Perceiver's.

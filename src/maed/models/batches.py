@@ -1,4 +1,4 @@
-"""Labelled signals in batches: the order of a training, each process's share of it, and what is changed at random."""
+"""Labeled signals in batches: the order of a training, each process's share of it, and what is changed at random."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maed.settings import TrainSettings
 
 
 class Batch(NamedTuple):
-    """Some labelled signals.
+    """Some labeled signals.
 
     Args:
         values: `(B, N, C)` float32 or `(B, N)` int64.

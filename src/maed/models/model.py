@@ -41,7 +41,7 @@ class ClassifierConfig:
             empty.
         transformers: what transformers' config of a checkpoint says beyond `perceiver`.
         source: the data set it was trained on.
-        mean, scale: the normalisation of the training signals, `(1, C)` or `(N, C)`; None for tokens.
+        mean, scale: the normalization of the training signals, `(1, C)` or `(N, C)`; None for tokens.
         permutation: the fixed order the positions were put in, or None.
         content: what the signals were made of, or None where that is not known.
         columns: columns of the table that the signals were read from, if it was one.
@@ -123,7 +123,7 @@ class ClassifierConfig:
             raise MaedError(f"table: shape {tuple(table.shape)}; it may be {self.table_shape}")
 
     def prepare(self, values: np.ndarray) -> Tensor:
-        """Signals as stored by their source, `(n, N, C)` or `(n, N)`: put in order and normalised for `forward`."""
+        """Signals as stored by their source, `(n, N, C)` or `(n, N)`: put in order and normalized for `forward`."""
         shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.channels)
         if values.shape[1:] != shape:
             raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {shape}")
@@ -154,7 +154,7 @@ class Preprocessor(nn.Module):
         return (2 if self.concatenate else 1) * int(self.positions.table.shape[1])
 
     def start(self) -> None:
-        """Initialise content and positions to unit root mean square.
+        """Initialize content and positions to unit root mean square.
 
         Of a real signal that holds for channels of unit variance; `PerceiverClassifier.calibrate` measures.
         """
@@ -305,7 +305,7 @@ def latent_logits(
     """Class logits of preprocessed inputs.
 
     transformers builds the attention mask in `PerceiverModel.forward`, differently from version to version, and
-    materialises one even where nothing is masked; so its parts are called here, with a mask of ours.
+    materializes one even where nothing is masked; so its parts are called here, with a mask of ours.
 
     Args:
         perceiver: transformers' model with a classification decoder.

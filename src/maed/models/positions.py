@@ -149,7 +149,7 @@ class PositionEncoding(nn.Module):
         self.start(1.0)
 
     def start(self, rms: float) -> None:
-        """Initialise map and gain so that the output's root mean square is `rms`; the table is left alone."""
+        """Initialize map and gain so that the output's root mean square is `rms`; the table is left alone."""
         nn.init.orthogonal_(self.linear.weight)
         self.scale_to(rms)
 

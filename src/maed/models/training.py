@@ -189,7 +189,7 @@ def train_classifier(
     alone. A finished training of the same settings is returned as it is, a stopped one goes on where it was.
 
     Args:
-        data: labelled signals.
+        data: labeled signals.
         encoding: one of `maed.settings.ENCODINGS`.
         seed: seed of the training, 0 or more.
         folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
@@ -323,7 +323,7 @@ def _train_and_test(job: _Job, classifier: Classifier, callbacks: tuple[Callback
 
 def _check_labels(data: SignalData) -> None:
     """Refuse data without labels, and a split in which one of the classes never comes up."""
-    if not data.labelled:
+    if not data.labeled:
         raise MaedError(f"train: {data.source} has no labels of two classes or more; a Perceiver is trained on labels")
     for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
         assert split.labels is not None
@@ -373,7 +373,7 @@ def _job(data: SignalData, encoding: str, seed: int, folder: Path, dim: int, set
 
 
 def _sketch(split: Signals) -> list[np.ndarray]:
-    """Enough of a split to tell it from another: sizes, labels, normalisation and 64 signals spread over it."""
+    """Enough of a split to tell it from another: sizes, labels, normalization and 64 signals spread over it."""
     rows = np.unique(np.linspace(0, len(split) - 1, 64).astype(np.int64))
     parts = [np.asarray(split.values.shape), split.labels, split.values[rows], split.mean, split.scale]
     return [part for part in [*parts, None if split.mask is None else split.mask[rows]] if part is not None]

@@ -2,12 +2,12 @@
 
 Every function takes `ax`, in which it draws; without one it makes a Figure of a fitting size, which is `ax.figure`. A
 figure of several panels takes `ax` as their frame and divides it, as scikit-learn's displays do. No pyplot and no
-global state; a transparent background with one grey for text and axes, which reads on light and dark and in print;
-colours that colour-blind readers can tell apart (Okabe and Ito's, viridis, cividis).
+global state; a transparent background with one gray for text and axes, which reads on light and dark and in print;
+colors that color-blind readers can tell apart (Okabe and Ito's, viridis, cividis).
 """
 
 from maed.plots.curves import accuracy_curves, accuracy_intervals, against_draws, training_curves
-from maed.plots.layouts import grid_edges, position_colours, recovered_layout, unshuffled
+from maed.plots.layouts import grid_edges, position_colors, recovered_layout, unshuffled
 from maed.plots.maps import (
     embedding_channels,
     similarity_map,
@@ -16,17 +16,17 @@ from maed.plots.maps import (
     spread_positions,
 )
 from maed.plots.signals import reconstructions, reconstructions_by_fraction, to_unit
-from maed.plots.style import colour_of, figure_of, save
+from maed.plots.style import color_of, figure_of, save
 
 __all__ = [
     "accuracy_curves",
     "accuracy_intervals",
     "against_draws",
-    "colour_of",
+    "color_of",
     "embedding_channels",
     "figure_of",
     "grid_edges",
-    "position_colours",
+    "position_colors",
     "reconstructions",
     "reconstructions_by_fraction",
     "recovered_layout",

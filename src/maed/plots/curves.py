@@ -13,7 +13,7 @@ from maed.plots.style import (
     INK,
     SKY,
     VERMILION,
-    colour_of,
+    color_of,
     legend,
     panels,
     plain,
@@ -24,13 +24,13 @@ from maed.plots.style import (
 def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
     """Draw training and validation loss over steps; entries of `history` without a value are skipped."""
     ax, _ = panels(ax, 1, 1, (6.4, 3.0))
-    for key, label, colour, width in (
+    for key, label, color, width in (
         ("train_loss", "training", SKY, 1.0),
         ("validation_loss", "validation", VERMILION, 2.0),
     ):
         steps, values = _curve(history, key)
         if steps:
-            ax.plot(steps, values, color=colour, linewidth=width, label=label, marker="o" if len(steps) == 1 else None)
+            ax.plot(steps, values, color=color, linewidth=width, label=label, marker="o" if len(steps) == 1 else None)
     ax.set_xlabel("step")
     ax.set_ylabel("masked loss")
     tidy(ax)
@@ -39,7 +39,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
 
 
 def accuracy_curves(perceivers: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw validation accuracy over steps, a line for each trained Perceiver, a colour for each encoding."""
+    """Draw validation accuracy over steps, a line for each trained Perceiver, a color for each encoding."""
     ax, _ = panels(ax, 1, 1, (6.4, 3.2))
     named: set[str] = set()
     for run in perceivers:
@@ -47,7 +47,7 @@ def accuracy_curves(perceivers: Sequence[Mapping[str, Any]], *, ax: Axes | None 
         name = str(run["positions"])
         label = None if name in named else plain(name)
         named.add(name)
-        ax.plot(steps, [100 * value for value in values], color=colour_of(name), linewidth=1.5, alpha=0.85, label=label)
+        ax.plot(steps, [100 * value for value in values], color=color_of(name), linewidth=1.5, alpha=0.85, label=label)
     ax.set_xlabel("step")
     ax.set_ylabel("validation accuracy, %")
     tidy(ax)
@@ -64,10 +64,10 @@ def accuracy_intervals(
     for height, entry in enumerate(ordered):
         name, mean = str(entry["positions"]), 100 * entry["mean"]
         seeds = [100 * run["test_accuracy"] for run in runs if run["positions"] == entry["positions"]]
-        ax.scatter(seeds, [height - 0.24] * len(seeds), s=14, color=colour_of(name), alpha=0.6, linewidths=0)
+        ax.scatter(seeds, [height - 0.24] * len(seeds), s=14, color=color_of(name), alpha=0.6, linewidths=0)
         if entry.get("low") is not None and entry.get("high") is not None and entry.get("seeds") != 1:
-            ax.plot([100 * entry["low"], 100 * entry["high"]], [height] * 2, color=colour_of(name), linewidth=2.2)
-        ax.scatter([mean], [height], s=56, color=colour_of(name), zorder=3, linewidths=0)
+            ax.plot([100 * entry["low"], 100 * entry["high"]], [height] * 2, color=color_of(name), linewidth=2.2)
+        ax.scatter([mean], [height], s=56, color=color_of(name), zorder=3, linewidths=0)
     ax.set_yticks(range(len(ordered)), [plain(str(entry["positions"])) for entry in ordered])
     ax.set_ylim(-0.6, len(ordered) - 0.4)
     ax.set_xlabel("test accuracy, % (dot: mean over seeds; line: 95 % interval; small dots: seeds)")
@@ -86,14 +86,14 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
         ax: where to draw.
     """
     ax, _ = panels(ax, 1, 1, (6.4, 3.0))
-    for key, label, colour, dashes in (
-        ("knn_recall", "recall of true neighbours", VERMILION, "-"),
+    for key, label, color, dashes in (
+        ("knn_recall", "recall of true neighbors", VERMILION, "-"),
         ("spearman", "Spearman with true distances", BLUE, "--"),
         ("split_half", "agreement of two halves", GREEN, ":"),
     ):
         draws, values = _curve(history, key, over="draws")
         if draws:
-            ax.plot(draws, values, color=colour, linestyle=dashes, linewidth=1.8, marker="o", markersize=3, label=label)
+            ax.plot(draws, values, color=color, linestyle=dashes, linewidth=1.8, marker="o", markersize=3, label=label)
     ax.set_xscale("log", base=2)
     ax.set_xlabel("draws")
     ax.set_ylabel("of the similarity's entries")

@@ -21,14 +21,14 @@ FEWEST = 4
 
 
 def recovered_layout(vectors: np.ndarray, channels: int = 2) -> np.ndarray:
-    """Lay positions out in the plane by their embedding alone (scikit-learn's Isomap, 8 neighbours).
+    """Lay positions out in the plane by their embedding alone (scikit-learn's Isomap, 8 neighbors).
 
     Args:
         vectors: `(N, d)`, the embedding.
         channels: 2 for the plane, 3 for space; the first two are the same.
 
     Returns:
-        `(N, channels)` float64; its orientation and scale mean nothing. Where the graph of neighbours falls apart, its
+        `(N, channels)` float64; its orientation and scale mean nothing. Where the graph of neighbors falls apart, its
         parts are joined at their closest positions.
 
     Raises:
@@ -59,12 +59,12 @@ def align(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         float64, as `layout`.
     """
     target = seen_from(layout, coordinates)
-    centre = target.mean(axis=0)
+    center = target.mean(axis=0)
     source = layout - layout.mean(axis=0)
-    rotation, _ = orthogonal_procrustes(source, target - centre)
+    rotation, _ = orthogonal_procrustes(source, target - center)
     spread = np.linalg.norm(source)
-    scale = np.linalg.norm(target - centre) / spread if spread > 0 else 0.0
-    return source @ rotation * scale + centre
+    scale = np.linalg.norm(target - center) / spread if spread > 0 else 0.0
+    return source @ rotation * scale + center
 
 
 def align_in_space(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
@@ -77,11 +77,11 @@ def align_in_space(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     if target.shape[1] > 3:
         target = np.asarray(PCA(3, svd_solver="full").fit_transform(target))
     target = np.pad(target, ((0, 0), (0, 3 - target.shape[1])))
-    centre = target.mean(axis=0)
+    center = target.mean(axis=0)
     source = layout - layout.mean(axis=0)
-    rotation, _ = orthogonal_procrustes(source, target - centre)
+    rotation, _ = orthogonal_procrustes(source, target - center)
     spread = np.linalg.norm(source)
-    return source @ rotation * (np.linalg.norm(target - centre) / spread if spread > 0 else 0.0) + centre
+    return source @ rotation * (np.linalg.norm(target - center) / spread if spread > 0 else 0.0) + center
 
 
 def seen_from(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
@@ -94,9 +94,9 @@ def seen_from(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     lacking = layout.shape[1] - coordinates.shape[1]
     if lacking >= 0:
         return np.pad(np.asarray(coordinates, dtype=np.float64), ((0, 0), (0, lacking)))
-    centred = coordinates - coordinates.mean(axis=0, dtype=np.float64)
-    left, _, right = np.linalg.svd(centred.T @ (layout - layout.mean(axis=0)), full_matrices=False)
-    return np.asarray(centred @ left @ right)
+    centered = coordinates - coordinates.mean(axis=0, dtype=np.float64)
+    left, _, right = np.linalg.svd(centered.T @ (layout - layout.mean(axis=0)), full_matrices=False)
+    return np.asarray(centered @ left @ right)
 
 
 def to_grid(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def recovered_layout(
 ) -> Axes:
     """Draw the layout that an embedding makes, beside the true one where it is known.
 
-    Colours say where a position truly lies (without coordinates: where it is stored). On a grid, true neighbours are
+    Colors say where a position truly lies (without coordinates: where it is stored). On a grid, true neighbors are
     joined: an even mesh means that the geometry was found. The layout is moved, turned, mirrored and scaled to lie
     over the truth (Procrustes), no more.
 
@@ -41,15 +41,15 @@ def recovered_layout(
     layout = _as_layout(vectors)
     if coordinates is None:
         ax, (part,) = panels(ax, 1, 1, (4.6, 4.2))
-        _scatter(part, layout, position_colours(np.arange(len(layout))[:, None]))
-        headline(part, "laid out by the embedding, coloured by place in storage")
+        _scatter(part, layout, position_colors(np.arange(len(layout))[:, None]))
+        headline(part, "laid out by the embedding, colored by place in storage")
         return ax
     ax, (left, right) = panels(ax, 2, 2, (4.0, 3.8))
-    colours, aligned = position_colours(coordinates), align(layout, coordinates)
+    colors, aligned = position_colors(coordinates), align(layout, coordinates)
     _draw_aligned(left, aligned, coordinates, shape)
     headline(left, "laid out by the embedding alone")
     if coordinates.shape[1] == 1:
-        right.scatter(coordinates[:, 0], aligned[:, 0], c=colours, s=6, linewidths=0)
+        right.scatter(coordinates[:, 0], aligned[:, 0], c=colors, s=6, linewidths=0)
         right.set(xlabel="true place on the line", ylabel="place in the layout")
         headline(right, "against the truth")
         tidy(right)
@@ -73,7 +73,7 @@ def unshuffled(
     Args:
         images: `(S, N, C)` in storage order.
         vectors: `(N, d)`, or a layout `(N, 2)`; positions take the nearest free places of the grid (`to_grid`).
-        coordinates: `(N, 2)`: the set of places and the orientation, and true neighbours, which are joined.
+        coordinates: `(N, 2)`: the set of places and the orientation, and true neighbors, which are joined.
         shape: `(height, width)`.
         method: whose embedding it is.
         ax: where to draw.
@@ -89,12 +89,12 @@ def unshuffled(
     draw_images(ordered, pictures, to_grid(layout, coordinates), shape)
     headline(ordered, f"put in order by {method}")
     _draw_aligned(mesh, align(layout, coordinates), coordinates, shape)
-    headline(mesh, "the recovered layout, true neighbours joined")
+    headline(mesh, "the recovered layout, true neighbors joined")
     return ax
 
 
-def position_colours(coordinates: np.ndarray) -> np.ndarray:
-    """A colour `(N, 3)` for each position: viridis along a line, a blend of four corner colours in the plane.
+def position_colors(coordinates: np.ndarray) -> np.ndarray:
+    """A color `(N, 3)` for each position: viridis along a line, a blend of four corner colors in the plane.
 
     In space, red, green and blue grow along three coordinates, so that front and back of a sphere differ.
     """
@@ -105,7 +105,7 @@ def position_colours(coordinates: np.ndarray) -> np.ndarray:
         return np.asarray(0.1 + 0.75 * ((coordinates - low) / (extent + 1e-12))[:, :3], dtype=np.float64)
     points = plane(coordinates)
     y, x = ((points - points.min(axis=0)) / (np.ptp(points, axis=0) + 1e-12)).T[:, :, None]
-    corners = [np.array(matplotlib.colors.to_rgb(colour)) for colour in (SKY, BLUE, ORANGE, VERMILION)]
+    corners = [np.array(matplotlib.colors.to_rgb(color)) for color in (SKY, BLUE, ORANGE, VERMILION)]
     return (1 - y) * ((1 - x) * corners[0] + x * corners[2]) + y * ((1 - x) * corners[1] + x * corners[3])
 
 
@@ -128,20 +128,20 @@ def _as_layout(vectors: np.ndarray) -> np.ndarray:
 
 
 def _draw_aligned(ax: Axes, layout: np.ndarray, coordinates: np.ndarray, shape: Sequence[int]) -> None:
-    """A layout that lies over the truth; a grid as (row, column), rows growing downwards, its neighbours joined."""
+    """A layout that lies over the truth; a grid as (row, column), rows growing downwards, its neighbors joined."""
     is_grid = len(shape) == 2 and coordinates.shape[1] == 2
     edges = grid_edges(coordinates) if is_grid else None
-    _scatter(ax, layout[:, ::-1] if is_grid else layout, position_colours(coordinates), edges)
+    _scatter(ax, layout[:, ::-1] if is_grid else layout, position_colors(coordinates), edges)
     if is_grid:
         ax.invert_yaxis()
 
 
-def _scatter(ax: Axes, points: np.ndarray, colours: np.ndarray, edges: np.ndarray | None = None) -> None:
+def _scatter(ax: Axes, points: np.ndarray, colors: np.ndarray, edges: np.ndarray | None = None) -> None:
     """Points `(N, 2)` joined by `edges` `(E, 2)`."""
     if edges is not None and len(edges):
         ax.add_collection(LineCollection(list(points[edges]), colors=INK, linewidths=0.6, alpha=0.6))
     size = float(np.clip(9000 / len(points), 5, 60))
-    ax.scatter(points[:, 0], points[:, 1], c=colours, s=size, linewidths=0, zorder=2)
+    ax.scatter(points[:, 0], points[:, 1], c=colors, s=size, linewidths=0, zorder=2)
     ax.set_aspect("equal")
     ax.margins(0.04)
     ax.set_axis_off()  # the layout's scale and orientation mean nothing, so numbers on axes would mislead

@@ -30,11 +30,11 @@ def similarity_map(
     """Draw what seeing one position tells about all others.
 
     Args:
-        similarity: `(N,)`, that position's row; its own entry is left out. Colours span its percentiles 1 to 99.5.
+        similarity: `(N,)`, that position's row; its own entry is left out. Colors span its percentiles 1 to 99.5.
         position: which one, as an index in storage order; it is marked.
         coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
         shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
-            neighbourhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
+            neighborhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
         ax: where to draw, `projection="3d"` to see three coordinates in space.
     """
     projection = "3d" if _is_space(coordinates) else None
@@ -48,7 +48,7 @@ def similarity_map(
     if drawn is None:
         _label_curves([ax], 1, coordinates, "similarity")
     else:
-        _colour_bar(ax, drawn, "similarity")
+        _color_bar(ax, drawn, "similarity")
     return ax
 
 
@@ -116,7 +116,7 @@ def similarity_matrix(
     drawn = ax.imshow(values, cmap="viridis", vmin=low, vmax=high, extent=edges, interpolation="nearest")
     tidy(ax)
     ax.set(xlabel=f"position told about, {name}", ylabel=f"position seen, {name}")
-    _colour_bar(ax, drawn, "similarity")
+    _color_bar(ax, drawn, "similarity")
     return ax
 
 
@@ -159,23 +159,23 @@ def draw_values(
     limits: tuple[float, float],
     around: int | None = None,
 ) -> Any:
-    """Draw one value for each position `(N,)`: an image on a grid, a curve on a line, coloured points elsewhere.
+    """Draw one value for each position `(N,)`: an image on a grid, a curve on a line, colored points elsewhere.
 
     A torus is cut open to an image, a sphere is spread out as a map (`chart`).
 
     Returns:
-        What a colour bar is made of; None for a curve.
+        What a color bar is made of; None for a curve.
     """
-    colours: dict[str, Any] = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1]}
+    colors: dict[str, Any] = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1]}
     if coordinates is not None and ax.name == "3d" and coordinates.shape[1] >= 3:
-        drawn = _dots(ax, coordinates[:, :3], c=values, s=14, linewidths=0, depthshade=False, **colours)
+        drawn = _dots(ax, coordinates[:, :3], c=values, s=14, linewidths=0, depthshade=False, **colors)
         tidy(ax)
         return drawn
     if coordinates is not None and _is_image(coordinates, shape):
         ax.set_axis_off()
-        return ax.imshow(_image(values, coordinates, shape), interpolation="nearest", **colours)
+        return ax.imshow(_image(values, coordinates, shape), interpolation="nearest", **colors)
     if coordinates is not None and coordinates.shape[1] > 1:
-        drawn = _dots(ax, chart(coordinates), c=values, s=14, linewidths=0, **colours)
+        drawn = _dots(ax, chart(coordinates), c=values, s=14, linewidths=0, **colors)
         ax.set_aspect("equal")
         if is_sphere(coordinates):
             ax.set_axis_off()  # the numbers of a map are not coordinates
@@ -196,7 +196,7 @@ def spread_positions(coordinates: np.ndarray | None, n: int, count: int) -> list
     points = chart(coordinates) if coordinates is not None else plane(np.arange(n)[:, None])
     low, extent = points.min(axis=0), np.ptp(points, axis=0)
     steps = np.arange(count)[:, None] * np.array([0.7548776662, 0.5698402910])  # Roberts' R2 sequence
-    targets = low + extent * (0.08 + 0.84 * ((0.5 + steps) % 1.0))  # off the rim, where neighbours are few
+    targets = low + extent * (0.08 + 0.84 * ((0.5 + steps) % 1.0))  # off the rim, where neighbors are few
     nearest = [int(np.argmin(((points - target) ** 2).sum(axis=1))) for target in targets]
     return list(dict.fromkeys(nearest))
 
@@ -235,7 +235,7 @@ def _dots(ax: Axes, places: np.ndarray, **options: Any) -> Any:
     return scatter(*places.T, **options)
 
 
-def _colour_bar(ax: Axes, drawn: Any, name: str) -> None:
+def _color_bar(ax: Axes, drawn: Any, name: str) -> None:
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8)
     bar.set_label(name, color=INK, fontsize=9)
     bar.ax.tick_params(colors=INK, labelsize=8)
@@ -295,8 +295,8 @@ def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequen
         place = np.array(_cell(position, coordinates, shape)[::-1])
     else:
         place = chart(coordinates)[position]
-    for colour, width in (("white", 2.6), (VERMILION, 1.4)):
-        _dots(ax, place[None], s=70, facecolors="none", edgecolors=colour, linewidths=width)
+    for color, width in (("white", 2.6), (VERMILION, 1.4)):
+        _dots(ax, place[None], s=70, facecolors="none", edgecolors=color, linewidths=width)
 
 
 def _place_name(position: int, coordinates: np.ndarray | None, shape: Sequence[int]) -> str:
@@ -320,6 +320,6 @@ def _label_curves(axes: Sequence[Axes], columns: int, coordinates: np.ndarray | 
 
 
 def _robust_limits(values: np.ndarray) -> tuple[float, float]:
-    """A colour scale that a few extreme entries cannot flatten."""
+    """A color scale that a few extreme entries cannot flatten."""
     low, high = np.nanpercentile(values, [1, 99.5])
     return float(low), float(high)

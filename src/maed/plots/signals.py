@@ -14,7 +14,7 @@ from maed.plots.maps import along
 from maed.plots.style import BLUE, INK, VERMILION, headline, legend, panels, tidy
 
 _HIDDEN = np.array([0.5, 0.5, 0.5, 0.15])
-"""The colour of what is not shown: it reads on light and dark."""
+"""The color of what is not shown: it reads on light and dark."""
 
 _ROW = 8
 """Most images that stand in one row, a kind below the other; of more, each kind becomes a block."""
@@ -109,33 +109,33 @@ def reconstructions_by_fraction(
 
 
 def to_unit(signals: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Signals `(S, N, C)` as colours `(S, N, 4)`: clipped to the range of `reference`, grey unless C is 3."""
+    """Signals `(S, N, C)` as colors `(S, N, 4)`: clipped to the range of `reference`, gray unless C is 3."""
     channels = slice(0, 3) if signals.shape[2] == 3 else slice(0, 1)
     known = reference[:, :, channels].astype(np.float64)
     low, high = float(np.nanmin(known)), float(np.nanmax(known))
     unit = (np.clip(signals[:, :, channels].astype(np.float64), low, high) - low) / ((high - low) or 1.0)
-    colours = np.ones((*signals.shape[:2], 4))
-    colours[:, :, :3] = np.nan_to_num(unit)  # broadcasts one channel to grey
-    return colours
+    colors = np.ones((*signals.shape[:2], 4))
+    colors[:, :, :3] = np.nan_to_num(unit)  # broadcasts one channel to gray
+    return colors
 
 
 def draw_images(
-    ax: Axes, colours: np.ndarray, places: np.ndarray, shape: Sequence[int], *, columns: int | None = None
+    ax: Axes, colors: np.ndarray, places: np.ndarray, shape: Sequence[int], *, columns: int | None = None
 ) -> None:
     """Draw images `(S, N, 4)` as a mosaic with narrow gaps, position i of each at place `places[i]` of the grid.
 
     Args:
         ax: where to draw.
-        colours: as `to_unit` gives them.
+        colors: as `to_unit` gives them.
         places: `(N,)`, counted row by row.
         shape: `(height, width)`.
         columns: how many stand beside one another; about a square where not given.
     """
-    count, (height, width) = len(colours), shape
+    count, (height, width) = len(colors), shape
     columns = columns or math.ceil(math.sqrt(count))
     rows, gap = -(-count // columns), max(1, round(width / 16))
     mosaic = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
-    for index, image in enumerate(colours):
+    for index, image in enumerate(colors):
         canvas = np.empty_like(image)
         canvas[places] = image
         row, column = divmod(index, columns)

@@ -1,4 +1,4 @@
-"""What all figures share: colours, the Axes that they draw in, how these look, and how they are written."""
+"""What all figures share: colors, the Axes that they draw in, how these look, and how they are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INK = "#7a7a7a"
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 
-COLOURS = {
+COLORS = {
     "maed": VERMILION,
     "trainable": BLUE,
     "fourier": GREEN,
@@ -26,12 +26,12 @@ COLOURS = {
     "random": SKY,
     "none": INK,
 }
-"""A colour for each position encoding (Okabe and Ito's palette)."""
+"""A color for each position encoding (Okabe and Ito's palette)."""
 
 
-def colour_of(encoding: str) -> str:
-    """The colour of an encoding; one for all that are not known by name."""
-    return COLOURS.get(encoding, PURPLE)
+def color_of(encoding: str) -> str:
+    """The color of an encoding; one for all that are not known by name."""
+    return COLORS.get(encoding, PURPLE)
 
 
 def plain(text: str) -> str:
@@ -74,7 +74,7 @@ def panels(
 
 
 def tidy(ax: Axes) -> None:
-    """Grey axes, no box, no background."""
+    """Gray axes, no box, no background."""
     ax.set_facecolor("none")
     if ax.name != "3d":
         ax.spines[["top", "right"]].set_visible(False)

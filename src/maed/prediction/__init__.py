@@ -28,7 +28,7 @@ _EXPECTED = "a folder perceiver/ENCODING-SEED that `maed train`, `compare` or `r
 
 @dataclass
 class Score:
-    """How many signals were labelled, and how many as the input labels them.
+    """How many signals were labeled, and how many as the input labels them.
 
     Args:
         signals: all of them.
@@ -48,7 +48,7 @@ def predict(
 
     Args:
         classifier: from `maed.models.load_classifier`, on any device.
-        values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalisation and permutation
+        values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalization and permutation
             are the classifier's.
         mask: `(n, N)` bool, True where a position is real, in the order of `values`; None where all are.
         batch_size: signals at a time.

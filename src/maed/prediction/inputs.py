@@ -1,4 +1,4 @@
-"""What is to be labelled: files, folders and lines of text as signals in batches, shaped as a classifier takes them."""
+"""What is to be labeled: files, folders and lines of text as signals in batches, shaped as a classifier takes them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Batch:
     """Some signals of an input, as `ClassifierConfig.prepare` takes them.
 
     Args:
-        values: `(m, N, C)` numbers or `(m, N)` ids, neither normalised nor permuted.
+        values: `(m, N, C)` numbers or `(m, N)` ids, neither normalized nor permuted.
         mask: `(m, N)` bool, True where real; None where all are.
         truth: m names of classes, None for those that are not known; None where the input has no labels.
         files: m names of files; None where signals are not files.
@@ -53,7 +53,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Input:
-    """What is to be labelled.
+    """What is to be labeled.
 
     Args:
         size: number of signals; None where only reading tells.
@@ -145,7 +145,7 @@ class _Model:
         def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
             contents = [paths[row].read_bytes() for row in rows]
             if written:
-                return self._tokenise([_decoded(contents[i], names[row]) for i, row in enumerate(rows)])
+                return self._tokenize([_decoded(contents[i], names[row]) for i, row in enumerate(rows)])
             return images.decode(contents, self.image_size, lambda i: names[rows[i]]), None
 
         return self._random_access(len(paths), read, files=names)
@@ -162,13 +162,13 @@ class _Model:
             if not some:
                 raise MaedError(f"input: {origin} holds no text")
             while some:
-                yield Batch(*self._tokenise(some))
+                yield Batch(*self._tokenize(some))
                 some = list(islice(texts, batch_size))
 
         return Input(None, batches)
 
-    def _tokenise(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        return text.tokenise(texts, self.config.positions)
+    def _tokenize(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        return text.tokenize(texts, self.config.positions)
 
     def _random_access(
         self,
@@ -211,7 +211,7 @@ class _Model:
         return values, values != text.PAD if mask is None and self.content == "text" else mask
 
     def _pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels `(m, height, width, C)` as `(m, N, C)`, grey or in colours as the classifier takes them."""
+        """Pixels `(m, height, width, C)` as `(m, N, C)`, gray or in colors as the classifier takes them."""
         channels, found = self.config.channels, pixels.shape[1:]
         if found[:2] != self.config.sides:
             size = f"{found[1]} x {found[0]} pixels, {found[2]} channel(s)"

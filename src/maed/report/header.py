@@ -18,13 +18,13 @@ def lead(contents: Contents) -> list[str]:
     found = ((results.get("geometry") or {}).get("maed") or {}).get("knn_recall")
     if found is not None:
         order = ", stored in shuffled order" if is_shuffled(contents) else ""
-        k = results.get("neighbours") or "k"
+        k = results.get("neighbors") or "k"
         told = "without having been told where any position lies"
         if knows_order(contents):
             told = "with a U-Net, which is told in what order positions are stored"
         sentences.append(
-            f"From unlabelled signals{order}, the maed embedding finds {tables.percent(found)} of each position's {k} "
-            f"nearest neighbours, {told}."
+            f"From unlabeled signals{order}, the maed embedding finds {tables.percent(found)} of each position's {k} "
+            f"nearest neighbors, {told}."
         )
     for entry in results.get("paired") or []:
         if (entry["a"], entry["b"]) == ("maed", "trainable"):
@@ -38,9 +38,9 @@ def lead(contents: Contents) -> list[str]:
 def tiles(results: dict[str, Any]) -> list[tuple[str, str]]:
     """The numbers that a reader looks for first: value and label, where known."""
     geometry = results.get("geometry") or {}
-    maed, k = geometry.get("maed") or {}, results.get("neighbours") or "k"
+    maed, k = geometry.get("maed") or {}, results.get("neighbors") or "k"
     tiles = [
-        (tables.percent(maed.get("knn_recall")), f"of the {k} true neighbours of a position found by the embedding"),
+        (tables.percent(maed.get("knn_recall")), f"of the {k} true neighbors of a position found by the embedding"),
         (tables.percent(maed.get("entries_knn_recall")), "found by the similarity itself"),
         (tables.percent((results.get("split_half") or {}).get("maed")), "agreement of two halves of the draws"),
     ]

@@ -102,7 +102,7 @@ def _compared(runs: Runs) -> Section:
     section = Section(
         "compared",
         "Beside other runs",
-        "The first run is this page's own. Numbers compare where the data, their positions and the neighbours that "
+        "The first run is this page's own. Numbers compare where the data, their positions and the neighbors that "
         "recall counts are the same.",
     )
     several = {name: contents.results for name, contents in runs.items()}
@@ -143,11 +143,11 @@ def _add_chart(section: Section, chart: charts.Chart | None, alt: str, caption: 
 
 
 def _geometry(contents: Contents) -> Section:
-    k = contents.results.get("neighbours") or "k"
+    k = contents.results.get("neighbors") or "k"
     section = Section(
         "geometry",
         "Was the geometry found?",
-        f"Recall@{k}: the share of each position's {k} true nearest neighbours that a method finds. Spearman: how well "
+        f"Recall@{k}: the share of each position's {k} true nearest neighbors that a method finds. Spearman: how well "
         "its distances rank all pairs. Trustworthiness and coordinate R² reach 1 at best. Split-half agreement "
         "needs no truth: two embeddings from separate halves of the draws, compared.",
     )
@@ -195,7 +195,7 @@ def _embedding(contents: Contents, printer: Printer) -> Section:
         "embedding",
         "The channels of the embedding",
         "The leading ones first. Smooth patterns over the true geometry, like the waves of a Fourier basis, say that "
-        "neighbours were given similar vectors.",
+        "neighbors were given similar vectors.",
     )
     section.add(printer.channels())
     if not section.blocks:

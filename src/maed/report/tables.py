@@ -29,7 +29,7 @@ def geometry_rows(results: Results) -> Rows:
     methods = list(geometry) + [method for method in halves if method not in geometry]
     if not methods:
         return []
-    k = results.get("neighbours") or "k"
+    k = results.get("neighbors") or "k"
     columns: list[tuple[str, str, Callable[[Any], str]]] = [
         (f"Recall@{k}, similarity", "entries_knn_recall", percent),
         (f"Recall@{k}, embedding", "knn_recall", percent),
@@ -179,7 +179,7 @@ MEASURES = {
     "coordinate_r2": Measure("Coordinate R²"),
     "trustworthiness": Measure("Trustworthiness"),
     "split_half": Measure("Split-half agreement", 100, 1, " %"),
-    "changed": Measure("Neighbours changed", 100, 1, " %"),
+    "changed": Measure("Neighbors changed", 100, 1, " %"),
     "test_accuracy": Measure("Test accuracy of a Perceiver", 100, 1, " %"),
     "minutes": Measure("Minutes", 1 / 60, 1),
     "seconds": Measure("Seconds", 1, 1),
@@ -250,7 +250,7 @@ def target_rows(study: Results) -> Rows:
 
 def _target_rows(row: dict[str, Any], cells: list[Cell], name: str, target: float | None) -> Rows:
     """One target beside the first baseline, and the other baselines on lines of their own."""
-    measure, k = MEASURES[name], cells[0]["neighbours"] if cells else "k"
+    measure, k = MEASURES[name], cells[0]["neighbors"] if cells else "k"
     head = [row["title"], measure.title.format(k=k), _target_text(row, name, target)]
     if not cells:
         return [[*head, "not run yet", *[NOTHING] * 5]]

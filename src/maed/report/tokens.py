@@ -1,4 +1,4 @@
-"""Reconstructed token signals as marked pieces of text, which a template can escape and colour."""
+"""Reconstructed token signals as marked pieces of text, which a template can escape and color."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def _as_number(token: int) -> str:
 
 
 def _pieces(texts: list[str], marks: list[str]) -> Pieces:
-    """Neighbours with the same mark as one piece: a page of single letters would be large."""
+    """Neighbors with the same mark as one piece: a page of single letters would be large."""
     grouped = groupby(zip(marks, texts, strict=True), key=lambda pair: pair[0])
     return [(mark, "".join(text for _, text in group)) for mark, group in grouped]

@@ -258,7 +258,7 @@ def _described(
     sources = [config.get("source") or (config.get("made_with") or {}).get("source") for config in read]
     positions = next(filter(None, [results.get("positions"), *(config.get("n") for config in read)]), None)
     maed = (results.get("geometry") or {}).get("maed") or {}
-    recall, k = tables.percent(maed.get("knn_recall")), results.get("neighbours")
+    recall, k = tables.percent(maed.get("knn_recall")), results.get("neighbors")
     ranked = [entry for entry in tables.summaries(results) if isinstance(entry.get("mean"), float)]
     ranked.sort(key=lambda entry: entry["mean"], reverse=True)
     return Overview(

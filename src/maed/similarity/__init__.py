@@ -9,7 +9,7 @@ from maed.similarity.stream import (
     check_estimator,
     load_similarity,
     merged,
-    neighbour_lists,
+    neighbor_lists,
     stream,
     write_similarity,
 )
@@ -28,7 +28,7 @@ __all__ = [
     "estimate",
     "load_similarity",
     "merged",
-    "neighbour_lists",
+    "neighbor_lists",
     "never_drawn",
     "stream",
     "write_similarity",

@@ -35,9 +35,9 @@ Watch = Callable[[Halves], dict[str, float]]
 _SAVE_EVERY = 60.0  # seconds
 _MEMORY = 1 << 26  # bytes of reconstruction at a time
 _LOG_FLOOR = 0.01  # what is added to a loss before its logarithm
-_GROWTH = 1.25  # draws between two looks at the neighbour lists
+_GROWTH = 1.25  # draws between two looks at the neighbor lists
 _FIRST_LOOK = 4_096  # draws
-_NEIGHBOURS = 8  # in the lists that are looked at
+_NEIGHBORS = 8  # in the lists that are looked at
 _FIRST_WATCHED = 1_024  # draws; then every power of two
 
 
@@ -49,7 +49,7 @@ class Streamed:
         halves: the sums of two disjoint halves of the draws.
         draws: how many were made.
         seconds: what they took, before a stop too.
-        changed: after how many draws the neighbour lists were looked at, and the share that had changed since the
+        changed: after how many draws the neighbor lists were looked at, and the share that had changed since the
             look before; empty unless `until` is `stable`.
         history: what was `watch`ed, an entry for each power of two of the draws from 1,024 on, and for the last.
     """
@@ -119,7 +119,7 @@ def stream(
                 losses = _transformed(draw_losses(model, draw, loss, outputs), transform)
             scored = draw.hidden
             if repeats > 1:
-                losses, scored = centred(losses, scored, repeats)
+                losses, scored = centered(losses, scored, repeats)
             real = signals.real(rows)
             half.add(losses, shown(draw, n), scored, None if real is None else real.to(device))
         state.done += 1
@@ -176,7 +176,7 @@ def _transformed(losses: Tensor, transform: Transform) -> Tensor:
     return (losses + _LOG_FLOOR).log() if transform == "log" else losses
 
 
-def centred(losses: Tensor, scored: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
+def centered(losses: Tensor, scored: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
     """Take from each loss the mean loss at the same position over all draws of the same signal.
 
     What is hard about a signal then cancels, and only what the visible positions change is left: a control variate.
@@ -293,14 +293,14 @@ _PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
 
 @dataclass
 class _State:
-    """How far a stream is: batches done, their sums, seconds taken, neighbour lists as they were last looked at."""
+    """How far a stream is: batches done, their sums, seconds taken, neighbor lists as they were last looked at."""
 
     done: int
     halves: Halves
     seconds: float = 0.0
     changed: list[tuple[int, float]] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
-    neighbours: Tensor | None = None
+    neighbors: Tensor | None = None
     stable: bool = False
 
     def note(self, draws: int, seconds: float, watch: Watch) -> None:
@@ -309,22 +309,22 @@ class _State:
 
 
 def _look(state: _State, drawn: int, settings: SimilaritySettings) -> None:
-    """Compare the neighbour lists with those of a quarter fewer draws; stable where hardly any changed."""
+    """Compare the neighbor lists with those of a quarter fewer draws; stable where hardly any changed."""
     last = state.changed[-1][0] if state.changed else 0
     if drawn < max(_FIRST_LOOK, last * _GROWTH):
         return
     similarity = estimate(merged(state.halves), settings.estimator).values
-    now = neighbour_lists(similarity, min(_NEIGHBOURS, len(similarity) - 1))
-    if state.neighbours is not None:
-        share = float((now != state.neighbours).sum()) / float(2 * now.sum())
+    now = neighbor_lists(similarity, min(_NEIGHBORS, len(similarity) - 1))
+    if state.neighbors is not None:
+        share = float((now != state.neighbors).sum()) / float(2 * now.sum())
         state.changed.append((drawn, share))
         state.stable = share <= settings.tolerance
     else:
         state.changed.append((drawn, 1.0))
-    state.neighbours = now
+    state.neighbors = now
 
 
-def neighbour_lists(similarity: Tensor, k: int) -> Tensor:
+def neighbor_lists(similarity: Tensor, k: int) -> Tensor:
     """`(N, N)` bool: the k most similar positions of each, by the mean with the transpose."""
     ranked = (similarity + similarity.T).fill_diagonal_(-torch.inf)
     lists = torch.zeros_like(ranked, dtype=torch.bool)
@@ -347,14 +347,14 @@ def _save_partial(folder: Path, state: _State, seconds: float) -> None:
     for half, name in zip(state.halves, _PARTIAL[1:], strict=True):
         half.save(folder / name)
     sizes = [_size(half) for half in state.halves]
-    lists = None if state.neighbours is None else state.neighbours.nonzero()[:, 1].view(len(state.neighbours), -1)
+    lists = None if state.neighbors is None else state.neighbors.nonzero()[:, 1].view(len(state.neighbors), -1)
     content = {
         "done": state.done,
         "counts": sizes,
         "seconds": state.seconds,
         "changed": state.changed,
         "history": state.history,
-        "neighbours": None if lists is None else lists.tolist(),  # as they were looked at, not as they are now
+        "neighbors": None if lists is None else lists.tolist(),  # as they were looked at, not as they are now
     }
     write_json(folder / _PARTIAL[0], content)
 
@@ -385,8 +385,8 @@ def _resumed(folder: Path, start: Halves, settings: SimilaritySettings, n: int, 
     state = _State(int(there["done"]), halves, float(there["seconds"]))  # type: ignore[arg-type]
     state.changed = [(int(drawn), float(share)) for drawn, share in there["changed"]]
     state.history = list(there.get("history") or [])
-    if there["neighbours"] is not None:
+    if there["neighbors"] is not None:
         lists = torch.zeros(n, n, dtype=torch.bool)
-        state.neighbours = lists.scatter_(1, torch.tensor(there["neighbours"]), True)
+        state.neighbors = lists.scatter_(1, torch.tensor(there["neighbors"]), True)
         state.stable = state.changed[-1][1] <= settings.tolerance
     return state

@@ -16,7 +16,7 @@ _PLATEAU = 800
 """... and at the least: a training starts on a plateau, and is of no use before it has left it."""
 
 _DRAWS = 24
-"""Draws for each position, at the most: streaming stops before where neighbour lists no longer change ..."""
+"""Draws for each position, at the most: streaming stops before where neighbor lists no longer change ..."""
 
 _PAIRS = 1 << 22
 """... or so many draws times positions, where positions are few and draws cheap."""
@@ -48,7 +48,7 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     content = f"{c} channel{'s' if c > 1 else ''}" if c else f"{data.vocabulary} token ids"
     lines = [f"{count} signals of {n} positions, {content}", *lines]
     lines.append(f"visible: {visible} of {n} positions, {autoencoder.steps} training steps of {autoencoder.batch_size}")
-    until = ", or fewer once neighbours no longer change" if similarity.until == "stable" else ""
+    until = ", or fewer once neighbors no longer change" if similarity.until == "stable" else ""
     lines.append(f"estimator: {similarity.estimator}, {similarity.draws} draws{until}")
     lines.append(f"reduction: {given.embedding.reduction}")
     return replace(given, autoencoder=autoencoder, similarity=similarity), lines

@@ -30,7 +30,7 @@ def digits(settings: DataSettings) -> Source:
         return (chosen if settings.image_size is None else resize_pixels(chosen, settings.image_size)), None
 
     stored = Stored(len(images), read, np.asarray(bunch.target))
-    return with_classes(Source("real", {"train": stored}, normalisation="channel"))
+    return with_classes(Source("real", {"train": stored}, normalization="channel"))
 
 
 def photos(settings: DataSettings) -> Source:
@@ -52,7 +52,7 @@ def photos(settings: DataSettings) -> Source:
         halves = [(counts[name] + 1) // 2, counts[name] // 2]
         patches = [_patches(region, count, generator) for region, count in zip(regions, halves, strict=True)]
         parts[name] = in_memory(np.concatenate(patches), np.repeat([0, 1], halves))
-    return with_classes(Source("real", parts, normalisation="channel"), ("china", "flower"))
+    return with_classes(Source("real", parts, normalization="channel"), ("china", "flower"))
 
 
 def in_memory(values: np.ndarray, labels: np.ndarray | None) -> Stored:

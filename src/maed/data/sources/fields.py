@@ -66,7 +66,7 @@ def field(name: str, settings: DataSettings) -> Source:
     root = square_root(covariance(geometry, settings.length_scale)).astype(np.float32)
     sizes = {_TRAIN: settings.samples, _TEST: max(2, settings.samples // 5)}
     train, test = (Stored(size, _reader(root, stream, settings)) for stream, size in sizes.items())
-    return Source("real", {"train": train, "test": test}, geometry=geometry, normalisation="position")
+    return Source("real", {"train": train, "test": test}, geometry=geometry, normalization="position")
 
 
 def covariance(geometry: Geometry, length_scale: float) -> np.ndarray:

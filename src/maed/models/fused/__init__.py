@@ -172,7 +172,7 @@ class FusedAttention(PerceiverSelfAttention):
     def _pooled(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> Tensor:
         """Context `(B, L, v)` of inputs `(B, N, d)` whose keys and values are never made.
 
-        With x the normalised inputs and g, b the weights of their layer norm, keys are Wk (g x + b) + bk. So scores are
+        With x the normalized inputs and g, b the weights of their layer norm, keys are Wk (g x + b) + bk. So scores are
         (q Wk g) x and what is the same for every position, which a softmax ignores; and the context is
         Wv g (softmax x) + (Wv b + bv) (sum of softmax).
         """
@@ -198,7 +198,7 @@ class FusedAttention(PerceiverSelfAttention):
         context = context.unflatten(1, (heads, length))  # (B, H, L, d)
         context = torch.einsum("bhld,hvd->blhv", context, value.to(context.dtype))
         bias = linear(norm.bias, self.value.weight, self.value.bias).unflatten(0, (heads, -1))  # (H, v / H)
-        # The keys' bias has no effect, so its gradient is 0: not None, which optimisers and DDP take for a fault.
+        # The keys' bias has no effect, so its gradient is 0: not None, which optimizers and DDP take for a fault.
         bias = bias + 0 * self.key.bias.sum()
         if mass is not None:
             bias = mass.unflatten(1, (heads, length)).transpose(1, 2)[..., None] * bias  # (B, L, H, v / H)

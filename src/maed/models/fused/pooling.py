@@ -1,4 +1,4 @@
-"""Attention of a few queries to many normalised inputs on a CPU: in pieces that fit the cache, without the padding."""
+"""Attention of a few queries to many normalized inputs on a CPU: in pieces that fit the cache, without the padding."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def pool(
     dropout: float = 0.0,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor | None]:
-    """What queries gather from inputs: `dropout(softmax(query @ x.T + mask)) @ x`, where x is the normalised inputs.
+    """What queries gather from inputs: `dropout(softmax(query @ x.T + mask)) @ x`, where x is the normalized inputs.
 
     Neither x nor, where they are large, the probabilities are kept for the backward pass, and positions that all
     signals share are joined to a few signals at a time. So memory grows with B N as the inputs do, time with B N M d.
 
     Args:
         query: `(B, M, d)`, or `(1, M, d)` for queries that all signals share, scaled; products are of its type.
-        inputs: `(B, N, c)`, each position of which is normalised as by a layer norm without weights, after it was
+        inputs: `(B, N, c)`, each position of which is normalized as by a layer norm without weights, after it was
             joined with `positions`.
         mask: `(B, N)`, added to the scores; a constant, which gets no gradient.
         positions: `(N, d - c)`, the other channels of every signal; without them c is d.
@@ -130,7 +130,7 @@ def _pool(
     kept = query.new_empty(batch if keep else 0, n, m)
     mask, generator = _needed(mask, query.dtype), _generator(noise)
     for rows, length in _pieces(batch, n, max(m, d), mask):
-        x, _ = _normalised(_joined(inputs, positions, rows, length), eps, query.dtype)
+        x, _ = _normalized(_joined(inputs, positions, rows, length), eps, query.dtype)
         p = _probabilities(query, x, mask, rows)  # (g, n, M)
         if keep:
             kept[rows, :length] = p
@@ -167,7 +167,7 @@ def _pool_backward(
         mean = mean + grad_mass * mass
     mask, generator = _needed(mask, query.dtype), _generator(noise)
     for rows, length in _pieces(batch, n, max(m, d), mask):
-        x, scale = _normalised(_joined(inputs, positions, rows, length), eps, query.dtype)
+        x, scale = _normalized(_joined(inputs, positions, rows, length), eps, query.dtype)
         p = kept[rows, :length] if len(kept) else _probabilities(query, x, mask, rows)  # (g, n, M)
         grad_p = torch.bmm(x, grad[rows].transpose(1, 2))
         if grad_mass is not None:
@@ -251,19 +251,19 @@ def _differentiate(ctx, grad, grad_mass, _):  # type: ignore[no-untyped-def]
 _pool.register_autograd(_differentiate, setup_context=_remember)
 
 
-def _normalised(inputs: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _normalized(inputs: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Inputs `(g, n, d)` of mean 0 and variance 1, in `dtype`, and what they were scaled by, `(g, n, 1)`.
 
     Twice as fast as torch's layer norm where channels are few.
     """
     wide = inputs.to(_wide(inputs.dtype))
-    centred = wide - wide.mean(dim=2, keepdim=True)
-    scale = centred.square().mean(dim=2, keepdim=True).add_(eps).rsqrt_()
-    return centred.mul_(scale).to(dtype), scale
+    centered = wide - wide.mean(dim=2, keepdim=True)
+    scale = centered.square().mean(dim=2, keepdim=True).add_(eps).rsqrt_()
+    return centered.mul_(scale).to(dtype), scale
 
 
 def _through_norm(grad: Tensor, x: Tensor, scale: Tensor) -> Tensor:
-    """Gradient of the inputs, given that of the normalised inputs x; `(g, n, d)`."""
+    """Gradient of the inputs, given that of the normalized inputs x; `(g, n, d)`."""
     grad = grad.to(scale.dtype)
     along = (grad * x).mean(dim=2, keepdim=True)
     return (grad - grad.mean(dim=2, keepdim=True)).addcmul_(x.to(scale.dtype), along, value=-1).mul_(scale)

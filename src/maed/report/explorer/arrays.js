@@ -42,7 +42,7 @@ function largest(values, k, skip) {
   return found;
 }
 
-/** A colour scale that a few extreme values cannot flatten. */
+/** A color scale that a few extreme values cannot flatten. */
 function robustLimits(values) {
   const step = Math.max(1, Math.floor(values.length / 4096));
   const sample = values.filter((value, i) => i % step === 0 && !Number.isNaN(value)).sort();

@@ -42,7 +42,7 @@ class Blocks:
     def add_matrix(self, matrix: np.ndarray) -> dict[str, Any] | None:
         """Put a matrix in as codes of 256 levels, or of fewer, which compress better, where those do not fit."""
         for count in (256, 64, 16):
-            codes, levels = quantised(matrix, count)
+            codes, levels = quantized(matrix, count)
             if (reference := self.add(codes)) is not None:
                 return {"codes": reference, "levels": [float(f"{level:.6g}") for level in levels.tolist()]}
         return None
@@ -56,7 +56,7 @@ class Blocks:
         return None if reference is None else {"codes": reference, "scale": scale, "middle": middle}
 
 
-def quantised(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def quantized(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """A matrix as codes of `count` levels, close together around the median, where most entries of a similarity are.
 
     Entries are at most 2 / `count` of the root of their range from a level, in the scale of the root of their distance
@@ -71,10 +71,10 @@ def quantised(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """
     values = matrix.astype(np.float32, copy=True)
     np.fill_diagonal(values, np.nan)
-    centre = float(np.nanmedian(values[:: max(1, len(values) // 512)]))
-    values -= centre
+    center = float(np.nanmedian(values[:: max(1, len(values) // 512)]))
+    values -= center
     top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     roots = np.sign(values) * np.sqrt(np.abs(values) / top)
     codes = np.nan_to_num(np.round((roots + 1) / 2 * (count - 1))).astype(np.uint8)
     grid = np.linspace(-1, 1, count)
-    return codes, centre + np.sign(grid) * grid**2 * top
+    return codes, center + np.sign(grid) * grid**2 * top

@@ -1,4 +1,4 @@
-"""Curves and accuracies as plotly figures: plain data, which the page draws in its own colours, light or dark."""
+"""Curves and accuracies as plotly figures: plain data, which the page draws in its own colors, light or dark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maed.report.tables import summaries
 Chart = dict[str, Any]
 """A plotly figure: `data` and `layout`."""
 
-_RUN_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_RUN_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Of runs that are compared (Okabe and Ito's palette), the page's own first."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -27,17 +27,17 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Cha
     """Training and validation loss over steps, by the names of runs; None where nothing was recorded."""
     traces = []
     for index, (name, history) in enumerate(histories.items()):
-        colour = _RUN_COLOURS[index % len(_RUN_COLOURS)]
+        color = _RUN_COLORS[index % len(_RUN_COLORS)]
         for key, title, dash in (("train_loss", "training", "dot"), ("validation_loss", "validation", "solid")):
             steps, values = _curve(history, key)
             shown = title if len(histories) == 1 else f"{label(name)}, {title}"
             if steps:
-                traces.append(_line(steps, values, shown, colour, dash=dash))
+                traces.append(_line(steps, values, shown, color, dash=dash))
     return _chart(traces, "step", "masked loss", 320) if traces else None
 
 
 def accuracy_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
-    """Validation accuracy over steps, a line for each Perceiver, a colour for each encoding, a dash for each run."""
+    """Validation accuracy over steps, a line for each Perceiver, a color for each encoding, a dash for each run."""
     traces, named = [], set()
     for index, (run, perceivers) in enumerate(runs.items()):
         for perceiver in perceivers:
@@ -47,7 +47,7 @@ def accuracy_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | 
             encoding = str(perceiver["positions"])
             shown = label(encoding) if len(runs) == 1 else f"{label(encoding)}, {label(run)}"
             percents, dash = [100 * value for value in values], _DASHES[index % len(_DASHES)]
-            line = _line(steps, percents, shown, plots.colour_of(encoding), dash=dash)
+            line = _line(steps, percents, shown, plots.color_of(encoding), dash=dash)
             traces.append({**line, "legendgroup": shown, "showlegend": shown not in named})
             named.add(shown)
     return _chart(traces, "step", "validation accuracy, %", 340) if traces else None
@@ -62,9 +62,9 @@ def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
         known.sort(key=lambda entry: entry["mean"])
         rows += [str(entry["positions"]) for entry in known]
         several = len(runs) > 1
-        colours = [_RUN_COLOURS[index % len(_RUN_COLOURS)]] * len(known)
+        colors = [_RUN_COLORS[index % len(_RUN_COLORS)]] * len(known)
         if not several:
-            colours = [plots.colour_of(str(entry["positions"])) for entry in known]
+            colors = [plots.color_of(str(entry["positions"])) for entry in known]
         tests = [row for row in results.get("classification") or [] if row.get("test_accuracy") is not None]
         seeds = [row for row in tests if str(row["positions"]) in {str(entry["positions"]) for entry in known}]
         if seeds:
@@ -76,7 +76,7 @@ def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
                     "showlegend": False,
                     "x": [100 * row["test_accuracy"] for row in seeds],
                     "y": [label(row["positions"]) for row in seeds],
-                    "marker": {"size": 6, "opacity": 0.45, "color": colours[0] if several else "#7a7a7a"},
+                    "marker": {"size": 6, "opacity": 0.45, "color": colors[0] if several else "#7a7a7a"},
                     "hovertemplate": "one seed: %{x:.1f} %<extra>%{y}</extra>",
                 }
             )
@@ -95,9 +95,9 @@ def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
                     "arrayminus": [_reach(entry, "low") for entry in known],
                     "thickness": 2.4,
                     "width": 0,
-                    "color": colours[0] if several and colours else "#7a7a7a",
+                    "color": colors[0] if several and colors else "#7a7a7a",
                 },
-                "marker": {"size": 11, "color": colours},
+                "marker": {"size": 11, "color": colors},
                 "hovertemplate": "mean %{x:.1f} %<extra>%{y}</extra>",
             }
         )
@@ -114,7 +114,7 @@ def against_draws(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart
     """Recall, Spearman and split-half agreement of the similarity against the draws made so far; None where unknown."""
     traces = []
     for index, (name, history) in enumerate(histories.items()):
-        colour = _RUN_COLOURS[index % len(_RUN_COLOURS)]
+        color = _RUN_COLORS[index % len(_RUN_COLORS)]
         for key, title, dash in (
             ("knn_recall", "recall", "solid"),
             ("spearman", "Spearman", "dot"),
@@ -123,7 +123,7 @@ def against_draws(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart
             found = [(entry["draws"], entry[key]) for entry in history if entry.get(key) is not None]
             shown = title if len(histories) == 1 else f"{label(name)}, {title}"
             if found:
-                traces.append(_line([x for x, _ in found], [y for _, y in found], shown, colour, dash=dash))
+                traces.append(_line([x for x, _ in found], [y for _, y in found], shown, color, dash=dash))
     if not traces:
         return None
     chart = _chart(traces, "draws", "of the similarity's entries", 320)
@@ -143,8 +143,8 @@ def _curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float],
     return [step for step, _ in known], [value for _, value in known]
 
 
-def _line(x: Sequence[float], y: Sequence[float], name: str, colour: str, *, dash: str) -> dict[str, Any]:
-    line = {"color": colour, "dash": dash, "width": 2}
+def _line(x: Sequence[float], y: Sequence[float], name: str, color: str, *, dash: str) -> dict[str, Any]:
+    line = {"color": color, "dash": dash, "width": 2}
     few = len(x) < 40
     mode = "lines+markers" if few else "lines"
     return {"type": "scatter", "mode": mode, "x": [*x], "y": [*y], "name": name, "line": line, "marker": {"size": 5}}

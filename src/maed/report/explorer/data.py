@@ -24,7 +24,7 @@ _SHOWN = 3 * 2**20
 """Numbers of reconstructions that the page steps through; where there are more, it has fewer signals."""
 
 _LISTED = 8
-"""Nearest neighbours that are listed and marked."""
+"""Nearest neighbors that are listed and marked."""
 
 _POINTS = 5000
 """Most positions that are drawn as single points: more of them are drawn along the order in which they are stored."""
@@ -69,10 +69,10 @@ def _positions(
     n = contents.positions or 0
     facts: Facts = {
         "n": n,
-        "k": min(int(contents.results.get("neighbours") or _LISTED), n - 1),
+        "k": min(int(contents.results.get("neighbors") or _LISTED), n - 1),
         "drawn": _drawn(contents, first, blocks),
         "coordinates": None if contents.coordinates is None else blocks.add(contents.coordinates.astype(np.float32)),
-        "colours": blocks.add(_colours(contents, n)),
+        "colors": blocks.add(_colors(contents, n)),
         "own": {"estimator": contents.estimator, "reduction": contents.reduction},
         "baseline": contents.baseline,
         "views": [],
@@ -122,7 +122,7 @@ def _estimator(name: str, values: np.ndarray, blocks: Blocks) -> Facts | None:
     return {
         "name": name,
         **matrix,
-        "neighbours": blocks.add(np.take_along_axis(nearest, order, axis=1).astype(np.uint16)),
+        "neighbors": blocks.add(np.take_along_axis(nearest, order, axis=1).astype(np.uint16)),
     }
 
 
@@ -135,14 +135,14 @@ def _view(contents: Contents, view: View, blocks: Blocks) -> Facts | None:
         plane, space = align(plane, contents.coordinates), align_in_space(space, contents.coordinates)
     if contents.is_grid:  # (row, column), rows growing downwards
         plane, space = plane[:, ::-1] * [1, -1], space[:, [1, 0, 2]] * [1, -1, 1]
-    flat, spatial = blocks.add_vectors(_centred(plane), bits=16), blocks.add_vectors(_centred(space), bits=16)
+    flat, spatial = blocks.add_vectors(_centered(plane), bits=16), blocks.add_vectors(_centered(space), bits=16)
     if flat is None or spatial is None:
         return None
     names = {"encoding": view.encoding, "estimator": view.estimator, "reduction": view.reduction}
     return {**names, "vectors": vectors, "plane": flat, "space": spatial, "laidOutBy": view.laid_out_by}
 
 
-def _centred(points: np.ndarray) -> np.ndarray:
+def _centered(points: np.ndarray) -> np.ndarray:
     return np.asarray(points - (points.min(axis=0) + points.max(axis=0)) / 2)
 
 
@@ -169,11 +169,11 @@ def _drawn(contents: Contents, layout: np.ndarray | None, blocks: Blocks) -> Fac
     return {"kind": "points", "xy": points, "names": "coordinates", "where": "at the true coordinates"}
 
 
-def _colours(contents: Contents, n: int) -> np.ndarray:
-    """A colour for each position, by where it truly lies, else by where it is stored, `(N, 3)` uint8."""
+def _colors(contents: Contents, n: int) -> np.ndarray:
+    """A color for each position, by where it truly lies, else by where it is stored, `(N, 3)` uint8."""
     known = contents.coordinates
-    colours = plots.position_colours(np.arange(n, dtype=np.float64)[:, None] if known is None else known)
-    return np.round(255 * np.clip(colours, 0, 1)).astype(np.uint8)
+    colors = plots.position_colors(np.arange(n, dtype=np.float64)[:, None] if known is None else known)
+    return np.round(255 * np.clip(colors, 0, 1)).astype(np.uint8)
 
 
 def _signals(contents: Contents, examples: Examples, blocks: Blocks) -> Facts | None:
@@ -209,20 +209,20 @@ def _signals(contents: Contents, examples: Examples, blocks: Blocks) -> Facts | 
 
 def _images(contents: Contents, original: np.ndarray, made: np.ndarray, blocks: Blocks) -> Facts:
     assert contents.coordinates is not None
-    colours = _bytes(made.reshape(-1, *made.shape[2:]), original)
+    colors = _bytes(made.reshape(-1, *made.shape[2:]), original)
     return {
         "kind": "images",
         "shape": list(contents.shape),
         "place": blocks.add(row_major(contents.coordinates).astype(np.uint32)),
         "original": blocks.add(_bytes(original, original)),
-        "reconstruction": blocks.add(colours.reshape(*made.shape[:3], -1)),
+        "reconstruction": blocks.add(colors.reshape(*made.shape[:3], -1)),
     }
 
 
 def _bytes(signals: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Signals `(S, N, C)` as colours, uint8, of 3 channels, or of 1: the first where C is not 3."""
-    colours = np.round(255 * plots.to_unit(signals, reference)[:, :, :3]).astype(np.uint8)
-    return colours if signals.shape[2] == 3 else colours[:, :, :1]
+    """Signals `(S, N, C)` as colors, uint8, of 3 channels, or of 1: the first where C is not 3."""
+    colors = np.round(255 * plots.to_unit(signals, reference)[:, :, :3]).astype(np.uint8)
+    return colors if signals.shape[2] == 3 else colors[:, :, :1]
 
 
 def _curves(contents: Contents, original: np.ndarray, made: np.ndarray, blocks: Blocks) -> Facts:

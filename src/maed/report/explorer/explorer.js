@@ -2,7 +2,7 @@
 // Look around: one position is chosen, and every view shows what it says of that one.
 
 const RING = { type: "circle", xsizemode: "pixel", ysizemode: "pixel", layer: "above" };
-const SEEN = { neighbours: 8, window: 256, flat: 5000 }; // flat: of more points, the layout is drawn in space alone
+const SEEN = { neighbors: 8, window: 256, flat: 5000 }; // flat: of more points, the layout is drawn in space alone
 const SAID_AFTER = 300; // ms without a move until a screen reader is told
 
 /** Everything that the views read; arrays are unpacked when an estimator or an encoding is first chosen. */
@@ -17,8 +17,8 @@ async function startExplorer(positions) {
   const points = await array(drawn.xy);
   at.points = points && columns(points, 2);
   at.truth = positions.coordinates && columns(await array(positions.coordinates), positions.coordinates.shape[1]);
-  const rgb = await array(positions.colours);
-  at.colours = Array.from({ length: at.n }, (_, i) => `rgb(${rgb[3 * i]},${rgb[3 * i + 1]},${rgb[3 * i + 2]})`);
+  const rgb = await array(positions.colors);
+  at.colors = Array.from({ length: at.n }, (_, i) => `rgb(${rgb[3 * i]},${rgb[3 * i + 1]},${rgb[3 * i + 2]})`);
   at.order = trueOrder();
   at.rank = new Uint32Array(at.n);
   at.order.forEach((position, rank) => (at.rank[position] = rank));
@@ -74,7 +74,7 @@ async function chooseEstimator() {
   const found = at.all.estimators.find((estimator) => estimator.name === element("estimator").value);
   if (!found) return;
   at.codes = await array(found.codes);
-  at.neighbours = await array(found.neighbours);
+  at.neighbors = await array(found.neighbors);
   at.estimator = found;
   about("similarity", `${titled(found.name)}, drawn ${at.all.drawn.where || "in storage order"}; brighter or higher is more similar.`);
   if (plots.has(element("plot-matrix"))) await drawMatrix();
@@ -104,7 +104,7 @@ async function chooseView() {
   const made = found.estimator && found.estimator !== encoding ? `${found.reduction} of ${titled(found.estimator)}` : found.reduction;
   const name = `${titled(encoding)}${made ? `, ${made}` : ""}`;
   about("vectors", `${name}: the nearer a vector of the ${d} channels, the brighter or higher.`);
-  const turned = at.truth ? ", turned to match the truth; colours say where a position truly lies" : "; colours say where a position is stored";
+  const turned = at.truth ? ", turned to match the truth; colors say where a position truly lies" : "; colors say where a position is stored";
   about("layout", `${name}, by ${found.laidOutBy}${turned}.`);
   about("row", `${name}: ${d} channel${d === 1 ? "" : "s"}.`);
   await Promise.all([drawLayout(), drawRow()]);
@@ -130,12 +130,12 @@ function listen() {
     element(`plot-${name}`).addEventListener("keydown", pressed);
   }
   element("explorer").addEventListener("keydown", (event) => event.key === "Escape" && hold(false));
-  for (const [list, count] of [["similar", SEEN.neighbours], ["close", SEEN.neighbours]]) {
-    element(list).replaceChildren(...Array.from({ length: Math.min(count, at.n - 1) }, neighbourItem));
+  for (const [list, count] of [["similar", SEEN.neighbors], ["close", SEEN.neighbors]]) {
+    element(list).replaceChildren(...Array.from({ length: Math.min(count, at.n - 1) }, neighborItem));
   }
 }
 
-function neighbourItem() {
+function neighborItem() {
   const item = document.createElement("li");
   const button = Object.assign(document.createElement("button"), { type: "button" });
   button.append(document.createElement("span"), Object.assign(document.createElement("span"), { className: "value" }));
@@ -216,7 +216,7 @@ function closenessRow(i) {
   return row;
 }
 
-/** Tells of a position whether it is one of the true neighbours of `i`; nothing where no truth is known. */
+/** Tells of a position whether it is one of the true neighbors of `i`; nothing where no truth is known. */
 function truthOf(i) {
   if (!at.truth) return () => false;
   const distances = Float32Array.from({ length: at.n }, (_, j) => -Math.hypot(...at.truth.map((column) => column[j] - column[i])));
@@ -249,13 +249,13 @@ async function show() {
   const updates = [];
   if (at.estimator) {
     const row = similarityRow(i);
-    at.similar = Array.from(at.neighbours.subarray(i * at.estimator.neighbours.shape[1], (i + 1) * at.estimator.neighbours.shape[1]));
+    at.similar = Array.from(at.neighbors.subarray(i * at.estimator.neighbors.shape[1], (i + 1) * at.estimator.neighbors.shape[1]));
     updates.push(drawMap("similarity", row, at.similar, "similarity"));
     list("similar", at.similar, row, isTrue, (value) => value.toPrecision(3));
   }
   if (at.view) {
     const row = closenessRow(i);
-    at.close = largest(row, SEEN.neighbours, i);
+    at.close = largest(row, SEEN.neighbors, i);
     updates.push(drawMap("vectors", row, at.close, "minus distance"));
     list("close", at.close, row, isTrue, (value) => (-value).toPrecision(3));
     updates.push(Plotly.restyle("plot-row", { y: [rowValues()] }, [0]));
@@ -287,29 +287,29 @@ function list(id, found, row, isTrue, text) {
     item.className = isTrue(j) ? "true" : "";
   });
   const known = at.truth ? `✓: among its ${at.all.k} true nearest${at.all.k > 1 ? "" : " one"}. ` : "";
-  about("neighbours", `${known}Numbers are similarities, and distances of vectors.`);
+  about("neighbors", `${known}Numbers are similarities, and distances of vectors.`);
 }
 
 // Maps
 
-/** A value for each position: an image, a curve or points, with the position and its neighbours marked. */
-function drawMap(name, row, neighbours, quantity) {
+/** A value for each position: an image, a curve or points, with the position and its neighbors marked. */
+function drawMap(name, row, neighbors, quantity) {
   const node = element(`plot-${name}`);
   const kind = at.all.drawn.kind;
-  if (!plots.has(node)) return firstMap(node, row, neighbours, quantity).then(() => follow(node, kind));
+  if (!plots.has(node)) return firstMap(node, row, neighbors, quantity).then(() => follow(node, kind));
   const [low, high] = robustLimits(row);
-  if (kind === "image") return Plotly.update(node, { z: [image(row)], zmin: low, zmax: high }, { shapes: mapMarks(neighbours) }, [0]);
+  if (kind === "image") return Plotly.update(node, { z: [image(row)], zmin: low, zmax: high }, { shapes: mapMarks(neighbors) }, [0]);
   if (kind === "points") {
-    return Plotly.update(node, { "marker.color": [filled(row, low)], "marker.cmin": low, "marker.cmax": high }, { shapes: mapMarks(neighbours) }, [0]);
+    return Plotly.update(node, { "marker.color": [filled(row, low)], "marker.cmin": low, "marker.cmax": high }, { shapes: mapMarks(neighbors) }, [0]);
   }
   const { x, y, range } = curve(row);
-  return Plotly.update(node, { x: [x], y: [y] }, { shapes: mapMarks(neighbours), "xaxis.range": range }, [0]);
+  return Plotly.update(node, { x: [x], y: [y] }, { shapes: mapMarks(neighbors), "xaxis.range": range }, [0]);
 }
 
-function firstMap(node, row, neighbours, quantity) {
+function firstMap(node, row, neighbors, quantity) {
   const { kind, shape, axis } = at.all.drawn;
   const [low, high] = robustLimits(row);
-  const shapes = mapMarks(neighbours);
+  const shapes = mapMarks(neighbors);
   const bare = { visible: false, constrain: "domain", fixedrange: true };
   if (kind === "image") {
     const data = [{ type: "heatmap", z: image(row), zmin: low, zmax: high, colorscale: "Viridis", showscale: false, hoverinfo: "none" }];
@@ -366,29 +366,29 @@ function shownRanks(now) {
   return [start, start + SEEN.window];
 }
 
-function mapMarks(neighbours) {
+function mapMarks(neighbors) {
   const { kind, shape } = at.all.drawn;
-  if (kind === "points") return rings(at.points, neighbours);
+  if (kind === "points") return rings(at.points, neighbors);
   if (kind === "image") {
     const [x, y] = [(i) => at.place[i] % shape[1], (i) => Math.floor(at.place[i] / shape[1])];
-    return [...neighbours.map((j) => ring(x(j), y(j), "#ffffff")), ring(x(at.position), y(at.position))];
+    return [...neighbors.map((j) => ring(x(j), y(j), "#ffffff")), ring(x(at.position), y(at.position))];
   }
   const upright = (j, chosen) => ({
     type: "line", x0: at.x[j], x1: at.x[j], yref: "paper", y0: 0, y1: chosen ? 1 : 0.06,
-    line: { color: colours().mark, width: chosen ? 1.5 : 2 }, layer: "below",
+    line: { color: colors().mark, width: chosen ? 1.5 : 2 }, layer: "below",
   });
-  return [...neighbours.map((j) => upright(j, false)), upright(at.position, true)];
+  return [...neighbors.map((j) => upright(j, false)), upright(at.position, true)];
 }
 
-function rings([x, y], neighbours) {
-  const { text } = colours();
-  return [...neighbours.map((j) => ring(x[j], y[j], text)), ring(x[at.position], y[at.position])];
+function rings([x, y], neighbors) {
+  const { text } = colors();
+  return [...neighbors.map((j) => ring(x[j], y[j], text)), ring(x[at.position], y[at.position])];
 }
 
-/** The chosen position has a thick ring in the colour of marks, its neighbours thin ones in `color`. */
+/** The chosen position has a thick ring in the color of marks, its neighbors thin ones in `color`. */
 function ring(x, y, color = null) {
   const r = color ? 4.5 : 7;
-  const line = color ? { color, width: 1.5 } : { color: colours().mark, width: 3 };
+  const line = color ? { color, width: 1.5 } : { color: colors().mark, width: 3 };
   return { ...RING, xanchor: x, yanchor: y, x0: -r, x1: r, y0: -r, y1: r, line };
 }
 
@@ -418,7 +418,7 @@ async function drawLayout() {
   if (at.space) return drawSpace(space);
   const bare = { visible: false, constrain: "domain", fixedrange: true };
   const mesh = meshOf(at.plane);
-  const marker = { color: at.colours, size: dotSize(20000) };
+  const marker = { color: at.colors, size: dotSize(20000) };
   const data = [...(mesh ? [mesh] : []), { ...dots(at.plane), marker }];
   const shapes = at.close ? rings(at.plane, at.close) : [];
   const first = !plots.has(flat);
@@ -426,7 +426,7 @@ async function drawLayout() {
   if (first) follow(flat, "mesh");
 }
 
-/** Lines between true neighbours of a grid: an even mesh means that the geometry was found. */
+/** Lines between true neighbors of a grid: an even mesh means that the geometry was found. */
 function meshOf([x, y, z]) {
   const { kind, shape, where } = at.all.drawn;
   if (kind !== "image" || where.includes("torus") || at.n > 2500) return null;
@@ -446,7 +446,7 @@ async function drawSpace(node) {
   const axis = { showticklabels: false, title: { text: "" }, showspikes: false, zeroline: false, showbackground: false };
   const scene = { xaxis: { ...axis }, yaxis: { ...axis }, zaxis: { ...axis }, aspectmode: "data", dragmode: "orbit", camera: { eye: { x: 0.5, y: -1.3, z: 1.5 } } };
   const mesh = meshOf(at.spatial);
-  const points = { type: "scatter3d", mode: "markers", x, y, z, marker: { color: at.colours, size: at.n > 5000 ? 2 : 4 }, hoverinfo: "none" };
+  const points = { type: "scatter3d", mode: "markers", x, y, z, marker: { color: at.colors, size: at.n > 5000 ? 2 : 4 }, hoverinfo: "none" };
   const marks = { type: "scatter3d", mode: "markers", x: [], y: [], z: [], marker: { size: 9, opacity: 0.9 }, hoverinfo: "skip" };
   await draw(node, [points, marks, ...(mesh ? [mesh] : [])], { scene, showlegend: false, margin: { l: 0, r: 0, t: 0, b: 0 } });
   if (first) follow(node, "points");
@@ -458,7 +458,7 @@ function markSpace() {
   if (!at.space || !plots.has(node) || !at.close) return;
   const shown = [...at.close, at.position];
   const [x, y, z] = at.spatial.map((column) => shown.map((i) => column[i]));
-  const { mark, text } = colours();
+  const { mark, text } = colors();
   const color = shown.map((i) => (i === at.position ? mark : text));
   Plotly.restyle(node, { x: [x], y: [y], z: [z], "marker.color": [color] }, [1]);
 }
@@ -515,7 +515,7 @@ function markMatrix() {
   const node = element("plot-matrix");
   if (!plots.has(node) || at.position < 0) return;
   const place = at.stored ? at.position : at.rank[at.position];
-  const line = { color: colours().mark, width: 1 };
+  const line = { color: colors().mark, width: 1 };
   const [first, last] = [-0.5, at.n - 0.5];
   const across = { type: "line", x0: first, x1: last, y0: place, y1: place, line };
   const down = { type: "line", x0: place, x1: place, y0: first, y1: last, line };

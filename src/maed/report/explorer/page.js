@@ -1,21 +1,21 @@
 "use strict";
-// What every part of the page uses: its colours, plots that follow them, sortable tables.
+// What every part of the page uses: its colors, plots that follow them, sortable tables.
 
 const facts = JSON.parse(document.getElementById("data").textContent);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 const plots = new Set(); // those that have been drawn
 const element = (id) => document.getElementById(id);
 
-/** The page's colours, which plotly cannot read from the style sheet by itself. */
-function colours() {
+/** The page's colors, which plotly cannot read from the style sheet by itself. */
+function colors() {
   const style = getComputedStyle(document.documentElement);
   const named = (name) => style.getPropertyValue(`--${name}`).trim();
   return Object.fromEntries(["ground", "text", "soft", "line", "panel", "mark"].map((name) => [name, named(name)]));
 }
 
-/** What a plot takes from the page's colours, as plotly's `relayout` names it. */
+/** What a plot takes from the page's colors, as plotly's `relayout` names it. */
 function theme(layout) {
-  const { ground, soft, line, text, panel } = colours();
+  const { ground, soft, line, text, panel } = colors();
   const update = { paper_bgcolor: ground, plot_bgcolor: ground, "font.color": soft };
   for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
     for (const name of ["gridcolor", "linecolor", "zerolinecolor", "tickcolor"]) update[`${axis}.${name}`] = line;

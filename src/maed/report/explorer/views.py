@@ -154,7 +154,7 @@ def _own_settings(contents: Contents) -> EmbeddingSettings:
 def _other(own: EmbeddingSettings, reduction: str) -> EmbeddingSettings:
     """The run's settings with another reduction; t-SNE in few channels."""
     dim = TSNE_CHANNELS if reduction == "tsne" else own.dim
-    return EmbeddingSettings(reduction, dim, own.neighbours, symmetrise=own.symmetrise)  # type: ignore[arg-type]
+    return EmbeddingSettings(reduction, dim, own.neighbors, symmetrize=own.symmetrize)  # type: ignore[arg-type]
 
 
 def _reduced(
