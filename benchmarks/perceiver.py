@@ -8,7 +8,7 @@
 
 `step` runs one step of every contestant, then the next round; it prints the median time of a step, and the median and
 quartiles, over rounds, of how many times as long `eager 32` takes in the same round. Sizes: `imdb-cpu` (2,048 bytes, 64
-latents x 128, 4 layers), `cifar10-cpu` (1,024 positions of 3 channels, the same latents), `seed-imdb` (the seed's
+latents x 128, 4 layers), `cifar10-cpu` (1,024 positions of 3 channels, the same latents), `original-imdb` (the original's
 PerceiverConfig: 256 latents x 1,280, 4 layers), `vision` (50,176 positions, as `memory`). `--padded` draws
 lengths like those of IMDB's reviews: 44 % is padding.
 `memory` prints the peak memory of a training step at 50,176 positions (transformers' PerceiverForImageClassification-
@@ -80,7 +80,7 @@ class Size:
 SIZES = {
     "imdb-cpu": Size("bytes", 2_048, CPU_SIZE),
     "cifar10-cpu": Size("pixels", 1_024, CPU_SIZE),
-    "seed-imdb": Size("bytes", 2_048, {"num_self_attends_per_block": 4, "d_model": 64}),
+    "original-imdb": Size("bytes", 2_048, {"num_self_attends_per_block": 4, "d_model": 64}),
     "vision": Size(
         "images",
         224**2,
@@ -353,7 +353,7 @@ def main() -> None:
     parser.add_argument("--one", choices=["eager", "fused"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.padded and SIZES[given.size].content != "bytes":
-        parser.error("--padded: images have no padding; --size may be imdb-cpu or seed-imdb")
+        parser.error("--padded: images have no padding; --size may be imdb-cpu or original-imdb")
     given.batch = given.batch or (64 if given.what == "step" else 8)
     names = list(CONTESTANTS) if given.only is None else ["eager 32", *given.only.split(",")]
     if unknown := [name for name in names if name not in CONTESTANTS]:

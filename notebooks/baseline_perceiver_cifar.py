@@ -1,6 +1,6 @@
 """A Perceiver on CIFAR-10 with positions that are trained along: the baseline of run_perceiver_w_maed_encoder.ipynb.
 
-It takes the place of the seed's script of the same name, and trains into the folder of that notebook:
+It takes the place of the original's script of the same name, and trains into the folder of that notebook:
 
     python baseline_perceiver_cifar.py [--seed 0] [--positions trainable]
 """

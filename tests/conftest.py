@@ -26,12 +26,12 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def seed_file() -> Path:
-    """The embedding that the seed project published; the test is skipped where it is absent."""
+def original_file() -> Path:
+    """The embedding that the original published; the test is skipped where it is absent."""
     data = Path(os.environ.get("MAED_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
     file = data.parent / "reference" / "pos_embeddings_IMDB_tSNE_2048x64.pth"
     if not file.is_file():
-        pytest.skip(f"the seed's published embedding is not at {file}")
+        pytest.skip(f"the original's published embedding is not at {file}")
     return file
 
 

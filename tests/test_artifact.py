@@ -170,11 +170,11 @@ def test_what_is_no_folder_is_named():
             PositionEmbedding.from_pretrained(name)
 
 
-# --- the seed's file ----------------------------------------------------------------------------------------------
+# --- the original's file ----------------------------------------------------------------------------------------------
 
 
-def test_the_seeds_file_is_read_and_holds_next_to_no_geometry(seed_file):
-    seed = PositionEmbedding.from_legacy(seed_file)
+def test_the_seeds_file_is_read_and_holds_next_to_no_geometry(original_file):
+    seed = PositionEmbedding.from_legacy(original_file)
     assert (seed.n, seed.dim, seed.label) == (2048, 64, "seed")
     metrics = geometry_metrics(seed.vectors, line(2048), EvaluationSettings(neighbors=10))
     assert metrics["knn_recall"] == pytest.approx(0.024, abs=0.001)  # 2.4 % of the 10 nearest are true ones

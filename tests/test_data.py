@@ -492,7 +492,7 @@ def test_cifar10_decodes_only_what_a_limit_leaves(data_folder: Path, monkeypatch
 
 def test_imdb_and_the_seeds_split(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAED_DATA", str(data_folder))
-    data = load("imdb", DataSettings(split="seed-imdb", length=32))
+    data = load("imdb", DataSettings(split="original-imdb", length=32))
     assert [len(part) for part in splits(data)] == [25_000, 12_500, 12_500]
     assert (data.classes, data.vocabulary) == (("neg", "pos"), 262)
     stored = pq.read_table(data_folder / "imdb" / "test-00000-of-00001.parquet")
@@ -553,7 +553,7 @@ def test_unknown_sources(source: str, said: str) -> None:
         (normal(9, 2), np.zeros((9, 2), int), {}, "labels: shape (9, 2)"),
         (normal(9, 2), [None, *"aabbaabb"], {}, "labels: some are missing"),
         (normal(40, 2), np.arange(40) % 4, {"limit": 3}, "labels: no training signal of class"),
-        (normal(9, 2), None, {"split": "seed-imdb"}, "data.split: seed-imdb needs a stored test split"),
+        (normal(9, 2), None, {"split": "original-imdb"}, "data.split: original-imdb needs a stored test split"),
     ],
 )
 def test_arrays_that_cannot_be_used(X: object, y: object, chosen: dict, said: str) -> None:

@@ -64,7 +64,7 @@ def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
 
 @pytest.fixture
 def legacy(here: Path) -> Path:
-    """A file such as the seed project's, of 6 positions in 3 channels."""
+    """A file such as the original's, of 6 positions in 3 channels."""
     torch.save(3 * embedding().numpy() + 1, here / "seed_6x3.pth", pickle_protocol=2)
     return here / "seed_6x3.pth"
 
@@ -337,9 +337,9 @@ def test_evaluate_says_what_coordinates_may_be(refused: Refused, legacy: Path) -
 
 
 def test_the_seeds_file_holds_hardly_any_geometry(
-    seed_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
+    original_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evaluate", str(seed_file), "--coordinates", "line:2048", "--evaluation.neighbors", "10"]) == 0
+    assert main(["evaluate", str(original_file), "--coordinates", "line:2048", "--evaluation.neighbors", "10"]) == 0
     found = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert 0.02 < float(found["knn_recall@10"]) < 0.03
     assert 0 < float(found["spearman"]) < 0.05
@@ -391,7 +391,7 @@ def test_info_of_an_embedding_made_by_hand(tmp_path: Path) -> None:
 def test_info_of_a_legacy_file(legacy: Path) -> None:
     lines = described(legacy)
     assert lines[:2] == [
-        f"{legacy}: a file of the seed project: 6 positions, 3 channels, float32",
+        f"{legacy}: a file of the original: 6 positions, 3 channels, float32",
         "read without unpickling: nothing in the file was run",
     ]
     assert lines[-1] == f"fingerprint: {PositionEmbedding.from_legacy(legacy).fingerprint}"

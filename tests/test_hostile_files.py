@@ -410,7 +410,7 @@ def test_pickles_beside_data_are_not_read(trap: Trap, tmp_path: Path, monkeypatc
     assert "source: 'owner/name' cannot be read (" in said(load, "hub:owner/name")
 
 
-# --- the seed project's files -------------------------------------------------------------------------------------
+# --- the original's files -------------------------------------------------------------------------------------
 
 
 def archive(path: Path, content: bytes, name: str = "archive/data.pkl", method: int = zipfile.ZIP_STORED) -> Path:

@@ -35,7 +35,7 @@ class DataSettings:
         length: Positions of a text: its UTF-8 bytes, truncated and padded.
         normalization: Mean 0 and deviation 1 for each `channel`, for each `position`, or `none`;
             `auto` takes `channel` for images and `position` for arrays and tables.
-        split: `stratified` by label, or `seed-imdb`: validation and test are cut from the stored test split, which
+        split: `stratified` by label, or `original-imdb`: validation and test are cut from the stored test split, which
             gives its first and last quarter to the test.
         validation: Share of the training signals kept for validation.
         test: Share of all signals kept for the test where the source has no test split of its own.
@@ -60,7 +60,7 @@ class DataSettings:
     image_size: int | None = None
     length: int = 2048
     normalization: Literal["auto", "channel", "position", "none"] = "auto"
-    split: Literal["stratified", "seed-imdb"] = "stratified"
+    split: Literal["stratified", "original-imdb"] = "stratified"
     validation: float = 0.1
     test: float = 0.2
     samples: int = 20_000
@@ -90,7 +90,7 @@ class AutoencoderSettings:
     """The masked autoencoder and its training.
 
     Args:
-        kind: `set` reads the visible positions as a set; `unet`, the seed's 1-D U-Net, knows the storage order.
+        kind: `set` reads the visible positions as a set; `unet`, the original's 1-D U-Net, knows the storage order.
         init: Where the position vectors of `set` start: `random`, from the embedding of a baseline (`correlation`,
             `dependence`), or from the folder of an embedding: a warm start.
         loss: `mse` or `gaussian` (a likelihood with predicted variance) for real channels, `cross-entropy` for tokens;
@@ -155,7 +155,7 @@ class SimilaritySettings:
     """How losses become a similarity between positions.
 
     Args:
-        estimator: `contrast`, the seed's `mean-loss`, or `ablation`, which hides each visible position in turn and
+        estimator: `contrast`, the original's `mean-loss`, or `ablation`, which hides each visible position in turn and
             costs as many passes as positions are visible.
         draws: Draws of visible positions, rounded up to whole batches, two or more; the most with `until` `stable`.
         until: Stop after the `draws`, or before, once the neighbor lists are `stable`.
@@ -205,7 +205,7 @@ class EmbeddingSettings:
     Args:
         reduction: `heat` (the default) keeps neighbors and large distances; `diffusion` map keeps neighbors and, with
             more steps, larger distances; `laplacian` eigenmaps keep neighbors alone; `isomap` keeps large distances
-            and blurs neighbors; `tsne` (the seed's) keeps neighbors and few large distances, and is slow beyond 3
+            and blurs neighbors; `tsne` (the original's) keeps neighbors and few large distances, and is slow beyond 3
             channels; `umap` keeps groups and large distances roughly (extra `umap`); `spectral` (eigenvectors of the
             similarity) and `pca` of its rows keep its values, and large distances only where the similarity reaches so
             far.

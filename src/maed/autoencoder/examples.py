@@ -18,7 +18,7 @@ from maed.files import replacing
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75)
 """Shares of the positions that are shown, beside the one of the training."""
 
-_SIGNALS = 32  # as the seed drew
+_SIGNALS = 32  # as the original drew
 _NUMBERS = 2**24  # in all reconstructions
 _MEMORY = 2**26  # bytes of reconstruction at a time
 _MOST_SHOWN = 4096  # positions: attention among them takes their number squared

@@ -1,4 +1,4 @@
-"""The seed's masked autoencoder: a 1-D U-Net over positions in storage order."""
+"""The original's masked autoencoder: a 1-D U-Net over positions in storage order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class UNetAutoencoder(nn.Module):
     Where they are true neighbors (text, spectra, time series) that is a head start; a similarity learned with it is
     no evidence that the order was found in the data, and permuting the positions makes it a worse model.
 
-    Ronneberger et al., "U-Net" (arXiv 1505.04597), in one dimension with the seed's settings: `depth` encoder blocks
+    Ronneberger et al., "U-Net" (arXiv 1505.04597), in one dimension with the original's settings: `depth` encoder blocks
     (two convolutions over 3 positions, each with batch norm and ReLU, then max-pooling by 2), a bottleneck,
     `depth` decoder blocks (transposed convolution by 2, the encoder's features beside it, two convolutions), a 1x1
     convolution. The first block has `width` channels, every level twice those of the level above. Two departures:
 
     - An indicator channel says which positions are visible. Hidden positions hold zeros, but zero is also a
-      legitimate value of a normalized signal (its mean), which the seed's network could not tell from "hidden".
+      legitimate value of a normalized signal (its mean), which the original's network could not tell from "hidden".
     - Tokens enter as an embedding of `width` channels instead of one-hot: the first convolution sees a linear map of
       the one-hot vector either way, and this one is cheaper.
 
@@ -33,8 +33,8 @@ class UNetAutoencoder(nn.Module):
         n: positions N; any number, padded on the right to a multiple of 2^depth.
         channels: C of real signals; 0 for tokens.
         vocabulary: token ids; 0 for real signals.
-        width: channels of the first block; the seed's is 64.
-        depth: encoder blocks; the seed's is 4.
+        width: channels of the first block; the original's is 64.
+        depth: encoder blocks; the original's is 4.
         outputs: channels of a reconstruction; by default `vocabulary` or `channels`.
     """
 

@@ -205,7 +205,7 @@ def _add_embed(parser: Parser) -> None:
     _settings(parser, source=False)
 
 
-_EMBEDDING = "a folder that holds an embedding, OWNER/NAME of the hub, or a .pth file of the seed project"
+_EMBEDDING = "a folder that holds an embedding, OWNER/NAME of the hub, or a .pth file of the original"
 _COORDINATES = (
     "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
     "numbers; those the embedding holds where not given"

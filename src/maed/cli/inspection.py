@@ -164,7 +164,7 @@ def _model(path: Path, config: dict[str, Any]) -> Iterator[str]:
 
 def _legacy(path: Path) -> Iterator[str]:
     vectors = read_legacy(path)
-    yield f"{path}: a file of the seed project: {len(vectors)} positions, {vectors.shape[1]} channels, float32"
+    yield f"{path}: a file of the original: {len(vectors)} positions, {vectors.shape[1]} channels, float32"
     yield "read without unpickling: nothing in the file was run"
     root = float(np.sqrt(np.square(vectors, dtype=np.float64).mean()))
     yield f"root mean square: {root:.4g}; as an embedding it is centered and scaled to 1"

@@ -1,4 +1,4 @@
-"""Which rows go where: stratified, seeded splits, the seed's IMDB split, and the limit."""
+"""Which rows go where: stratified, seeded splits, the original's IMDB split, and the limit."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
     the same factor, down to one signal a class.
 
     Raises:
-        MaedError: too few signals; no test split for `seed-imdb`; a class without a training signal.
+        MaedError: too few signals; no test split for `original-imdb`; a class without a training signal.
     """
     generator = np.random.default_rng(settings.seed)
-    cuts = _seed_imdb(source) if settings.split == "seed-imdb" else _stratified(source, settings, generator)
+    cuts = _seed_imdb(source) if settings.split == "original-imdb" else _stratified(source, settings, generator)
     if settings.limit is not None and settings.limit < len(cuts["train"].rows):
         factor = settings.limit / len(cuts["train"].rows)
         cuts = {name: _shrink(source, part, factor, generator) for name, part in cuts.items()}
@@ -106,12 +106,14 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
 
 
 def _seed_imdb(source: Source) -> dict[PartName, Cut]:
-    """The seed's split: the middle half of the stored test split validates, its first and last quarter test."""
+    """The original's split: the middle half of the stored test split validates, its first and last quarter test."""
     if "test" not in source.parts:
-        raise MaedError("data.split: seed-imdb needs a stored test split, and this source has none")
+        raise MaedError("data.split: original-imdb needs a stored test split, and this source has none")
     size = source.parts["test"].size
     if size < 4:
-        raise MaedError(f"data.split: seed-imdb needs at least 4 signals in the stored test split; there are {size}")
+        raise MaedError(
+            f"data.split: original-imdb needs at least 4 signals in the stored test split; there are {size}"
+        )
     quarter, rows = size // 4, np.arange(size)
     outer = np.concatenate([rows[:quarter], rows[size - quarter :]])
     return {

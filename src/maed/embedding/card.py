@@ -23,7 +23,7 @@ _MADE = {
     "maed": "learned by a masked autoencoder from unlabeled data",
     "correlation": "made from the absolute correlation of values, without training",
     "dependence": "made from the chi-square dependence of tokens, without training",
-    "seed": "published by the seed project",
+    "seed": "published by the original",
 }
 
 _TEMPLATE = """---

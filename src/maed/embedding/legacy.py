@@ -1,4 +1,4 @@
-"""The seed project's files: one numpy array, pickled by `torch.save`. Read without running anything in them."""
+"""The original's files: one numpy array, pickled by `torch.save`. Read without running anything in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPCODES = re.compile(
 
 
 def read_legacy(path: str | Path) -> np.ndarray:
-    """The array in a file such as the seed's `pos_embeddings_IMDB_tSNE_2048x64.pth`.
+    """The array in a file such as the original's `pos_embeddings_IMDB_tSNE_2048x64.pth`.
 
     A pickle is a program. This one may name four things, those that make up a numpy array, and is refused at the first
     other name, before anything of it is called.

@@ -358,7 +358,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     @classmethod
     def from_legacy(cls, path: str | Path) -> Self:
-        """Read a file of the seed project, such as `pos_embeddings_IMDB_tSNE_2048x64.pth`; nothing in it is run.
+        """Read a file of the original, such as `pos_embeddings_IMDB_tSNE_2048x64.pth`; nothing in it is run.
 
         Its vectors are centered and scaled to unit mean square, as all embeddings are: distances keep their proportions.
 
@@ -370,7 +370,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
 
 def open_embedding(path: str | Path, **options: Any) -> PositionEmbedding:
-    """An embedding from what a user names: a folder, a name on the hub, or a `.pth` file of the seed project."""
+    """An embedding from what a user names: a folder, a name on the hub, or a `.pth` file of the original."""
     if Path(path).suffix in (".pth", ".pt"):
         return PositionEmbedding.from_legacy(path)
     return PositionEmbedding.from_pretrained(path, **options)

@@ -31,7 +31,7 @@ def reconstructions(
 ) -> Axes:
     """Draw what the autoencoder was shown, what it made of it, and the original.
 
-    Up to 8 images stand in rows below one another; more, such as the 32 that the seed drew, in three blocks.
+    Up to 8 images stand in rows below one another; more, such as the 32 that the original drew, in three blocks.
 
     Args:
         original: `(S, N, C)` in stored units.

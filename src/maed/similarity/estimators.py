@@ -60,7 +60,7 @@ def _contrast(sums: Accumulator) -> tuple[Tensor, Tensor]:
 
 
 def _mean_loss(sums: Accumulator) -> tuple[Tensor, Tensor]:
-    """Minus the mean of l_j with i visible, columns scaled to unit length: the seed's estimator, its faults mended."""
+    """Minus the mean of l_j with i visible, columns scaled to unit length: the original's estimator, its faults mended."""
     mean, error = _mean(sums.visible_counts, sums.visible_sums, sums.visible_squares)
     # A pair that was never drawn says nothing: 0 would make it the most similar of its column, the mean is neutral.
     known = sums.visible_counts > 0

@@ -163,7 +163,7 @@ def check_estimator(settings: SimilaritySettings, *, visible: int, loss: LossNam
 def transform_of(settings: SimilaritySettings, loss: LossName) -> Transform:
     """What is taken of each loss: as set, or the root of squared errors, whose tail is heavy.
 
-    A few hard signals would otherwise carry most of the variance. The seed's `mean-loss` is left as it was.
+    A few hard signals would otherwise carry most of the variance. The original's `mean-loss` is left as it was.
     """
     if settings.transform == "auto":
         return "root" if loss == "mse" and settings.estimator != "mean-loss" else "none"

@@ -89,7 +89,7 @@ def _positions(
     if "mean-loss" in made_of and contents.estimator != "mean-loss":
         notes.append(
             f"mean-loss is made here of the losses that {contents.estimator} took, maybe roots of squared errors; a "
-            "run with --similarity.estimator mean-loss takes the errors themselves, as the seed did."
+            "run with --similarity.estimator mean-loss takes the errors themselves, as the original did."
         )
     if n > MATRIX:
         notes.append(

@@ -1,4 +1,4 @@
-"""The seed project's experiments on transformers' own Perceivers: each table arrives, and stays, as it was given."""
+"""The original's experiments on transformers' own Perceivers: each table arrives, and stays, as it was given."""
 
 import io
 import json
@@ -58,9 +58,9 @@ TEXT = PerceiverSettings(architecture="text", **SMALL)
 IMAGE = PerceiverSettings(architecture="image", input_width=16, **SMALL)
 
 EXPERIMENTS = [
-    *(("seed-imdb-small", "trainable"), ("seed-imdb-small", "maed")),
-    *(("seed-cifar10-small", "trainable"), ("seed-cifar10-small", "maed-resampled")),
-    *(("seed-cifar10-scratch-small", "trainable"), ("seed-cifar10-scratch-small", "maed-resampled")),
+    *(("original-imdb-small", "trainable"), ("original-imdb-small", "maed")),
+    *(("original-cifar10-small", "trainable"), ("original-cifar10-small", "maed-resampled")),
+    *(("original-cifar10-scratch-small", "trainable"), ("original-cifar10-scratch-small", "maed-resampled")),
 ]
 
 
@@ -160,7 +160,7 @@ def test_what_is_put_in_before_post_init_is_lost_and_what_comes_after_it_stays()
     preprocessor = PerceiverTextPreprocessor(config)
     preprocessor.position_embeddings = nn.Embedding.from_pretrained(table.clone(), freeze=True)
     PerceiverModel(config, input_preprocessor=preprocessor)
-    assert not torch.allclose(preprocessor.position_embeddings.weight, table, atol=0.1)  # the seed's trap
+    assert not torch.allclose(preprocessor.position_embeddings.weight, table, atol=0.1)  # the original's trap
     for settings in (TEXT, IMAGE):
         model, _ = build(settings, "maed")
         before = model.position_table.clone()
@@ -234,11 +234,13 @@ def test_image_logits_are_those_of_transformers_at_its_own_widths() -> None:
 
 
 def test_the_presets_are_the_seeds_models() -> None:
-    imdb = PerceiverSettings(**preset("seed-imdb")["perceiver"])
+    imdb = PerceiverSettings(**preset("original-imdb")["perceiver"])
     data = signals(np.zeros((4, 2048), np.int64), line(2048), 2, vocabulary=262)
     config = describe_classifier(data, "trainable", 64, imdb)
     with torch.device("meta"):
-        ours = checkpoints.built_config({"d_model": 64}, "")  # what PerceiverConfig says where the seed says nothing
+        ours = checkpoints.built_config(
+            {"d_model": 64}, ""
+        )  # what PerceiverConfig says where the original says nothing
         theirs = PerceiverForSequenceClassification(PerceiverConfig(num_self_attends_per_block=4, d_model=64))
     table = position_table("trainable", 2048, config.dim, seed=0)
     model = build_classifier(config, table, seed=0).model
@@ -246,7 +248,7 @@ def test_the_presets_are_the_seeds_models() -> None:
     assert shapes == {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     assert sum(p.numel() for p in model.parameters()) == 53_156_034
     assert model.config.initializer_range == ours.initializer_range
-    for name in ("seed-cifar10", "seed-cifar10-scratch"):
+    for name in ("original-cifar10", "original-cifar10-scratch"):
         assert PerceiverSettings(**preset(name)["perceiver"]).image_size ** 2 == 50_176
 
 
@@ -534,9 +536,9 @@ QUICK = (
     *("--train.epochs=1", "--train.validate_every=2", "--data.limit=120"),
 )
 CHANGES = {
-    "seed-imdb-small": ("--data.length=128", "--similarity.signals=40", "--embedding.dim=16"),
-    "seed-cifar10-small": ("--perceiver.image_size=16",),
-    "seed-cifar10-scratch-small": ("--perceiver.image_size=16",),
+    "original-imdb-small": ("--data.length=128", "--similarity.signals=40", "--embedding.dim=16"),
+    "original-cifar10-small": ("--perceiver.image_size=16",),
+    "original-cifar10-scratch-small": ("--perceiver.image_size=16",),
 }
 
 
@@ -604,7 +606,7 @@ def test_small_presets_run_from_data_to_results(name: str, finished: dict[str, P
 def test_compare_takes_an_embedding_that_was_resampled_before_as_well(
     made_up: Path, finished: dict[str, Path], tmp_path: Path
 ) -> None:
-    name = "seed-cifar10-small"
+    name = "original-cifar10-small"
     exported = ["export", str(finished[name] / "embedding"), "--format", "folder", "--resample", "grid:16x16"]
     assert main([*exported, "--out", str(tmp_path / "fine" / "embedding")]) == 0
     again = ("--run", str(tmp_path / "fine"), "--positions", "maed-resampled")
@@ -620,7 +622,7 @@ def test_embeddings_of_coarser_images_are_refused_by_name(
     encoding: str, made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MAED_DATA", str(made_up))
-    name = "seed-cifar10-small"
+    name = "original-cifar10-small"
     arguments = ["cifar10", "--config", name, "--out", str(tmp_path), *QUICK, *CHANGES[name]]
     assert main(["train", *arguments, "--positions", encoding]) == 2
     refused = f"positions: {encoding} is of 1024 positions, and perceiver.image_size 16 makes 16^2 of them"
@@ -633,7 +635,15 @@ def test_an_embedding_of_zeros_is_refused_before_anything_is_trained(
     monkeypatch.setenv("MAED_DATA", str(made_up))
     empty = PositionEmbedding(torch.zeros(128, 16), source="imdb", provenance={"reduction": "tsne"})
     empty.save_pretrained(tmp_path / "embedding")
-    arguments = ["imdb", "--config", "seed-imdb-small", "--out", str(tmp_path), *QUICK, *CHANGES["seed-imdb-small"]]
+    arguments = [
+        "imdb",
+        "--config",
+        "original-imdb-small",
+        "--out",
+        str(tmp_path),
+        *QUICK,
+        *CHANGES["original-imdb-small"],
+    ]
     assert main(["compare", *arguments]) == 2
     assert "vectors are all zero: tsne found nothing" in capsys.readouterr().err
     assert not (tmp_path / "perceiver").exists()
@@ -642,14 +652,14 @@ def test_an_embedding_of_zeros_is_refused_before_anything_is_trained(
 @pytest.mark.filterwarnings("ignore")
 def test_the_presets_own_size_needs_no_resampling(made_up: Path, tmp_path: Path) -> None:
     results = run(
-        "seed-cifar10-scratch-small", made_up, tmp_path, "--perceiver.image_size=32", "--positions=maed,correlation"
+        "original-cifar10-scratch-small", made_up, tmp_path, "--perceiver.image_size=32", "--positions=maed,correlation"
     )
     assert [row["positions"] for row in results["classification"]] == ["maed", "correlation"]
     assert load_classifier(tmp_path / "perceiver" / "maed-0").position_table.shape == (1024, 64)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["seed-imdb-small", "seed-cifar10-scratch-small"])
+@pytest.mark.parametrize("name", ["original-imdb-small", "original-cifar10-scratch-small"])
 def test_small_presets_run_on_real_data(name: str, data_folder: Path, tmp_path: Path) -> None:
     results = run(name, data_folder, tmp_path)
     encodings = preset(name)["positions"].split(",")
@@ -660,6 +670,6 @@ def test_small_presets_run_on_real_data(name: str, data_folder: Path, tmp_path: 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_is_named_on_the_command_line(text_checkpoint: Path, made_up: Path, tmp_path: Path) -> None:
-    run("seed-imdb-small", made_up, tmp_path, f"--perceiver.checkpoint={text_checkpoint}", "--positions=trainable")
+    run("original-imdb-small", made_up, tmp_path, f"--perceiver.checkpoint={text_checkpoint}", "--positions=trainable")
     model = load_classifier(tmp_path / "perceiver" / "trainable-0")
     assert (model.config.dim, model.config.perceiver.latents) == (24, 5)
