@@ -1,0 +1,88 @@
+"""What users can choose by name: a built-in is a file of its folder, a plug-in an entry point; both listed unimported."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from maed.errors import MaedError, nearest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names of one kind of thing, and the class behind each.
+
+    A built-in's name is that of its file, with hyphens for underscores: `mean_loss.py` is `mean-loss`, and holds the
+    class `MeanLoss`. Another package adds one by an entry point of the group `maed.KIND`, under a name of its own:
+
+        [project.entry-points."maed.estimators"]
+        my-estimator = "my_package:MyEstimator"
+
+    Args:
+        kind: plural, as in the group of entry points: `estimators`.
+        folder: of the built-in ones, below `maed/`: `similarity/estimators`. Files that start with `_` are no names.
+    """
+
+    def __init__(self, kind: str, folder: str) -> None:
+        self.kind, self.folder = kind, folder
+
+    @cached_property
+    def built_in(self) -> tuple[str, ...]:
+        """Names of the files, sorted."""
+        files = (Path(__file__).parent / self.folder).glob("*.py")
+        return tuple(sorted(file.stem.replace("_", "-") for file in files if not file.stem.startswith("_")))
+
+    @cached_property
+    def plugged_in(self) -> dict[str, EntryPoint]:
+        """Entry points by name; one that takes the name of a built-in is left out."""
+        found = entry_points(group=f"maed.{self.kind}")
+        return {point.name: point for point in sorted(found) if point.name not in self.built_in}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, built-in ones first."""
+        return (*self.built_in, *self.plugged_in)
+
+    def check(self, argument: str, name: str) -> str:
+        """`name`, if there is such a thing.
+
+        Raises:
+            MaedError: there is none; it names the argument and the nearest name.
+        """
+        if name in self.names:
+            return name
+        singular = self.kind.removesuffix("s")
+        known = ", ".join(self.names)
+        raise MaedError(f"{argument}: unknown {singular} {name!r}{nearest(name, self.names)}; known: {known}")
+
+    def get(self, name: str, argument: str | None = None) -> type[T]:
+        """The class behind a name, imported now.
+
+        Args:
+            name: one of `names`.
+            argument: what a message calls the setting; the kind in the singular where None.
+
+        Raises:
+            MaedError: no such name, or a plug-in that cannot be imported.
+        """
+        self.check(argument or self.kind.removesuffix("s"), name)
+        if name in self.built_in:
+            module = import_module(f"maed.{self.folder.replace('/', '.')}.{name.replace('-', '_')}")
+            found: Any = getattr(module, "".join(part.capitalize() for part in name.split("-")))
+            return found
+        point = self.plugged_in[name]
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            raise MaedError(f"{self.kind}: the plug-in {name!r} ({point.value}) cannot be imported: {error}") from error
+
+
+SOURCES: Registry[Any] = Registry("sources", "data/sources")
+ESTIMATORS: Registry[Any] = Registry("estimators", "similarity/estimators")
+BASELINES: Registry[Any] = Registry("baselines", "similarity/baselines")
+REDUCTIONS: Registry[Any] = Registry("reductions", "embedding/reductions")
+ENCODINGS: Registry[Any] = Registry("encodings", "encodings")
