@@ -9,8 +9,15 @@ from difflib import get_close_matches
 class MaedError(ValueError):
     """Input that cannot be used. The message is one line: the argument, what it was, what it may be.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. A message begins with the argument or setting
+    that it is about and a colon.
     """
+
+    @property
+    def argument(self) -> str | None:
+        """The argument, setting or file that the message is about; None where it does not begin with one."""
+        name, colon, _ = str(self).partition(": ")
+        return name if colon else None
 
 
 class NotFiniteError(MaedError):

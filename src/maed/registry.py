@@ -1,4 +1,4 @@
-"""What users can choose by name: a built-in is a file of its folder, a plug-in an entry point; both listed unimported."""
+"""What users choose by name: a built-in is a file of its folder, a plug-in an entry point; both listed unimported."""
 
 from __future__ import annotations
 
