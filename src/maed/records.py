@@ -1,0 +1,270 @@
+"""What a run's JSON files hold, typed: every key of them stands here, and files of earlier versions are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from maed.errors import MaedError
+from maed.files import read_json, write_json
+
+SCHEMA = 2
+
+RENAMED = {
+    "data": {"normalisation": "normalization"},
+    "embedding": {"neighbours": "n_neighbors", "neighbors": "n_neighbors", "symmetrise": "symmetrize"},
+    "evaluation": {"neighbours": "n_neighbors", "neighbors": "n_neighbors"},
+}
+"""Settings that had another name before version 0.2, by their groups."""
+
+RENAMED_VALUES = {("data", "split", "seed-imdb"): "original-imdb"}
+"""Values of settings that had another name before version 0.2."""
+
+Row = TypeVar("Row")
+
+
+def modern(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by groups, as a file of any version has them, under the names of today."""
+    found: dict[str, Any] = {}
+    for group, members in groups.items():
+        if isinstance(members, Mapping):
+            renamed = RENAMED.get(group, {})
+            found[group] = {
+                renamed.get(name, name): RENAMED_VALUES.get((group, name, value), value)
+                if isinstance(value, str)
+                else value
+                for name, value in members.items()
+            }
+        else:
+            found[group] = members
+    return found
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """The settings that a stage, and those before it, were made with; None of a stage that had no part in it.
+
+    Args:
+        source: of the signals.
+        data, autoencoder, similarity, embedding: settings, by their names.
+        baseline: name of a training-free method.
+        signals: how many signals that read at the most.
+    """
+
+    source: str | None = None
+    data: dict[str, Any] | None = None
+    autoencoder: dict[str, Any] | None = None
+    similarity: dict[str, Any] | None = None
+    embedding: dict[str, Any] | None = None
+    baseline: str | None = None
+    signals: int | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> MadeWith:
+        """From the `made_with` of a file, of any version."""
+        return _row(cls, _plain(modern(stored)))
+
+    def setting(self, group: str, name: str) -> Any:
+        """One of the settings; None where it is not known."""
+        return (getattr(self, group) or {}).get(name)
+
+    @property
+    def estimator(self) -> str | None:
+        """What made the similarity: an estimator or a baseline."""
+        return self.baseline or self.setting("similarity", "estimator")
+
+    def difference(self, other: MadeWith) -> str:
+        """The first setting in which two stages differ, as `name is was there and now here`."""
+        return first_difference(asdict(self), asdict(other))
+
+
+def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str:
+    """The first key in which two nested mappings differ, in words; empty where they are equal."""
+    for key in [*here, *(k for k in there if k not in here)]:
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            if inner := first_difference(a, b, f"{prefix}{key}."):
+                return inner
+        elif a != b:
+            return f"{prefix}{key} is {a} there and {b} here"
+    return ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one trained model reached on the test signals.
+
+    Args:
+        positions: the encoding.
+        seed: of the training.
+        value: of the metric.
+        validation: the same of the validation signals, at its best.
+        epochs: passes over the training signals.
+        seconds: of the training.
+        learning_rate: its peak.
+        history: points of the training.
+        task, labels, metric: what was learned, from how many labeled signals, and how that is measured.
+    """
+
+    positions: str
+    seed: int
+    value: float | None = None
+    validation: float | None = None
+    epochs: float | None = None
+    seconds: float | None = None
+    learning_rate: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    task: str = "classification"
+    labels: int | None = None
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over seeds of what an encoding reached, and the ends of its t-interval."""
+
+    positions: str
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: int
+    task: str = "classification"
+    labels: int | None = None
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How much better `a` did than `b`: mean of the differences by seed, and the ends of its t-interval."""
+
+    a: str
+    b: str
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: int
+    task: str = "classification"
+    labels: int | None = None
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A learning rate that was tried for an encoding before a comparison; `validation` is None where it diverged."""
+
+    positions: str
+    seed: int
+    learning_rate: float
+    validation: float | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    chosen: bool = False
+
+
+@dataclass
+class Results:
+    """`results.json`. A section that was not run is None or empty.
+
+    Args:
+        source, positions, neighbors: of the data: its name, N, and the k of recall@k.
+        command, commit, settings, machine, started: where the figures come from.
+        seconds: of each stage.
+        split_half, geometry: by method.
+        scores, summary, paired, tuning: of trained models.
+        notes: what a reader must know.
+        chosen, probe_loss, neighbor_error: of the candidates, by method.
+    """
+
+    maed: str = ""
+    command: str | None = None
+    commit: str | None = None
+    source: str | None = None
+    positions: int | None = None
+    neighbors: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    started: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    chosen: str | None = None
+    split_half: dict[str, float | None] | None = None
+    probe_loss: dict[str, dict[str, float]] | None = None
+    neighbor_error: dict[str, float] | None = None
+    geometry: dict[str, dict[str, float] | None] | None = None
+    scores: list[Score] | None = None
+    summary: list[Summary] | None = None
+    paired: list[Paired] | None = None
+    tuning: list[Tried] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Results:
+        """From the content of a results.json, of schema 1 or 2."""
+        found = dict(stored)
+        if "neighbours" in found:
+            found["neighbors"] = found.pop("neighbours")
+        if "classification" in found:
+            found["scores"] = [_modern_score(row) for row in found.pop("classification") or []] or None
+        found["settings"] = modern(found.get("settings") or {})
+        for name, kind in (("scores", Score), ("summary", Summary), ("paired", Paired)):
+            if found.get(name) is not None:
+                found[name] = [_row(kind, row) for row in found[name]]
+        if found.get("tuning") is not None:
+            found["tuning"] = [_row(Tried, _modern_tried(row)) for row in found["tuning"]]
+        for name in ("seconds", "machine"):
+            found[name] = found.get(name) or {}
+        found["notes"] = list(found.get("notes") or [])
+        return _row(cls, found)
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Read a file.
+
+        Raises:
+            MaedError: it is missing, no JSON, or no results.json.
+        """
+        stored = read_json(path)
+        if not is_results(stored):
+            raise MaedError(f"{path}: not a results.json of maed")
+        try:
+            return cls.of(stored)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise MaedError(f"{path}: not a results.json of maed ({error})") from None
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, self.as_json())
+
+
+def is_results(stored: Any) -> bool:
+    """Whether the content of a file looks like that of a results.json."""
+    return isinstance(stored, Mapping) and ("scores" in stored or "classification" in stored)
+
+
+def _modern_score(row: Mapping[str, Any]) -> dict[str, Any]:
+    new = {"test_accuracy": "value", "validation_accuracy": "validation"}
+    return {new.get(name, name): value for name, value in row.items()}
+
+
+def _modern_tried(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {("validation" if name == "validation_accuracy" else name): value for name, value in row.items()}
+
+
+def _row(kind: type[Row], stored: Mapping[str, Any]) -> Row:
+    """A record of the keys that it has; others are of another version."""
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in stored.items() if name in known})
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,195 @@
+"""Every path of a run folder, and who may write where: the only module that knows the names of a run's files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maed.errors import MaedError
+from maed.files import read_json, write_json
+from maed.records import MadeWith
+
+AUTOENCODER, SIMILARITY, EMBEDDING = "autoencoder", "similarity", "embedding"
+BASELINES, MODELS, TUNING = "baselines", "models", "tune"
+_OLD_BASELINE, _OLD_MODELS = "baseline", "perceiver"
+"""Folders of runs before version 0.2, which are still read."""
+
+CONFIG, MODEL, METRICS = "config.json", "model.safetensors", "metrics.json"
+CARD, FIGURE, GEOMETRY = "README.md", "figure.png", "geometry.json"
+LAST, BEST, LOGS = "last.ckpt", "best.ckpt", "logs"
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """The folder of one stage, or of one trained model, and the files in it."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """`config.json`: what it was made with."""
+        return self.path / CONFIG
+
+    @property
+    def model(self) -> Path:
+        """`model.safetensors`; written last, so that it marks the stage as finished."""
+        return self.path / MODEL
+
+    @property
+    def metrics(self) -> Path:
+        """`metrics.json` of a training."""
+        return self.path / METRICS
+
+    @property
+    def examples(self) -> Path:
+        """`examples.safetensors`: signals masked and reconstructed."""
+        return self.path / "examples.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """`last.ckpt`: where a training resumes."""
+        return self.path / LAST
+
+    @property
+    def best(self) -> Path:
+        """`best.ckpt`: the weights of the best validation, while it trains."""
+        return self.path / BEST
+
+    @property
+    def log(self) -> Path:
+        """`logs/metrics.csv` of a training."""
+        return self.path / LOGS / "metrics.csv"
+
+    @property
+    def partial(self) -> tuple[Path, Path, Path]:
+        """The sums of a similarity that is being streamed: facts, and the two halves of the draws."""
+        names = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
+        first, second, third = (self.path / name for name in names)
+        return first, second, third
+
+    @property
+    def figure(self) -> Path:
+        """`figure.png` beside an embedding's card."""
+        return self.path / FIGURE
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether what it was to make is there."""
+        return self.model.is_file()
+
+    @property
+    def made_with(self) -> MadeWith:
+        """What it was made with, as its config.json says; empty without one."""
+        return MadeWith.of((read_json(self.config).get("made_with") or {}) if self.config.is_file() else {})
+
+
+@dataclass
+class RunFolder:
+    """A folder that a run writes, and where its earlier stages lie.
+
+    Args:
+        path: where this run writes.
+        upstream: where earlier stages lie; `path` where None.
+        overwrite: replace stages that were made with other settings instead of refusing.
+    """
+
+    path: Path
+    upstream: Path | None = None
+    overwrite: bool = False
+
+    @property
+    def earlier(self) -> RunFolder:
+        """The folder that earlier stages are read from."""
+        return self if self.upstream in (None, self.path) else RunFolder(self.upstream or self.path)
+
+    # Stages.
+
+    @property
+    def autoencoder(self) -> StageFolder:
+        """`autoencoder/`."""
+        return StageFolder(self.path / AUTOENCODER)
+
+    def similarity(self, method: str = "maed") -> StageFolder:
+        """`similarity/`, or `baselines/NAME/similarity/`."""
+        return StageFolder(self._of(method) / SIMILARITY)
+
+    def embedding(self, method: str = "maed") -> StageFolder:
+        """`embedding/`, or `baselines/NAME/embedding/`."""
+        return StageFolder(self._of(method) / EMBEDDING)
+
+    def baselines(self) -> list[str]:
+        """Names of the baselines that are there."""
+        old = StageFolder(self.path / _OLD_BASELINE / SIMILARITY)
+        found = [str(old.made_with.baseline)] if old.made_with.baseline else []
+        return found + sorted(folder.name for folder in (self.path / BASELINES).glob("*") if folder.is_dir())
+
+    def model(self, encoding: str, seed: int) -> StageFolder:
+        """`models/ENCODING-SEED/`."""
+        return StageFolder(self.path / MODELS / f"{encoding}-{seed}")
+
+    def tuning(self, encoding: str, learning_rate: float) -> StageFolder:
+        """`models/tune/ENCODING-RATE/`: a trial of a learning rate."""
+        return StageFolder(self.path / MODELS / TUNING / f"{encoding}-{learning_rate}")
+
+    def models(self) -> Iterator[StageFolder]:
+        """Trained models, sorted by name."""
+        for below in (_OLD_MODELS, MODELS):
+            yield from map(StageFolder, sorted(path.parent for path in self.path.glob(f"{below}/*/{CONFIG}")))
+
+    def _of(self, method: str) -> Path:
+        """Where the stages of `maed`, or of a baseline, lie."""
+        if method == "maed":
+            return self.path
+        old = self.path / _OLD_BASELINE
+        if StageFolder(old / SIMILARITY).made_with.baseline == method:
+            return old
+        return self.path / BASELINES / method
+
+    # Files of the whole run.
+
+    @property
+    def results(self) -> Path:
+        """`results.json`."""
+        return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """`report.html`."""
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """`figures/`."""
+        return self.path / "figures"
+
+    @property
+    def views(self) -> Path:
+        """`explorer/views.safetensors`: reductions that only the page shows."""
+        return self.path / "explorer" / "views.safetensors"
+
+    def claim(self, stage: StageFolder, made_with: dict[str, Any], facts: dict[str, Any] | None = None) -> bool:
+        """Take a folder for a stage made with these settings, by its config.json; True where it is already finished.
+
+        Args:
+            stage: the folder.
+            made_with: settings, by their groups.
+            facts: what else config.json is to say.
+
+        Raises:
+            MaedError: the folder holds the stage made with other settings, and `overwrite` is off.
+        """
+        there, here = stage.made_with, MadeWith.of(made_with)
+        if there == here:
+            return stage.is_finished
+        if stage.path.is_dir() and any(stage.path.iterdir()):
+            if not self.overwrite:
+                difference = there.difference(here)
+                raise MaedError(
+                    f"out: {stage.path} holds another run ({difference}); take another --out, or --overwrite"
+                )
+            shutil.rmtree(stage.path)
+        write_json(stage.config, {"schema": 1, **(facts or {}), "made_with": made_with})
+        return False
