@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from maed._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from maed.embedding import PositionEmbedding
     from maed.errors import MaedError
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from maed.learner import PositionLearner, learn
     from maed.settings import Settings
 
-__version__ = "0.1.0"
 __all__ = [
     "AddPositions",
     "MaedError",

@@ -19,9 +19,11 @@ from maed.autoencoder import held_out_loss, load_autoencoder
 from maed.data import from_given, like
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, one_of
-from maed.pipeline import Run
+from maed.run_folder import RunFolder
 from maed.settings import BASELINES, Baseline, Estimator, Reduction, Settings
-from maed.similarity import load_similarity
+from maed.similarity import baselines_for, load_similarity
+from maed.stages import Baseline as MakeBaseline
+from maed.stages import Context, Embed, Pretrain, Similarity, execute
 from maed.stages.budget import affordable, parse_budget, within_draws
 from maed.stages.choices import choose
 
@@ -138,10 +140,9 @@ class PositionLearner(BaseEstimator):
             text = data.geometry is not None and data.geometry.kind == "line" and data.kind == "tokens"
             settings, self.choices_ = choose(data, settings, fixed, reading_order=text and coordinates is None)
         with tempfile.TemporaryDirectory() as temporary:
-            run = Run(Path(self.folder or temporary), settings, data, say=self._say)
-            run.check_reduction()
+            folder = RunFolder(Path(self.folder or temporary))
             if self.estimator in BASELINES:
-                self._make_baseline(run)
+                self._learn(Context(folder, settings, data, self._say), str(self.estimator))
             else:
                 if self.budget is not None:
                     settings, line = (
@@ -149,11 +150,10 @@ class PositionLearner(BaseEstimator):
                         if draws is None
                         else within_draws(settings, draws)
                     )
-                    run = Run(run.out, settings, data, say=self._say)
                     self.choices_.append(line)
                 for line in self.choices_:
                     self._say(line)
-                self._train(run)
+                self._learn(Context(folder, settings, data, self._say), "maed")
         nothing = data.train.rows(np.arange(0))  # normalization and shape are kept, signals are not
         self._data = replace(data, train=nothing, validation=nothing, test=nothing)
         self.settings_ = settings
@@ -187,22 +187,20 @@ class PositionLearner(BaseEstimator):
 
     # The stages.
 
-    def _train(self, run: Run) -> None:
-        run.check_autoencoder()
-        run.check_similarity()
-        run.pretrain()
-        run.similarity()
-        self.embedding_ = run.embed()
-        self.similarity_ = load_similarity(run.out / "similarity").values.numpy()
-        self.autoencoder_: Any = load_autoencoder(run.out / "autoencoder")[0]
-
-    def _make_baseline(self, run: Run) -> None:
-        name = run.baseline()
-        if name != self.estimator:
-            raise MaedError(f"estimator: {self.estimator!r} is not for {run.data.kind} signals; it may be {name}")
-        self.embedding_ = run.embed(name)
-        self.similarity_ = load_similarity(run.out / "baseline" / "similarity").values.numpy()
-        self.autoencoder_ = None
+    def _learn(self, context: Context, method: str) -> None:
+        """Run the stages of `maed`, or of a baseline, and keep what they made."""
+        if method == "maed":
+            execute([Pretrain(), Similarity(), Embed()], context)
+        else:
+            fitting = baselines_for(context.data)
+            if method not in fitting:
+                kind = context.data.kind
+                raise MaedError(f"estimator: {method!r} is not for {kind} signals; choose {' or '.join(fitting)}")
+            execute([MakeBaseline(method), Embed(method)], context)
+        self.embedding_ = PositionEmbedding.from_pretrained(context.folder.embedding(method).path)
+        self.similarity_ = load_similarity(context.folder.similarity(method).path).values.numpy()
+        trained = context.folder.autoencoder.path
+        self.autoencoder_: Any = load_autoencoder(trained)[0] if method == "maed" else None
 
     def _given(self) -> Settings:
         """The settings that the parameters ask for, before anything is chosen."""

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from rich.console import Console
 
-from maed import __version__
+from maed._version import __version__
 from maed.errors import MaedError, nearest, one_of
 from maed.files import is_main_process
 from maed.presets import COMPARED, plainly, read_preset
@@ -26,7 +26,7 @@ from maed.settings import ENCODINGS, Settings
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
     from maed.embedding import PositionEmbedding
-    from maed.pipeline import Run
+    from maed.stages import Context
 
 _COMPARED = "none,trainable,fourier,maed"
 
@@ -300,10 +300,11 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Parser], None]]] = {
 # What the verbs do. Heavy imports wait until a verb is run, so that --help answers at once.
 
 
-def _open_run(given: Namespace, source: str | None = None) -> Run:
+def _open_run(given: Namespace, source: str | None = None) -> Context:
     """The run folder, its settings and its data."""
     from maed.data import load
-    from maed.pipeline import Run
+    from maed.run_folder import RunFolder
+    from maed.stages import Context
 
     settings = Settings(**{name: getattr(given, name) for name in Settings.__dataclass_fields__})
     source = source or given.source
@@ -313,7 +314,7 @@ def _open_run(given: Namespace, source: str | None = None) -> Run:
         raise MaedError(f"out: {out} is a file; it may be a folder")
     data = load(source, settings.data)
     _say(_describe(data))
-    return Run(out, settings, data, upstream=upstream, overwrite=given.overwrite, say=_say)
+    return Context(RunFolder(out, upstream, given.overwrite), settings, data, _say)
 
 
 def _one_process(verb: str) -> None:
@@ -326,7 +327,7 @@ def _one_process(verb: str) -> None:
 
 
 def _run(given: Namespace, command: str) -> None:
-    from maed.pipeline import run_all
+    from maed.experiments.run import run_all
     from maed.report import print_tables
 
     asked = _encodings(given)
@@ -337,63 +338,51 @@ def _run(given: Namespace, command: str) -> None:
 
 def _pretrain(given: Namespace, command: str) -> None:
     _one_process("pretrain")
-    run = _open_run(given)
-    run.pretrain()
-    _say(f"wrote {run.out / 'autoencoder'}")
+    from maed.stages import Pretrain, execute
+
+    context = _open_run(given)
+    execute([Pretrain()], context)
+    _say(f"wrote {context.folder.autoencoder.path}")
 
 
 def _similarity(given: Namespace, command: str) -> None:
     _one_process("similarity")
-    run = _open_run(given)
-    run.similarity()
-    _say(f"wrote {run.out / 'similarity'}")
+    from maed.stages import Similarity, execute
+
+    context = _open_run(given)
+    execute([Similarity()], context)
+    _say(f"wrote {context.folder.similarity().path}")
 
 
 def _embed(given: Namespace, command: str) -> None:
-    from maed.pipeline import embed_folder
+    from maed.run_folder import RunFolder
+    from maed.stages.embed import embed_again
 
     if not (given.run or given.out):
-        raise MaedError("run: not given; it may be the folder that `maed similarity` wrote to")
-    upstream, out = Path(given.run or given.out), Path(given.out or given.run)
-    for below in (Path(), Path("baseline")):
-        source = upstream / below / "similarity"
-        if not (below.name and not source.is_dir()):
-            embed_folder(source, out / below / "embedding", given.embedding, overwrite=given.overwrite, say=_say)
-            _say(f"wrote {out / below / 'embedding'}")
+        raise MaedError("run: give the folder that `maed similarity` wrote to")
+    upstream, out = RunFolder(Path(given.run or given.out)), Path(given.out or given.run)
+    for method in ("maed", *upstream.baselines()):
+        target = embed_again(RunFolder(out, upstream.path, given.overwrite), method, given.embedding, _say)
+        _say(f"wrote {target.path}")
 
 
 def _train(given: Namespace, command: str) -> None:
     one_of("positions", given.positions, ENCODINGS)
-    run = _open_run(given)
-    metrics = run.train(given.positions, given.seed)
+    from maed.experiments.comparison import Comparison
+
+    metrics = Comparison(_open_run(given)).train(given.positions, given.seed)
     accuracy = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_signals']} signals"
     _say(f"{given.positions}, seed {given.seed}: {accuracy}")
 
 
 def _compare(given: Namespace, command: str) -> None:
-    from maed.files import read_json
-    from maed.pipeline import compare, first_difference, new_results, origin_notes
+    from maed.experiments.run import compare_only
     from maed.report import print_tables
 
     asked = _encodings(given)
-    run = _open_run(given)
-    encodings = _fitting(asked, run)
-    if not run.data.labeled:
-        raise MaedError(f"source: {run.data.source} has no labels of two classes or more, and `compare` needs them")
-    results = new_results(run, command)
-    before = run.out / "results.json"
-    if before.is_file():  # what was measured of the geometry stays
-        kept = read_json(before)
-        there, here = ({"source": r.get("source"), "data": r.get("settings", {}).get("data")} for r in (kept, results))
-        if there == here:
-            results |= {key: kept.get(key) for key in ("geometry", "split_half")}
-        elif not given.overwrite:
-            difference = first_difference(there, here)
-            raise MaedError(f"out: {before} is of another run ({difference}); take another --out, or --overwrite")
-    if "maed" in encodings:
-        results["notes"] += origin_notes(run.origin(), (*(results.get("geometry") or {}), *encodings))
-    compare(run, encodings, given.seeds, results)
-    print_tables(results, _console())
+    context = _open_run(given)
+    encodings = _fitting(asked, context)
+    print_tables(compare_only(context, encodings, given.seeds, command=command), _console())
 
 
 def _predict(given: Namespace, command: str) -> None:
@@ -582,7 +571,7 @@ _VERBS: dict[str, Callable[[Namespace, str], None]] = {
 }
 
 
-def _fitting(asked: list[str] | None, run: Run) -> list[str]:
+def _fitting(asked: list[str] | None, run: Context) -> list[str]:
     """What was asked for; otherwise the usual encodings that these data can have."""
     if asked is not None:
         return asked

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maed import __version__
+from maed._version import __version__
 from maed.embedding.position_embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.files import replacing

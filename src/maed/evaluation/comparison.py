@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from maed.errors import MaedError
+from maed.records import Paired, Score, Summary
 
 REFERENCES = ("maed", "maed-resampled", "fourier")
 """Encodings that `compare_all` holds against every other: ours, and the oracle that knows the geometry."""
@@ -40,56 +40,64 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     return mean, mean - half, mean + half
 
 
-def summarize(classification: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean test accuracy of each encoding with its interval over seeds, in the order of first appearance.
+def summarize(scores: Iterable[Score]) -> list[Summary]:
+    """Mean of each encoding with its interval over seeds, in the order of first appearance.
 
     Args:
-        classification: rows with `positions`, `seed` and `test_accuracy`; of equal position and seed the last counts.
-
-    Returns:
-        Rows `{"positions", "mean", "low", "high", "seeds"}`.
+        scores: of one task and number of labels; of equal position and seed the last counts.
     """
-    rows = []
-    for encoding, accuracies in _by_encoding(classification).items():
-        mean, low, high = interval(list(accuracies.values()))
-        rows.append({"positions": encoding, "mean": mean, "low": low, "high": high, "seeds": len(accuracies)})
-    return rows
+    found = []
+    for rows in _by_encoding(scores).values():
+        first, mean, low, high = _first(rows), *interval(_values(rows))
+        measured = {"task": first.task, "labels": first.labels, "metric": first.metric}
+        found.append(Summary(first.positions, mean, low, high, len(rows), **measured))
+    return found
 
 
-def paired(classification: Iterable[dict[str, Any]], a: str, b: str) -> dict[str, Any]:
-    """How much more accurate `a` is than `b`: the interval of the per-seed differences over the seeds both have.
+def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
+    """How much better `a` is than `b`: the interval of the per-seed differences over the seeds both have.
 
-    Returns:
-        `{"a", "b", "mean", "low", "high", "seeds"}`; `a` is above `b` where `low` is above 0.
+    `a` is above `b` where `low` is above 0.
 
     Raises:
         MaedError: no seed is common to both.
     """
-    accuracies = _by_encoding(classification)
-    first, second = accuracies.get(a, {}), accuracies.get(b, {})
+    found = _by_encoding(scores)
+    first, second = found.get(a, {}), found.get(b, {})
     common = sorted(first.keys() & second.keys())
     if not common:
         raise MaedError(f"paired: {a} and {b} share no seed; a paired difference needs one or more")
-    mean, low, high = interval([first[seed] - second[seed] for seed in common])
-    return {"a": a, "b": b, "mean": mean, "low": low, "high": high, "seeds": len(common)}
+    differences = [float(first[seed].value or 0.0) - float(second[seed].value or 0.0) for seed in common]
+    mean, low, high = interval(differences)
+    row = _first(first)
+    return Paired(a, b, mean, low, high, len(common), task=row.task, labels=row.labels, metric=row.metric)
 
 
-def compare_all(classification: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`maed` against every other encoding, then `maed-resampled` and `fourier` against the rest: rows of `paired`.
+def compare_all(scores: Iterable[Score]) -> list[Paired]:
+    """`maed` against every other encoding, then `maed-resampled` and `fourier` against the rest.
 
     Pairs without a common seed are left out.
     """
-    rows = list(classification)
-    accuracies = _by_encoding(rows)
+    rows = list(scores)
+    found = _by_encoding(rows)
     pairs: list[tuple[str, str]] = []
-    for a in (name for name in REFERENCES if name in accuracies):
-        pairs += [(a, b) for b in accuracies if b != a and (b, a) not in pairs]
-    return [paired(rows, a, b) for a, b in pairs if accuracies[a].keys() & accuracies[b].keys()]
+    for a in (name for name in REFERENCES if name in found):
+        pairs += [(a, b) for b in found if b != a and (b, a) not in pairs]
+    return [paired(rows, a, b) for a, b in pairs if found[a].keys() & found[b].keys()]
 
 
-def _by_encoding(classification: Iterable[dict[str, Any]]) -> dict[str, dict[int, float]]:
-    """Test accuracies: encoding -> seed -> accuracy."""
-    accuracies: dict[str, dict[int, float]] = {}
-    for row in classification:
-        accuracies.setdefault(row["positions"], {})[row["seed"]] = row["test_accuracy"]
-    return accuracies
+def _by_encoding(scores: Iterable[Score]) -> dict[str, dict[int, Score]]:
+    """encoding -> seed -> score, of those that were measured."""
+    found: dict[str, dict[int, Score]] = {}
+    for row in scores:
+        if row.value is not None:
+            found.setdefault(row.positions, {})[row.seed] = row
+    return found
+
+
+def _first(rows: dict[int, Score]) -> Score:
+    return next(iter(rows.values()))
+
+
+def _values(rows: dict[int, Score]) -> list[float]:
+    return [float(row.value or 0.0) for row in rows.values()]

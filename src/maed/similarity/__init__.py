@@ -1,6 +1,6 @@
 """From a trained autoencoder, or from the data alone, to a similarity between positions."""
 
-from maed.similarity.baselines import baseline_for, compute_baseline
+from maed.similarity.baselines import baseline_for, baselines_for, compute_baseline
 from maed.similarity.estimators import Similarity, estimate, never_drawn
 from maed.similarity.stream import (
     Halves,
@@ -23,6 +23,7 @@ __all__ = [
     "Streamed",
     "Watch",
     "baseline_for",
+    "baselines_for",
     "check_estimator",
     "compute_baseline",
     "estimate",

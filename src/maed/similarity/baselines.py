@@ -16,6 +16,11 @@ _BLOCK = 64  # positions
 _CLASSES = 32
 
 
+def baselines_for(data: SignalData) -> tuple[str, ...]:
+    """Names of the baselines that fit the kind of the data."""
+    return (baseline_for(data),)
+
+
 def baseline_for(data: SignalData) -> Baseline:
     """The baseline that fits the data: `correlation` for real channels, `dependence` for tokens."""
     return "dependence" if data.kind == "tokens" else "correlation"

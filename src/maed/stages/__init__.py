@@ -1,1 +1,24 @@
-"""The stages of a run."""
+"""The stages from signals to an embedding, and what runs them."""
+
+from maed.stages.base import Context, Stage, execute, run_stage
+from maed.stages.baseline import Baseline
+from maed.stages.embed import Embed, embed_folder
+from maed.stages.evaluate import check_evaluation, evaluate, evaluate_start
+from maed.stages.pretrain import Pretrain
+from maed.stages.similarity import Similarity, noise_note
+
+__all__ = [
+    "Baseline",
+    "Context",
+    "Embed",
+    "Pretrain",
+    "Similarity",
+    "Stage",
+    "check_evaluation",
+    "embed_folder",
+    "evaluate",
+    "evaluate_start",
+    "execute",
+    "noise_note",
+    "run_stage",
+]

@@ -1,0 +1,277 @@
+"""A comparison: every encoding with every seed on equal terms, after as many trials of learning rates for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from maed.embedding import PositionEmbedding, embedding_dim
+from maed.errors import MaedError, one_of
+from maed.evaluation.comparison import compare_all, summarize
+from maed.experiments.live import board
+from maed.experiments.trials import Cluster, Metrics, Trial, run_trials
+from maed.files import is_main_process
+from maed.models import LEARNED, describe_classifier, resized_grid
+from maed.records import MadeWith, Results, Score, Tried
+from maed.settings import BASELINES, ENCODINGS
+from maed.similarity import baselines_for
+from maed.stages import Baseline, Context, Embed, execute
+
+TUNING_SEED = 1_000_000
+"""The seed of all trials of a learning rate: one that no comparison comes to."""
+
+
+@dataclass
+class Comparison:
+    """Trainings of models that differ in their positions.
+
+    Args:
+        context: folder, settings and labeled data.
+    """
+
+    context: Context
+
+    def check(self, encoding: str) -> None:
+        """Refuse an encoding that these data cannot have.
+
+        Raises:
+            MaedError: they cannot.
+        """
+        data, settings = self.context.data, self.context.settings
+        one_of("positions", encoding, ENCODINGS)
+        if not data.labeled:  # its model will be skipped or refused
+            return
+        if encoding == "fourier" and data.geometry is None:
+            raise MaedError(f"positions: fourier needs coordinates, and none are known for {data.source}")
+        fitting = baselines_for(data)
+        if encoding in BASELINES and encoding not in fitting:
+            raise MaedError(f"positions: {encoding} is not for {data.kind} signals; choose {' or '.join(fitting)}")
+        describe_classifier(data, encoding, embedding_dim(data.positions, settings.embedding.dim), settings.perceiver)
+        if encoding in ("maed", *BASELINES) and resized_grid(data, settings.perceiver) is not None:
+            raise MaedError(
+                f"positions: {encoding} is of {data.positions} positions, and perceiver.image_size "
+                f"{settings.perceiver.image_size} makes {settings.perceiver.image_size}^2 of them; choose "
+                "maed-resampled"
+            )
+
+    def train(self, encoding: str, seed: int) -> Metrics:
+        """Train and test one model: `models/ENCODING-SEED/`. Returns its metrics."""
+        self.check(encoding)
+        trial = self.trial(encoding, seed, self._vectors(encoding))
+        self.context.say(f"perceiver: {trial}")
+        metrics = trial.train(self.context.data)
+        assert metrics is not None  # it does not tune
+        return metrics
+
+    def run(self, encodings: Sequence[str], seeds: int, results: Results) -> None:
+        """Train each encoding with each seed; scores, their intervals and differences go into `results` as they come.
+
+        All encodings of one seed come before the next seed, so that a stopped comparison is still a fair one.
+        """
+        data = self.context.data
+        if not encodings or not seeds:
+            results.notes.append("Perceivers skipped: no positions were asked for.")
+        elif not data.labeled:
+            results.notes.append(f"Perceivers skipped: {data.source} has no labels.")
+            self.context.say(results.notes[-1])
+        else:
+            vectors = self.vectors(encodings)
+            address = self.context.settings.trainer.cluster
+            with nullcontext() if address is None else Cluster(address) as cluster:
+                rates = self.tuned_rates(vectors, results, cluster)
+                trials = [
+                    self.trial(encoding, seed, vectors[encoding], learning_rate=rates.get(encoding))
+                    for seed in range(seeds)
+                    for encoding in encodings
+                ]
+                for rows in self._as_trained(trials, "Comparison: test accuracy", self._score, cluster):
+                    results.scores, results.summary, results.paired = rows, summarize(rows), compare_all(rows)
+                    results.seconds["perceivers"] = sum(row.seconds or 0.0 for row in rows)
+                    self.save(results)
+        self.save(results)
+
+    def save(self, results: Results) -> None:
+        """Write results.json as it stands."""
+        if is_main_process():
+            results.write(self.context.folder.results)
+
+    def tuned_rates(
+        self, vectors: Mapping[str, torch.Tensor | None], results: Results, cluster: Cluster | None = None
+    ) -> dict[str, float]:
+        """The learning rate of `train.tune` with the best validation for each encoding; the lower of equal ones.
+
+        Every encoding tries every rate, with one and the same seed that no comparison has. What was found goes into
+        `results`. Nothing is tried, and nothing returned, without `train.tune`.
+
+        Raises:
+            MaedError: an encoding whose loss stays finite with none of them.
+        """
+        rates = self.context.settings.train.tune
+        if rates is None:
+            return {}
+        trials = [
+            self.trial(encoding, TUNING_SEED, vectors[encoding], learning_rate=rate, tuning=True)
+            for encoding in vectors
+            for rate in sorted(rates)
+        ]
+        tried: list[Tried] = []
+        for tried in self._as_trained(trials, "Learning rates: validation accuracy", self._tried, cluster):
+            results.tuning = tried
+            results.seconds["tuning"] = sum(row.seconds or 0.0 for row in tried)
+            self.save(results)
+        best: dict[str, Tried] = {}
+        for encoding in vectors:
+            finite = [row for row in tried if row.positions == encoding and row.validation is not None]
+            if not finite:
+                raise MaedError(
+                    f"train.tune: {', '.join(f'{rate:g}' for rate in rates)}; with none of them does the loss of "
+                    f"{encoding} stay finite; try lower ones, or trainer.precision 32-true"
+                )
+            best[encoding] = max(finite, key=lambda row: row.validation or 0.0)  # the first of equal ones: the lowest
+        results.tuning = [replace(row, chosen=row is best[row.positions]) for row in tried]
+        self.save(results)
+        return {encoding: row.learning_rate for encoding, row in best.items()}
+
+    def trial(
+        self,
+        encoding: str,
+        seed: int,
+        vectors: torch.Tensor | None,
+        *,
+        learning_rate: float | None = None,
+        tuning: bool = False,
+    ) -> Trial:
+        """The training of one model; with a `learning_rate` other than that of the settings where it is given."""
+        context = self.context
+        train = replace(context.settings.train, tune=None, tune_steps=None)  # no part of what is trained
+        if learning_rate is not None:
+            train = replace(train, learning_rate=learning_rate)
+        if tuning:
+            train = replace(train, steps=context.settings.train.tune_steps or train.steps)
+        folder, dim = context.folder, context.settings.embedding.dim
+        place = folder.tuning(encoding, train.learning_rate) if tuning else folder.model(encoding, seed)
+        return Trial(
+            encoding,
+            seed,
+            place.path,
+            embedding_dim(context.data.positions, dim) if vectors is None else vectors.shape[1],
+            replace(context.settings, train=train),
+            vectors,
+            tuning=tuning,
+            overwrite=folder.overwrite,
+        )
+
+    def vectors(self, encodings: Sequence[str]) -> dict[str, torch.Tensor | None]:
+        """The vectors of each encoding, None of one that has none; refused where missing or of other positions."""
+        for encoding in encodings:
+            self.check(encoding)
+        return {encoding: self._vectors(encoding) for encoding in encodings}
+
+    def origin(self) -> MadeWith:
+        """What `maed`'s embedding was made with; empty where there is none, or it does not say."""
+        return self.context.folder.earlier.embedding().made_with
+
+    def _vectors(self, encoding: str) -> torch.Tensor | None:
+        """The vectors of a learned encoding; a baseline's are made where they are missing."""
+        if encoding not in LEARNED:
+            return None
+        data = self.context.data
+        if encoding in ("maed", "maed-resampled"):
+            embedding = self._maed(encoding)
+        else:
+            there = self.context.folder.earlier.embedding(encoding)
+            if not there.path.is_dir():
+                here = replace(self.context, folder=replace(self.context.folder, upstream=None))
+                execute([Baseline(encoding), Embed(encoding)], here)
+                return PositionEmbedding.from_pretrained(here.folder.embedding(encoding).path).vectors
+            embedding = PositionEmbedding.from_pretrained(there.path)
+        finer = resized_grid(data, self.context.settings.perceiver)
+        self._check_positions(embedding, data.positions if finer is None else len(finer.coordinates))
+        if encoding == "maed-resampled" and data.permutation is not None:  # it came in the order of its grid
+            return embedding.vectors[torch.from_numpy(data.permutation)]
+        return embedding.vectors
+
+    def _check_positions(self, embedding: PositionEmbedding, n: int) -> None:
+        """Refuse the run's embedding where it is not of `n` positions, of other ones than the data, or empty."""
+        data, settings = self.context.data, self.context.settings
+        if embedding.n != n:
+            raise MaedError(f"run: the embedding has {embedding.n} positions, the data {n}")
+        source = embedding.source
+        if source and source not in (data.source, settings.perceiver.learned_from):
+            raise MaedError(
+                f"run: the embedding was learned from {source!r}, the data are {data.source!r}; where their positions "
+                f"are the same, say so with --perceiver.learned_from {source}"
+            )
+        if not embedding.vectors.any():
+            raise MaedError(
+                f"run: the embedding's vectors are all zero: {embedding.provenance.get('reduction')} found nothing to "
+                "tell positions apart; another --embedding.reduction may"
+            )
+        made_with = MadeWith.of(embedding.provenance.get("made_with") or {})
+        self.context.check_upstream(self.context.folder.earlier.embedding(), made_with, data.positions)
+
+    def _maed(self, encoding: str) -> PositionEmbedding:
+        """The embedding of the run; one that was resampled, and so used the geometry, goes by that name alone."""
+        folder = self.context.folder.earlier.embedding()
+        data = self.context.data
+        if not folder.is_finished:
+            raise MaedError(f"run: {folder.path} holds no embedding; `maed embed` writes one")
+        embedding = PositionEmbedding.from_pretrained(folder.path)
+        resampled = bool(embedding.provenance.get("resampled"))
+        finer = resized_grid(data, self.context.settings.perceiver)
+        if resampled != (encoding == "maed-resampled") and (resampled or finer is None):
+            was = "was resampled by its geometry" if resampled else "was not resampled"
+            other = "maed-resampled" if resampled else "maed"
+            raise MaedError(f"positions: {encoding}, but the embedding in {folder.path} {was}; choose {other}")
+        here, there = finer or data.geometry, embedding.geometry
+        if resampled and here is not None and there is not None and here.shape != there.shape:
+            raise MaedError(f"run: {folder.path} was resampled to {there.shape}, the data are {here.shape}")
+        if finer is not None and not resampled:
+            self._check_positions(embedding, data.positions)
+            return embedding.resampled(finer, None if embedding.geometry else data.geometry)
+        return embedding
+
+    def _as_trained(
+        self,
+        trials: Sequence[Trial],
+        title: str,
+        row: Callable[[Trial, Metrics | None], Any],
+        cluster: Cluster | None,
+    ) -> Iterator[list[Any]]:
+        """Train; after each trial, a row for each that is done, in the order of the trials and not of their ends."""
+        context, done = self.context, dict[Trial, Any]()
+        with board(title, trials, context.settings.trainer, context.say) as shown:
+            for trial, metrics in run_trials(context.data, trials, cluster=cluster, board=shown):
+                done[trial] = row(trial, metrics)
+                yield [done[trial] for trial in trials if trial in done]
+
+    def _score(self, trial: Trial, metrics: Metrics | None) -> Score:
+        assert metrics is not None  # only a trial that tunes may fail
+        return Score(
+            positions=trial.encoding,
+            seed=trial.seed,
+            value=metrics["test_accuracy"],
+            validation=metrics["validation_accuracy"],
+            epochs=metrics["epochs"],
+            seconds=metrics["seconds"],
+            learning_rate=trial.learning_rate,
+            history=metrics["history"],
+            labels=len(self.context.data.train),
+        )
+
+    def _tried(self, trial: Trial, metrics: Metrics | None) -> Tried:
+        """What a rate came to; nothing is known of one with which the loss left the finite numbers."""
+        found = metrics or {}
+        history = found.get("history")
+        return Tried(
+            positions=trial.encoding,
+            seed=trial.seed,
+            learning_rate=trial.learning_rate,
+            validation=found.get("validation_accuracy"),
+            steps=history[-1]["step"] if history else None,
+            seconds=found.get("seconds"),
+        )

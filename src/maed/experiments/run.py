@@ -1,0 +1,161 @@
+"""The whole run: positions learned, measured, compared, reported."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from maed._version import __version__
+from maed.embedding import PositionEmbedding
+from maed.errors import MaedError
+from maed.experiments.comparison import Comparison
+from maed.experiments.trials import check_cluster
+from maed.files import read_json
+from maed.machine import commit, describe_machine
+from maed.records import MadeWith, Results, first_difference
+from maed.report import embedding_figure, write_report
+from maed.run_folder import StageFolder
+from maed.settings import BASELINES
+from maed.similarity import baselines_for
+from maed.stages import (
+    Baseline,
+    Context,
+    Embed,
+    Pretrain,
+    Similarity,
+    check_evaluation,
+    evaluate,
+    evaluate_start,
+    execute,
+    noise_note,
+)
+
+
+def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: str) -> Results:
+    """Do everything; returns, and keeps writing as it goes, results.json.
+
+    Args:
+        context: folder, settings and data.
+        encodings: to compare; none for no models.
+        seeds: for each of them.
+        command: the command line, which results.json records.
+
+    Raises:
+        MaedError: a stage or an encoding refuses, before any of them works where that can be told.
+    """
+    comparison, folder, data = Comparison(context), context.folder, context.data
+    for encoding in encodings:
+        comparison.check(encoding)
+    check_evaluation(context)
+    check_cluster(context.settings.trainer.cluster)
+    results = new_results(context, command)
+    measured = encodings if data.geometry is None else ("start", *BASELINES)
+    results.notes += origin_notes(MadeWith.of({**context.data_made_with, **_asked(context)}), measured)
+    methods = ["maed", *baselines_for(data)]
+    # refused where there is nothing to embed, before more work is done
+    execute([Pretrain(), Similarity(), Embed()], context)
+    execute([stage for method in methods[1:] for stage in (Baseline(method), Embed(method))], context)
+    embeddings = {method: PositionEmbedding.from_pretrained(folder.embedding(method).path) for method in methods}
+    split_half = embeddings["maed"].provenance["split_half"]
+    results.split_half = {"maed": split_half}
+    note = None if split_half is None else noise_note(split_half, context.k(), data.positions)
+    results.notes += [] if note is None else [note]
+    results.seconds = {
+        "pretrain": read_json(folder.autoencoder.metrics)["seconds"],
+        "similarity": read_json(folder.similarity().config)["seconds"],
+        "baseline": sum(read_json(folder.similarity(method).config)["seconds"] for method in methods[1:]),
+    }
+    if data.geometry is not None:
+        results.geometry = {method: evaluate(context, method) for method in methods}
+        if (start := evaluate_start(context)) is not None:
+            results.geometry["start"] = start
+    for method, embedding in embeddings.items():
+        _describe(embedding, folder.embedding(method), (results.geometry or {}).get(method))
+    comparison.save(results)
+    comparison.run(encodings, seeds, results)
+    context.say(f"report: {write_report(folder.path, context.settings.report)}")
+    return results
+
+
+def compare_only(context: Context, encodings: Sequence[str], seeds: int, *, command: str) -> Results:
+    """Compare encodings; what an earlier run in this folder measured of the geometry stays in results.json.
+
+    Args:
+        context: folder, settings and labeled data.
+        encodings: to compare.
+        seeds: for each of them.
+        command: the command line, which results.json records.
+
+    Raises:
+        MaedError: no labels, or a results.json of other data.
+    """
+    data, path = context.data, context.folder.results
+    if not data.labeled:
+        raise MaedError(f"source: {data.source} has no labels of two classes or more, and `compare` needs them")
+    comparison, results = Comparison(context), new_results(context, command)
+    if path.is_file():
+        kept = Results.read(path)
+        there, here = ({"source": r.source, "data": r.settings.get("data")} for r in (kept, results))
+        if there == here:
+            results.geometry, results.split_half = kept.geometry, kept.split_half
+        elif not context.folder.overwrite:
+            difference = first_difference(there, here)
+            raise MaedError(f"out: {path} is of another run ({difference}); take another --out, or --overwrite")
+    if "maed" in encodings:
+        results.notes += origin_notes(comparison.origin(), (*(results.geometry or {}), *encodings))
+    comparison.run(encodings, seeds, results)
+    return results
+
+
+def new_results(context: Context, command: str) -> Results:
+    """results.json before anything has been measured."""
+    return Results(
+        maed=__version__,
+        command=command,
+        commit=commit(),
+        source=context.data.source,
+        positions=context.data.positions,
+        neighbors=context.k(),
+        settings=asdict(context.settings),
+        machine=describe_machine(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
+    """What a reader must know of what the autoencoder was given before it learned anything.
+
+    Args:
+        made_with: nothing is said of settings that are not there.
+        rows: what is measured beside it: encodings, or `start`, the embedding that the autoencoder started from.
+    """
+    notes, init = [], made_with.setting("autoencoder", "init") or "random"
+    if init != "random":
+        known = init in BASELINES
+        start, row = (f"the {init} baseline", init) if known else (f"the embedding in {init}", "start")
+        gain = f"the row `{row}`" if row in rows else "that start"
+        notes.append(
+            f"The autoencoder's position vectors started from {start}: only what maed gains over {gain} is its own."
+        )
+    if made_with.setting("autoencoder", "kind") == "unet":
+        order = (
+            "positions were not permuted, so that this is no evidence that their order was found"
+            if made_with.setting("data", "permute") is None
+            else "positions were stored in a random order, which tells it nothing"
+        )
+        notes.append(f"The U-Net knows the storage order by construction; {order}.")
+    return notes
+
+
+def _asked(context: Context) -> dict[str, Any]:
+    return {"autoencoder": asdict(context.settings.autoencoder)}
+
+
+def _describe(embedding: PositionEmbedding, folder: StageFolder, metrics: dict[str, float] | None) -> None:
+    """Save an embedding once more, with what was measured of it and its picture, unless its card has them."""
+    figure = embedding_figure(embedding)
+    pictured = figure is None or folder.figure.is_file()
+    if not pictured or (metrics is not None and embedding.provenance.get("metrics") != metrics):
+        embedding.save_pretrained(folder.path, metrics, figure)

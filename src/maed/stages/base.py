@@ -1,0 +1,166 @@
+"""What a stage is, and how stages run after one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maed.autoencoder.masking import visible_count
+from maed.data.signals import SignalData
+from maed.embedding import embedding_dim
+from maed.engine.lightning import progress_kind
+from maed.errors import MaedError
+from maed.evaluation.geometry import check_neighbors
+from maed.records import MadeWith
+from maed.run_folder import RunFolder, StageFolder
+from maed.settings import Settings
+
+
+@dataclass
+class Context:
+    """What every stage works with.
+
+    Args:
+        folder: where it writes, and where earlier stages lie.
+        settings: all settings.
+        data: the signals.
+        say: told what happens, one line at a time.
+
+    Raises:
+        MaedError: a setting that these data cannot have.
+    """
+
+    folder: RunFolder
+    settings: Settings
+    data: SignalData
+    say: Callable[[str], None] = lambda line: None
+
+    def __post_init__(self) -> None:
+        embedding_dim(self.data.positions, self.settings.embedding.dim)
+        visible_count(self.data.positions, self.data.kind, self.settings.autoencoder.visible_fraction)
+        self.k()
+
+    @property
+    def data_made_with(self) -> dict[str, Any]:
+        """Source and settings of the data, as every stage's config.json says them."""
+        return {"source": self.data.source, "data": asdict(self.settings.data)}
+
+    def k(self) -> int:
+        """The k of recall@k, here and now: as set, that of the geometry, or 8; never N or more."""
+        geometry, chosen = self.data.geometry, self.settings.evaluation.neighbors
+        if chosen is not None:
+            check_neighbors(chosen, self.data.positions)
+            return chosen
+        return min(8 if geometry is None else geometry.neighbors, self.data.positions - 1)
+
+    def shown(self, trained: int | None = None) -> int:
+        """How many positions a draw of the similarity shows: as the training did, unless its settings differ.
+
+        Args:
+            trained: how many that showed; what the settings say where None.
+        """
+        data, own = self.data, self.settings.similarity.visible_fraction
+        if own is not None:
+            return visible_count(data.positions, data.kind, own, "similarity")
+        if trained is not None:
+            return trained
+        return visible_count(data.positions, data.kind, self.settings.autoencoder.visible_fraction)
+
+    def check_upstream(self, stage: StageFolder, made_with: MadeWith, positions: int) -> None:
+        """Refuse an earlier stage that was made for other positions than these data have.
+
+        Args:
+            stage: its folder.
+            made_with: what it was made with.
+            positions: its N.
+        """
+        # the random seed places the positions of a swiss roll
+        places = ("seed",) if self.data.source.startswith("field:swissroll") else ()
+        for name in ("permute", "length", "image_size", "columns", *places):
+            was, now = made_with.setting("data", name), asdict(self.settings.data)[name]
+            if made_with.data is not None and was != now:
+                raise MaedError(f"data.{name}: {now}; {stage.path} was made with {was}, and positions must agree")
+        if positions != self.data.positions:
+            raise MaedError(f"run: {stage.path} has {positions} positions, the data {self.data.positions}")
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
+        """A bar on a terminal, a line for every tenth elsewhere, or nothing, as the trainer's settings ask."""
+        wanted = progress_kind(self.settings.trainer)
+        if wanted == "none":
+            yield None
+        elif wanted == "bar":
+            columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns) as bar:
+                task = bar.add_task(title)
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+        else:
+            tenths = [0]
+
+            def line(done: int, total: int) -> None:
+                if done * 10 // total > tenths[0]:
+                    tenths[0] = done * 10 // total
+                    self.say(f"{title}: {done} of {total} draws")
+
+            yield line
+
+
+class Stage:
+    """One step from signals to an embedding. It has a folder, whose config.json says what it was made with.
+
+    `folder`, `made_with` and `run` are every stage's own.
+    """
+
+    def folder(self, context: Context) -> StageFolder:
+        """Where it writes."""
+        raise TypeError(f"{type(self).__name__} has no folder")
+
+    def made_with(self, context: Context) -> Mapping[str, Any]:
+        """The settings that its result depends on; read after earlier stages have run."""
+        raise TypeError(f"{type(self).__name__} says nothing of what it is made with")
+
+    def run(self, context: Context) -> None:
+        """Do the work; the last thing written marks it as finished."""
+        raise TypeError(f"{type(self).__name__} does nothing")
+
+    def check(self, context: Context) -> None:
+        """Refuse settings that these data, or one another, cannot have, before any stage works.
+
+        Raises:
+            MaedError: they cannot.
+        """
+
+    def ready(self, context: Context) -> None:
+        """Refuse what earlier stages have made, before the folder is touched.
+
+        Raises:
+            MaedError: nothing can be made of it.
+        """
+
+    def facts(self, context: Context) -> Mapping[str, Any]:
+        """What else its config.json is to say from the start."""
+        return {}
+
+
+def execute(stages: Sequence[Stage], context: Context) -> None:
+    """Check all stages, then run each that is not finished. One that was made otherwise is never overwritten silently.
+
+    Raises:
+        MaedError: a stage refuses, or its folder holds one that was made with other settings.
+    """
+    for stage in stages:
+        stage.check(context)
+    for stage in stages:
+        run_stage(stage, context)
+
+
+def run_stage(stage: Stage, context: Context) -> None:
+    """Run one stage, unless it is finished."""
+    stage.ready(context)
+    made_with, facts = dict(stage.made_with(context)), dict(stage.facts(context))
+    if not context.folder.claim(stage.folder(context), made_with, facts):
+        stage.run(context)

@@ -1,0 +1,141 @@
+"""Reducing a similarity to an embedding: `embedding/`, or `baselines/NAME/embedding/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from maed._version import __version__
+from maed.data.geometry import Geometry
+from maed.embedding import LEAST_SIGNAL_TO_NOISE, PositionEmbedding, reduce, signal_to_noise
+from maed.errors import MaedError
+from maed.files import read_json
+from maed.machine import describe_machine
+from maed.run_folder import RunFolder, StageFolder
+from maed.settings import BASELINES, EmbeddingSettings
+from maed.similarity import Similarity, load_similarity
+from maed.stages.base import Context, Stage
+
+
+class Embed(Stage):
+    """Reduces the similarity of a method to an embedding. Neither data nor geometry is read for it.
+
+    Args:
+        method: `maed`, or a baseline.
+    """
+
+    def __init__(self, method: str = "maed") -> None:
+        self.method = method
+
+    def folder(self, context: Context) -> StageFolder:
+        """`embedding/`, or `baselines/NAME/embedding/`."""
+        return context.folder.embedding(self.method)
+
+    def made_with(self, context: Context) -> Mapping[str, Any]:
+        """What the similarity was made with, and the embedding's settings."""
+        return embedding_made_with(context.folder.earlier.similarity(self.method), context.settings.embedding)
+
+    def ready(self, context: Context) -> None:
+        """Refuse a similarity of other positions, or one in which nothing was found."""
+        source, n = context.folder.earlier.similarity(self.method), context.data.positions
+        if source.config.is_file():
+            context.check_upstream(source, source.made_with, read_json(source.config).get("n", n))
+        if not context.settings.embedding.force:
+            check_signal(load_similarity(source.path), str(source.made_with.estimator), context.say)
+
+    def run(self, context: Context) -> None:
+        """Reduce and write it."""
+        embed_folder(
+            context.folder.earlier.similarity(self.method),
+            self.folder(context),
+            context.settings.embedding,
+            geometry=context.data.geometry,
+            say=context.say,
+        )
+
+
+def embedding_made_with(similarity: StageFolder, settings: EmbeddingSettings) -> dict[str, Any]:
+    """Everything that an embedding of the similarity in a folder depends on."""
+    return {**read_json(similarity.config)["made_with"], "embedding": asdict(settings)}
+
+
+def embed_folder(
+    similarity: StageFolder,
+    target: StageFolder,
+    settings: EmbeddingSettings,
+    *,
+    geometry: Geometry | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> PositionEmbedding:
+    """Reduce the similarity in one folder to an embedding in another.
+
+    Args:
+        similarity: the folder of a similarity.
+        target: that of the embedding.
+        settings: the embedding's.
+        geometry: the true one, which is only written beside the vectors; None where it is not known.
+        say: told what happens.
+    """
+    matrix, config = load_similarity(similarity.path), read_json(similarity.config)
+    made_with = embedding_made_with(similarity, settings)
+    estimator = str(similarity.made_with.estimator)
+    say(f"embedding: {settings.reduction} of {estimator}")
+    embedding = PositionEmbedding(
+        reduce(matrix.values, settings, matrix.standard_error),
+        source=made_with["source"],
+        geometry=geometry,
+        provenance={
+            "estimator": estimator,
+            "reduction": settings.reduction,
+            "seed": (made_with.get("autoencoder") or made_with.get("data") or {}).get("seed"),
+            "maed": __version__,
+            "versions": {"maed": __version__, **describe_machine()["versions"]},
+            # of another reduction it would say nothing about this one
+            "split_half": config.get("split_half") if config.get("split_half_of") == asdict(settings) else None,
+            "made_with": made_with,
+        },
+    )
+    embedding.save_pretrained(target.path)
+    return embedding
+
+
+def embed_again(folder: RunFolder, method: str, settings: EmbeddingSettings, say: Callable[[str], None]) -> StageFolder:
+    """Reduce a similarity that is there, without its data; returns the embedding's folder.
+
+    Raises:
+        MaedError: the similarity holds no dependence above its noise, and `embedding.force` is off; or the folder holds
+            an embedding that was made with other settings.
+    """
+    source, target = folder.earlier.similarity(method), folder.embedding(method)
+    matrix = load_similarity(source.path)
+    if not settings.force:
+        check_signal(matrix, str(source.made_with.estimator), say)
+    if not folder.claim(target, embedding_made_with(source, settings)):
+        embed_folder(source, target, settings, say=say)
+    return target
+
+
+def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], None]) -> None:
+    """Refuse a similarity that is no more than its noise; of a baseline, which maed is measured against, say so.
+
+    Raises:
+        MaedError: no dependence was found.
+    """
+    values, error = similarity.values, similarity.standard_error
+    if estimator == "mean-loss":  # its 0 means nothing; what is seen helps or harms by comparison with its column
+        known = error > 0
+        column = (values * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)
+        values = torch.where(known, values - column, 0.0)
+    ratio = signal_to_noise(values, error)
+    if ratio >= LEAST_SIGNAL_TO_NOISE:
+        return
+    line = (
+        f"similarity: no dependence found (signal-to-noise ratio {ratio:.2f} of {estimator}; noise has about 1, "
+        f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
+    )
+    if estimator not in BASELINES:
+        raise MaedError(f"{line}; --embedding.force true embeds it all the same")
+    say(f"{line}; its embedding is noise")

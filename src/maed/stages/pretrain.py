@@ -1,0 +1,109 @@
+"""Training the masked autoencoder: `autoencoder/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maed.autoencoder import loss_name, pretrain, visible_count
+from maed.embedding import PositionEmbedding, reduce
+from maed.errors import MaedError, nearest
+from maed.records import MadeWith
+from maed.run_folder import StageFolder
+from maed.settings import BASELINES, EmbeddingSettings
+from maed.similarity import baselines_for, load_similarity
+from maed.stages.base import Context, Stage, run_stage
+from maed.stages.baseline import Baseline
+from maed.stages.similarity import check_memory
+
+
+class Pretrain(Stage):
+    """Trains the masked autoencoder on unlabeled signals."""
+
+    def folder(self, context: Context) -> StageFolder:
+        """`autoencoder/`."""
+        return context.folder.autoencoder
+
+    def made_with(self, context: Context) -> Mapping[str, Any]:
+        """Data and autoencoder."""
+        return {**context.data_made_with, "autoencoder": asdict(context.settings.autoencoder)}
+
+    def facts(self, context: Context) -> Mapping[str, Any]:
+        """What the weights' shapes follow from."""
+        data, settings = context.data, context.settings.autoencoder
+        visible = visible_count(data.positions, data.kind, settings.visible_fraction)
+        shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary, "visible": visible}
+        return {**shape, "loss": loss_name(settings, data)}
+
+    def check(self, context: Context) -> None:
+        """Refuse a loss that the data cannot have, and a start or a batch that the autoencoder cannot take."""
+        settings, n = context.settings.autoencoder, context.data.positions
+        loss_name(settings, context.data)
+        if settings.kind == "unet" and settings.batch_size == 1 and n <= 2**settings.depth:
+            raise MaedError(
+                f"autoencoder.batch_size: must be at least 2 where a U-Net of depth {settings.depth} leaves one place "
+                f"of {n} positions, got 1"
+            )
+        if settings.init == "random":
+            return
+        if settings.kind == "unet":
+            raise MaedError(
+                f"autoencoder.init: must be random for a U-Net, which has no position vectors, got {settings.init!r}"
+            )
+        if settings.init in BASELINES:
+            fitting = baselines_for(context.data)
+            if settings.init not in fitting:
+                raise MaedError(
+                    f"autoencoder.init: {settings.init!r} is not for {context.data.kind} signals; choose "
+                    f"{' or '.join(fitting)}"
+                )
+            check_memory(context)
+        else:
+            start_embedding(context)
+
+    def run(self, context: Context) -> None:
+        """Train, from random vectors or a start that was named."""
+        data, settings = context.data, context.settings.autoencoder
+        start = _start_vectors(context)
+        visible = visible_count(data.positions, data.kind, settings.visible_fraction)
+        context.say(f"autoencoder: {visible} of {data.positions} positions visible, {settings.steps} steps")
+        pretrain(data, settings, context.settings.trainer, self.folder(context).path, start_vectors=start)
+
+
+def _start_vectors(context: Context) -> torch.Tensor | None:
+    """What `autoencoder.init` asks the position vectors to start from; None for random numbers.
+
+    Of a baseline they are the Laplacian eigenmaps: all scales alike, as attention needs to tell neighbors apart.
+    """
+    settings = context.settings.autoencoder
+    if settings.init == "random":
+        return None
+    if settings.init not in BASELINES:
+        return start_embedding(context).vectors
+    run_stage(Baseline(settings.init), context)
+    similarity = load_similarity(context.folder.similarity(settings.init).path)
+    eigenmaps = EmbeddingSettings(reduction="laplacian", dim=min(settings.width, context.data.positions - 1))
+    return reduce(similarity.values, eigenmaps, similarity.standard_error)
+
+
+def start_embedding(context: Context) -> PositionEmbedding:
+    """The embedding in the folder that `autoencoder.init` names.
+
+    Raises:
+        MaedError: no such folder, or an embedding of other positions.
+    """
+    name = context.settings.autoencoder.init
+    if not Path(name).is_dir():
+        choices = ("random", *baselines_for(context.data))
+        raise MaedError(
+            f"autoencoder.init: {name!r} is no folder{nearest(name, choices)}; choose {', '.join(choices)} or the "
+            "folder of an embedding"
+        )
+    embedding = PositionEmbedding.from_pretrained(Path(name))
+    made_with = MadeWith.of(embedding.provenance.get("made_with") or {})
+    context.check_upstream(StageFolder(Path(name)), made_with, embedding.n)
+    return embedding

@@ -1,0 +1,191 @@
+"""Streaming draws into a similarity: `similarity/`."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from maed.autoencoder import load_autoencoder, loss_name, outputs_of, wide
+from maed.embedding import check_reduction, reduce
+from maed.engine.lightning import device, precision
+from maed.errors import MaedError
+from maed.evaluation.geometry import agreement, similarity_metrics
+from maed.files import read_json
+from maed.machine import memory
+from maed.run_folder import StageFolder
+from maed.similarity import (
+    Accumulator,
+    Halves,
+    PairedSums,
+    Streamed,
+    check_estimator,
+    estimate,
+    merged,
+    neighbor_lists,
+    never_drawn,
+    stream,
+    write_similarity,
+)
+from maed.similarity import Similarity as Matrix
+from maed.stages.base import Context, Stage
+
+_WATCHED = 2304
+"""Most positions of which the similarity is measured while it is streamed: time N^2 a look, of 1,024 half a second."""
+
+_PAIR_BYTES = 200
+"""Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
+
+
+class Similarity(Stage):
+    """Streams draws through the trained autoencoder into a similarity of positions."""
+
+    def folder(self, context: Context) -> StageFolder:
+        """`similarity/`."""
+        return context.folder.similarity()
+
+    def made_with(self, context: Context) -> Mapping[str, Any]:
+        """What the autoencoder was made with, and the similarity's settings."""
+        config = read_json(context.folder.earlier.autoencoder.config)
+        return {**config["made_with"], "similarity": asdict(context.settings.similarity)}
+
+    def check(self, context: Context) -> None:
+        """Refuse an estimator that the loss, or the number of visible positions, is not for; and what will not fit."""
+        check_memory(context)
+        loss = loss_name(context.settings.autoencoder, context.data)
+        check_estimator(context.settings.similarity, visible=context.shown(), loss=loss)
+
+    def ready(self, context: Context) -> None:
+        """Refuse an autoencoder of other positions, or one that the estimator is not for."""
+        source = context.folder.earlier.autoencoder
+        _, config = load_autoencoder(source.path)
+        context.check_upstream(source, source.made_with, config["n"])
+        visible = context.shown(config["visible"])
+        check_estimator(context.settings.similarity, visible=visible, loss=config["loss"])
+
+    def run(self, context: Context) -> None:
+        """Stream, estimate, and measure how far two halves of the draws agree."""
+        settings, data = context.settings.similarity, context.data
+        model, config = load_autoencoder(context.folder.earlier.autoencoder.path)
+        visible = context.shown(config["visible"])
+        context.say(f"similarity: {settings.draws} draws, {settings.estimator}")
+        where = device(context.settings.trainer)
+        with context.progress("similarity") as progress:
+            streamed = stream(
+                model.to(where),
+                data.train,
+                settings,
+                visible=visible,
+                loss=config["loss"],
+                outputs=outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
+                device=where,
+                half_precision=precision(context.settings.trainer, wide=wide(model)) != "32-true",
+                folder=self.folder(context).path,
+                progress=progress,
+                watch=_watch(context),
+            )
+        self._write(context, streamed)
+
+    def _write(self, context: Context, streamed: Streamed) -> None:
+        folder, settings = self.folder(context), context.settings
+        sums = merged(streamed.halves)
+        result = estimate(sums, settings.similarity.estimator)
+        _check_drawn(context, folder, sums, streamed.draws)
+        facts = {"seconds": streamed.seconds, "draws": streamed.draws, "changed": streamed.changed}
+        config = {**read_json(folder.config), **facts, "history": streamed.history}
+        if settings.similarity.until == "stable":
+            context.say(f"similarity: {streamed.draws} draws{_stability(streamed.changed)}")
+        halves = [estimate(half, settings.similarity.estimator) for half in streamed.halves]
+        config["split_half"] = _split_half(context, halves)
+        config["split_half_of"] = asdict(settings.embedding)
+        note = noise_note(config["split_half"], context.k(), context.data.positions)
+        agreed = f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbors"
+        context.say(note or agreed)
+        write_similarity(folder.path, result, sums, config)
+
+
+def check_memory(context: Context) -> None:
+    """Refuse a reduction that the positions are too few, or too many, for, or that is not installed."""
+    n, there = context.data.positions, memory()
+    check_reduction(n, context.settings.embedding)
+    if there is not None and _PAIR_BYTES * n**2 > there:
+        raise MaedError(
+            f"inputs: {n} positions; their similarity would take about {_PAIR_BYTES * n**2 / 2**30:.0f} GiB, so that "
+            f"about {int((there / _PAIR_BYTES) ** 0.5)} are the most here. Learn on a coarser grid, and `resampled` "
+            "brings it back"
+        )
+
+
+def _watch(context: Context) -> Callable[[Halves], dict[str, float]] | None:
+    """What is recorded of the similarity while it is streamed; None where that would take long.
+
+    How far the neighbor lists of two halves of the draws agree (of half as many draws each); and, against a known
+    geometry, recall and Spearman of the entries, which nothing is chosen by.
+    """
+    data, settings = context.data, context.settings
+    if data.positions > _WATCHED:
+        return None
+    estimator, geometry, k = settings.similarity.estimator, data.geometry, context.k()
+    true = None if geometry is None else geometry.distances()
+
+    def watch(halves: Halves) -> dict[str, float]:
+        lists = [neighbor_lists(estimate(half, estimator).values, k) for half in halves]
+        found = {"split_half": float((lists[0] & lists[1]).sum() / lists[0].sum())}
+        if geometry is not None:
+            values = estimate(merged(halves), estimator).values
+            metrics = similarity_metrics(values, geometry, settings.evaluation, true)
+            found |= {name: metrics[f"entries_{name}"] for name in ("knn_recall", "spearman")}
+        return found
+
+    return watch
+
+
+def _check_drawn(context: Context, folder: StageFolder, sums: Accumulator | PairedSums, draws: int) -> None:
+    """Name pairs of positions that no draw tells of; refuse where they are the greater part.
+
+    Positions that no training signal has are left out: more draws cannot reach them.
+    """
+    mask = context.data.train.mask
+    there = torch.ones(context.data.positions).bool() if mask is None else torch.from_numpy(mask.any(axis=0))
+    pairs, never = int(there.sum()) * (int(there.sum()) - 1), never_drawn(sums, there)
+    if never == 0:
+        return
+    line = (
+        f"similarity.draws: in {draws} draws, {never} of {pairs} pairs of positions were never visible and scored "
+        "together; more draws, or a larger similarity.visible_fraction, reach them"
+    )
+    if 2 * never > pairs:
+        shutil.rmtree(folder.path)  # nothing in it is worth keeping, and it would stand in the way of more draws
+        raise MaedError(line)
+    warnings.warn(f"{line}; they count as not similar", stacklevel=2)
+
+
+def _split_half(context: Context, halves: Sequence[Matrix]) -> float:
+    """Recall@k between the embeddings of two disjoint halves of the draws."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of halves that nobody keeps
+        settings = context.settings.embedding
+        first, second = (reduce(half.values, settings, half.standard_error) for half in halves)
+    return agreement(first, second, context.k())
+
+
+def noise_note(split_half: float, k: int, n: int) -> str | None:
+    """A plain warning where two halves of the draws agree hardly better than chance, `k / (n - 1)`; otherwise None."""
+    chance = k / (n - 1)
+    if split_half >= min(3 * chance, (1 + chance) / 2):
+        return None
+    return (
+        f"Embeddings of two halves of the draws agree on {100 * split_half:.1f} % of neighbors, chance gives "
+        f"{100 * chance:.1f} %: hardly any dependence was found, and this embedding is mostly noise."
+    )
+
+
+def _stability(changed: list[tuple[int, float]]) -> str:
+    """What the looks at the neighbor lists say, for a person."""
+    if len(changed) < 2:
+        return ", too few to tell whether neighbors are stable"
+    return f"; the last quarter of them changed {100 * changed[-1][1]:.1f} % of the neighbors"
