@@ -35,9 +35,10 @@ from maed.data.signals import SignalData, Signals
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.pipeline import Run
 from maed.settings import AutoencoderSettings, EmbeddingSettings, Settings, TrainerSettings
 from maed.similarity import compute_baseline
+from maed.stages import Baseline, Pretrain, execute
+from stages import context
 
 N = 12
 TRAINER = TrainerSettings(accelerator="cpu", progress="none", precision="32-true")
@@ -417,7 +418,7 @@ def test_training_scores_the_positions_asked_for(tmp_path, monkeypatch):
 
 def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     data = words()
-    Run(tmp_path, Settings(autoencoder=quick(), trainer=TRAINER), data).pretrain()
+    execute([Pretrain()], context(tmp_path, Settings(autoencoder=quick(), trainer=TRAINER), data))
     folder = tmp_path / "autoencoder"
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "model.safetensors", "last.ckpt", "metrics.json", "examples.safetensors", "logs",
@@ -561,7 +562,7 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, settings: AutoencoderSettings) -> dict[str, torch.Tensor]:
-    Run(folder, Settings(autoencoder=settings, trainer=TRAINER), pairs()).pretrain()
+    execute([Pretrain()], context(folder, Settings(autoencoder=settings, trainer=TRAINER), pairs()))
     return load_file(folder / "autoencoder" / "model.safetensors")
 
 
@@ -649,12 +650,12 @@ def test_training_starts_from_random_vectors_that_depend_on_the_seed_alone(tmp_p
 
 def test_the_default_reads_no_baseline(tmp_path):
     alone = run(tmp_path / "alone", quick())
-    beside = Run(tmp_path / "beside", Settings(autoencoder=quick(), trainer=TRAINER), pairs())
-    beside.baseline()
-    assert (tmp_path / "beside/baseline/similarity/model.safetensors").is_file()
+    beside = context(tmp_path / "beside", Settings(autoencoder=quick(), trainer=TRAINER), pairs())
+    execute([Baseline("correlation")], beside)
+    assert (tmp_path / "beside/baselines/correlation/similarity/model.safetensors").is_file()
     found = run(tmp_path / "beside", quick())
     assert all(torch.equal(found[name], alone[name]) for name in alone)
-    assert not (tmp_path / "alone/baseline").exists()
+    assert not (tmp_path / "alone/baselines").exists()
 
 
 @pytest.mark.parametrize("width", [8, 16])
@@ -671,8 +672,8 @@ def test_a_warm_start_fills_the_first_channels_and_leaves_the_others_random(widt
 
 @pytest.mark.parametrize(("data", "baseline"), [(pairs, "correlation"), (words, "dependence")])
 def test_a_warm_start_is_the_laplacian_of_the_baseline(data, baseline, tmp_path, monkeypatch):
-    warm = Run(tmp_path, Settings(autoencoder=quick(init=baseline), trainer=TRAINER), data())
-    table = starting_table(monkeypatch, warm.pretrain)
+    warm = context(tmp_path, Settings(autoencoder=quick(init=baseline), trainer=TRAINER), data())
+    table = starting_table(monkeypatch, lambda: execute([Pretrain()], warm))
     similarity = compute_baseline(baseline, data())
     expected = reduce(
         similarity.values, EmbeddingSettings(reduction="laplacian", dim=11), similarity.standard_error
@@ -689,28 +690,28 @@ def embedding_of(n: int, folder: Path, **provenance) -> str:
 
 def test_a_warm_start_from_a_folder_is_its_embedding(tmp_path, monkeypatch):
     start = embedding_of(N, tmp_path / "mine")
-    warm = Run(tmp_path / "out", Settings(autoencoder=quick(init=start), trainer=TRAINER), pairs())
-    table = starting_table(monkeypatch, warm.pretrain)
+    warm = context(tmp_path / "out", Settings(autoencoder=quick(init=start), trainer=TRAINER), pairs())
+    table = starting_table(monkeypatch, lambda: execute([Pretrain()], warm))
     vectors = PositionEmbedding.from_pretrained(start).vectors
     assert torch.allclose(table[:, :3], vectors / vectors.square().mean().sqrt())
-    warm.pretrain()
-    assert not (tmp_path / "out/baseline").exists()
+    execute([Pretrain()], warm)
+    assert not (tmp_path / "out/baselines").exists()
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"init": "dependence"}, "autoencoder.init: 'dependence' is not for real signals; it may be correlation"),
-        ({"init": "corelation"}, "'corelation' is no folder, did you mean 'correlation'?; it may be random, correl"),
+        ({"init": "dependence"}, "autoencoder.init: 'dependence' is not for real signals; choose correlation"),
+        ({"init": "corelation"}, "'corelation' is no folder, did you mean 'correlation'?; choose random, correl"),
         ({"init": "empty"}, "empty/config.json: no such file"),
         ({"init": "small"}, "small has 9 positions, the data 12"),
         ({"init": "permuted"}, "data.permute: None; permuted was made with 3, and positions must agree"),
         (
             {"init": "correlation", "kind": "unet"},
-            "'correlation', but a U-Net has no position vectors; it may be rando",
+            "autoencoder.init: must be random for a U-Net",
         ),
         ({"loss": "cross-entropy"}, "autoencoder.loss: 'cross-entropy' does not fit real signals"),
-        ({"kind": "unet", "batch_size": 1}, "autoencoder.batch_size: 1; it may be 2 or more where a U-Net of depth 4"),
+        ({"kind": "unet", "batch_size": 1}, "autoencoder.batch_size: must be at least 2 where a U-Net of depth 4"),
     ],
 )
 def test_what_training_cannot_start_from_is_refused_before_anything_is_written(settings, said, tmp_path, monkeypatch):
@@ -719,7 +720,7 @@ def test_what_training_cannot_start_from_is_refused_before_anything_is_written(s
     embedding_of(9, Path("small"))
     embedding_of(N, Path("permuted"), made_with={"data": {"permute": 3}})
     with pytest.raises(MaedError, match=re.escape(said)):
-        Run(Path("out"), Settings(autoencoder=quick(**settings), trainer=TRAINER), pairs()).pretrain()
+        execute([Pretrain()], context(Path("out"), Settings(autoencoder=quick(**settings), trainer=TRAINER), pairs()))
     assert not Path("out").exists()
 
 

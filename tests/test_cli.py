@@ -485,7 +485,7 @@ def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys:
     assert main(["run", "x.npy", "--out", "out", *TINY, "--positions", "none,fourier"]) == 0
     assert "Perceivers skipped: x.npy has no labels." in capsys.readouterr().out
     results = json.loads((here / "out/results.json").read_text())
-    assert [results[key] for key in ("geometry", "classification", "summary", "paired")] == [None] * 4
+    assert [results[key] for key in ("geometry", "scores", "summary", "paired")] == [None] * 4
     assert 0 <= results["split_half"]["maed"] <= 1
     assert "Perceivers skipped" in (here / "out/report.html").read_text()
     assert not (here / "out/perceiver").exists()
@@ -494,7 +494,7 @@ def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys:
 def test_the_usual_encodings_are_those_that_the_data_can_have(here: Path) -> None:
     np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS)
     assert main(["run", "x.npz", "--out", "out", *TINY, "--seeds", "1", "--embedding.dim", "4"]) == 0
-    rows = json.loads((here / "out/results.json").read_text())["classification"]
+    rows = json.loads((here / "out/results.json").read_text())["scores"]
     assert [row["positions"] for row in rows] == ["none", "trainable", "maed"]
 
 

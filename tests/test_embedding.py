@@ -40,9 +40,10 @@ from maed.embedding.stress import classical_scaling, leading, minimize_stress
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics, knn_recall
 from maed.files import read_json
-from maed.pipeline import check_signal, embed_folder
+from maed.run_folder import RunFolder
 from maed.settings import EmbeddingSettings, EvaluationSettings
 from maed.similarity import Similarity, write_similarity
+from maed.stages.embed import check_signal, embed_again
 
 EXACT = ("heat", "diffusion", "laplacian", "isomap", "spectral", "pca")
 """Without an order of the positions in them: permuted positions are the same embedding, permuted."""
@@ -620,9 +621,10 @@ def test_an_embedding_of_noise_is_written_by_force_alone(tmp_path):
     made_with = {"source": "noise", "similarity": {"estimator": "contrast"}}
     write_similarity(tmp_path / "similarity", noise, None, {"made_with": made_with})
     with pytest.raises(MaedError, match="no dependence found"):
-        embed_folder(tmp_path / "similarity", tmp_path / "embedding", EmbeddingSettings())
+        embed_again(RunFolder(tmp_path), "maed", EmbeddingSettings(), print)
     assert not (tmp_path / "embedding").exists()
-    forced = embed_folder(tmp_path / "similarity", tmp_path / "embedding", EmbeddingSettings(force=True))
+    embed_again(RunFolder(tmp_path), "maed", EmbeddingSettings(force=True), print)
+    forced = PositionEmbedding.from_pretrained(tmp_path / "embedding")
     assert (forced.n, forced.provenance["reduction"]) == (40, "heat")
 
 

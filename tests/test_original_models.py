@@ -589,15 +589,15 @@ def finished(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def test_small_presets_run_from_data_to_results(name: str, finished: dict[str, Path]) -> None:
     folder, encodings = finished[name], preset(name)["positions"].split(",")
     results = read_json(folder / "results.json")
-    assert [row["positions"] for row in results["classification"]] == encodings
+    assert [row["positions"] for row in results["scores"]] == encodings
     embedding = PositionEmbedding.from_pretrained(folder / "embedding")
     if "cifar10" in name:
         embedding = embedding.resampled("grid:16x16")
-    learned = load_classifier(folder / "perceiver" / f"{encodings[1]}-0")
+    learned = load_classifier(folder / "models" / f"{encodings[1]}-0")
     assert learned.config.encoding == encodings[1]
     size = rms(learned.position_table)
     assert torch.allclose(learned.position_table, embedding.table(learned.config.dim, size), atol=1e-5 * size)
-    trained = load_classifier(folder / "perceiver" / "trainable-0")
+    trained = load_classifier(folder / "models" / "trainable-0")
     assert trained.position_table.shape == learned.position_table.shape
     assert sum(p.numel() for p in trained.parameters()) == sum(p.numel() for p in learned.parameters())
 
@@ -612,7 +612,7 @@ def test_compare_takes_an_embedding_that_was_resampled_before_as_well(
     again = ("--run", str(tmp_path / "fine"), "--positions", "maed-resampled")
     run(name, made_up, tmp_path / "again", *again, verb="compare")
     found, wanted = (
-        load_classifier(folder / "perceiver" / "maed-resampled-0") for folder in (tmp_path / "again", finished[name])
+        load_classifier(folder / "models" / "maed-resampled-0") for folder in (tmp_path / "again", finished[name])
     )
     assert torch.equal(found.position_table, wanted.position_table)
 
@@ -646,7 +646,7 @@ def test_an_embedding_of_zeros_is_refused_before_anything_is_trained(
     ]
     assert main(["compare", *arguments]) == 2
     assert "vectors are all zero: tsne found nothing" in capsys.readouterr().err
-    assert not (tmp_path / "perceiver").exists()
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -654,8 +654,8 @@ def test_the_presets_own_size_needs_no_resampling(made_up: Path, tmp_path: Path)
     results = run(
         "original-cifar10-scratch-small", made_up, tmp_path, "--perceiver.image_size=32", "--positions=maed,correlation"
     )
-    assert [row["positions"] for row in results["classification"]] == ["maed", "correlation"]
-    assert load_classifier(tmp_path / "perceiver" / "maed-0").position_table.shape == (1024, 64)
+    assert [row["positions"] for row in results["scores"]] == ["maed", "correlation"]
+    assert load_classifier(tmp_path / "models" / "maed-0").position_table.shape == (1024, 64)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -663,13 +663,13 @@ def test_the_presets_own_size_needs_no_resampling(made_up: Path, tmp_path: Path)
 def test_small_presets_run_on_real_data(name: str, data_folder: Path, tmp_path: Path) -> None:
     results = run(name, data_folder, tmp_path)
     encodings = preset(name)["positions"].split(",")
-    assert [row["positions"] for row in results["classification"]] == encodings
+    assert [row["positions"] for row in results["scores"]] == encodings
     for encoding in encodings:
-        assert isinstance(load_classifier(tmp_path / "perceiver" / f"{encoding}-0"), TransformersClassifier)
+        assert isinstance(load_classifier(tmp_path / "models" / f"{encoding}-0"), TransformersClassifier)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_is_named_on_the_command_line(text_checkpoint: Path, made_up: Path, tmp_path: Path) -> None:
     run("original-imdb-small", made_up, tmp_path, f"--perceiver.checkpoint={text_checkpoint}", "--positions=trainable")
-    model = load_classifier(tmp_path / "perceiver" / "trainable-0")
+    model = load_classifier(tmp_path / "models" / "trainable-0")
     assert (model.config.dim, model.config.perceiver.latents) == (24, 5)

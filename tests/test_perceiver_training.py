@@ -235,7 +235,7 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     assert outputs[0] == outputs[1]  # only the first process speaks
-    one, two = (read_json(tmp_path / name / "perceiver" / "fourier-0" / "metrics.json") for name in ("one", "two"))
+    one, two = (read_json(tmp_path / name / "models" / "fourier-0" / "metrics.json") for name in ("one", "two"))
     assert one["test_accuracy"] == two["test_accuracy"]
     assert one["history"][-1]["validation_loss"] == pytest.approx(two["history"][-1]["validation_loss"], rel=1e-4)
 

@@ -107,7 +107,7 @@ def make_run(folder: Path, *, source: str = "photos", side: int = 8) -> Path:
     metrics = {"history": history, "seconds": 92.4, "visible": 6}
     (folder / "autoencoder" / "metrics.json").write_text(json.dumps(metrics))
     for run in RESULTS["classification"]:
-        place = folder / "perceiver" / f"{run['positions']}-{run['seed']}"
+        place = folder / "models" / f"{run['positions']}-{run['seed']}"
         place.mkdir(parents=True)
         steps = [
             {"step": s, "validation_accuracy": run["test_accuracy"] * (1 - 1 / (1 + s / 50))} for s in range(0, 500, 50)

@@ -24,7 +24,7 @@ from maed.data import load
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.pipeline import Run
+from maed.embedding import PositionEmbedding
 from maed.settings import (
     AutoencoderSettings,
     DataSettings,
@@ -50,6 +50,9 @@ from maed.similarity import (
 )
 from maed.similarity.baselines import correlation, dependence
 from maed.similarity.stream import Halves, Progress, Watch, centered, check_estimator, transform_of
+from maed.stages import Baseline, Context, Embed, Pretrain, execute
+from maed.stages import Similarity as SimilarityStage
+from stages import context
 
 SUMS = ("visible_counts", "visible_sums", "visible_squares", "all_counts", "all_sums", "all_squares")
 Draws = tuple[Tensor, Tensor, Tensor, Tensor | None]
@@ -851,7 +854,7 @@ def digits(permute: int | None = None) -> SignalData:
     return load("digits", DataSettings(limit=400, permute=permute))
 
 
-def small_run(folder: Path, data: SignalData, steps: int = 60, seed: int = 0, draws: int = 2_048) -> Run:
+def small_run(folder: Path, data: SignalData, steps: int = 60, seed: int = 0, draws: int = 2_048) -> Context:
     choices = Settings(
         autoencoder=AutoencoderSettings(
             width=16, heads=2, layers=1, scored=32, batch_size=32, steps=steps, validate_every=steps, warmup=10
@@ -860,7 +863,7 @@ def small_run(folder: Path, data: SignalData, steps: int = 60, seed: int = 0, dr
         embedding=EmbeddingSettings(force=True),  # so short a training may find no dependence
         trainer=TrainerSettings(accelerator="cpu", progress="none", precision="32-true"),
     )
-    return Run(folder, choices, data)
+    return context(folder, choices, data)
 
 
 @pytest.mark.filterwarnings("ignore:.*constant in the training signals", "ignore:the neighbor graph falls")
@@ -869,12 +872,13 @@ def test_deleting_the_coordinates_leaves_the_saved_vectors_bit_identical(tmp_pat
     vectors = {}
     for name, variant in (("with", data), ("without", replace(data, geometry=None, permutation=None))):
         run = small_run(tmp_path / name, variant)
-        run.pretrain()
-        run.similarity()
-        baseline = run.baseline()
-        for source, folder in (("maed", run.out), (baseline, run.out / "baseline")):
-            assert (run.embed(source).geometry is None) == (name == "without")
-            vectors[name, source] = load_file(folder / "embedding" / "model.safetensors")["vectors"]
+        execute([Pretrain()], run)
+        execute([SimilarityStage()], run)
+        for method in ("maed", "correlation"):
+            execute([Embed()] if method == "maed" else [Baseline(method), Embed(method)], run)
+            folder = run.folder.embedding(method)
+            assert (PositionEmbedding.from_pretrained(folder.path).geometry is None) == (name == "without")
+            vectors[name, method] = load_file(folder.model)["vectors"]
     assert vectors["with", "maed"].any()
     assert torch.equal(vectors["with", "maed"], vectors["without", "maed"])
     assert torch.equal(vectors["with", "correlation"], vectors["without", "correlation"])
@@ -886,7 +890,7 @@ def test_the_contrast_of_permuted_data_agrees_within_its_standard_error(tmp_path
     straight, permuted = digits(), digits(permute=3)
     order = torch.from_numpy(permuted.permutation)  # position i holds what was at order[i]
     run = small_run(tmp_path, straight, steps=200)
-    run.pretrain()
+    execute([Pretrain()], run)
     model, config = load_autoencoder(tmp_path / "autoencoder")
 
     def contrast(data: SignalData, seed: int) -> Similarity:

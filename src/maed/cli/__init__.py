@@ -179,7 +179,7 @@ def _add_train(parser: Parser) -> None:
 
 
 def _add_predict(parser: Parser) -> None:
-    text = "a folder perceiver/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+    text = "a folder models/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
     parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
     text = (
         "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "
