@@ -26,11 +26,13 @@ from maed.data import SignalData, load
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement
+from maed.experiments.comparison import Comparison
 from maed.files import read_json, write_json
 from maed.models import describe_classifier
 from maed.models.architectures import build_classifier, table_for
-from maed.pipeline import Run
+from maed.run_folder import RunFolder
 from maed.settings import AutoencoderSettings, Settings
+from maed.stages import Context
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,9 @@ def train(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """
     settings = settings_of(arguments, place.device)
     data = load(arguments["source"], settings.data)
-    run = Run(place.folder / "run", settings, data, upstream=place.inputs)
+    comparison = Comparison(Context(RunFolder(place.folder / "run", place.inputs), settings, data))
     encoding = arguments["positions"]
-    trial = run.trial(encoding, arguments["seed"], run.vectors([encoding])[encoding])
+    trial = comparison.trial(encoding, arguments["seed"], comparison.vectors([encoding])[encoding])
     table = _table(trial.encoding, trial.vectors, trial.seed, data, trial.dim, settings)
     arrival = Arrival(table, place)
     metrics = trial.train(data, (arrival,))
