@@ -590,3 +590,10 @@ def test_info_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "x.npz: real signals, 16 positions, 1 channels" in text
     assert "classes: 0, 1" in text
     assert "geometry: points" in text
+
+
+@pytest.mark.parametrize("words", [["--out", "x"], ["--out=x"]])
+def test_where_a_run_is_written_is_no_part_of_its_command(words: list[str]) -> None:
+    from maed.cli import _command
+
+    assert _command(["run", "digits", *words, "--data.permute", "0"]) == "maed run digits --data.permute 0"

@@ -56,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(argv: list[str]) -> str:
     """What results.json records: the command without `--out`, for where it was written is no part of an experiment."""
-    at = argv.index("--out") if "--out" in argv else len(argv)
-    return shlex.join(["maed", *argv[:at], *argv[at + 2 :]])
+    kept, skip = [], False
+    for word in argv:
+        if not (skip or word == "--out" or word.startswith("--out=")):
+            kept.append(word)
+        skip = word == "--out"
+    return shlex.join(["maed", *kept])
 
 
 def _preset_first(argv: list[str]) -> list[str]:
