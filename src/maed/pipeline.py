@@ -30,7 +30,8 @@ from maed.embedding import (
     reduce,
     signal_to_noise,
 )
-from maed.engine.lightning import device, precision, progress_kind
+from maed.engine.device import device, precision
+from maed.engine.progress import progress_kind
 from maed.errors import MaedError, nearest, one_of
 from maed.evaluation.comparison import compare_all, summarize
 from maed.evaluation.geometry import agreement, check_folds, check_neighbors, geometry_metrics, similarity_metrics
