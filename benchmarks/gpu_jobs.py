@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import autoencoder
 import learn
 import perceiver
-from maed.autoencoder import AutoencoderModule, build_autoencoder, loss_name, pretrain, visible_count
+from maed.autoencoder import AutoencoderTask, build_autoencoder, loss_name, pretrain, visible_count
 from maed.autoencoder.masking import make_draw
 from maed.data import SignalData, load
 from maed.embedding import PositionEmbedding
@@ -301,7 +301,7 @@ def pretrain_flop(arguments: Mapping[str, Any]) -> float:
 def _signal_flop(settings: AutoencoderSettings, data: SignalData) -> float:
     loss = loss_name(settings, data)
     shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary}
-    module = AutoencoderModule(build_autoencoder(settings, **shape, loss=loss), loss, settings)
+    module = AutoencoderTask(build_autoencoder(settings, **shape, loss=loss), loss, settings)
     visible = visible_count(data.positions, data.kind, settings.visible_fraction)
     rows = np.zeros(2, dtype=np.int64)  # batch norm wants two
     draw = make_draw(data.train, np.random.default_rng(0), rows=rows, visible=visible, scored=settings.scored)

@@ -28,9 +28,9 @@ from maed.autoencoder import (
 )
 from maed.autoencoder import training as module_under_test
 from maed.autoencoder.examples import shown_counts
+from maed.autoencoder.losses import position_losses, reconstruction_of
 from maed.autoencoder.masking import Draw, draw_real_subsets, draw_subsets, make_draw, nested_draws
-from maed.autoencoder.model import position_losses, reconstruction_of
-from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, learning_rate, start_from
+from maed.autoencoder.training import Autoencoder, AutoencoderTask, DrawStream, learning_rate, start_from
 from maed.data.signals import SignalData, Signals
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError
@@ -273,8 +273,8 @@ def test_the_trained_loss_is_the_mean_over_hidden_scored_positions():
         targets=torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 9.0]])[..., None],
         hidden=torch.tensor([[False, True, True], [True, False, False]]),
     )
-    module = AutoencoderModule(Zeros(), "mse", AutoencoderSettings())
-    assert float(module.mean_loss(draw)) == pytest.approx((1 + 4 + 9) / 3)
+    task = AutoencoderTask(Zeros(), "mse", AutoencoderSettings())
+    assert float(task.mean_loss(draw)) == pytest.approx((1 + 4 + 9) / 3)
 
 
 def test_a_loss_that_does_not_fit_the_data_is_refused():
@@ -410,8 +410,8 @@ def test_training_scores_the_positions_asked_for(tmp_path, monkeypatch):
         seen.append((draw.targets.shape[:2], draw.visible.shape))
         return original(self, draw)
 
-    original = AutoencoderModule.mean_loss
-    monkeypatch.setattr(AutoencoderModule, "mean_loss", watch)
+    original = AutoencoderTask.mean_loss
+    monkeypatch.setattr(AutoencoderTask, "mean_loss", watch)
     pretrain(pairs(), quick(steps=3, scored=5), TRAINER, tmp_path)
     assert set(seen) == {((32, 5), (32, 4))}
 
@@ -531,14 +531,19 @@ def test_the_weights_are_those_of_the_best_validation(tmp_path, monkeypatch):
     data = pairs()
     data.validation.values[:, 1::2] *= -1  # partners are opposites here: who learns to copy gets worse
     settings = quick(steps=200, validate_every=20, learning_rate=0.01)
-    kept = {}
+    kept, steps = {}, []
 
-    def watch(self, batch, batch_idx):
-        kept[self.global_step] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        return original(self, batch, batch_idx)
+    def train(self, batch, step):
+        steps.append(step)
+        return originals[0](self, batch, step)
 
-    original = AutoencoderModule.validation_step
-    monkeypatch.setattr(AutoencoderModule, "validation_step", watch)
+    def validate(self, batch):
+        kept[len(steps)] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return originals[1](self, batch)
+
+    originals = AutoencoderTask.training_step, AutoencoderTask.validation_step
+    monkeypatch.setattr(AutoencoderTask, "training_step", train)
+    monkeypatch.setattr(AutoencoderTask, "validation_step", validate)
     model = pretrain(data, settings, TRAINER, tmp_path)
     history = read_json(tmp_path / "metrics.json")["history"]
     best = min(history, key=lambda point: point["validation_loss"])["step"]
@@ -551,14 +556,14 @@ class Killed(Exception):
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = AutoencoderModule.training_step
+    original = AutoencoderTask.training_step
 
-    def training_step(self, batch, batch_idx):
-        if self.global_step == step:
+    def training_step(self, batch, number):
+        if number == step:
             raise Killed
-        return original(self, batch, batch_idx)
+        return original(self, batch, number)
 
-    monkeypatch.setattr(AutoencoderModule, "training_step", training_step)
+    monkeypatch.setattr(AutoencoderTask, "training_step", training_step)
 
 
 def run(folder: Path, settings: AutoencoderSettings) -> dict[str, torch.Tensor]:
@@ -579,11 +584,11 @@ def test_a_stopped_training_goes_on_to_the_same_end(settings, at, tmp_path, monk
             run(tmp_path / "cut", settings)
     assert not (tmp_path / "cut" / "autoencoder" / "model.safetensors").exists()
     steps = []
-    original = AutoencoderModule.training_step
+    original = AutoencoderTask.training_step
     monkeypatch.setattr(
-        AutoencoderModule,
+        AutoencoderTask,
         "training_step",
-        lambda self, batch, i: steps.append(self.global_step) or original(self, batch, i),
+        lambda self, batch, step: steps.append(step) or original(self, batch, step),
     )
     cut = run(tmp_path / "cut", settings)
     assert steps == list(range(at // 7 * 7, 20))  # from the last validation on
@@ -622,8 +627,8 @@ def starting_table(monkeypatch: pytest.MonkeyPatch, training: Callable[[], objec
     """The position vectors before the first step of `training`, which is stopped there."""
     tables = []
 
-    def stop(trainer, module, *_):
-        tables.append(module.model.position_vectors.detach().clone())
+    def stop(task, *_):
+        tables.append(task.model.position_vectors.detach().clone())
         raise Killed
 
     with monkeypatch.context() as patch:

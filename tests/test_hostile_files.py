@@ -38,7 +38,7 @@ from maed.data import load
 from maed.data.geometry import Geometry, grid, line, parse_geometry
 from maed.embedding import open_embedding, reading
 from maed.embedding.legacy import read_legacy
-from maed.engine.lightning import read_checkpoint
+from maed.engine.checkpoints import read_checkpoint
 from maed.errors import MaedError
 from maed.experiments.comparison import Comparison
 from maed.files import read_json

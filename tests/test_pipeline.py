@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import maed
 from maed import PositionEmbedding
-from maed.autoencoder.training import AutoencoderModule
+from maed.autoencoder.training import AutoencoderTask
 from maed.cli import main
 from maed.data import from_arrays, load
 from maed.data.geometry import grid, permutation
@@ -493,15 +493,15 @@ def test_a_training_stopped_in_the_middle_goes_on(
 ) -> None:
     arguments = ("pretrain", "digits", "--out", tmp_path / "out", *DIGITS)
 
-    step = AutoencoderModule.training_step
+    original = AutoencoderTask.training_step
 
-    def stops_at_45(self: AutoencoderModule, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.global_step == 45:
+    def stops_at_45(self: AutoencoderTask, batch: Any, step: int) -> torch.Tensor:
+        if step == 45:
             raise KeyboardInterrupt
-        return step(self, batch, batch_idx)
+        return original(self, batch, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(AutoencoderModule, "training_step", stops_at_45)
+        patch.setattr(AutoencoderTask, "training_step", stops_at_45)
         assert main([str(argument) for argument in arguments]) == 130
     assert "maed: stopped; the same command goes on where this was" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Lightning leaves it ignored

@@ -18,13 +18,13 @@ from scipy.stats.contingency import crosstab
 from torch import Tensor
 
 from maed.autoencoder import SetAutoencoder, build_autoencoder, load_autoencoder, outputs_of, pretrain
+from maed.autoencoder.losses import LossName
 from maed.autoencoder.masking import make_draw
-from maed.autoencoder.model import LossName
 from maed.data import load
 from maed.data.signals import SignalData, Signals
+from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.embedding import PositionEmbedding
 from maed.settings import (
     AutoencoderSettings,
     DataSettings,

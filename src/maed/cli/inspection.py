@@ -13,7 +13,7 @@ import numpy as np
 from maed.data import load
 from maed.embedding import PositionEmbedding
 from maed.embedding.legacy import read_legacy
-from maed.engine.lightning import read_checkpoint
+from maed.engine.checkpoints import is_lightning, read_checkpoint
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.report.tables import is_study, study_origin
@@ -177,7 +177,8 @@ def _checkpoint(path: Path) -> Iterator[str]:
         raise MaedError(
             f"path: {path} is no checkpoint that can be read as weights alone, and nothing else of one is ever loaded"
         )
-    yield f"{path}: a Lightning checkpoint at step {checkpoint['global_step']}; read as weights alone"
+    kind = "Lightning checkpoint" if is_lightning(checkpoint) else "checkpoint"
+    yield f"{path}: a {kind} at step {checkpoint['global_step']}; read as weights alone"
     tensors = [value for value in checkpoint["state_dict"].values() if hasattr(value, "numel")]
     yield from _facts(
         {

@@ -20,21 +20,20 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from maed.data.signals import SignalData, Signals
+from maed.engine.checkpoints import read_checkpoint
+from maed.engine.device import precision, use_threads
 from maed.engine.lightning import (
     History,
     LastValidation,
     Patience,
     Steps,
-    adamw,
     best_weights,
     build_trainer,
     fit,
-    precision,
     quiet_lightning,
-    read_checkpoint,
     resumable,
-    use_threads,
 )
+from maed.engine.optimization import adamw
 from maed.errors import MaedError, NotFiniteError
 from maed.files import is_main_process, read_json, write_json
 from maed.models.architectures import Classifier, build_classifier, describe_classifier, table_for
@@ -120,13 +119,14 @@ class PerceiverModule(pl.LightningModule):
             {"params": [p for p in trained if id(p) not in linear], "weight_decay": 0.0},
         ]
         train = self.settings
-        return adamw(
+        optimizer, scheduler = adamw(
             groups,
             learning_rate=train.learning_rate,
             warmup=train.warmup,
             steps=self.steps,
             schedule=train.schedule,
         )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what is being trained, so that nothing else resumes from it."""

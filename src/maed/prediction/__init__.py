@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from maed.engine.lightning import device
+from maed.engine.device import device
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.models import Classifier, ClassifierConfig, load_classifier

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from maed.autoencoder.masking import Draw, make_draw
-from maed.autoencoder.model import LossName, MaskedAutoencoder, position_losses
+from maed.autoencoder.losses import LossName, position_losses
+from maed.autoencoder.masking import Draw, MaskedAutoencoder, make_draw
 from maed.data.signals import Signals
 from maed.data.source import first_line
 from maed.errors import MaedError

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from maed.autoencoder.masking import visible_count
 from maed.data.signals import SignalData
 from maed.embedding import embedding_dim
-from maed.engine.lightning import progress_kind
+from maed.engine.progress import progress_kind
 from maed.errors import MaedError
 from maed.evaluation.geometry import check_neighbors
 from maed.records import MadeWith

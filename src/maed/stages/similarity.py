@@ -12,7 +12,7 @@ import torch
 
 from maed.autoencoder import load_autoencoder, loss_name, outputs_of, wide
 from maed.embedding import check_reduction, reduce
-from maed.engine.lightning import device, precision
+from maed.engine.device import device, precision
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement, similarity_metrics
 from maed.files import read_json

@@ -1,9 +1,9 @@
-"""What every masked autoencoder is to the stages after it, and the loss of each reconstructed position."""
+"""The loss of each reconstructed position, and what an autoencoder puts out for it."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,14 +12,6 @@ LossName = Literal["mse", "gaussian", "cross-entropy"]
 
 _LEAST_VARIANCE = 1e-3
 """Of a predicted Gaussian, in units of a normalized channel: a constant region must not have infinite likelihood."""
-
-
-class MaskedAutoencoder(Protocol):
-    """What the stages after the training need of any autoencoder."""
-
-    def predict(self, values: Tensor, visible: Tensor, scored: Tensor, visible_mask: Tensor | None = None) -> Tensor:
-        """Reconstruct the positions `scored` `(S,)` from the values seen at `visible` `(B, V)`: `(B, S, outputs)`."""
-        ...
 
 
 def outputs_of(loss: LossName, *, channels: int, vocabulary: int) -> int:
