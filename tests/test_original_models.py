@@ -33,6 +33,7 @@ from maed import PositionEmbedding
 from maed.cli import main
 from maed.data.geometry import Geometry, grid, line
 from maed.data.signals import SignalData, Signals
+from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.models import (
@@ -43,7 +44,6 @@ from maed.models import (
     checkpoints,
     describe_classifier,
     load_classifier,
-    position_table,
     resized_grid,
     table_for,
 )

@@ -31,16 +31,17 @@ from maed.embedding import (
     signal_to_noise,
 )
 from maed.engine.lightning import device, precision, progress_kind
-from maed.errors import MaedError, nearest, one_of
+from maed.errors import MaedError, nearest
 from maed.evaluation.comparison import compare_all, summarize
 from maed.evaluation.geometry import agreement, check_folds, check_neighbors, geometry_metrics, similarity_metrics
 from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, check_cluster, run_trials
 from maed.files import is_main_process, read_json, write_json
 from maed.machine import commit, describe_machine, memory
-from maed.models import LEARNED, describe_classifier, resized_grid
+from maed.models import describe_classifier, resized_grid
+from maed.registry import ENCODINGS
 from maed.report import embedding_figure, write_report
-from maed.settings import BASELINES, ENCODINGS, Baseline, EmbeddingSettings, Settings
+from maed.settings import BASELINES, Baseline, EmbeddingSettings, Settings
 from maed.similarity import (
     Accumulator,
     Halves,
@@ -151,17 +152,17 @@ class Run:
 
     def check_encoding(self, encoding: str) -> None:
         """Refuse an encoding that these data cannot have."""
-        one_of("positions", encoding, ENCODINGS)
+        kind = ENCODINGS.get(encoding, "positions")
         if not self.data.labeled:  # its Perceiver will be skipped or refused
             return
-        if encoding == "fourier" and self.data.geometry is None:
-            raise MaedError(f"positions: fourier needs coordinates, and none are known for {self.data.source}")
-        if encoding in ("correlation", "dependence") and encoding != baseline_for(self.data):
-            kind = self.data.kind
-            raise MaedError(f"positions: {encoding} is not for {kind} signals; it may be {baseline_for(self.data)}")
+        if kind.needs_geometry and self.data.geometry is None:
+            raise MaedError(f"positions: {encoding} needs coordinates, and none are known for {self.data.source}")
+        if kind.embedding not in (None, "maed", baseline_for(self.data)):
+            fitting = baseline_for(self.data)
+            raise MaedError(f"positions: {encoding} is not for {self.data.kind} signals; it may be {fitting}")
         perceiver, data = self.settings.perceiver, self.data
         describe_classifier(data, encoding, embedding_dim(data.positions, self.settings.embedding.dim), perceiver)
-        if encoding in ("maed", *BASELINES) and resized_grid(data, perceiver) is not None:
+        if kind.embedding is not None and not kind.resampled and resized_grid(data, perceiver) is not None:
             raise MaedError(
                 f"positions: {encoding} is of {data.positions} positions, and perceiver.image_size "
                 f"{perceiver.image_size} makes {perceiver.image_size}^2 of them; it may be maed-resampled"
@@ -337,19 +338,20 @@ class Run:
 
     def _vectors(self, encoding: str) -> torch.Tensor | None:
         """The vectors of a learned encoding; a baseline's are made where they are missing."""
-        if encoding not in LEARNED:
+        kind = ENCODINGS.get(encoding, "positions")
+        if kind.embedding is None:
             return None
-        if encoding in ("maed", "maed-resampled"):
+        if kind.embedding == "maed":
             embedding = self._maed(encoding)
         else:
             below = self.upstream / "baseline" / "embedding"
             if not below.is_dir():
                 self.baseline()
-                return replace_upstream(self, self.out).embed(encoding).vectors
+                return replace_upstream(self, self.out).embed(kind.embedding).vectors
             embedding = PositionEmbedding.from_pretrained(below)
         finer = resized_grid(self.data, self.settings.perceiver)
         self._check_positions(embedding, self.data.positions if finer is None else len(finer.coordinates))
-        if encoding == "maed-resampled" and self.data.permutation is not None:  # it came in the order of its grid
+        if kind.resampled and self.data.permutation is not None:  # it came in the order of its grid
             return embedding.vectors[torch.from_numpy(self.data.permutation)]
         return embedding.vectors
 
@@ -378,7 +380,7 @@ class Run:
         embedding = PositionEmbedding.from_pretrained(folder)
         resampled = bool(embedding.provenance.get("resampled"))
         finer = resized_grid(self.data, self.settings.perceiver)
-        if resampled != (encoding == "maed-resampled") and (resampled or finer is None):
+        if resampled != ENCODINGS.get(encoding).resampled and (resampled or finer is None):
             was = "was resampled by its geometry" if resampled else "was not resampled"
             other = "maed-resampled" if resampled else "maed"
             raise MaedError(f"positions: {encoding}, but the embedding in {folder} {was}; it may be {other}")

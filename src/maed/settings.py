@@ -10,12 +10,6 @@ from typing import Any, Literal, get_args
 
 from maed.errors import MaedError, one_of
 
-ENCODINGS = (
-    *("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence"),
-    *("maed", "maed-resampled"),
-)
-"""The position encodings that a Perceiver can be given."""
-
 Estimator = Literal["mean-loss", "contrast", "ablation"]
 Baseline = Literal["correlation", "dependence"]
 BASELINES = ("correlation", "dependence")
@@ -259,7 +253,7 @@ class PerceiverSettings:
             given; `text` and `image` alone.
         position_width: Channels that positions are projected to before they are concatenated; `input_width` where not
             given; `image` alone.
-        fine_tune: Train the table of a `correlation`, `dependence`, `maed` or `random` encoding too.
+        fine_tune: Train the table of an embedding (`maed`, a baseline) or of `random` too.
         dropout: Dropout of the attention probabilities.
         learned_from: The source that the embedding was learned from, where it is another than that of the labeled
             data: it says that the positions of both are the same.

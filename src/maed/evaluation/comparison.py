@@ -9,9 +9,7 @@ import numpy as np
 from scipy import stats
 
 from maed.errors import MaedError
-
-REFERENCES = ("maed", "maed-resampled", "fourier")
-"""Encodings that `compare_all` holds against every other: ours, and the oracle that knows the geometry."""
+from maed.registry import ENCODINGS
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
@@ -75,14 +73,15 @@ def paired(classification: Iterable[dict[str, Any]], a: str, b: str) -> dict[str
 
 
 def compare_all(classification: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`maed` against every other encoding, then `maed-resampled` and `fourier` against the rest: rows of `paired`.
+    """Each reference (`maed`, then `maed-resampled` and `fourier`) against every other encoding: rows of `paired`.
 
     Pairs without a common seed are left out.
     """
     rows = list(classification)
     accuracies = _by_encoding(rows)
+    ranks = {name: ENCODINGS.get(name).reference for name in accuracies if name in ENCODINGS.names}
     pairs: list[tuple[str, str]] = []
-    for a in (name for name in REFERENCES if name in accuracies):
+    for _, a in sorted((rank, name) for name, rank in ranks.items() if rank is not None):
         pairs += [(a, b) for b in accuracies if b != a and (b, a) not in pairs]
     return [paired(rows, a, b) for a, b in pairs if accuracies[a].keys() & accuracies[b].keys()]
 

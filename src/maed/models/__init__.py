@@ -11,12 +11,11 @@ from maed.models.architectures import (
 )
 from maed.models.fused import fuse
 from maed.models.model import ClassifierConfig, PerceiverClassifier, Preprocessor
-from maed.models.positions import LEARNED, PositionEncoding, position_table
+from maed.models.position_encoding import PositionEncoding
 from maed.models.training import PerceiverModule, finished_training, train_classifier
 from maed.models.transformers_models import TransformersClassifier
 
 __all__ = [
-    "LEARNED",
     "Classifier",
     "ClassifierConfig",
     "PerceiverClassifier",
@@ -30,7 +29,6 @@ __all__ = [
     "finished_training",
     "fuse",
     "load_classifier",
-    "position_table",
     "resized_grid",
     "table_for",
     "train_classifier",

@@ -10,10 +10,10 @@ from torch import Tensor
 from maed.data.geometry import Geometry, grid
 from maed.data.signals import SignalData
 from maed.embedding.fitting import project
+from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.models.checkpoints import BEYOND, SIZES, checkpoint_config, checkpoint_weights
 from maed.models.model import ClassifierConfig, PerceiverClassifier
-from maed.models.positions import position_table
 from maed.models.transformers_models import TransformersClassifier
 from maed.settings import PerceiverSettings
 
@@ -28,7 +28,7 @@ def describe_classifier(data: SignalData, encoding: str, dim: int, settings: Per
 
     Args:
         data: labeled signals.
-        encoding: one of `maed.settings.ENCODINGS`.
+        encoding: one of `maed.registry.ENCODINGS`.
         dim: channels d of the embedding, and of positions and content where the architecture does not fix them.
         settings: the Perceiver's.
 

@@ -20,7 +20,8 @@ from maed.data.source import first_line
 from maed.errors import MaedError
 from maed.files import read_json, replacing, write_json
 from maed.models.fused import fuse
-from maed.models.positions import TUNABLE, PositionEncoding
+from maed.models.position_encoding import PositionEncoding
+from maed.registry import ENCODINGS
 from maed.settings import PerceiverSettings
 
 
@@ -115,7 +116,8 @@ class ClassifierConfig:
     @property
     def trains_table(self) -> bool:
         """Whether the position table is trained."""
-        return self.encoding == "trainable" or (self.perceiver.fine_tune and self.encoding in TUNABLE)
+        trained: bool = ENCODINGS.get(self.encoding, "encoding").trains_table(self.perceiver.fine_tune)
+        return trained
 
     def check_table(self, table: Tensor) -> None:
         """Refuse a position table of another shape."""
@@ -186,7 +188,7 @@ class PerceiverClassifier(nn.Module):
 
     Args:
         config: sizes, encoding and settings.
-        table: `(N, d)` position vectors from `maed.models.position_table`; kept bit for bit unless trained.
+        table: `(N, d)` position vectors from `maed.encodings.position_table`; kept bit for bit unless trained.
         seed: seed of the weights.
     """
 

@@ -190,12 +190,12 @@ def train_classifier(
 
     Args:
         data: labeled signals.
-        encoding: one of `maed.settings.ENCODINGS`.
+        encoding: one of `maed.registry.ENCODINGS`.
         seed: seed of the training, 0 or more.
         folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
         dim: channels d of the positions and of the content.
         settings: `perceiver`, `train` and `trainer` are read.
-        vectors: `(N, d)`, the embedding for `correlation`, `dependence` and `maed`.
+        vectors: `(N, d)`, the embedding, for encodings that read one.
         callbacks: further Lightning callbacks.
         overwrite: replace a finished training of other settings or data instead of refusing.
 

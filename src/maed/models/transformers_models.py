@@ -92,7 +92,7 @@ class TransformersClassifier(nn.Module):
 
     Args:
         config: sizes, encoding and settings.
-        table: `config.table_shape`, position vectors from `maed.models.position_table`.
+        table: `config.table_shape`, position vectors from `maed.encodings.position_table`.
         seed: seed of the weights.
         weights: tensors of a checkpoint to start from (`maed.models.checkpoints`).
 
