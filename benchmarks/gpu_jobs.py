@@ -27,8 +27,7 @@ from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement
 from maed.files import read_json, write_json
-from maed.models import describe_classifier
-from maed.models.architectures import build_classifier, table_for
+from maed.models import build_classifier, describe_classifier, table_for
 from maed.pipeline import Run
 from maed.settings import AutoencoderSettings, Settings
 

@@ -14,7 +14,8 @@ from maed.data.signals import SignalData, Signals
 from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.models import ClassifierConfig, PerceiverClassifier, PositionEncoding, train_classifier
+from maed.models import ClassifierConfig, PositionEncoding, train_classifier
+from maed.models.architectures.maed import Maed
 from maed.models.batches import ShuffledBatches, take
 from maed.registry import ENCODINGS
 from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
@@ -28,7 +29,7 @@ def table(encoding: str, n: int = N, d: int = D, seed: int = 0) -> torch.Tensor:
     return position_table(encoding, n, d, seed=seed, geometry=line(n), vectors=vectors)
 
 
-def classifier(encoding: str = "maed", kind: str = "real", seed: int = 0, **settings) -> PerceiverClassifier:
+def classifier(encoding: str = "maed", kind: str = "real", seed: int = 0, **settings) -> Maed:
     config = ClassifierConfig(
         kind=kind,
         positions=N,
@@ -39,7 +40,7 @@ def classifier(encoding: str = "maed", kind: str = "real", seed: int = 0, **sett
         vocabulary=11 if kind == "tokens" else 0,
         perceiver=replace(SMALL, **settings),
     )
-    return PerceiverClassifier(config, table(encoding), seed=seed)
+    return Maed(config, table(encoding), seed=seed)
 
 
 def signals(kind: str = "real", batch: int = 5) -> torch.Tensor:
@@ -100,7 +101,7 @@ def test_making_a_classifier_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def step(model: PerceiverClassifier) -> None:
+def step(model: Maed) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     model(signals()).sum().backward()
     optimizer.step()
@@ -113,7 +114,7 @@ def test_a_frozen_table_is_the_given_one_bit_for_bit(encoding, tmp_path):
     step(model)
     assert torch.equal(model.preprocessor.positions.table, table(encoding))
     model.save_pretrained(tmp_path)
-    loaded = PerceiverClassifier.from_pretrained(tmp_path)
+    loaded = Maed.from_pretrained(tmp_path)
     assert torch.equal(loaded.preprocessor.positions.table, table(encoding))
 
 
@@ -137,18 +138,18 @@ def test_formulas_are_never_fine_tuned(encoding):
 def test_save_and_load_give_equal_logits(kind, combine, tmp_path):
     model = classifier("trainable", kind, combine=combine).eval()
     model.save_pretrained(tmp_path)
-    loaded = PerceiverClassifier.from_pretrained(tmp_path)
+    loaded = Maed.from_pretrained(tmp_path)
     assert torch.equal(loaded(signals(kind)), model(signals(kind)))
     assert loaded.config.classes == ("low", "high")
 
 
 def test_broken_folders_are_named(tmp_path):
     with pytest.raises(MaedError, match="no such file"):
-        PerceiverClassifier.from_pretrained(tmp_path)
+        Maed.from_pretrained(tmp_path)
     classifier().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(MaedError, match="not the weights"):
-        PerceiverClassifier.from_pretrained(tmp_path)
+        Maed.from_pretrained(tmp_path)
 
 
 def test_normalization_and_permutation_survive_and_are_applied(tmp_path):
@@ -180,7 +181,7 @@ def test_masked_positions_cannot_change_the_logits(kind):
 def test_masked_positions_are_as_good_as_absent():
     # 10 of 16 positions masked give what a model of the first 10 positions gives
     model = classifier("maed").eval()
-    short = PerceiverClassifier(replace(model.config, positions=10), table("maed")[:10])
+    short = Maed(replace(model.config, positions=10), table("maed")[:10])
     state = model.state_dict() | {"perceiver.input_preprocessor.positions.table": table("maed")[:10]}
     short.load_state_dict(state)
     mask = (torch.arange(N) < 10).expand(5, N)
@@ -208,8 +209,9 @@ def test_bfloat16_agrees_with_float32_and_masks_as_well():
 
 
 def test_cross_heads_must_divide_the_channels():
-    with pytest.raises(MaedError, match=r"perceiver.cross_heads: 3; it may divide the perceiver.latent_width \(16\)"):
+    with pytest.raises(MaedError) as refused:
         classifier(cross_heads=3)
+    assert refused.value.argument == "perceiver.cross_heads"
 
 
 # -- the training -------------------------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     assert metrics["history"][0].keys() == {"step", "train_loss", "validation_loss", "validation_accuracy"}
     assert metrics["validation_accuracy"] == max(point["validation_accuracy"] for point in metrics["history"])
     assert (metrics["epochs"], metrics["test_signals"]) == (2.0, 150)
-    loaded = PerceiverClassifier.from_pretrained(tmp_path)
+    loaded = Maed.from_pretrained(tmp_path)
     data = halves()
     values, _, labels, _ = take(data.test, np.arange(150))
     correct = (loaded(values).argmax(1) == labels).float().mean()
@@ -415,7 +417,7 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path):
 def test_refused_trainings_are_named(tmp_path):
     with pytest.raises(MaedError, match="no labels"):
         fit(tmp_path, data=replace(halves(), classes=()))
-    with pytest.raises(MaedError, match="fourier needs coordinates"):
+    with pytest.raises(MaedError, match="needs coordinates"):
         fit(tmp_path, data=replace(halves(), geometry=None))
-    with pytest.raises(MaedError, match="seed: -1"):
+    with pytest.raises(MaedError, match="seed: must"):
         fit(tmp_path, seed=-1)
