@@ -28,8 +28,7 @@ from maed.errors import MaedError
 from maed.evaluation.geometry import agreement
 from maed.experiments.comparison import Comparison
 from maed.files import read_json, write_json
-from maed.models import describe_classifier
-from maed.models.architectures import build_classifier, table_for
+from maed.models import build_classifier, describe_classifier, table_for
 from maed.run_folder import RunFolder
 from maed.settings import AutoencoderSettings, Settings
 from maed.stages import Context

@@ -232,7 +232,7 @@ def step_of(contestant: Contestant, weights: nn.Module, size: Size, batch: Batch
             torch.cuda.synchronize()
 
     def projected() -> None:
-        with patch("maed.models.fused.pooling_pays", lambda **_: False):
+        with patch("maed.models.fused.perceiver.pooling_pays", lambda **_: False):
             step()
 
     return projected if contestant.base == "projected" else step, sum(p.numel() for p in model.parameters())

@@ -18,9 +18,9 @@ from maed.data import SignalData, Signals, from_arrays, load
 from maed.data.geometry import ROLL, Geometry, arc_length, grid, line, ring, sphere, swissroll, torus, unrolled
 from maed.data.sources.fields import KINDS, covariance, square_root
 from maed.embedding import reduce
+from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics
-from maed.models.positions import position_table
 from maed.plots.layout import align, chart, row_major, seen_from
 from maed.report import write_report
 from maed.settings import DataSettings, EmbeddingSettings, EvaluationSettings, ReportSettings

@@ -42,7 +42,7 @@ from maed.engine.checkpoints import read_checkpoint
 from maed.errors import MaedError
 from maed.experiments.comparison import Comparison
 from maed.files import read_json
-from maed.models import PerceiverClassifier
+from maed.models.architectures.maed import Maed
 from maed.settings import (
     AutoencoderSettings,
     DataSettings,
@@ -737,7 +737,7 @@ def test_a_checkpoint_that_is_cut_or_changed_anywhere(finished: Path, tmp_path: 
         ("autoencoder", load_autoencoder),
         ("similarity", load_similarity),
         ("embedding", PositionEmbedding.from_pretrained),
-        ("models/none-0", PerceiverClassifier.from_pretrained),
+        ("models/none-0", Maed.from_pretrained),
     ],
 )
 def test_no_stage_is_ever_unpickled(
@@ -840,13 +840,13 @@ def test_similarities_that_are_none(tmp_path: Path, tensors: dict[str, torch.Ten
         ("autoencoder", load_autoencoder, {"made_with": {}}),
         ("autoencoder", load_autoencoder, {"made_with": {"autoencoder": {"width": 7}}}),
         ("autoencoder", load_autoencoder, {"made_with": {"autoencoder": {"os": "system"}}}),
-        ("models/none-0", PerceiverClassifier.from_pretrained, {"positions": 9}),
-        ("models/none-0", PerceiverClassifier.from_pretrained, {"positions": "8"}),
-        ("models/none-0", PerceiverClassifier.from_pretrained, {"positions": -1}),
-        ("models/none-0", PerceiverClassifier.from_pretrained, {"mean": "x"}),
-        ("models/none-0", PerceiverClassifier.from_pretrained, {"perceiver": {"latents": 0}}),
-        ("models/none-0", PerceiverClassifier.from_pretrained, {"channels": None}),
-        ("models/none-0", PerceiverClassifier.from_pretrained, {"more": 1}),
+        ("models/none-0", Maed.from_pretrained, {"positions": 9}),
+        ("models/none-0", Maed.from_pretrained, {"positions": "8"}),
+        ("models/none-0", Maed.from_pretrained, {"positions": -1}),
+        ("models/none-0", Maed.from_pretrained, {"mean": "x"}),
+        ("models/none-0", Maed.from_pretrained, {"perceiver": {"latents": 0}}),
+        ("models/none-0", Maed.from_pretrained, {"channels": None}),
+        ("models/none-0", Maed.from_pretrained, {"more": 1}),
     ],
 )
 def test_models_whose_config_does_not_fit(

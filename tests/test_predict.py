@@ -20,7 +20,7 @@ from maed.cli import main
 from maed.data import SignalData, load
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.models import Classifier, load_classifier
+from maed.models import TargetModel, load_classifier
 from maed.prediction import open_classifier, predict
 from maed.settings import DataSettings
 
@@ -44,7 +44,7 @@ class Trained:
     data: DataSettings
 
     @property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> TargetModel:
         return load_classifier(self.folder)
 
     def load(self, **changes: object) -> SignalData:

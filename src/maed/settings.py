@@ -9,12 +9,7 @@ from math import inf
 from typing import Any, Literal, get_args
 
 from maed.errors import MaedError, one_of
-
-ENCODINGS = (
-    *("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence"),
-    *("maed", "maed-resampled"),
-)
-"""The position encodings that a Perceiver can be given."""
+from maed.registry import ARCHITECTURES
 
 Estimator = Literal["mean-loss", "contrast", "ablation"]
 Baseline = Literal["correlation", "dependence"]
@@ -259,13 +254,13 @@ class PerceiverSettings:
             given; `text` and `image` alone.
         position_width: Channels that positions are projected to before they are concatenated; `input_width` where not
             given; `image` alone.
-        fine_tune: Train the table of a `correlation`, `dependence`, `maed` or `random` encoding too.
+        fine_tune: Train the table of an embedding (`maed`, a baseline) or of `random` too.
         dropout: Dropout of the attention probabilities.
         learned_from: The source that the embedding was learned from, where it is another than that of the labeled
             data: it says that the positions of both are the same.
     """
 
-    architecture: Literal["maed", "text", "image"] = "maed"
+    architecture: str = "maed"
     checkpoint: str | None = None
     latents: int = 64
     latent_width: int = 128
@@ -292,23 +287,7 @@ class PerceiverSettings:
             raise MaedError(
                 f"perceiver.latent_width: {self.latent_width}; it may be a multiple of perceiver.heads ({self.heads})"
             )
-        for name, architectures in _OF_ARCHITECTURES.items():
-            if getattr(self, name) is not None and self.architecture not in architectures:
-                raise MaedError(
-                    f"perceiver.{name}: {getattr(self, name)} with perceiver.architecture {self.architecture}; "
-                    f"it is of {' and '.join(architectures)} alone, and may be left out"
-                )
-        if self.architecture == "text" and self.combine != "add":
-            raise MaedError(f"perceiver.combine: {self.combine}; with perceiver.architecture text it may be add")
-
-
-_OF_ARCHITECTURES = {
-    "checkpoint": ("text", "image"),
-    "image_size": ("image",),
-    "input_width": ("text", "image"),
-    "position_width": ("image",),
-}
-"""Settings that not every architecture of the Perceiver has."""
+        ARCHITECTURES.check("perceiver.architecture", self.architecture)
 
 
 @dataclass

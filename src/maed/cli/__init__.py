@@ -18,10 +18,11 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from rich.console import Console
 
 from maed._version import __version__
-from maed.errors import MaedError, nearest, one_of
+from maed.errors import MaedError, nearest
 from maed.files import is_main_process
 from maed.presets import COMPARED, plainly, read_preset
-from maed.settings import ENCODINGS, Settings
+from maed.registry import ENCODINGS
+from maed.settings import Settings
 
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
@@ -168,7 +169,7 @@ def _add_compare(parser: Parser) -> None:
 
 def _add_compared(parser: Parser) -> None:
     text = (
-        f"comma-separated encodings to compare, of {', '.join(ENCODINGS)}; '' for no Perceivers; "
+        f"comma-separated encodings to compare, of {', '.join(ENCODINGS.names)}; '' for no Perceivers; "
         f"{_COMPARED} where not given, without fourier where no coordinates are known"
     )
     parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
@@ -177,7 +178,7 @@ def _add_compared(parser: Parser) -> None:
 
 def _add_train(parser: Parser) -> None:
     _settings(parser)
-    text = f"the encoding: {', '.join(ENCODINGS)}"
+    text = f"the encoding: {', '.join(ENCODINGS.names)}"
     parser.add_argument("--positions", type=str, required=True, metavar="ENCODING", help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
 
@@ -371,7 +372,7 @@ def _embed(given: Namespace, command: str) -> None:
 
 
 def _train(given: Namespace, command: str) -> None:
-    one_of("positions", given.positions, ENCODINGS)
+    ENCODINGS.check("positions", given.positions)
     from maed.experiments.comparison import Comparison
 
     metrics = Comparison(_open_run(given)).train(given.positions, given.seed)
@@ -579,7 +580,8 @@ def _fitting(asked: list[str] | None, run: Context) -> list[str]:
     """What was asked for; otherwise the usual encodings that these data can have."""
     if asked is not None:
         return asked
-    return [name for name in _COMPARED.split(",") if name != "fourier" or run.data.geometry is not None]
+    known = run.data.geometry is not None
+    return [name for name in _COMPARED.split(",") if known or not ENCODINGS.get(name).needs_geometry]
 
 
 def _encodings(given: Namespace) -> list[str] | None:
@@ -589,7 +591,7 @@ def _encodings(given: Namespace) -> list[str] | None:
     if given.positions is None:
         return None
     names = [name.strip() for name in given.positions.split(",") if name.strip()]
-    return list(dict.fromkeys(one_of("positions", name, ENCODINGS) for name in names))
+    return list(dict.fromkeys(ENCODINGS.check("positions", name) for name in names))
 
 
 def _describe(data: Any) -> str:

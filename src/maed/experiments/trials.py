@@ -40,7 +40,7 @@ class Trial:
     """One training of a comparison; the same wherever it runs.
 
     Args:
-        encoding: one of `maed.settings.ENCODINGS`.
+        encoding: one of `maed.registry.ENCODINGS`.
         seed: seed of the training.
         folder: where it is kept, and resumed from.
         dim: channels of the positions and of the content.

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from maed.data.geometry import Geometry, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
+from maed.registry import ENCODINGS
 from maed.settings import BASELINES
 
 _TABLES = (
@@ -215,7 +216,8 @@ def _trained_tables(folder: Path) -> list[tuple[str, np.ndarray]]:
     for config_path in sorted(folder.glob("perceiver/*/config.json")):
         model, config = config_path.parent / "model.safetensors", read_json(config_path)
         encoding = str(config.get("encoding"))
-        tuned = encoding == "trainable" or (config.get("perceiver") or {}).get("fine_tune")
+        fine_tune = bool((config.get("perceiver") or {}).get("fine_tune"))
+        tuned = encoding in ENCODINGS.names and ENCODINGS.get(encoding).trains_table(fine_tune)
         name = f"{encoding}, trained"
         if not tuned or name in tables or not model.is_file():
             continue

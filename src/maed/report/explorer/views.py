@@ -13,8 +13,10 @@ from safetensors import SafetensorError, safe_open
 from sklearn.decomposition import PCA
 
 from maed.embedding import reduce
+from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout
+from maed.registry import ENCODINGS
 from maed.report.contents import Contents
 from maed.report.explorer.kept import Kept, fingerprint
 from maed.settings import EmbeddingSettings
@@ -109,15 +111,17 @@ def compute_views(
 
 def encodings(contents: Contents) -> list[tuple[str, np.ndarray]]:
     """Tables that Perceivers are given and that are made of no similarity, and those that training ended with."""
-    from maed.models.positions import position_table  # here, for transformers takes seconds to import
-
     n = contents.positions or 0
     dim = 64 if contents.vectors is None else contents.vectors.shape[1]
-    names = [*(["fourier"] if contents.geometry is not None else []), "sinusoidal", "random"]
-    tables = [
-        (name, position_table(name, n, max(dim, 1), seed=0, geometry=contents.geometry).numpy()) for name in names
-    ]
-    return [*tables, *contents.trained.items()]
+    kinds = {name: ENCODINGS.get(name) for name in ENCODINGS.names}
+    tables = {
+        name: position_table(name, n, max(dim, 1), seed=0, geometry=contents.geometry).numpy()
+        for name in sorted(kinds, key=lambda name: kinds[name].tunable)  # formulas before what is drawn
+        if not kinds[name].trained
+        and kinds[name].embedding is None
+        and (contents.geometry is not None or not kinds[name].needs_geometry)
+    }
+    return [*((name, table) for name, table in tables.items() if table.any()), *contents.trained.items()]
 
 
 def laid_out(vectors: np.ndarray) -> tuple[np.ndarray, str]:
