@@ -16,7 +16,7 @@ from scipy.integrate import quad
 from maed import PositionEmbedding
 from maed.data import SignalData, Signals, from_arrays, load
 from maed.data.geometry import ROLL, Geometry, arc_length, grid, line, ring, sphere, swissroll, torus, unrolled
-from maed.data.sources.fields import KINDS, covariance, square_root
+from maed.data.sources.field import KINDS, covariance, square_root
 from maed.embedding import reduce
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics
@@ -235,7 +235,7 @@ def test_names_of_fields(source: str, kind: str, shape: tuple[int, ...], n: int)
         ("field:blob", "source: 'field:blob' is of unknown kind; it may be field:line, field:ring"),
         ("field:torsu:9", "'field:torsu:9' is of unknown kind, did you mean 'torus'"),
         ("field:", "source: 'field:' is of unknown kind"),
-        ("feild:ring", "is unknown, did you mean 'field:ring'"),
+        ("feild:ring", "unknown source 'feild:ring', did you mean 'field:ring'"),
         ("field:ring:", "source: 'field:ring:'; it may be field:ring:N, of 2 to 10,000 positions"),
         ("field:ring:1", "it may be field:ring:N, of 2 to"),
         ("field:ring:4x4", "it may be field:ring:N, of 2 to"),
@@ -269,7 +269,7 @@ def test_settings_that_cannot_be(chosen: dict[str, float], said: str) -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(MaedError, match=r"data.samples: 2; it may be 3 or more"):
+    with pytest.raises(MaedError, match=r"data.samples: must be at least 3, .* got 2"):
         load("field:ring:9", DataSettings(samples=2))
 
 

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from maed import plots
-from maed.data.geometry import Geometry, grid, line, parse_geometry
+from maed.data.geometry import Geometry, grid, line
+from maed.data.geometry_spec import parse_geometry
 from maed.errors import MaedError
 from maed.plots.style import INK
 
