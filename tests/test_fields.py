@@ -384,11 +384,11 @@ def test_fourier_features_of_shapes_differ_between_positions(geometry: Geometry)
 
 def test_a_torus_is_drawn_row_by_row_and_a_sphere_as_a_map() -> None:
     order = np.random.default_rng(0).permutation(20)
-    assert np.array_equal(row_major(torus(4, 5).permuted(order).coordinates), order)
+    assert np.array_equal(row_major(torus(4, 5).permuted(order).coordinates, "torus"), order)
     # Hammer's map: the poles are sqrt 2 up and down, the middle is (0, 0), the rims are 2 sqrt 2 away
     places = np.array([[1, 0, 0], [0, 0, 1], [0, 0, -1], [-1, 1e-9, 0], [0, 1, 0]], dtype=float)
     expected = [[0, 0], [0, 2**0.5], [0, -(2**0.5)], [8**0.5, 0], [2 / (1 + 0.5**0.5) ** 0.5, 0]]
-    np.testing.assert_allclose(chart(places / np.linalg.norm(places, axis=1)[:, None]), expected, atol=1e-8)
+    np.testing.assert_allclose(chart(places / np.linalg.norm(places, axis=1)[:, None], "sphere"), expected, atol=1e-8)
 
 
 def test_a_view_of_a_solid_is_compared_with_the_same_view_of_the_truth() -> None:
