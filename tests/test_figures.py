@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from maed import plots
-from maed.data.geometry import Geometry, grid, line, parse_geometry
+from maed.data.geometry import Geometry, grid, line
+from maed.data.geometry_spec import parse_geometry
 from maed.errors import MaedError
 from maed.plots.style import INK
 
@@ -166,11 +167,12 @@ def test_a_large_matrix_is_drawn_by_means_of_blocks_and_left_as_it_is() -> None:
 def test_maps_and_channels_are_drawn_on_every_geometry(kind: str, tmp_path: Path) -> None:
     geometry = parse_geometry(kind)
     where = geometry.coordinates, geometry.shape
+    on = *where, geometry.kind
     for name, ax in {
-        "one": plots.similarity_map(closeness(geometry)[4], 4, *where),
-        "some": plots.similarity_maps(closeness(geometry), [4, 9, 11], *where),
-        "all": plots.similarity_matrix(closeness(geometry), *where),
-        "channels": plots.embedding_channels(RANDOM.random((40, 5)), *where),
+        "one": plots.similarity_map(closeness(geometry)[4], 4, *on),
+        "some": plots.similarity_maps(closeness(geometry), [4, 9, 11], *on),
+        "all": plots.similarity_matrix(closeness(geometry), *on),
+        "channels": plots.embedding_channels(RANDOM.random((40, 5)), *on),
         "layout": plots.recovered_layout(RANDOM.random((40, 5)), *where),
     }.items():
         assert drawn_in(ax)
@@ -187,6 +189,17 @@ def test_three_coordinates_are_drawn_in_space() -> None:
 
     flat = Figure().add_subplot()
     assert plots.similarity_map(RANDOM.random(20), 2, places, ax=flat) is flat
+
+
+def test_the_kind_of_geometry_decides_and_is_not_guessed() -> None:
+    """Points that happen to lie on the unit sphere, or on two circles, are points unless the kind says otherwise."""
+    ball, two_circles = parse_geometry("sphere:20").coordinates, parse_geometry("torus:4x5").coordinates
+    assert plots.similarity_map(RANDOM.random(20), 2, ball).name == "3d"
+    assert plots.similarity_map(RANDOM.random(20), 2, ball, kind="sphere").name != "3d"
+    assert not plots.similarity_map(RANDOM.random(20), 2, two_circles, (4, 5)).images
+    assert plots.similarity_map(RANDOM.random(20), 2, two_circles, (4, 5), "torus").images
+    nearly = parse_geometry("sphere:20").coordinates * 1.01  # as after a rounding: the kind is what counts
+    assert plots.similarity_map(RANDOM.random(20), 2, nearly, (), "sphere").name != "3d"
 
 
 def test_positions_of_unknown_places_are_drawn_as_stored() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from maed.data.geometry import Geometry, grid, line, parse_geometry, permutation, points
+from maed.data.geometry import Geometry, grid, line, permutation, points
+from maed.data.geometry_spec import parse_geometry
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement, coordinate_r2, geometry_metrics, knn_recall, similarity_metrics
 from maed.settings import EvaluationSettings
@@ -69,12 +70,12 @@ def test_geometries_are_read_from_their_names_and_from_files(tmp_path):
 )
 def test_a_geometry_that_is_none_is_named(text):
     names = "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N"
-    with pytest.raises(MaedError, match=f"coordinates: '{text}'; it may be {names} or a file"):
+    with pytest.raises(MaedError, match=f"coordinates: '{text}'; it must be {names} or a file"):
         parse_geometry(text)
 
 
 def test_files_without_coordinates_are_named(tmp_path):
-    with pytest.raises(MaedError, match="'cube:9' is no file; it may be grid:HEIGHTxWIDTH"):
+    with pytest.raises(MaedError, match="'cube:9' is no file; it must be grid:HEIGHTxWIDTH"):
         parse_geometry("cube:9")
     (tmp_path / "words.csv").write_text("x,y\na,b\n")
     with pytest.raises(MaedError, match=r"words.csv' cannot be read as \(N, D\) numbers"):

@@ -35,7 +35,8 @@ from maed.autoencoder import load_autoencoder
 from maed.cli import main
 from maed.cli.inspection import describe
 from maed.data import load
-from maed.data.geometry import Geometry, grid, line, parse_geometry
+from maed.data.geometry import Geometry, grid, line
+from maed.data.geometry_spec import parse_geometry
 from maed.embedding import open_embedding, reading
 from maed.embedding.legacy import read_legacy
 from maed.engine.checkpoints import read_checkpoint

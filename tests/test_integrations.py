@@ -45,7 +45,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from maed.data.geometry import parse_geometry
+from maed.data.geometry_spec import parse_geometry
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.integrations import AddPositions, TablePositionEncoding, load_model, replace_positions

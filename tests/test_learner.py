@@ -17,9 +17,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import maed
 from maed import MaedError, PositionLearner
 from maed.data import from_given
+from maed.data import objects as given_module
 from maed.data.geometry import ring
-from maed.data.sources import objects as given_module
-from maed.data.sources.objects import sample
+from maed.data.objects import sample
 from maed.evaluation.geometry import geometry_metrics
 from maed.settings import AutoencoderSettings, EvaluationSettings, Settings, SimilaritySettings
 from maed.stages.budget import parse_budget, within_draws

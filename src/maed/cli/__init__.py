@@ -126,18 +126,15 @@ def _usage(parser: Parser) -> str:
 
 
 _DESCRIPTION = "Position embeddings learned from data. Start with `maed run photos`."
-_SOURCE = (
-    "photos, digits, cifar10, imdb, field:KIND[:N] (a random field on a line, ring, grid, torus, sphere or swissroll), "
-    "hub:OWNER/NAME, or a .npy, .npz, .csv or .parquet file or a folder of them"
-)
 
 
 def _settings(parser: Parser, *, source: bool | str = True, run: bool = True) -> None:
     """The arguments that the verbs of the walk share."""
-    if source is True:
-        parser.add_argument("source", type=str, metavar="SOURCE", help=_SOURCE)
-    elif source:
-        parser.add_argument("source", type=str, nargs="?", default=source, metavar="SOURCE", help=_SOURCE)
+    if source:
+        from maed.data.source import listed
+
+        optional: dict[str, Any] = {} if source is True else {"nargs": "?", "default": source}
+        parser.add_argument("source", type=str, metavar="SOURCE", help=listed(), **optional)
     parser.add_argument("--out", type=str | None, metavar="DIR", help="where to write", default=None)
     if run:
         parser.add_argument("--run", type=str | None, metavar="DIR", help="where earlier stages lie", default=None)
@@ -446,7 +443,7 @@ def _open_embedding(name: str) -> PositionEmbedding:
 
 def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry | None:
     """What `--coordinates` says; None where the embedding's own are meant, which then have to be there."""
-    from maed.data.geometry import NAMES, parse_geometry
+    from maed.data.geometry_spec import NAMES, parse_geometry
 
     if text:
         return parse_geometry(text)
@@ -486,7 +483,7 @@ def _export(given: Namespace, command: str) -> None:
 
 def _line_or_grid(text: str) -> Geometry:
     """What `--resample` says."""
-    from maed.data.geometry import parse_geometry, parse_sides
+    from maed.data.geometry_spec import parse_geometry, parse_sides
 
     name, _, size = text.partition(":")
     if len(parse_sides(size)) != {"line": 1, "grid": 2}.get(name):

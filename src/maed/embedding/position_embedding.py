@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maed.data.geometry import Geometry, parse_geometry, permutation
+from maed.data.geometry import Geometry, permutation
+from maed.data.geometry_spec import parse_geometry
 from maed.embedding.card import model_card
 from maed.embedding.fitting import project, resample
 from maed.embedding.legacy import read_legacy

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from maed.data.geometry import Geometry, unrolled
+from maed.data.geometry import Geometry, GeometryKind, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.registry import ENCODINGS
@@ -111,6 +111,11 @@ class Contents:
     def is_grid(self) -> bool:
         """Whether positions lie on a flat grid of known coordinates, so that an image can be put in order."""
         return self.coordinates is not None and len(self.shape) == 2 and self.coordinates.shape[1] == 2
+
+    @property
+    def kind(self) -> GeometryKind:
+        """What the coordinates lie on; `points` of an unrolled swiss roll, and where nothing is known."""
+        return "points" if self.geometry is None or self.geometry.kind == "swissroll" else self.geometry.kind
 
     @property
     def estimator(self) -> str:

@@ -8,20 +8,9 @@ from math import isqrt
 import numpy as np
 from scipy.linalg import eigh
 
-from maed.data.geometry import (
-    ROLL,
-    ROLL_HEIGHT,
-    Geometry,
-    arc_length,
-    grid,
-    line,
-    parse_sides,
-    ring,
-    sphere,
-    swissroll,
-    torus,
-)
-from maed.data.source import Source, Stored
+from maed.data.geometry import ROLL, ROLL_HEIGHT, Geometry, arc_length, grid, line, ring, sphere, swissroll, torus
+from maed.data.geometry_spec import parse_sides
+from maed.data.source import Source, SourceType, Stored
 from maed.errors import MaedError, nearest
 from maed.settings import DataSettings
 
@@ -37,7 +26,7 @@ _ROWS = 1_024  # signals that are made at a time; each block has random numbers 
 _TRAIN, _TEST, _PLACES = 1, 2, 3  # streams of random numbers; 0 would be that of the splits
 
 
-def field(name: str, settings: DataSettings) -> Source:
+class Field(SourceType):
     """Samples of a random field on a known shape: N positions of one channel, without labels.
 
     The Gaussian field g has the covariance exp(-d^2 / (2 l^2)) of the distance d within the shape, with l =
@@ -49,24 +38,37 @@ def field(name: str, settings: DataSettings) -> Source:
     the test. Time grows with N^3 for the covariance's eigenvectors (0.2 s at 1,000 positions) and with n N^2 for n
     signals, memory with n N + N^2. A signal depends on the seed and on its row alone. They are made in blocks, and
     what is not asked for is not kept, so that each split makes the blocks that it shares with another once more.
-
-    Args:
-        name: `KIND` or `KIND:N`, one of `line`, `ring`, `grid`, `torus`, `sphere`, `swissroll`; `grid:HEIGHTxWIDTH` and
-            `torus:HEIGHTxWIDTH` too. A grid or torus of N has the sides nearest to each other. Without N there are 500
-            positions on `sphere` and `swissroll`, else 256.
-        settings: `samples`, `variant`, `noise`, `length_scale` and `seed` are read. The seed places the positions of a
-            `swissroll` too; those of the other shapes are fixed.
-
-    Raises:
-        MaedError: an unknown kind, a size that it cannot have, or too few samples.
     """
-    if settings.samples < 3:
-        raise MaedError(f"data.samples: {settings.samples}; it may be 3 or more, for training and validation")
-    geometry = _geometry(name, settings.seed)
-    root = square_root(covariance(geometry, settings.length_scale)).astype(np.float32)
-    sizes = {_TRAIN: settings.samples, _TEST: max(2, settings.samples // 5)}
-    train, test = (Stored(size, _reader(root, stream, settings)) for stream, size in sizes.items())
-    return Source("real", {"train": train, "test": test}, geometry=geometry, normalization="position")
+
+    example = f"field:{'|'.join(KINDS)}[:N]"
+    names = tuple(f"field:{kind}" for kind in KINDS)
+
+    @classmethod
+    def takes(cls, text: str) -> bool:
+        """All that begins with `field:`."""
+        return text.startswith("field:")
+
+    @classmethod
+    def open(cls, text: str, settings: DataSettings) -> Source:
+        """Make the covariance; the signals are made when they are read.
+
+        Args:
+            text: `field:KIND` or `field:KIND:N`, of one of `KINDS`; `field:grid:HEIGHTxWIDTH` and
+                `field:torus:HEIGHTxWIDTH` too. A grid or torus of N has the sides nearest to each other. Without N
+                there are 500 positions on `sphere` and `swissroll`, else 256.
+            settings: `samples`, `variant`, `noise`, `length_scale` and `seed` are read. The seed places the positions
+                of a `swissroll` too; those of the other shapes are fixed.
+
+        Raises:
+            MaedError: an unknown kind, a size that it cannot have, or too few samples.
+        """
+        if settings.samples < 3:
+            raise MaedError(f"data.samples: must be at least 3, for training and validation, got {settings.samples}")
+        geometry = _geometry(text.removeprefix("field:"), settings.seed)
+        root = square_root(covariance(geometry, settings.length_scale)).astype(np.float32)
+        sizes = {_TRAIN: settings.samples, _TEST: max(2, settings.samples // 5)}
+        train, test = (Stored(size, _reader(root, stream, settings)) for stream, size in sizes.items())
+        return Source("real", {"train": train, "test": test}, geometry=geometry, normalization="position")
 
 
 def covariance(geometry: Geometry, length_scale: float) -> np.ndarray:
