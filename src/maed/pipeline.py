@@ -39,14 +39,14 @@ from maed.experiments.trials import Cluster, Metrics, Trial, check_cluster, run_
 from maed.files import is_main_process, read_json, write_json
 from maed.machine import commit, describe_machine, memory
 from maed.models import LEARNED, describe_classifier, resized_grid
+from maed.registry import BASELINES, ESTIMATORS
 from maed.report import embedding_figure, write_report
-from maed.settings import BASELINES, ENCODINGS, Baseline, EmbeddingSettings, Settings
+from maed.settings import ENCODINGS, EmbeddingSettings, Settings
 from maed.similarity import (
-    Accumulator,
     Halves,
-    PairedSums,
     Similarity,
     Streamed,
+    Sums,
     Watch,
     baseline_for,
     check_estimator,
@@ -129,7 +129,7 @@ class Run:
             raise MaedError(
                 f"autoencoder.init: {settings.init!r}, but a U-Net has no position vectors; it may be random"
             )
-        if settings.init not in BASELINES:
+        if settings.init not in BASELINES.names:
             self._start_embedding()
         elif settings.init != fitting:
             raise MaedError(
@@ -146,7 +146,7 @@ class Run:
         """Refuse a known geometry of too few positions to be measured."""
         geometry, settings = self.data.geometry, self.settings.evaluation
         if geometry is not None:
-            check_neighbors(settings.neighbors or geometry.neighbors, self.data.positions)
+            check_neighbors(settings.n_neighbors or geometry.neighbors, self.data.positions)
             check_folds(settings.folds, self.data.positions)
 
     def check_encoding(self, encoding: str) -> None:
@@ -161,7 +161,7 @@ class Run:
             raise MaedError(f"positions: {encoding} is not for {kind} signals; it may be {baseline_for(self.data)}")
         perceiver, data = self.settings.perceiver, self.data
         describe_classifier(data, encoding, embedding_dim(data.positions, self.settings.embedding.dim), perceiver)
-        if encoding in ("maed", *BASELINES) and resized_grid(data, perceiver) is not None:
+        if encoding in ("maed", *BASELINES.names) and resized_grid(data, perceiver) is not None:
             raise MaedError(
                 f"positions: {encoding} is of {data.positions} positions, and perceiver.image_size "
                 f"{perceiver.image_size} makes {perceiver.image_size}^2 of them; it may be maed-resampled"
@@ -191,7 +191,7 @@ class Run:
         settings, n = self.settings.autoencoder, self.data.positions
         if settings.init == "random":
             return None
-        if settings.init not in BASELINES:
+        if settings.init not in BASELINES.names:
             return self._start_embedding().vectors
         self.baseline()
         similarity = load_similarity(self.out / "baseline" / "similarity")
@@ -246,7 +246,7 @@ class Run:
         fraction, data = self.settings.similarity.visible_fraction, self.data
         return trained if fraction is None else visible_count(data.positions, data.kind, fraction, "similarity")
 
-    def baseline(self) -> Baseline:
+    def baseline(self) -> str:
         """Make the training-free similarity of the data: `baseline/similarity/`. Returns its name."""
         settings, name = self.settings.similarity, baseline_for(self.data)
         folder = self.out / "baseline" / "similarity"
@@ -281,7 +281,7 @@ class Run:
 
     def start_geometry(self) -> dict[str, float] | None:
         """Metrics of the embedding in the folder that the autoencoder started from; None where there is no such one."""
-        if self.data.geometry is None or self.settings.autoencoder.init in ("random", *BASELINES):
+        if self.data.geometry is None or self.settings.autoencoder.init in ("random", *BASELINES.names):
             return None
         return geometry_metrics(self._start_embedding().vectors, self.data.geometry, self.settings.evaluation)
 
@@ -429,7 +429,7 @@ class Run:
 
         return watch
 
-    def _check_drawn(self, folder: Path, sums: Accumulator | PairedSums, draws: int) -> None:
+    def _check_drawn(self, folder: Path, sums: Sums, draws: int) -> None:
         """Name pairs of positions that no draw tells of; refuse where they are the greater part.
 
         Positions that no training signal has are left out: more draws cannot reach them.
@@ -458,7 +458,7 @@ class Run:
 
     def k(self) -> int:
         """The k of recall@k, here and now: as set, that of the geometry, or 8; never N or more."""
-        geometry, chosen = self.data.geometry, self.settings.evaluation.neighbors
+        geometry, chosen = self.data.geometry, self.settings.evaluation.n_neighbors
         if chosen is not None:
             check_neighbors(chosen, self.data.positions)
             return chosen
@@ -567,19 +567,16 @@ def embed_folder(
 
 def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], None]) -> None:
     """Refuse a similarity that is no more than its noise; of a baseline, which maed is measured against, say so."""
-    values, error = similarity.values, similarity.standard_error
-    if estimator == "mean-loss":  # its 0 means nothing; what is seen helps or harms by comparison with its column
-        known = error > 0
-        column = (values * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)
-        values = torch.where(known, values - column, 0.0)
-    ratio = signal_to_noise(values, error)
+    known = estimator in ESTIMATORS.names  # not a baseline, nor somebody else's that is not installed
+    values = ESTIMATORS.get(estimator)().dependence(similarity) if known else similarity.values
+    ratio = signal_to_noise(values, similarity.standard_error)
     if ratio >= LEAST_SIGNAL_TO_NOISE:
         return
     line = (
         f"similarity: no dependence found (signal-to-noise ratio {ratio:.2f} of {estimator}; noise has about 1, "
         f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
     )
-    if estimator not in BASELINES:
+    if estimator not in BASELINES.names:
         raise MaedError(f"{line}; --embedding.force true embeds it all the same")
     say(f"{line}; its embedding is noise")
 
@@ -613,7 +610,7 @@ def run_all(run: Run, encodings: Sequence[str], seeds: int, *, command: str) -> 
     check_cluster(run.settings.trainer.cluster)
     results = new_results(run, command)
     given = {"autoencoder": asdict(run.settings.autoencoder), "data": asdict(run.settings.data)}
-    measured = encodings if run.data.geometry is None else ("start", *BASELINES)
+    measured = encodings if run.data.geometry is None else ("start", *BASELINES.names)
     results["notes"] += origin_notes(given, measured)
     run.pretrain()
     run.similarity()
@@ -805,7 +802,8 @@ def origin_notes(made_with: Mapping[str, Any], rows: Collection[str]) -> list[st
     settings, data = made_with.get("autoencoder") or {}, made_with.get("data") or {}
     notes, init = [], settings.get("init", "random")
     if init != "random":
-        start, row = (f"the {init} baseline", init) if init in BASELINES else (f"the embedding in {init}", "start")
+        known = init in BASELINES.names
+        start, row = (f"the {init} baseline", init) if known else (f"the embedding in {init}", "start")
         gain = f"the row `{row}`" if row in rows else "that start"
         notes.append(
             f"The autoencoder's position vectors started from {start}: only what maed gains over {gain} is its own."

@@ -18,6 +18,18 @@ from maed.settings import Settings
 COMPARED = ("positions", "seeds")
 """Keys of a preset that are no settings but what a comparison compares; only `run` and `compare` have them."""
 
+RENAMED = {
+    "data.normalisation": "data.normalization",
+    "embedding.neighbours": "embedding.n_neighbors",
+    "embedding.neighbors": "embedding.n_neighbors",
+    "embedding.symmetrise": "embedding.symmetrize",
+    "evaluation.neighbours": "evaluation.n_neighbors",
+    "evaluation.neighbors": "evaluation.n_neighbors",
+}
+"""Settings by names of earlier versions, and what they are called now."""
+
+_RENAMED_VALUES = {("data.split", "seed-imdb"): "original-imdb"}
+
 
 def preset_path(name: str) -> Path:
     """The YAML file of a preset: a name of `maed/presets`, or a path."""
@@ -85,6 +97,8 @@ def _optional(match: re.Match[str]) -> str:
 
 def _unknown(name: str, value: str, choices: str) -> str:
     """As `one_of` words it; `choices` is a list of quoted names."""
+    if (new := _RENAMED_VALUES.get((name, value))) is not None:
+        return f"{name}: {value!r} is called {new!r} now"
     names = re.findall(r"'([^']*)'", choices)
     return f"{name}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}"
 
@@ -112,5 +126,7 @@ def _check_keys(content: Mapping[Any, Any]) -> None:
         if not isinstance(members, Mapping):
             raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
         for name in members:
+            if (new := RENAMED.get(f"{group}.{name}")) is not None:
+                raise MaedError(f"{group}.{name}: is called {new} now")
             if name not in names:
                 raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")

@@ -12,7 +12,6 @@ from safetensors import SafetensorError, safe_open
 from maed.data.geometry import Geometry, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.settings import BASELINES
 
 _TABLES = (
     "perceiver.input_preprocessor.positions.table",
@@ -76,7 +75,7 @@ class Contents:
     shape: tuple[int, ...] = ()
     similarity: np.ndarray | None = None
     draws: dict[str, Any] = field(default_factory=dict)
-    baseline: str = BASELINES[0]
+    baseline: str = "correlation"
     baseline_vectors: np.ndarray | None = None
     baseline_similarity: np.ndarray | None = None
     baseline_reduction: str = ""
