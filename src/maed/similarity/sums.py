@@ -122,9 +122,11 @@ class Accumulator(Sums):
         """
         real = torch.ones_like(draw.visible, dtype=torch.bool) if draw.visible_mask is None else draw.visible_mask
         row, place = real.nonzero(as_tuple=True)
-        visible = torch.zeros_like(draw.hidden)
+        # Contiguous, which `hidden` is not: the order in memory decides in which order a product adds up.
+        visible = torch.zeros(draw.hidden.shape, dtype=torch.bool, device=real.device)
         visible[row, draw.visible[row, place]] = True
-        self.add(losses, visible, scored, None if draw.visible_mask is None else visible | draw.hidden)
+        everywhere = draw.visible_mask is None
+        self.add(losses, visible, scored, None if everywhere else (visible | draw.hidden).contiguous())
 
     def stacked(self) -> dict[str, Tensor]:
         """`counts`, `sums`, `squares`, each `(2, N, N)` on the CPU: draws with i visible, draws with i hidden."""
