@@ -45,9 +45,9 @@ from maed.errors import MaedError, one_of
 from maed.experiments.comparison import Comparison
 from maed.files import read_json, write_json
 from maed.machine import commit, describe_machine
+from maed.registry import BASELINES
 from maed.run_folder import RunFolder
 from maed.settings import (
-    BASELINES,
     AutoencoderSettings,
     DataSettings,
     EmbeddingSettings,
@@ -391,7 +391,7 @@ def measure(cell: Cell, data: SignalData, work: Path) -> dict[str, Any]:
 
 def _learn(record: dict[str, Any], before: Context, context: Context) -> None:
     """Autoencoder and similarity into `record`."""
-    if context.settings.autoencoder.init in BASELINES:
+    if context.settings.autoencoder.init in BASELINES.names:
         record["started_from"] = context.settings.autoencoder.init
     execute([Pretrain()], before)
     execute([Similarity()], context)

@@ -711,9 +711,12 @@ def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> No
 def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
     signals = np.random.default_rng(0).normal(size=(50, 8))
     for settings, said in (
-        (Settings(embedding=EmbeddingSettings(dim=8)), "embedding.dim: 8 for 8 positions"),
-        (Settings(embedding=EmbeddingSettings(neighbors=8)), "embedding.neighbors: 8 for 8 positions"),
-        (Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)), "shows 1 position"),
+        (Settings(embedding=EmbeddingSettings(dim=8)), "^embedding.dim: "),
+        (Settings(embedding=EmbeddingSettings(n_neighbors=8)), "^embedding.n_neighbors: "),
+        (
+            Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)),
+            "^similarity.visible_fraction: ",
+        ),
         (Settings(autoencoder=AutoencoderSettings(init="dependence")), "'dependence' is not for real signals"),
     ):
         with pytest.raises(maed.MaedError, match=said):

@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         Raises:
             MaedError: there is none; it names the argument and the nearest name.
         """
-        if name in self.names:
+        if name in self.built_in or name in self.plugged_in:  # plug-ins are looked for only where it takes one
             return name
         singular = self.kind.removesuffix("s")
         known = ", ".join(self.names)

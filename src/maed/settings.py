@@ -6,16 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from maed.errors import MaedError, one_of
-from maed.registry import ARCHITECTURES
+from maed.registry import ARCHITECTURES, ESTIMATORS, REDUCTIONS
 
-Estimator = Literal["mean-loss", "contrast", "ablation"]
-Baseline = Literal["correlation", "dependence"]
-BASELINES = ("correlation", "dependence")
 Schedule = Literal["cosine", "linear", "constant"]
-Reduction = Literal["heat", "diffusion", "laplacian", "isomap", "tsne", "umap", "spectral", "pca"]
+
+CHOSEN_BY_NAME = {"similarity.estimator": ESTIMATORS, "embedding.reduction": REDUCTIONS}
+"""Settings that are names of things, and where those are listed."""
 
 
 @dataclass
@@ -165,7 +164,7 @@ class SimilaritySettings:
         seed: Seed of the draws.
     """
 
-    estimator: Estimator = "contrast"
+    estimator: str = "contrast"
     draws: int = 65_536
     until: Literal["draws", "stable"] = "draws"
     tolerance: float = 0.01
@@ -178,6 +177,7 @@ class SimilaritySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        ESTIMATORS.check("similarity.estimator", self.estimator)
         _at_least("similarity.draws", self.draws, 2)
         _at_least("similarity.batch_size", self.batch_size, 1)
         _at_least("similarity.repeats", self.repeats, 1)
@@ -187,10 +187,6 @@ class SimilaritySettings:
         _between("similarity.tolerance", self.tolerance, 0, 1)
         if self.visible_fraction is not None:
             _between("similarity.visible_fraction", self.visible_fraction, 0, 1)
-        if self.estimator == "contrast" and self.batch_size % self.repeats:
-            raise MaedError(
-                f"similarity.batch_size: {self.batch_size}; it may be a multiple of similarity.repeats ({self.repeats})"
-            )
 
 
 @dataclass
@@ -205,7 +201,7 @@ class EmbeddingSettings:
             similarity) and `pca` of its rows keep its values, and large distances only where the similarity reaches so
             far.
         dim: Channels d of the embedding; min(64, N - 1) where not given.
-        neighbors: Neighbors of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
+        n_neighbors: Neighbors of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
             given. They are the perplexity of `tsne`, as far as that may be N / 3 at most.
         diffusion_steps: Steps of the random walk, 4 for `diffusion` and 1 for `heat` where not given; more keep larger
             distances, and smooth noise, at the expense of neighbors.
@@ -217,16 +213,17 @@ class EmbeddingSettings:
         force: Make an embedding even of a similarity in which no dependence was found.
     """
 
-    reduction: Reduction = "heat"
+    reduction: str = "heat"
     dim: int | None = None
-    neighbors: int | None = None
+    n_neighbors: int | None = None
     diffusion_steps: float | None = None
     symmetrize: Literal["mean", "max", "min"] = "mean"
     denoise: Literal["none", "positions", "significance"] = "positions"
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "neighbors"):
+        REDUCTIONS.check("embedding.reduction", self.reduction)
+        for name in ("dim", "n_neighbors"):
             _at_least(f"embedding.{name}", getattr(self, name), 1)
         _at_least("embedding.diffusion_steps", self.diffusion_steps, 0)
 
@@ -400,15 +397,15 @@ class EvaluationSettings:
     """Measuring geometry.
 
     Args:
-        neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
+        n_neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
         folds: Folds of the coordinate regression.
     """
 
-    neighbors: int | None = None
+    n_neighbors: int | None = None
     folds: int = 5
 
     def __post_init__(self) -> None:
-        _at_least("evaluation.neighbors", self.neighbors, 1)
+        _at_least("evaluation.n_neighbors", self.n_neighbors, 1)
         _at_least("evaluation.folds", self.folds, 2)
 
 
@@ -427,11 +424,11 @@ class ReportSettings:
     positions: int = 6
     channels: int = 8
     signals: int = 6
-    reductions: list[Reduction] = field(default_factory=lambda: ["tsne", "pca"])
+    reductions: list[str] = field(default_factory=lambda: ["tsne", "pca"])
 
     def __post_init__(self) -> None:
         for reduction in self.reductions:
-            one_of("report.reductions", reduction, get_args(Reduction))
+            REDUCTIONS.check("report.reductions", reduction)
         for name in ("positions", "channels", "signals"):
             _at_least(f"report.{name}", getattr(self, name), 1)
 

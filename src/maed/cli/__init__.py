@@ -21,8 +21,9 @@ from maed._version import __version__
 from maed.errors import MaedError, nearest
 from maed.files import is_main_process
 from maed.presets import COMPARED, plainly, read_preset
+from maed.records import RENAMED
 from maed.registry import ENCODINGS
-from maed.settings import Settings
+from maed.settings import CHOSEN_BY_NAME, Settings
 
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
@@ -141,6 +142,8 @@ def _settings(parser: Parser, *, source: bool | str = True, run: bool = True) ->
     parser.add_argument("--config", action=Preset, metavar="NAME|FILE", help="a preset, or a YAML file of settings")
     parser.add_argument("--overwrite", action="store_true", help="replace stages that were made with other settings")
     parser.add_class_arguments(Settings, as_group=False)
+    for name, registry in CHOSEN_BY_NAME.items():
+        parser._option_string_actions[f"--{name}"].metavar = f"{{{','.join(registry.names)}}}"
     for group in Settings.__dataclass_fields__:
         _remove_bare(parser, group)
 
@@ -421,7 +424,7 @@ def _evaluate(given: Namespace, command: str) -> None:
     embedding = _open_embedding(given.embedding)
     geometry = embedding.true_geometry(_given_geometry(embedding, given.coordinates))
     metrics = geometry_metrics(embedding.vectors, geometry, given.evaluation)
-    k = given.evaluation.neighbors or geometry.neighbors
+    k = given.evaluation.n_neighbors or geometry.neighbors
     for name, value in metrics.items():
         _say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
     folder = Path(given.out or given.embedding)
@@ -624,6 +627,8 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     if found is None:
         return text
     unknown = found[1].split("=")[0]
+    if (new := RENAMED.get(unknown.removeprefix("--"))) is not None:
+        return f"{unknown}: is called --{new} now"
     if not unknown.startswith("-"):
         return f"{unknown!r}: one argument too many; `--help` lists them"
     return f"{unknown}: no such option{nearest(unknown, parser._option_string_actions)}; `--help` lists them"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from maed.registry import BASELINES
+
 if TYPE_CHECKING:
     from maed.embedding.position_embedding import PositionEmbedding
 
@@ -21,10 +23,14 @@ _METRICS = {
 
 _MADE = {
     "maed": "learned by a masked autoencoder from unlabeled data",
-    "correlation": "made from the absolute correlation of values, without training",
-    "dependence": "made from the chi-square dependence of tokens, without training",
     "seed": "published by the original",
 }
+
+
+def _made(label: str) -> str:
+    """How a card says that an embedding of this label was made."""
+    return BASELINES.get(label).made if label in BASELINES.names else _MADE.get(label, "by hand")
+
 
 _TEMPLATE = """---
 {{ card_data }}
@@ -88,7 +94,7 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
         source=_plain(embedding.source or "data"),
         n=embedding.n,
         d=embedding.dim,
-        made=_MADE.get(embedding.label.removesuffix("-resampled"), "by hand"),
+        made=_made(embedding.label.removesuffix("-resampled")),
         resampled=_plain(resampled),
         figure=figure,
         where=_plain(where),

@@ -18,11 +18,12 @@ from maed.data.geometry_spec import parse_geometry
 from maed.embedding.card import model_card
 from maed.embedding.fitting import project, resample
 from maed.embedding.legacy import read_legacy
-from maed.embedding.reductions import reduce, standardize
+from maed.embedding.reduction import reduce, standardize
 from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find_files, fingerprint_of, readable
 from maed.errors import MaedError
 from maed.files import replacing, write_json, write_text
-from maed.settings import BASELINES, EmbeddingSettings
+from maed.registry import BASELINES
+from maed.settings import EmbeddingSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +103,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def label(self) -> str:
         """The name of its kind in tables: `maed`, a baseline, or either with `-resampled`: geometry was used."""
         estimator = self.provenance.get("estimator")
-        label = str(self.provenance.get("label") or (estimator if estimator in BASELINES else "maed"))
+        label = str(self.provenance.get("label") or (estimator if estimator in BASELINES.names else "maed"))
         return f"{label}-resampled" if self.provenance.get("resampled") else label
 
     @property

@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from maed.errors import MaedError, nearest
+from maed.records import RENAMED, RENAMED_VALUES
 from maed.settings import Settings
 
 COMPARED = ("positions", "seeds")
@@ -85,6 +86,8 @@ def _optional(match: re.Match[str]) -> str:
 
 def _unknown(name: str, value: str, choices: str) -> str:
     """As `one_of` words it; `choices` is a list of quoted names."""
+    if (new := RENAMED_VALUES.get((name, value))) is not None:
+        return f"{name}: {value!r} is called {new!r} now"
     names = re.findall(r"'([^']*)'", choices)
     return f"{name}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}"
 
@@ -112,5 +115,7 @@ def _check_keys(content: Mapping[Any, Any]) -> None:
         if not isinstance(members, Mapping):
             raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
         for name in members:
+            if (new := RENAMED.get(f"{group}.{name}")) is not None:
+                raise MaedError(f"{group}.{name}: is called {new} now")
             if name not in names:
                 raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")

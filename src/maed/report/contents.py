@@ -13,7 +13,6 @@ from maed.data.geometry import Geometry, GeometryKind, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.registry import ENCODINGS
-from maed.settings import BASELINES
 
 _TABLES = (
     "perceiver.input_preprocessor.positions.table",
@@ -77,7 +76,7 @@ class Contents:
     shape: tuple[int, ...] = ()
     similarity: np.ndarray | None = None
     draws: dict[str, Any] = field(default_factory=dict)
-    baseline: str = BASELINES[0]
+    baseline: str = "correlation"
     baseline_vectors: np.ndarray | None = None
     baseline_similarity: np.ndarray | None = None
     baseline_reduction: str = ""

@@ -51,7 +51,7 @@ class Context:
 
     def k(self) -> int:
         """The k of recall@k, here and now: as set, that of the geometry, or 8; never N or more."""
-        geometry, chosen = self.data.geometry, self.settings.evaluation.neighbors
+        geometry, chosen = self.data.geometry, self.settings.evaluation.n_neighbors
         if chosen is not None:
             check_neighbors(chosen, self.data.positions)
             return chosen

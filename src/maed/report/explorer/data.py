@@ -10,6 +10,7 @@ import numpy as np
 
 from maed import plots
 from maed.plots.layout import align, align_in_space, chart, row_major
+from maed.registry import ESTIMATORS
 from maed.report.contents import Contents, Examples
 from maed.report.explorer.blocks import Blocks
 from maed.report.explorer.kept import Kept
@@ -86,11 +87,12 @@ def _positions(
         elif n <= MATRIX:
             _add(facts["estimators"], _estimator(item, made_of[item].values.numpy(), blocks), item, full)
     notes += absent
-    if "mean-loss" in made_of and contents.estimator != "mean-loss":
-        notes.append(
-            f"mean-loss is made here of the losses that {contents.estimator} took, maybe roots of squared errors; a "
-            "run with --similarity.estimator mean-loss takes the errors themselves, as the original did."
-        )
+    for name in made_of:
+        if name != contents.estimator and name in ESTIMATORS.names and ESTIMATORS.get(name).transform == "none":
+            notes.append(
+                f"{name} is made here of the losses that {contents.estimator} took, maybe roots of squared errors; a "
+                f"run with --similarity.estimator {name} takes the errors themselves."
+            )
     if n > MATRIX:
         notes.append(
             f"{n:,} positions are more than {MATRIX:,}: maps are derived from the vectors, in 8 bits a number, and "
