@@ -217,7 +217,7 @@ def check(cell: Cell) -> None:
             _parser().parse_object({**given, "embedding": asdict(reduction)})
         except Exception as error:  # jsonargparse raises argparse's own and others
             raise MaedError(f"{cell}: {' '.join(str(error).split())}") from None
-    if cell.settings.autoencoder.init not in ("random", *BASELINES):
+    if cell.settings.autoencoder.init not in ("random", *BASELINES.names):
         raise MaedError(f"{cell}: autoencoder.init: {cell.settings.autoencoder.init!r}; it may be random or a baseline")
 
 

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import autoencoder
 import learn
 import perceiver
+from maed import presets
 from maed.autoencoder import AutoencoderTask, build_autoencoder, loss_name, pretrain, visible_count
 from maed.autoencoder.masking import make_draw
 from maed.data import SignalData, load
@@ -146,7 +147,7 @@ def settings_of(arguments: Mapping[str, Any], device: str) -> Settings:
         group, _, setting = name.partition(".")
         changes.setdefault(group, {})[setting] = value
     changes["trainer"] = {"accelerator": device, "progress": "none"}
-    return Settings.from_preset(arguments["config"], changes)
+    return presets.load(arguments["config"], changes)
 
 
 def command(arguments: Mapping[str, Any], embedding: str | None) -> str:

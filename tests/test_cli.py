@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import maed
-from maed import PositionEmbedding
+from maed import PositionEmbedding, presets
 from maed.cli import main
 from maed.errors import MaedError
 from maed.presets import RENAMED, preset_path
@@ -261,7 +261,7 @@ def test_there_are_presets() -> None:
 
 
 def test_a_preset_is_read_in_python_too() -> None:
-    settings = Settings.from_preset("cifar10-cpu", {"data": {"permute": 0}, "train": {"steps": 7}})
+    settings = presets.load("cifar10-cpu", {"data": {"permute": 0}, "train": {"steps": 7}})
     preset = yaml.safe_load(preset_path("cifar10-cpu").read_text())
     assert (settings.data.permute, settings.train.steps) == (0, 7)
     assert settings.train.epochs == preset["train"]["epochs"]
@@ -280,7 +280,7 @@ def test_a_preset_is_read_in_python_too() -> None:
 )
 def test_what_a_preset_may_not_hold_is_named_in_python_too(name: str, changes: Any, said: str) -> None:
     with pytest.raises(MaedError, match=re.escape(said)) as refused:
-        Settings.from_preset(name, changes)
+        presets.load(name, changes)
     assert "\n" not in str(refused.value)
 
 

@@ -38,7 +38,7 @@ import sys
 import numpy as np
 import maed
 X = np.random.default_rng(0).normal(size=(60, 9)).cumsum(axis=1)
-few = maed.Settings.from_preset("digits", {"autoencoder": {"steps": 20}, "similarity": {"draws": 2048, "seed": 0}})
+few = maed.presets.load("digits", {"autoencoder": {"steps": 20}, "similarity": {"draws": 2048, "seed": 0}})
 few.autoencoder.init = "random"
 made = [
     maed.PositionLearner(dim=3, settings=few, estimator=name, reduction="columns", force=True).fit(X)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 from maed.errors import MaedError, one_of
 from maed.registry import ARCHITECTURES, ESTIMATORS, REDUCTIONS
@@ -446,21 +445,6 @@ class Settings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
-
-    @classmethod
-    def from_preset(cls, name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
-        """The settings of a preset, as `--config` reads them.
-
-        Args:
-            name: of a preset of the package, such as `cifar10-cpu`, or a YAML file.
-            changes: what else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
-
-        Raises:
-            MaedError: no such preset, or something that is no setting or may not have that value.
-        """
-        from maed.presets import settings_of  # here, for it needs the settings
-
-        return settings_of(name, changes or {})
 
 
 def _at_least(argument: str, value: float | None, least: float) -> None:

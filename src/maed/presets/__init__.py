@@ -49,8 +49,17 @@ def read_preset(name: str) -> dict[str, Any]:
     return content
 
 
-def settings_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The settings of a preset with some of them changed; see `Settings.from_preset`."""
+def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Load the settings of a preset, as `--config` reads them.
+
+    Args:
+        name: of a preset of the package, such as `cifar10-cpu`, or a YAML file.
+        changes: what else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+
+    Raises:
+        MaedError: no such preset, or something that is no setting or cannot have that value.
+    """
+    changes = changes or {}
     content = {group: members for group, members in read_preset(name).items() if group not in COMPARED}
     _check_keys(changes)
     for group, members in changes.items():
