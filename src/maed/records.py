@@ -94,6 +94,34 @@ def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: 
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a stage recorded of its work, in metrics.json of a training or config.json; None where it does not say.
+
+    Args:
+        n: how many positions.
+        seconds: that it took.
+        history: points of a training, by `step`, or of a similarity, by `draws`.
+        visible: how many positions the autoencoder was shown.
+        draws: how many a similarity is made of.
+        split_half: agreement of its halves.
+        changed: shares of neighbors that changed, after so many draws.
+    """
+
+    n: int | None = None
+    seconds: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    visible: int | None = None
+    draws: int | None = None
+    split_half: float | None = None
+    changed: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Work:
+        """From the content of a file."""
+        return _row(cls, {name: value for name, value in stored.items() if value is not None})
+
+
+@dataclass(frozen=True)
 class Score:
     """What one trained model reached on the test signals.
 
@@ -120,6 +148,12 @@ class Score:
     task: str = "classification"
     labels: int | None = None
     metric: str = "accuracy"
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Score:
+        """From a row of a results.json, or the metrics.json of a model, of any version."""
+        new = {"test_accuracy": "value", "validation_accuracy": "validation"}
+        return _row(cls, {new.get(name, name): value for name, value in stored.items()})
 
 
 @dataclass(frozen=True)
@@ -206,9 +240,11 @@ class Results:
         if "neighbours" in found:
             found["neighbors"] = found.pop("neighbours")
         if "classification" in found:
-            found["scores"] = [_modern_score(row) for row in found.pop("classification") or []] or None
+            found["scores"] = found.pop("classification") or None
         found["settings"] = modern(found.get("settings") or {})
-        for name, kind in (("scores", Score), ("summary", Summary), ("paired", Paired)):
+        if found.get("scores") is not None:
+            found["scores"] = [Score.of(row) for row in found["scores"]]
+        for name, kind in (("summary", Summary), ("paired", Paired)):
             if found.get(name) is not None:
                 found[name] = [_row(kind, row) for row in found[name]]
         if found.get("tuning") is not None:
@@ -233,6 +269,10 @@ class Results:
         except (TypeError, KeyError, AttributeError) as error:
             raise MaedError(f"{path}: not a results.json of maed ({error})") from None
 
+    def metrics(self, method: str) -> dict[str, float]:
+        """What was measured of a method against the true geometry; empty where nothing was."""
+        return (self.geometry or {}).get(method) or {}
+
     def as_json(self) -> dict[str, Any]:
         """What is written."""
         return {"schema": SCHEMA, **asdict(self)}
@@ -245,11 +285,6 @@ class Results:
 def is_results(stored: Any) -> bool:
     """Whether the content of a file looks like that of a results.json."""
     return isinstance(stored, Mapping) and ("scores" in stored or "classification" in stored)
-
-
-def _modern_score(row: Mapping[str, Any]) -> dict[str, Any]:
-    new = {"test_accuracy": "value", "validation_accuracy": "validation"}
-    return {new.get(name, name): value for name, value in row.items()}
 
 
 def _modern_tried(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +11,21 @@ from typing import Any
 
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.records import MadeWith
+from maed.records import MadeWith, Work
 
 AUTOENCODER, SIMILARITY, EMBEDDING = "autoencoder", "similarity", "embedding"
 BASELINES, MODELS, TUNING = "baselines", "models", "tune"
 _OLD_BASELINE, _OLD_MODELS = "baseline", "perceiver"
 """Folders of runs before version 0.2, which are still read."""
 
-CONFIG, MODEL, METRICS = "config.json", "model.safetensors", "metrics.json"
+MAIN_STAGES = (AUTOENCODER, SIMILARITY, EMBEDDING)
+STAGE = re.compile(
+    rf"{AUTOENCODER}|(?:{_OLD_BASELINE}/|{BASELINES}/(?P<baseline>[^/]+)/)?(?:{SIMILARITY}|{EMBEDDING})"
+    rf"|(?:{_OLD_MODELS}|{MODELS})/(?:(?P<tuning>{TUNING}/[^/]+)|(?!{TUNING}$)(?P<model>[^/]+))"
+)
+"""The path of a stage's folder, or of a trained model's, below that of its run."""
+
+CONFIG, MODEL, METRICS, EXAMPLES = "config.json", "model.safetensors", "metrics.json", "examples.safetensors"
 CARD, FIGURE, GEOMETRY = "README.md", "figure.png", "geometry.json"
 LAST, BEST, LOGS = "last.ckpt", "best.ckpt", "logs"
 
@@ -46,7 +54,7 @@ class StageFolder:
     @property
     def examples(self) -> Path:
         """`examples.safetensors`: signals masked and reconstructed."""
-        return self.path / "examples.safetensors"
+        return self.path / EXAMPLES
 
     @property
     def last(self) -> Path:
@@ -84,6 +92,12 @@ class StageFolder:
     def made_with(self) -> MadeWith:
         """What it was made with, as its config.json says; empty without one."""
         return MadeWith.of((read_json(self.config).get("made_with") or {}) if self.config.is_file() else {})
+
+    @property
+    def work(self) -> Work:
+        """What it recorded of its work: in metrics.json, if it is a training, or config.json; empty without either."""
+        file = next((path for path in (self.metrics, self.config) if path.is_file()), None)
+        return Work() if file is None else Work.of(read_json(file))
 
 
 @dataclass

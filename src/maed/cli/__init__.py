@@ -521,7 +521,7 @@ def _report(given: Namespace, command: str) -> None:
 
 
 def _serve(given: Namespace, command: str) -> None:
-    from maed.server.app import serve
+    from maed.server import serve
 
     _one_process("serve")
     serve(
@@ -536,8 +536,8 @@ def _serve(given: Namespace, command: str) -> None:
 
 def _results(given: Namespace, command: str) -> None:
     from maed.files import read_json
-    from maed.report import markdown, print_tables
-    from maed.report.tables import is_study
+    from maed.records import Results
+    from maed.report import tables
 
     paths = [Path(path) for path in given.paths or ["results"]]
     files = [f for path in paths for f in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
@@ -546,10 +546,11 @@ def _results(given: Namespace, command: str) -> None:
             f"path: no .json file in {', '.join(map(str, paths))}; it may be a results.json or their folder"
         )
     for file in files:
-        results = read_json(file)
-        if not isinstance(results, dict) or not ("classification" in results or is_study(results)):
-            raise MaedError(f"path: {file} is not a results.json")
-        _say(markdown(results)) if given.markdown else print_tables(results, _console())
+        if tables.is_study(study := read_json(file)):
+            _say(tables.study_markdown(study)) if given.markdown else tables.print_study(study, _console())
+        else:
+            results = Results.read(file)
+            _say(tables.markdown(results)) if given.markdown else tables.print_tables(results, _console())
 
 
 def _info(given: Namespace, command: str) -> None:

@@ -12,7 +12,6 @@ from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.experiments.comparison import Comparison
 from maed.experiments.trials import check_cluster
-from maed.files import read_json
 from maed.machine import commit, describe_machine
 from maed.records import MadeWith, Results, first_difference
 from maed.registry import BASELINES
@@ -63,9 +62,9 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
     note = None if split_half is None else noise_note(split_half, context.k(), data.positions)
     results.notes += [] if note is None else [note]
     results.seconds = {
-        "pretrain": read_json(folder.autoencoder.metrics)["seconds"],
-        "similarity": read_json(folder.similarity().config)["seconds"],
-        "baseline": sum(read_json(folder.similarity(method).config)["seconds"] for method in methods[1:]),
+        "pretrain": folder.autoencoder.work.seconds or 0.0,
+        "similarity": folder.similarity().work.seconds or 0.0,
+        "baseline": sum(folder.similarity(method).work.seconds or 0.0 for method in methods[1:]),
     }
     if data.geometry is not None:
         results.geometry = {method: evaluate(context, method) for method in methods}
@@ -133,7 +132,7 @@ def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
     """
     notes, init = [], made_with.setting("autoencoder", "init") or "random"
     if init != "random":
-        known = init in BASELINES
+        known = init in BASELINES.names
         start, row = (f"the {init} baseline", init) if known else (f"the embedding in {init}", "start")
         gain = f"the row `{row}`" if row in rows else "that start"
         notes.append(

@@ -6,17 +6,22 @@ global state; a transparent background with one gray for text and axes, which re
 colors that color-blind readers can tell apart (Okabe and Ito's, viridis, cividis).
 """
 
-from maed.plots.curves import accuracy_curves, accuracy_intervals, against_draws, training_curves
-from maed.plots.layouts import grid_edges, position_colors, recovered_layout, unshuffled
-from maed.plots.maps import (
-    embedding_channels,
-    similarity_map,
-    similarity_maps,
-    similarity_matrix,
-    spread_positions,
-)
-from maed.plots.signals import reconstructions, reconstructions_by_fraction, to_unit
-from maed.plots.style import color_of, figure_of, save
+from typing import TYPE_CHECKING
+
+from maed._lazy import lazy
+
+if TYPE_CHECKING:
+    from maed.plots.curves import accuracy_curves, accuracy_intervals, against_draws, training_curves
+    from maed.plots.layouts import grid_edges, position_colors, recovered_layout, unshuffled
+    from maed.plots.maps import (
+        embedding_channels,
+        similarity_map,
+        similarity_maps,
+        similarity_matrix,
+        spread_positions,
+    )
+    from maed.plots.signals import reconstructions, reconstructions_by_fraction, to_unit
+    from maed.plots.style import color_of, figure_of, save
 
 __all__ = [
     "accuracy_curves",
@@ -39,3 +44,14 @@ __all__ = [
     "training_curves",
     "unshuffled",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "curves": ("accuracy_curves", "accuracy_intervals", "against_draws", "training_curves"),
+        "layouts": ("grid_edges", "position_colors", "recovered_layout", "unshuffled"),
+        "maps": ("embedding_channels", "similarity_map", "similarity_maps", "similarity_matrix", "spread_positions"),
+        "signals": ("reconstructions", "reconstructions_by_fraction", "to_unit"),
+        "style": ("color_of", "figure_of", "save"),
+    },
+)

@@ -19,6 +19,7 @@ from maed.plots.style import (
     plain,
     tidy,
 )
+from maed.records import Score, Summary
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
@@ -38,13 +39,13 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
     return ax
 
 
-def accuracy_curves(perceivers: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw validation accuracy over steps, a line for each trained Perceiver, a color for each encoding."""
+def accuracy_curves(scores: Sequence[Score], *, ax: Axes | None = None) -> Axes:
+    """Draw validation accuracy over steps, a line for each trained model, a color for each encoding."""
     ax, _ = panels(ax, 1, 1, (6.4, 3.2))
     named: set[str] = set()
-    for run in perceivers:
-        steps, values = _curve(run.get("history") or [], "validation_accuracy")
-        name = str(run["positions"])
+    for score in scores:
+        steps, values = _curve(score.history, "validation_accuracy")
+        name = score.positions
         label = None if name in named else plain(name)
         named.add(name)
         ax.plot(steps, [100 * value for value in values], color=color_of(name), linewidth=1.5, alpha=0.85, label=label)
@@ -55,20 +56,18 @@ def accuracy_curves(perceivers: Sequence[Mapping[str, Any]], *, ax: Axes | None 
     return ax
 
 
-def accuracy_intervals(
-    summary: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]] = (), *, ax: Axes | None = None
-) -> Axes:
-    """Draw mean test accuracy of each encoding with its 95 % interval; small dots are the seeds of `runs`."""
-    ordered = sorted(summary, key=lambda entry: entry["mean"])
+def accuracy_intervals(summary: Sequence[Summary], scores: Sequence[Score] = (), *, ax: Axes | None = None) -> Axes:
+    """Draw mean test accuracy of each encoding with its 95 % interval; small dots are the seeds of `scores`."""
+    ordered = sorted(summary, key=lambda entry: entry.mean)
     ax, _ = panels(ax, 1, 1, (6.4, 0.8 + 0.42 * len(ordered)))
     for height, entry in enumerate(ordered):
-        name, mean = str(entry["positions"]), 100 * entry["mean"]
-        seeds = [100 * run["test_accuracy"] for run in runs if run["positions"] == entry["positions"]]
+        name, mean = entry.positions, 100 * entry.mean
+        seeds = [100 * row.value for row in scores if row.positions == name and row.value is not None]
         ax.scatter(seeds, [height - 0.24] * len(seeds), s=14, color=color_of(name), alpha=0.6, linewidths=0)
-        if entry.get("low") is not None and entry.get("high") is not None and entry.get("seeds") != 1:
-            ax.plot([100 * entry["low"], 100 * entry["high"]], [height] * 2, color=color_of(name), linewidth=2.2)
+        if entry.low is not None and entry.high is not None and entry.seeds != 1:
+            ax.plot([100 * entry.low, 100 * entry.high], [height] * 2, color=color_of(name), linewidth=2.2)
         ax.scatter([mean], [height], s=56, color=color_of(name), zorder=3, linewidths=0)
-    ax.set_yticks(range(len(ordered)), [plain(str(entry["positions"])) for entry in ordered])
+    ax.set_yticks(range(len(ordered)), [plain(entry.positions) for entry in ordered])
     ax.set_ylim(-0.6, len(ordered) - 0.4)
     ax.set_xlabel("test accuracy, % (dot: mean over seeds; line: 95 % interval; small dots: seeds)")
     tidy(ax)

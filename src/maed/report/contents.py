@@ -12,7 +12,9 @@ from safetensors import SafetensorError, safe_open
 from maed.data.geometry import Geometry, GeometryKind, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
+from maed.records import MadeWith, Results, Score, Work
 from maed.registry import ENCODINGS
+from maed.run_folder import EMBEDDING, SIMILARITY, RunFolder, StageFolder
 
 _TABLES = (
     "perceiver.input_preprocessor.positions.table",
@@ -47,49 +49,60 @@ class Examples:
 
 
 @dataclass
+class Baseline:
+    """What a run has of a baseline.
+
+    Args:
+        similarity: `(N, N)`.
+        vectors: `(N, d)`, its embedding.
+        reduction: how that was made.
+    """
+
+    similarity: np.ndarray | None = None
+    vectors: np.ndarray | None = None
+    reduction: str = ""
+
+
+@dataclass
 class Contents:
     """The parts of a run that the page shows; an absent one is None or empty.
 
     Args:
-        results: `results.json`; Perceivers trained outside of a comparison are added from their folders.
+        results: `results.json`; models trained outside of a comparison are added from their folders.
         vectors: `(N, d)`, the embedding.
         geometry: the true geometry as it is stored.
         coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
         shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or where nothing is known.
         similarity: `(N, N)`.
-        draws: `similarity/config.json`: how it was drawn.
-        baseline: name of the baseline.
-        baseline_vectors: its embedding.
-        baseline_similarity: its similarity.
-        baseline_reduction: how its embedding was made.
+        draws: how the similarity was drawn.
+        baselines: by their names.
         provenance: where the embedding comes from, as its folder says.
-        autoencoder: its metrics: `history`, `seconds`, `visible`.
+        made_with: settings of the embedding, or of the similarity where there is none.
+        autoencoder: its training.
         examples: reconstructions.
-        perceivers: metrics of each trained Perceiver.
-        trained: position tables that Perceivers ended with, by what they are called.
+        models: what each trained model reached.
+        trained: position tables that models ended with, by what they are called.
     """
 
-    results: dict[str, Any] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
     vectors: np.ndarray | None = None
     geometry: Geometry | None = None
     coordinates: np.ndarray | None = None
     shape: tuple[int, ...] = ()
     similarity: np.ndarray | None = None
-    draws: dict[str, Any] = field(default_factory=dict)
-    baseline: str = "correlation"
-    baseline_vectors: np.ndarray | None = None
-    baseline_similarity: np.ndarray | None = None
-    baseline_reduction: str = ""
+    draws: Work = field(default_factory=Work)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    autoencoder: dict[str, Any] = field(default_factory=dict)
+    made_with: MadeWith = field(default_factory=MadeWith)
+    autoencoder: Work = field(default_factory=Work)
     examples: Examples | None = None
-    perceivers: list[dict[str, Any]] = field(default_factory=list)
+    models: list[Score] = field(default_factory=list)
     trained: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """Where the signals come from."""
-        return str(self.results.get("source") or self.provenance.get("source") or "an unnamed source")
+        return str(self.results.source or self.provenance.get("source") or "an unnamed source")
 
     @property
     def positions(self) -> int | None:
@@ -98,13 +111,13 @@ class Contents:
         for array, axis in ((self.vectors, 0), (self.similarity, 0), (original, 1)):
             if array is not None:
                 return int(array.shape[axis])
-        return self.results.get("positions")
+        return self.results.positions
 
     @property
     def is_empty(self) -> bool:
         """Whether no part of a run was found."""
         parts = (self.vectors, self.similarity, self.examples)
-        return all(part is None for part in parts) and not (self.results or self.autoencoder)
+        return all(part is None for part in parts) and self.results == Results() and not self.autoencoder.history
 
     @property
     def is_grid(self) -> bool:
@@ -119,60 +132,56 @@ class Contents:
     @property
     def estimator(self) -> str:
         """How the similarity was made of losses."""
-        made = (self.draws.get("made_with") or {}).get("similarity") or {}
-        return str(self.provenance.get("estimator") or made.get("estimator") or "similarity")
+        return str(self.provenance.get("estimator") or self.made_with.setting("similarity", "estimator") or SIMILARITY)
 
     @property
     def reduction(self) -> str:
         """How the embedding was made of the similarity."""
-        return str(self.provenance.get("reduction") or "embedding")
+        return str(self.provenance.get("reduction") or EMBEDDING)
 
 
-def read_contents(folder: Path) -> Contents:
+def read_contents(path: Path) -> Contents:
     """Read what is there.
 
     Raises:
         MaedError: where nothing is there, a part is broken, or two parts do not belong together.
     """
-    contents = Contents()
-    _read_embedding(folder / "embedding", contents)
-    contents.similarity = _similarity(folder)
-    if (folder / "similarity" / "config.json").is_file():
-        contents.draws = read_json(folder / "similarity" / "config.json")
-    _read_baseline(folder / "baseline", contents)
-    if (folder / "autoencoder" / "metrics.json").is_file():
-        contents.autoencoder = read_json(folder / "autoencoder" / "metrics.json")
-    if (folder / "autoencoder" / "examples.safetensors").is_file():
-        shown = contents.autoencoder.get("visible")
-        contents.examples = _examples(folder / "autoencoder" / "examples.safetensors", shown)
-    contents.perceivers = [read_json(path) for path in sorted(folder.glob("perceiver/*/metrics.json"))]
-    contents.trained = dict(_trained_tables(folder))
-    _read_results(folder, contents)
+    folder, contents = RunFolder(path), Contents()
+    contents.similarity = _similarity(folder.similarity())
+    contents.draws, contents.made_with = folder.similarity().work, folder.similarity().made_with
+    _read_embedding(folder.embedding(), contents)
+    for name in folder.baselines():
+        baseline = Baseline(_similarity(folder.similarity(name)))
+        if (stage := folder.embedding(name)).is_finished:
+            baseline.vectors = _tensors(stage.model, "vectors")["vectors"]
+            baseline.reduction = str(_provenance(stage).get("reduction") or "")
+        contents.baselines[name] = baseline
+    contents.autoencoder = folder.autoencoder.work
+    if folder.autoencoder.examples.is_file():
+        contents.examples = _examples(folder.autoencoder.examples, contents.autoencoder.visible)
+    contents.models = [Score.of(read_json(model.metrics)) for model in folder.models() if model.metrics.is_file()]
+    contents.trained = _trained_tables(folder)
+    if folder.results.is_file():
+        contents.results = Results.read(folder.results)
+    contents.results.scores = contents.results.scores or contents.models or None
     if contents.is_empty:
         raise MaedError(
-            f"{folder}: holds no part of a run; it may be a folder that `maed run` wrote "
-            "(results.json, autoencoder/, similarity/, embedding/, perceiver/)"
+            f"{path}: holds no part of a run; it may be a folder that `maed run` wrote "
+            "(results.json, autoencoder/, similarity/, embedding/, models/)"
         )
-    _check_sizes(folder, contents)
+    _check_sizes(path, contents)
     return contents
 
 
-def _read_results(folder: Path, contents: Contents) -> None:
-    if (folder / "results.json").is_file():
-        contents.results = dict(read_json(folder / "results.json"))
-    if not contents.results.get("classification") and contents.perceivers:
-        contents.results["classification"] = contents.perceivers
-
-
-def _read_embedding(folder: Path, contents: Contents) -> None:
-    if not (folder / "model.safetensors").is_file():
+def _read_embedding(stage: StageFolder, contents: Contents) -> None:
+    if not stage.is_finished:
         return
-    tensors = _tensors(folder / "model.safetensors", "vectors", optional=("coordinates",))
+    tensors = _tensors(stage.model, "vectors", optional=("coordinates",))
     contents.vectors, contents.coordinates = tensors["vectors"], tensors.get("coordinates")
-    if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        origin = {"source": config.get("source"), "made_with": config.get("made_with")}
-        contents.provenance = {**origin, **(config.get("provenance") or {})}
+    if stage.config.is_file():
+        config = read_json(stage.config)
+        contents.provenance = {"source": config.get("source"), **_provenance(stage)}
+        contents.made_with = stage.made_with
         geometry = config.get("geometry") or {}
         shape = geometry.get("shape") or []
         if contents.coordinates is not None and np.prod(shape, dtype=int) == len(contents.coordinates):
@@ -183,21 +192,13 @@ def _read_embedding(folder: Path, contents: Contents) -> None:
                 contents.coordinates = unrolled(contents.coordinates)
 
 
-def _read_baseline(folder: Path, contents: Contents) -> None:
-    contents.baseline_similarity = _similarity(folder)
-    if (folder / "similarity" / "config.json").is_file():
-        made = read_json(folder / "similarity" / "config.json").get("made_with") or {}
-        contents.baseline = str(made.get("baseline") or contents.baseline)
-    if (folder / "embedding" / "model.safetensors").is_file():
-        contents.baseline_vectors = _tensors(folder / "embedding" / "model.safetensors", "vectors")["vectors"]
-        if (folder / "embedding" / "config.json").is_file():
-            provenance = read_json(folder / "embedding" / "config.json").get("provenance") or {}
-            contents.baseline_reduction = str(provenance.get("reduction") or "")
+def _provenance(stage: StageFolder) -> dict[str, Any]:
+    """Where an embedding comes from, as its config.json says."""
+    return (read_json(stage.config).get("provenance") or {}) if stage.config.is_file() else {}
 
 
-def _similarity(folder: Path) -> np.ndarray | None:
-    path = folder / "similarity" / "model.safetensors"
-    return _tensors(path, "similarity")["similarity"] if path.is_file() else None
+def _similarity(stage: StageFolder) -> np.ndarray | None:
+    return _tensors(stage.model, "similarity")["similarity"] if stage.is_finished else None
 
 
 def _examples(path: Path, shown: int | None) -> Examples:
@@ -214,22 +215,22 @@ def _examples(path: Path, shown: int | None) -> Examples:
     return Examples(original, fractions, visible, made, int(np.argmin(np.abs(fractions - wanted))))
 
 
-def _trained_tables(folder: Path) -> list[tuple[str, np.ndarray]]:
+def _trained_tables(folder: RunFolder) -> dict[str, np.ndarray]:
     """The table of each encoding that training changed, of its first seed."""
     tables: dict[str, np.ndarray] = {}
-    for config_path in sorted(folder.glob("perceiver/*/config.json")):
-        model, config = config_path.parent / "model.safetensors", read_json(config_path)
+    for model in folder.models():
+        config = read_json(model.config)
         encoding = str(config.get("encoding"))
         fine_tune = bool((config.get("perceiver") or {}).get("fine_tune"))
         tuned = encoding in ENCODINGS.names and ENCODINGS.get(encoding).trains_table(fine_tune)
         name = f"{encoding}, trained"
-        if not tuned or name in tables or not model.is_file():
+        if not tuned or name in tables or not model.is_finished:
             continue
-        with safe_open(model, framework="numpy") as file:
+        with safe_open(model.model, framework="numpy") as file:
             key = next((key for key in _TABLES if key in file.keys()), None)  # noqa: SIM118
             if key is not None:
                 tables[name] = file.get_tensor(key)
-    return list(tables.items())
+    return tables
 
 
 def _tensors(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -250,10 +251,10 @@ def _check_sizes(folder: Path, contents: Contents) -> None:
         "embedding": contents.vectors,
         "coordinates": contents.coordinates,
         "similarity": contents.similarity,
-        "baseline": contents.baseline_vectors,
-        "baseline similarity": contents.baseline_similarity,
         "examples": None if contents.examples is None else contents.examples.original[0],
     }
+    for name, baseline in contents.baselines.items():
+        parts |= {name: baseline.vectors, f"{name} similarity": baseline.similarity}
     known = {name: part.shape[0] for name, part in parts.items() if part is not None}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name} {size}" for name, size in known.items())

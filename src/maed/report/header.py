@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 
 from maed.plots.layout import row_major
+from maed.records import MadeWith, Results
 from maed.report import tables
 from maed.report.contents import Contents
 
@@ -15,10 +15,10 @@ from maed.report.contents import Contents
 def lead(contents: Contents) -> list[str]:
     """What came out, in a sentence or two."""
     results, sentences = contents.results, []
-    found = ((results.get("geometry") or {}).get("maed") or {}).get("knn_recall")
+    found = results.metrics("maed").get("knn_recall")
     if found is not None:
         order = ", stored in shuffled order" if is_shuffled(contents) else ""
-        k = results.get("neighbors") or "k"
+        k = results.neighbors or "k"
         told = "without having been told where any position lies"
         if knows_order(contents):
             told = "with a U-Net, which is told in what order positions are stored"
@@ -26,8 +26,8 @@ def lead(contents: Contents) -> list[str]:
             f"From unlabeled signals{order}, the maed embedding finds {tables.percent(found)} of each position's {k} "
             f"nearest neighbors, {told}."
         )
-    for entry in results.get("paired") or []:
-        if (entry["a"], entry["b"]) == ("maed", "trainable"):
+    for entry in results.paired or []:
+        if (entry.a, entry.b) == ("maed", "trainable"):
             sentences.append(
                 f"With maed positions instead of trainable ones, the test accuracy of a Perceiver changes by "
                 f"{tables.difference(entry)} points of per cent ({tables.verdict(entry)})."
@@ -35,47 +35,45 @@ def lead(contents: Contents) -> list[str]:
     return sentences
 
 
-def tiles(results: dict[str, Any]) -> list[tuple[str, str]]:
+def tiles(results: Results) -> list[tuple[str, str]]:
     """The numbers that a reader looks for first: value and label, where known."""
-    geometry = results.get("geometry") or {}
-    maed, k = geometry.get("maed") or {}, results.get("neighbors") or "k"
+    maed, k = results.metrics("maed"), results.neighbors or "k"
     tiles = [
         (tables.percent(maed.get("knn_recall")), f"of the {k} true neighbors of a position found by the embedding"),
         (tables.percent(maed.get("entries_knn_recall")), "found by the similarity itself"),
-        (tables.percent((results.get("split_half") or {}).get("maed")), "agreement of two halves of the draws"),
+        (tables.percent((results.split_half or {}).get("maed")), "agreement of two halves of the draws"),
     ]
     for entry in tables.summaries(results):
-        if entry["positions"] == "maed":
-            tiles.append((tables.percent(entry["mean"]), "test accuracy with maed positions"))
+        if entry.positions == "maed":
+            tiles.append((tables.percent(entry.mean), "test accuracy with maed positions"))
     return [tile for tile in tiles if tile[0] != tables.NOTHING]
 
 
 def facts(contents: Contents) -> list[tuple[str, str]]:
     """What was run, as names and values; only what is known."""
     results = contents.results
-    machine = results.get("machine") or {}
     facts = {
         "Source": contents.source,
         "Positions": f"{contents.positions:,}" if contents.positions else "",
         "Order": _order_name(contents),
-        "Command": results.get("command"),
-        "Commit": results.get("commit"),
-        "Version": results.get("maed"),
-        "Started": results.get("started"),
-        "Machine": ", ".join(f"{key}: {value}" for key, value in machine.items()) if machine else "",
+        "Command": results.command,
+        "Commit": results.commit,
+        "Version": results.maed,
+        "Started": results.started,
+        "Machine": ", ".join(f"{key}: {value}" for key, value in results.machine.items()),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
 
 
-def settings_text(results: dict[str, Any]) -> str:
+def settings_text(results: Results) -> str:
     """All settings, to be read."""
-    return json.dumps(results["settings"], indent=2, ensure_ascii=False) if results.get("settings") else ""
+    return json.dumps(results.settings, indent=2, ensure_ascii=False) if results.settings else ""
 
 
 def knows_order(contents: Contents) -> bool:
     """Whether the autoencoder is one that is told the storage order."""
-    made_with = contents.provenance.get("made_with") or contents.results.get("settings") or {}
-    return (made_with.get("autoencoder") or {}).get("kind") == "unet"
+    asked = MadeWith.of(contents.results.settings)
+    return "unet" in (made.setting("autoencoder", "kind") for made in (contents.made_with, asked))
 
 
 def is_shuffled(contents: Contents) -> bool:

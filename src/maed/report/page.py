@@ -27,6 +27,7 @@ from maed.report.contents import Contents, read_contents
 from maed.report.explorer import explorer_data
 from maed.report.printed import Picture, Printer
 from maed.report.sections import ChartBlock, Section, TableBlock, sections
+from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
 
 SCRIPTS = ("page.js", "arrays.js", "explorer.js", "signals.js", "start.js")
@@ -52,11 +53,11 @@ def write_report(folder: Path, settings: ReportSettings, compare: Sequence[Path]
         if not other.is_dir():
             raise MaedError(f"compare: {other} is no folder; it may be a folder that `maed run` wrote")
         runs[_free_name(other, runs)] = read_contents(other)
-    printer = Printer(next(iter(runs.values())), settings, folder / "figures")
+    run = RunFolder(folder)
+    printer = Printer(next(iter(runs.values())), settings, run.figures)
     printer.write_all()
-    page = _page(folder, runs, settings, printer, folder / "explorer")
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
+    write_text(run.report, _page(run, runs, settings, printer, run.views))
+    return run.report
 
 
 def served_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: Path) -> str:
@@ -71,12 +72,13 @@ def served_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: 
         MaedError: as `write_report` does.
     """
     runs = {name: read_contents(folder) for name, folder in folders.items()}
-    printer = Printer(next(iter(runs.values())), settings, scratch / "figures")
-    return _page(next(iter(folders.values())), runs, settings, printer, scratch, served=True)
+    printer = Printer(next(iter(runs.values())), settings, RunFolder(scratch).figures)
+    run = RunFolder(next(iter(folders.values())))
+    return _page(run, runs, settings, printer, RunFolder(scratch).views, served=True)
 
 
 def _page(
-    folder: Path,
+    folder: RunFolder,
     runs: Mapping[str, Contents],
     settings: ReportSettings,
     printer: Printer,
@@ -84,7 +86,7 @@ def _page(
     *,
     served: bool = False,
 ) -> str:
-    """The page of the first of `runs`, which lies in `folder`; what the explorer computes is kept in `kept`."""
+    """The page of the first of `runs`, which lies in `folder`; `kept` is a file for what the explorer computes."""
     contents = next(iter(runs.values()))
     facts, blocks = explorer_data(folder, contents, settings, kept)
     made = sections(runs, printer, facts)
@@ -130,11 +132,11 @@ def _render(
     return environment.get_template("page.html.j2").render(
         source=contents.source,
         lead=header.lead(contents),
-        command=results.get("command") or "",
+        command=results.command or "",
         tiles=header.tiles(results),
         facts=header.facts(contents),
         settings=header.settings_text(results),
-        notes=[str(note) for note in results.get("notes") or []],
+        notes=[str(note) for note in results.notes],
         headline=headline,
         sections=made,
         style=style("explorer.css"),

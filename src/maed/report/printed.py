@@ -66,17 +66,20 @@ class Printer:
             where = contents.coordinates, contents.shape, contents.kind
             self._save(f"similarity{suffix}", plots.similarity_maps(contents.similarity, chosen, *where))
             self._save("matrix.png", plots.similarity_matrix(contents.similarity, *where))
-        if history := contents.draws.get("history"):
-            self._save("draws.svg", plots.against_draws(history))
+        if contents.draws.history:
+            self._save("draws.svg", plots.against_draws(contents.draws.history))
         if self.layout is not None:
             large = ".png" if len(self.layout) > 600 else ".svg"
             drawn = plots.recovered_layout(self.layout, contents.coordinates, contents.shape)
             self._save(f"layout{large}", drawn)
         if contents.examples is not None and not contents.examples.is_tokens:
             self._write_reconstructions(contents.examples, suffix)
-        if history := contents.autoencoder.get("history"):
-            self._save("training.svg", plots.training_curves(history))
-        self._write_accuracies()
+        if contents.autoencoder.history:
+            self._save("training.svg", plots.training_curves(contents.autoencoder.history))
+        if means := tables.summaries(contents.results):
+            self._save("accuracy.svg", plots.accuracy_intervals(means, contents.results.scores or []))
+        if any(model.history for model in contents.models):
+            self._save("perceivers.svg", plots.accuracy_curves(contents.models))
 
     def _write_reconstructions(self, examples: Examples, suffix: str) -> None:
         """All signals with the fraction that the autoencoder was trained with; a few with every fraction."""
@@ -87,15 +90,6 @@ class Printer:
         if len(examples.fractions) > 1:
             shown = original[:few], examples.fractions, visible[:, :few], made[:, :few]
             self._save(f"fractions{suffix}", plots.reconstructions_by_fraction(*shown, *where))
-
-    def _write_accuracies(self) -> None:
-        results, perceivers = self.contents.results, self.contents.perceivers
-        means = [entry for entry in tables.summaries(results) if entry.get("mean") is not None]
-        tests = [run for run in results.get("classification") or [] if run.get("test_accuracy") is not None]
-        if means:
-            self._save("accuracy.svg", plots.accuracy_intervals(means, tests))
-        if any(run.get("history") for run in perceivers):
-            self._save("perceivers.svg", plots.accuracy_curves(perceivers))
 
     def channels(self) -> Picture | None:
         """The first channels of the embedding."""

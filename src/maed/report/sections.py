@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from maed.records import Results
 from maed.report import tables
 from maed.report.contents import Contents
 from maed.report.explorer import charts
@@ -113,23 +114,23 @@ def _compared(runs: Runs) -> Section:
     _add_chart(
         section, charts.accuracy_intervals(several), "Test accuracy by encoding and run", "Test accuracy by run."
     )
-    losses = charts.training_curves({name: c.autoencoder.get("history") or [] for name, c in runs.items()})
+    losses = charts.training_curves({name: c.autoencoder.history for name, c in runs.items()})
     _add_chart(section, losses, "Losses over steps, by run", "Masked loss of the autoencoder, by run.")
-    draws = charts.against_draws({name: c.draws.get("history") or [] for name, c in runs.items()})
+    draws = charts.against_draws({name: c.draws.history for name, c in runs.items()})
     _add_chart(
         section,
         draws,
         "Recall, Spearman and agreement of halves against draws, by run",
         "The similarity against draws, by run.",
     )
-    curves = charts.accuracy_curves({name: c.perceivers for name, c in runs.items()})
+    curves = charts.accuracy_curves({name: c.models for name, c in runs.items()})
     _add_chart(section, curves, "Validation accuracy over steps, by run", "Validation accuracy, by run.")
     if not section.blocks:
         section.absent.append("None of these runs has results to compare.")
     return section
 
 
-def _with_runs(several: Mapping[str, tables.Results], rows_of: Any) -> tables.Rows:
+def _with_runs(several: Mapping[str, Results], rows_of: Callable[[Results], tables.Rows]) -> tables.Rows:
     """The tables of several runs as one, with a first column that names the run."""
     found = {name: rows for name, results in several.items() if (rows := rows_of(results))}
     if not found:
@@ -143,7 +144,7 @@ def _add_chart(section: Section, chart: charts.Chart | None, alt: str, caption: 
 
 
 def _geometry(contents: Contents) -> Section:
-    k = contents.results.get("neighbors") or "k"
+    k = contents.results.neighbors or "k"
     section = Section(
         "geometry",
         "Was the geometry found?",
@@ -153,11 +154,11 @@ def _geometry(contents: Contents) -> Section:
     )
     if rows := tables.geometry_rows(contents.results):
         section.add(TableBlock(rows))
-    if not contents.results.get("geometry"):
+    if not contents.results.geometry:
         section.absent.append(
             "Geometry was not measured: it needs an embedding and the true coordinates (`maed run`, `maed evaluate`)."
         )
-    chart = charts.against_draws({"": contents.draws.get("history") or []})
+    chart = charts.against_draws({"": contents.draws.history})
     caption = "What the similarity has found after so many draws; the scale is logarithmic."
     _add_chart(section, chart, "Recall, Spearman and agreement of halves against draws", caption)
     return section
@@ -186,7 +187,7 @@ def _accuracy(contents: Contents) -> Section:
         caption = "Learning rates, chosen by validation accuracy with a seed of their own, as many for each encoding."
         section.add(TableBlock(tuning, caption))
     caption = "Validation accuracy while training; one line for each seed."
-    _add_chart(section, charts.accuracy_curves({"": contents.perceivers}), "Validation accuracy over steps", caption)
+    _add_chart(section, charts.accuracy_curves({"": contents.models}), "Validation accuracy over steps", caption)
     return section
 
 
@@ -214,10 +215,10 @@ def _autoencoder(contents: Contents, explored: Mapping[str, Any] | None) -> Sect
         section.add(Place("signals"))
     else:
         section.absent.append("No examples: this folder has no reconstructions (`maed pretrain` makes them).")
-    chart = charts.training_curves({"": contents.autoencoder.get("history") or []})
+    chart = charts.training_curves({"": contents.autoencoder.history})
     caption = "Masked loss while training."
-    if contents.autoencoder.get("visible"):
-        caption += f" {contents.autoencoder['visible']} positions of each signal were shown."
+    if contents.autoencoder.visible:
+        caption += f" {contents.autoencoder.visible} positions of each signal were shown."
     _add_chart(section, chart, "Loss over steps", caption)
     if chart is None:
         section.absent.append("No training curve: this folder has no record of the training (`maed pretrain`).")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from maed.evaluation.comparison import interval
+from maed.evaluation.comparison import interval, summarize
+from maed.records import Paired, Results, Summary, Tried
 
-Results = dict[str, Any]
+Study = dict[str, Any]
+"""The file of a study: many small runs with cells of their own, and not of one run."""
+
 Rows = list[list[str]]
 Cell = dict[str, Any]
 """One measurement of a study: a source with its settings and one seed."""
@@ -24,12 +27,11 @@ NOTHING = "–"
 
 def geometry_rows(results: Results) -> Rows:
     """How well each method finds the geometry; no rows where neither geometry nor split halves were measured."""
-    geometry: dict[str, dict[str, Any]] = results.get("geometry") or {}
-    halves: dict[str, float] = results.get("split_half") or {}
+    geometry, halves = results.geometry or {}, results.split_half or {}
     methods = list(geometry) + [method for method in halves if method not in geometry]
     if not methods:
         return []
-    k = results.get("neighbors") or "k"
+    k = results.neighbors or "k"
     columns: list[tuple[str, str, Callable[[Any], str]]] = [
         (f"Recall@{k}, similarity", "entries_knn_recall", percent),
         (f"Recall@{k}, embedding", "knn_recall", percent),
@@ -53,27 +55,28 @@ def accuracy_rows(results: Results) -> Rows:
         return []
     rows = [["Encoding", "Test accuracy [95 % interval]", "Each seed", "Training time, mean"]]
     for entry in summary:
-        trained = [run for run in results.get("classification") or [] if run["positions"] == entry["positions"]]
-        seeds = ", ".join(f"{run['seed']}: {percent(run.get('test_accuracy'))}" for run in trained)
-        rows.append([entry["positions"], accuracy(entry), seeds or NOTHING, duration(_mean(trained, "seconds"))])
+        trained = [row for row in results.scores or [] if row.positions == entry.positions]
+        seeds = ", ".join(f"{row.seed}: {percent(row.value)}" for row in trained)
+        seconds = [row.seconds for row in trained if row.seconds is not None]
+        mean = sum(seconds) / len(seconds) if seconds else None
+        rows.append([entry.positions, accuracy(entry), seeds or NOTHING, duration(mean)])
     return rows
 
 
 def tuning_rows(results: Results) -> Rows:
     """The learning rate of each encoding and how it was found; no rows where none was tuned."""
-    tried: dict[str, list[dict[str, Any]]] = {}
-    for trial in results.get("tuning") or []:
-        tried.setdefault(trial["positions"], []).append(trial)
+    tried: dict[str, list[Tried]] = {}
+    for trial in results.tuning or []:
+        tried.setdefault(trial.positions, []).append(trial)
     rows = [["Encoding", "Learning rate", "Validation accuracy at each rate tried", "Reading"]]
     for encoding, trials in tried.items():
-        trials = sorted(trials, key=lambda trial: trial["learning_rate"])
+        trials = sorted(trials, key=lambda trial: trial.learning_rate)
         each = ", ".join(
-            f"{trial['learning_rate']:g}: "
-            + ("not finite" if _missing(trial["validation_accuracy"]) else percent(trial["validation_accuracy"]))
+            f"{trial.learning_rate:g}: {'not finite' if trial.validation is None else percent(trial.validation)}"
             for trial in trials
         )
-        chosen = next((index for index, trial in enumerate(trials) if trial["chosen"]), None)
-        rate = NOTHING if chosen is None else f"{trials[chosen]['learning_rate']:g}"
+        chosen = next((index for index, trial in enumerate(trials) if trial.chosen), None)
+        rate = NOTHING if chosen is None else f"{trials[chosen].learning_rate:g}"
         rows.append([encoding, rate, each, _place(chosen, len(trials))])
     return rows if len(rows) > 1 else []
 
@@ -92,34 +95,25 @@ def _place(chosen: int | None, tried: int) -> str:
 def paired_rows(results: Results) -> Rows:
     """Paired differences of test accuracy between encodings, in points of per cent; no rows where there are none."""
     rows = [["Difference", "Points [95 % interval]", "Reading"]]
-    for entry in results.get("paired") or []:
-        rows.append([f"{entry['a']} − {entry['b']}", difference(entry), verdict(entry)])
+    for entry in results.paired or []:
+        rows.append([f"{entry.a} − {entry.b}", difference(entry), verdict(entry)])
     return rows if len(rows) > 1 else []
 
 
 def seconds_rows(results: Results) -> Rows:
     """How long each stage took; no rows where nothing was timed."""
-    seconds: dict[str, Any] = results.get("seconds") or {}
-    rows = [[str(stage), duration(value)] for stage, value in seconds.items()]
+    rows = [[stage, duration(value)] for stage, value in results.seconds.items()]
     return [["Stage", "Time"], *rows] if rows else []
 
 
-def summaries(results: Results) -> list[dict[str, Any]]:
+def summaries(results: Results) -> list[Summary]:
     """The summary of `results`; without one, the mean over seeds of each encoding that was trained, no interval."""
-    if results.get("summary"):
-        return list(results["summary"])
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for run in results.get("classification") or []:
-        runs.setdefault(run["positions"], []).append(run)
-    return [
-        {"positions": name, "mean": _mean(group, "test_accuracy"), "low": None, "high": None, "seeds": len(group)}
-        for name, group in runs.items()
-    ]
+    return results.summary or [replace(row, low=None, high=None) for row in summarize(results.scores or [])]
 
 
-def is_study(results: Results) -> bool:
-    """Whether this is the file of a study, many small runs with cells of their own, and not of one run."""
-    return "study" in results and "cells" in results
+def is_study(stored: Any) -> bool:
+    """Whether the content of a file is that of a study."""
+    return isinstance(stored, Mapping) and "study" in stored and "cells" in stored
 
 
 @dataclass(frozen=True)
@@ -159,10 +153,10 @@ class Measure:
         half = "" if low is None else f" ± {self._number(mean - low)}"
         return f"{self._number(mean)}{half}{self.unit}"
 
-    def gain(self, entry: Mapping[str, Any]) -> str:
+    def gain(self, entry: Paired) -> str:
         """A paired difference with its interval, signs shown; shares in points of per cent."""
-        mean, low, high = (entry[name] for name in ("mean", "low", "high"))
-        return self._number(mean, "+") + ("" if low is None else self._ends(low, high, "+"))
+        ends = "" if entry.low is None or entry.high is None else self._ends(entry.low, entry.high, "+")
+        return self._number(entry.mean, "+") + ends
 
     def _ends(self, low: float, high: float, sign: str = "") -> str:
         return f" [{self._number(low, sign)}, {self._number(high, sign)}]"
@@ -215,17 +209,13 @@ def over_seeds(cells: Iterable[Cell], of: str, name: str, reduction: int = 0) ->
     return {seed: value for seed, value in values.items() if value is not None and not _missing(value)}
 
 
-def gains(a: Mapping[int, float], b: Mapping[int, float]) -> dict[str, Any] | None:
-    """The interval of the per-seed differences a - b, as `paired` of maed.evaluation.comparison has it; None without
-    a common seed."""
+def gains(a: Mapping[int, float], b: Mapping[int, float], baseline: str) -> Paired | None:
+    """The interval of the per-seed differences of maed, `a`, and a baseline, `b`; None without a common seed."""
     common = sorted(a.keys() & b.keys())
-    if not common:
-        return None
-    mean, low, high = interval([a[seed] - b[seed] for seed in common])
-    return {"mean": mean, "low": low, "high": high, "seeds": len(common)}
+    return Paired("maed", baseline, *interval([a[seed] - b[seed] for seed in common]), len(common)) if common else None
 
 
-def study_cells(study: Results, group: str, row: str | None = None) -> list[Cell]:
+def study_cells(study: Study, group: str, row: str | None = None) -> list[Cell]:
     """The cells of a group, or of one row of it, whose settings are those that the study has now."""
     return [
         cell
@@ -234,7 +224,7 @@ def study_cells(study: Results, group: str, row: str | None = None) -> list[Cell
     ]
 
 
-def target_rows(study: Results) -> Rows:
+def target_rows(study: Study) -> Rows:
     """What a study was asked to reach, and what it reached, beside each baseline; no rows where nothing was asked."""
     rows: Rows = []
     for row in study["rows"]:
@@ -258,7 +248,7 @@ def _target_rows(row: dict[str, Any], cells: list[Cell], name: str, target: floa
     rows: Rows = []
     for baseline in cells[0]["baselines"]:
         theirs = over_seeds(cells, baseline, name)
-        gain = None if name == "minutes" else gains(mine, theirs)
+        gain = None if name == "minutes" else gains(mine, theirs, baseline)
         each = {cell["seed"]: measure.text(mine[cell["seed"]]) if cell["seed"] in mine else "none" for cell in cells}
         seeds = ", ".join(f"{seed}: {text}" for seed, text in sorted(each.items()))
         complete = len(mine) == len(each) or target is None
@@ -279,9 +269,7 @@ def _target_text(row: dict[str, Any], name: str, target: float | None) -> str:
     return f"≥ {MEASURES[name].text(target)}{above}"
 
 
-def _met(
-    row: dict[str, Any], name: str, target: float | None, mine: Mapping[int, float], gain: dict[str, Any] | None
-) -> str:
+def _met(row: dict[str, Any], name: str, target: float | None, mine: Mapping[int, float], gain: Paired | None) -> str:
     """Whether the mean over the seeds reaches the target, and, where that is asked, the gain's interval is above 0."""
     if target is None:
         return NOTHING
@@ -293,31 +281,20 @@ def _met(
 
 
 def markdown(results: Results) -> str:
-    """The tables of a run as markdown, below the command, commit, seeds and machine that they come from.
+    """The tables of a run as markdown, below the command, commit, seeds and machine that they come from."""
+    tables = (geometry_rows(results), tuning_rows(results), accuracy_rows(results), paired_rows(results))
+    parts = [_origin(results), _machine(results), *map(str, results.notes), *map(markdown_table, filter(None, tables))]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
-    Of a study, those of its targets.
-    """
-    if is_study(results):
-        return (
-            "\n\n".join([study_origin(results["cells"]), *map(markdown_table, filter(None, [target_rows(results)]))])
-            + "\n"
-        )
-    parts = [_origin(results)]
-    if machine := _machine(results):
-        parts.append(machine)
-    parts += [str(note) for note in results.get("notes") or []]
-    for rows in (geometry_rows(results), tuning_rows(results), accuracy_rows(results), paired_rows(results)):
-        if rows:
-            parts.append(markdown_table(rows))
-    return "\n\n".join(parts) + "\n"
+
+def study_markdown(study: Study) -> str:
+    """The table of a study's targets as markdown, below what it comes from."""
+    rows = target_rows(study)
+    return "\n\n".join([study_origin(study["cells"]), *([markdown_table(rows)] if rows else [])]) + "\n"
 
 
 def print_tables(results: Results, console: Console) -> None:
-    """Print the tables of a run, or of a study's targets, on a rich `console`."""
-    if is_study(results):
-        console.print(_rich_table("Targets", target_rows(results) or [["No targets"]]))
-        console.print(Text(study_origin(results["cells"])))
-        return
+    """Print the tables of a run on a rich `console`."""
     tables = {
         "Geometry": geometry_rows(results),
         "Learning rates": tuning_rows(results),
@@ -328,31 +305,33 @@ def print_tables(results: Results, console: Console) -> None:
     for title, rows in tables.items():
         if rows:
             console.print(_rich_table(title, rows))
-    for note in results.get("notes") or []:
+    for note in results.notes:
         console.print(Text(str(note)))  # Text, not str: brackets in a name are no markup
 
 
-def accuracy(entry: dict[str, Any]) -> str:
+def print_study(study: Study, console: Console) -> None:
+    """Print the table of a study's targets."""
+    console.print(_rich_table("Targets", target_rows(study) or [["No targets"]]))
+    console.print(Text(study_origin(study["cells"])))
+
+
+def accuracy(entry: Summary) -> str:
     """`52.3 % [50.1, 54.4] (3 seeds)`; a single seed has no interval."""
-    interval = _interval(entry, "{:.1f}")
-    return f"{percent(entry['mean'])}{interval} ({_seeds(entry)})"
+    return f"{percent(entry.mean)}{_interval(entry, '.1f')} ({_seeds(entry.seeds)})"
 
 
-def difference(entry: dict[str, Any]) -> str:
+def difference(entry: Paired) -> str:
     """`+3.2 [+1.0, +5.4] (3 seeds)`, in points of per cent, with a true minus sign."""
-    if _missing(entry["mean"]):
-        return NOTHING
-    interval = _interval(entry, "{:+.1f}")
-    return f"{100 * entry['mean']:+.1f}{interval} ({_seeds(entry)})".replace("-", "−")
+    return f"{100 * entry.mean:+.1f}{_interval(entry, '+.1f')} ({_seeds(entry.seeds)})".replace("-", "−")
 
 
-def verdict(entry: dict[str, Any]) -> str:
+def verdict(entry: Paired) -> str:
     """What the interval of a difference says: `above`, `below`, or that the seeds do not tell."""
-    if _missing(entry.get("low")) or _missing(entry.get("high")):
-        return "one seed: no interval" if entry.get("seeds") == 1 else "no interval"
-    if entry["low"] > 0:
+    if entry.low is None or entry.high is None:
+        return "one seed: no interval" if entry.seeds == 1 else "no interval"
+    if entry.low > 0:
         return "above"
-    return "below" if entry["high"] < 0 else "not told apart"
+    return "below" if entry.high < 0 else "not told apart"
 
 
 def percent(value: Any) -> str:
@@ -381,44 +360,36 @@ def _missing(value: Any) -> bool:
     return not isinstance(value, (int, float)) or math.isnan(value)
 
 
-def _mean(runs: list[dict[str, Any]], key: str) -> float | None:
-    values = [run[key] for run in runs if not _missing(run.get(key))]
-    return sum(values) / len(values) if values else None
-
-
-def _seeds(entry: dict[str, Any]) -> str:
-    count = entry.get("seeds", 1)
+def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def _interval(entry: dict[str, Any], style: str) -> str:
-    low, high = entry.get("low"), entry.get("high")
-    if low is None or high is None or _missing(low) or _missing(high) or entry.get("seeds") == 1:
+def _interval(entry: Summary | Paired, style: str) -> str:
+    if entry.low is None or entry.high is None or entry.seeds == 1:
         return ""
-    return f" [{style.format(100 * low)}, {style.format(100 * high)}]"
+    return f" [{100 * entry.low:{style}}, {100 * entry.high:{style}}]"
 
 
 def _machine(results: Results) -> str:
     """Where it ran and how long each stage took, as one line."""
-    machine, seconds = results.get("machine") or {}, results.get("seconds") or {}
-    parts = []
+    machine, parts = results.machine, []
     if machine.get("processor"):
         cores = machine.get("cores")
         parts.append(f"{machine['processor']}, {cores} core{'' if cores == 1 else 's'}")
     if machine.get("accelerator"):
         parts.append(str(machine["accelerator"]))
-    parts += [f"{stage} {duration(value)}" for stage, value in seconds.items()]
+    parts += [f"{stage} {duration(value)}" for stage, value in results.seconds.items()]
     return ", ".join(parts)
 
 
 def _origin(results: Results) -> str:
     """One line: the command, the commit and the seeds."""
     parts = []
-    if results.get("command"):
-        parts.append(f"`{_cell(results['command']).replace('`', chr(39))}`")
-    if results.get("commit"):
-        parts.append(f"commit {_cell(results['commit'])[:12]}")
-    seeds = sorted({run["seed"] for run in results.get("classification") or []})
+    if results.command:
+        parts.append(f"`{_cell(results.command).replace('`', chr(39))}`")
+    if results.commit:
+        parts.append(f"commit {_cell(results.commit)[:12]}")
+    seeds = sorted({row.seed for row in results.scores or []})
     if seeds:
         parts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}")
     return ", ".join(parts) or "A run whose command was not recorded"

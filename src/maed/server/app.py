@@ -32,9 +32,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import markupsafe
 
 from maed.errors import MaedError
+from maed.records import Score
 from maed.report import page
 from maed.report.explorer import charts
 from maed.report.tables import duration
+from maed.run_folder import RunFolder
 from maed.server.progress import Part, curve
 from maed.server.runs import Overview, find_runs, overview
 from maed.settings import ReportSettings
@@ -320,7 +322,7 @@ def progress(run: Overview, folder: Path) -> dict[str, Any]:
         "title": "" if shown is None else shown.title,
         "rows": [_row(part, run.state) for part in run.parts[-_LISTED:]],
         "loss": loss,
-        "accuracy": charts.accuracy_curves({"": [{"positions": shown.title if shown else "", "history": points}]}),
+        "accuracy": charts.accuracy_curves({"": [Score(shown.title if shown else "", 0, history=points)]}),
     }
 
 
@@ -498,10 +500,10 @@ def _built_page(folders: dict[str, Path], settings: ReportSettings, scratch: Pat
     """Write a page to `path`; what the run's own page has computed before is taken from its folder."""
     first = next(iter(folders.values()))
     kept = scratch / "kept" / first.relative_to(first.anchor)
-    views = first / "explorer" / "views.safetensors"
-    if views.is_file() and not (kept / views.name).is_file():
-        kept.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(views, kept / views.name)
+    there, here = RunFolder(first).views, RunFolder(kept).views
+    if there.is_file() and not here.is_file():
+        here.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(there, here)
     path.write_text(page.served_page(folders, settings, kept), encoding="utf-8")
     return path
 

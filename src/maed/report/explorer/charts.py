@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from maed import plots
+from maed.records import Results, Score, Summary
 from maed.report.tables import summaries
 
 Chart = dict[str, Any]
@@ -36,37 +37,35 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Cha
     return _chart(traces, "step", "masked loss", 320) if traces else None
 
 
-def accuracy_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
-    """Validation accuracy over steps, a line for each Perceiver, a color for each encoding, a dash for each run."""
+def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> Chart | None:
+    """Validation accuracy over steps, a line for each model, a color for each encoding, a dash for each run."""
     traces, named = [], set()
-    for index, (run, perceivers) in enumerate(runs.items()):
-        for perceiver in perceivers:
-            steps, values = _curve(perceiver.get("history") or [], "validation_accuracy")
+    for index, (run, scores) in enumerate(runs.items()):
+        for score in scores:
+            steps, values = _curve(score.history, "validation_accuracy")
             if not steps:
                 continue
-            encoding = str(perceiver["positions"])
-            shown = label(encoding) if len(runs) == 1 else f"{label(encoding)}, {label(run)}"
+            shown = label(score.positions) if len(runs) == 1 else f"{label(score.positions)}, {label(run)}"
             percents, dash = [100 * value for value in values], _DASHES[index % len(_DASHES)]
-            line = _line(steps, percents, shown, plots.color_of(encoding), dash=dash)
+            line = _line(steps, percents, shown, plots.color_of(score.positions), dash=dash)
             traces.append({**line, "legendgroup": shown, "showlegend": shown not in named})
             named.add(shown)
     return _chart(traces, "step", "validation accuracy, %", 340) if traces else None
 
 
-def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
+def accuracy_intervals(runs: Mapping[str, Results]) -> Chart | None:
     """Mean test accuracy of each encoding with its 95 % interval, and each seed, by the `results` of runs."""
     traces: list[dict[str, Any]] = []
     rows: list[str] = []
     for index, (run, results) in enumerate(runs.items()):
-        known = [entry for entry in summaries(dict(results)) if entry.get("mean") is not None]
-        known.sort(key=lambda entry: entry["mean"])
-        rows += [str(entry["positions"]) for entry in known]
+        known = sorted(summaries(results), key=lambda entry: entry.mean)
+        rows += [entry.positions for entry in known]
         several = len(runs) > 1
         colors = [_RUN_COLORS[index % len(_RUN_COLORS)]] * len(known)
         if not several:
-            colors = [plots.color_of(str(entry["positions"])) for entry in known]
-        tests = [row for row in results.get("classification") or [] if row.get("test_accuracy") is not None]
-        seeds = [row for row in tests if str(row["positions"]) in {str(entry["positions"]) for entry in known}]
+            colors = [plots.color_of(entry.positions) for entry in known]
+        seeds = [(row.positions, row.value) for row in results.scores or [] if row.value is not None]
+        seeds = [(name, value) for name, value in seeds if name in {entry.positions for entry in known}]
         if seeds:
             traces.append(
                 {
@@ -74,8 +73,8 @@ def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
                     "mode": "markers",
                     "name": "seeds" if not several else f"{label(run)}, seeds",
                     "showlegend": False,
-                    "x": [100 * row["test_accuracy"] for row in seeds],
-                    "y": [label(row["positions"]) for row in seeds],
+                    "x": [100 * value for _, value in seeds],
+                    "y": [label(name) for name, _ in seeds],
                     "marker": {"size": 6, "opacity": 0.45, "color": colors[0] if several else "#7a7a7a"},
                     "hovertemplate": "one seed: %{x:.1f} %<extra>%{y}</extra>",
                 }
@@ -86,13 +85,13 @@ def accuracy_intervals(runs: Mapping[str, Mapping[str, Any]]) -> Chart | None:
                 "mode": "markers",
                 "name": label(run) if several else "mean",
                 "showlegend": several,
-                "x": [100 * entry["mean"] for entry in known],
-                "y": [label(entry["positions"]) for entry in known],
+                "x": [100 * entry.mean for entry in known],
+                "y": [label(entry.positions) for entry in known],
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": [_reach(entry, "high") for entry in known],
-                    "arrayminus": [_reach(entry, "low") for entry in known],
+                    "array": [_reach(entry, entry.high) for entry in known],
+                    "arrayminus": [_reach(entry, entry.low) for entry in known],
                     "thickness": 2.4,
                     "width": 0,
                     "color": colors[0] if several and colors else "#7a7a7a",
@@ -131,11 +130,9 @@ def against_draws(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart
     return chart
 
 
-def _reach(entry: Mapping[str, Any], end: str) -> float:
+def _reach(entry: Summary, end: float | None) -> float:
     """How far an interval goes from its mean; a single seed has none."""
-    if entry.get(end) is None or entry.get("seeds") == 1:
-        return 0.0
-    return abs(100 * (entry[end] - entry["mean"]))
+    return 0.0 if end is None or entry.seeds == 1 else abs(100 * (end - entry.mean))
 
 
 def _curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:

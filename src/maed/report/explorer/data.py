@@ -16,6 +16,7 @@ from maed.report.explorer.blocks import Blocks
 from maed.report.explorer.kept import Kept
 from maed.report.explorer.views import MATRIX, View, compute_views, encodings, laid_out, similarities
 from maed.report.tokens import text_examples
+from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
 
 BUDGET = 18 * 2**20
@@ -34,7 +35,7 @@ Facts = dict[str, Any]
 
 
 def explorer_data(
-    folder: Path, contents: Contents, settings: ReportSettings, kept: Path | None = None
+    folder: RunFolder, contents: Contents, settings: ReportSettings, kept: Path | None = None
 ) -> tuple[Facts | None, dict[str, str]]:
     """The facts that the explorer is made of, and the blocks that they refer to.
 
@@ -44,7 +45,7 @@ def explorer_data(
         folder: of the run.
         contents: what was read of it.
         settings: of the page.
-        kept: the folder that keeps what is computed, the run's `explorer/` where not given.
+        kept: a file for what is computed; the run's own where None.
 
     Returns:
         None and nothing where the folder holds neither embedding nor similarity nor reconstructions.
@@ -52,15 +53,15 @@ def explorer_data(
     blocks = Blocks(BUDGET)
     facts: Facts = {"source": contents.source, "notes": [], "positions": None, "signals": None}
     if contents.vectors is not None or contents.similarity is not None:
-        views = (kept or folder / "explorer") / "views.safetensors"
-        facts["positions"] = _positions(folder, contents, settings, blocks, facts["notes"], Kept(views))
+        found = Kept(kept or folder.views)
+        facts["positions"] = _positions(folder, contents, settings, blocks, facts["notes"], found)
     if contents.examples is not None:
         facts["signals"] = _signals(contents, contents.examples, blocks)
     return (facts, blocks.texts) if facts["positions"] or facts["signals"] else (None, {})
 
 
 def _positions(
-    folder: Path, contents: Contents, settings: ReportSettings, blocks: Blocks, notes: list[str], kept: Kept
+    folder: RunFolder, contents: Contents, settings: ReportSettings, blocks: Blocks, notes: list[str], kept: Kept
 ) -> Facts | None:
     """All that is shown of positions. The run's own parts come first, as later ones may find the page full."""
     made_of = similarities(folder, contents)
@@ -70,12 +71,12 @@ def _positions(
     n = contents.positions or 0
     facts: Facts = {
         "n": n,
-        "k": min(int(contents.results.get("neighbors") or _LISTED), n - 1),
+        "k": min(contents.results.neighbors or _LISTED, n - 1),
         "drawn": _drawn(contents, first, blocks),
         "coordinates": None if contents.coordinates is None else blocks.add(contents.coordinates.astype(np.float32)),
         "colors": blocks.add(_colors(contents, n)),
         "own": {"estimator": contents.estimator, "reduction": contents.reduction},
-        "baseline": contents.baseline,
+        "baselines": list(contents.baselines),
         "views": [],
         "estimators": [],
     }

@@ -62,7 +62,7 @@ function fillControls() {
     select.disabled = !values.length;
   };
   const unique = (values) => [...new Set(values.filter(Boolean))];
-  const named = (name) => (name === at.all.baseline ? `${name} (baseline)` : name);
+  const named = (name) => (at.all.baselines.includes(name) ? `${name} (baseline)` : name);
   options(element("estimator"), estimators.map((estimator) => estimator.name), named);
   options(element("encoding"), unique(views.map((view) => view.encoding)), named);
   options(element("reduction"), unique(views.map((view) => view.reduction)));
@@ -110,7 +110,7 @@ async function chooseView() {
   await Promise.all([drawLayout(), drawRow()]);
 }
 
-const titled = (name) => (name === at.all.baseline ? `${name} (baseline)` : name);
+const titled = (name) => (at.all.baselines.includes(name) ? `${name} (baseline)` : name);
 const about = (name, text) => (element(`about-${name}`).textContent = text);
 
 function listen() {

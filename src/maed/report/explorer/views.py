@@ -19,6 +19,7 @@ from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout
 from maed.registry import ENCODINGS, ESTIMATORS, REDUCTIONS
 from maed.report.contents import Contents
 from maed.report.explorer.kept import Kept, fingerprint
+from maed.run_folder import RunFolder, StageFolder
 from maed.settings import EmbeddingSettings
 from maed.similarity import Similarity, estimate, load_similarity
 
@@ -53,15 +54,16 @@ class View:
     reduction: str = ""
 
 
-def similarities(folder: Path, contents: Contents) -> dict[str, Similarity]:
-    """By estimator: that of the run first, what else its stored sums make, then the baseline. No draw is made."""
+def similarities(folder: RunFolder, contents: Contents) -> dict[str, Similarity]:
+    """By estimator: that of the run first, what else its stored sums make, then baselines. No draw is made."""
     found: dict[str, Similarity] = {}
     if contents.similarity is not None:
-        found[contents.estimator] = _stored(folder / "similarity", contents.similarity)
+        found[contents.estimator] = _stored(folder.similarity(), contents.similarity)
         if len(contents.similarity) <= LARGEST:
-            found |= dict(_of_sums(folder / "similarity" / "model.safetensors", contents))
-    if contents.baseline_similarity is not None:
-        found.setdefault(contents.baseline, _stored(folder / "baseline" / "similarity", contents.baseline_similarity))
+            found |= dict(_of_sums(folder.similarity().model, contents))
+    for name, baseline in contents.baselines.items():
+        if baseline.similarity is not None:
+            found.setdefault(name, _stored(folder.similarity(name), baseline.similarity))
     return found
 
 
@@ -85,9 +87,9 @@ def compute_views(
     mine = contents.estimator if contents.vectors is not None else ""
     if contents.vectors is not None:
         views.append(_view("maed", contents.vectors, kept, mine, contents.reduction))
-    if contents.baseline_vectors is not None and contents.baseline_vectors.any():
-        reduction = contents.baseline_reduction or contents.reduction
-        views.append(_view(contents.baseline, contents.baseline_vectors, kept, contents.baseline, reduction))
+    for name, baseline in contents.baselines.items():
+        if baseline.vectors is not None and baseline.vectors.any():
+            views.append(_view(name, baseline.vectors, kept, name, baseline.reduction or contents.reduction))
     if (contents.positions or 0) > LARGEST:
         if made_of:
             absent.append(f"Other reductions are made of up to {LARGEST:,} positions: of more they would take long.")
@@ -100,7 +102,7 @@ def compute_views(
             settings = own if name == own.reduction else _other(own, name)
             vectors = _reduced(kept, estimator, similarity, settings, absent)
             if vectors is not None:
-                encoding = contents.baseline if estimator == contents.baseline else "maed"
+                encoding = estimator if estimator in contents.baselines else "maed"
                 views.append(_view(encoding, vectors, kept, estimator, name))
     return views, absent
 
@@ -143,9 +145,8 @@ def _view(encoding: str, vectors: np.ndarray, kept: Kept, estimator: str, reduct
 
 def _own_settings(contents: Contents) -> EmbeddingSettings:
     """The settings that the run's embedding was made with, as far as its folder says."""
-    made_with = (contents.provenance.get("made_with") or {}).get("embedding") or {}
     try:
-        settings = EmbeddingSettings(**made_with)
+        settings = EmbeddingSettings(**(contents.made_with.embedding or {}))
     except (TypeError, MaedError):  # written by another version
         settings = EmbeddingSettings()
     return settings if contents.vectors is None else replace(settings, dim=contents.vectors.shape[1])
@@ -181,10 +182,10 @@ def _reduced(
     return vectors
 
 
-def _stored(folder: Path, values: np.ndarray) -> Similarity:
+def _stored(folder: StageFolder, values: np.ndarray) -> Similarity:
     """A similarity with its standard errors, which an old folder may lack; nothing reads zeros."""
     try:
-        return load_similarity(folder)
+        return load_similarity(folder.path)
     except MaedError:
         similarity = torch.from_numpy(values.astype(np.float32))
         return Similarity(similarity, torch.zeros_like(similarity))
