@@ -20,6 +20,7 @@ from maed.data.geometry import Geometry, grid, line
 from maed.data.geometry_spec import parse_geometry
 from maed.errors import MaedError
 from maed.plots.style import INK
+from maed.registry import ENCODINGS
 
 RANDOM = np.random.default_rng(0)
 GRID = grid(5, 6).permuted(RANDOM.permutation(30))
@@ -347,3 +348,8 @@ def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:
     broken = [{"positions": "$\\broken{$", "mean": 0.5, "low": None, "high": None, "seeds": 1}]
     plots.save(plots.figure_of(plots.accuracy_intervals(broken)), tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size > 0
+
+
+def test_every_encoding_has_a_color_of_its_own() -> None:
+    colors = [plots.color_of(name) for name in ENCODINGS.built_in]
+    assert len(set(colors)) == len(colors)
