@@ -37,7 +37,7 @@ from maed.cli.inspection import describe
 from maed.data import load
 from maed.data.geometry import Geometry, grid, line
 from maed.data.geometry_spec import parse_geometry
-from maed.embedding import open_embedding, reading
+from maed.embedding import open_embedding, storage
 from maed.embedding.legacy import read_legacy
 from maed.engine.checkpoints import read_checkpoint
 from maed.errors import MaedError
@@ -356,7 +356,7 @@ def snapshot(cache: Path) -> Path:
 
 def test_only_two_files_of_a_repository_are_read(trap: Trap, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    download = reading.hf_hub_download
+    download = storage.hf_hub_download
 
     def watched(name: str, file: str, **options: Any) -> str:
         asked.append(file)

@@ -362,7 +362,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def from_legacy(cls, path: str | Path) -> Self:
         """Read a file of the original, such as `pos_embeddings_IMDB_tSNE_2048x64.pth`; nothing in it is run.
 
-        Its vectors are centered and scaled to unit mean square, as all embeddings are: distances keep their proportions.
+        Its vectors are centered and scaled to unit mean square, as all embeddings are; distances keep their ratios.
 
         Raises:
             MaedError: a file that holds anything but one numpy array of finite floats `(N, d)`.
