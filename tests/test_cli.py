@@ -574,7 +574,7 @@ def test_folders_and_files_that_are_not_there_or_others(
     [
         ("grid:4x5", "coordinates: 20 positions; the embedding has 16"),
         ("line:15", "coordinates: 15 positions; the embedding has 16"),
-        ("grid:4", "coordinates: 'grid:4'; it may be grid:HEIGHTxWIDTH"),
+        ("grid:4", "coordinates: 'grid:4'; it must be grid:HEIGHTxWIDTH"),
         ("line:0", "coordinates: 'line:0'"),
         ("nowhere.npy", "coordinates: 'nowhere.npy' is no file"),
         ("nan.csv", "coordinates: hold values that are not finite"),

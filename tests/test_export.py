@@ -252,7 +252,7 @@ def test_coordinates_are_those_of_the_source(here: Path) -> None:
     assert np.array_equal(np.load("x"), np.load("straight/vectors.npy"))
 
 
-KINDS = "it may be grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N or a file of (N, D) numbers"
+KINDS = "it must be grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N or a file of (N, D) numbers"
 
 
 @pytest.mark.parametrize(

@@ -452,7 +452,7 @@ def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry 
         return parse_geometry(text)
     if embedding.geometry is None:
         raise MaedError(
-            f"coordinates: not given, and the embedding holds none; it may be {NAMES} or a file of (N, D) numbers"
+            f"coordinates: not given, and the embedding holds none; it must be {NAMES} or a file of (N, D) numbers"
         )
     return None
 
