@@ -98,6 +98,7 @@ class Work:
     """What a stage recorded of its work, in metrics.json of a training or config.json; None where it does not say.
 
     Args:
+        source: of the signals.
         n: how many positions.
         seconds: that it took.
         history: points of a training, by `step`, or of a similarity, by `draws`.
@@ -107,6 +108,7 @@ class Work:
         changed: shares of neighbors that changed, after so many draws.
     """
 
+    source: str | None = None
     n: int | None = None
     seconds: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -18,12 +18,21 @@ BASELINES, MODELS, TUNING = "baselines", "models", "tune"
 _OLD_BASELINE, _OLD_MODELS = "baseline", "perceiver"
 """Folders of runs before version 0.2, which are still read."""
 
-MAIN_STAGES = (AUTOENCODER, SIMILARITY, EMBEDDING)
 STAGE = re.compile(
-    rf"{AUTOENCODER}|(?:{_OLD_BASELINE}/|{BASELINES}/(?P<baseline>[^/]+)/)?(?:{SIMILARITY}|{EMBEDDING})"
-    rf"|(?:{_OLD_MODELS}|{MODELS})/(?:(?P<tuning>{TUNING}/[^/]+)|(?!{TUNING}$)(?P<model>[^/]+))"
+    rf"{AUTOENCODER}|((?P<baseline>{_OLD_BASELINE}|{BASELINES}/[^/]+)/)?(?P<stage>{SIMILARITY}|{EMBEDDING})"
+    rf"|({_OLD_MODELS}|{MODELS})/(?P<tuning>{TUNING}/)?(?P<encoding>[^/]+?)-(?P<number>[0-9][0-9.e-]*)"
 )
 """The path of a stage's folder, or of a trained model's, below that of its run."""
+
+_FOLDERS = (
+    AUTOENCODER,
+    SIMILARITY,
+    EMBEDDING,
+    f"{_OLD_BASELINE}/*",
+    f"{BASELINES}/*/*",
+    f"{_OLD_MODELS}/*",
+    f"{MODELS}/*",
+)
 
 CONFIG, MODEL, METRICS, EXAMPLES = "config.json", "model.safetensors", "metrics.json", "examples.safetensors"
 CARD, FIGURE, GEOMETRY = "README.md", "figure.png", "geometry.json"
@@ -95,9 +104,9 @@ class StageFolder:
 
     @property
     def work(self) -> Work:
-        """What it recorded of its work: in metrics.json, if it is a training, or config.json; empty without either."""
-        file = next((path for path in (self.metrics, self.config) if path.is_file()), None)
-        return Work() if file is None else Work.of(read_json(file))
+        """What it recorded of its work, in config.json and metrics.json; empty without either."""
+        files = [path for path in (self.config, self.metrics) if path.is_file()]
+        return Work.of({key: value for path in files for key, value in read_json(path).items()})
 
 
 @dataclass
@@ -152,6 +161,14 @@ class RunFolder:
         """Trained models, sorted by name."""
         for below in (_OLD_MODELS, MODELS):
             yield from map(StageFolder, sorted(path.parent for path in self.path.glob(f"{below}/*/{CONFIG}")))
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it holds results or a stage of a run. Nothing is read."""
+        marks = (CONFIG, METRICS, MODEL, EXAMPLES, LOGS)
+        found = (stage for pattern in _FOLDERS for stage in self.path.glob(pattern))
+        stages = (stage for stage in found if STAGE.fullmatch(stage.relative_to(self.path).as_posix()))
+        return self.results.is_file() or any((stage / mark).exists() for stage in stages for mark in marks)
 
     def _of(self, method: str) -> Path:
         """Where the stages of `maed`, or of a baseline, lie."""

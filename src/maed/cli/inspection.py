@@ -16,10 +16,13 @@ from maed.embedding.legacy import read_legacy
 from maed.engine.checkpoints import is_lightning, read_checkpoint
 from maed.errors import MaedError
 from maed.files import read_json
+from maed.records import Results
 from maed.report.tables import is_study, study_origin
+from maed.run_folder import AUTOENCODER, BASELINES, EMBEDDING, GEOMETRY, MODELS, SIMILARITY, RunFolder, StageFolder
 from maed.settings import DataSettings, Settings
 
-_STAGES = ("autoencoder", "similarity", "embedding", "baseline", "perceiver", "results.json", "report.html")
+_NAMES = (AUTOENCODER, SIMILARITY, EMBEDDING, BASELINES, MODELS, "baseline", "perceiver", "results.json", "report.html")
+"""What a run folder may hold; until version 0.2 baselines and models had other folders."""
 
 
 def describe(path: Path) -> Iterator[str]:
@@ -38,9 +41,9 @@ def describe(path: Path) -> Iterator[str]:
 
 def _folder(path: Path) -> Iterator[str]:
     """A stage of a run, a whole run, a model of transformers, or data."""
-    if (path / "config.json").is_file():
+    if StageFolder(path).config.is_file():
         return _stage(path)
-    return _run(path) if any((path / name).exists() for name in _STAGES) else _data(path)
+    return _run(path) if any((path / name).exists() for name in _NAMES) else _data(path)
 
 
 def _written_by_maed(read: Callable[[Path], Iterator[str]]) -> Callable[[Path], Iterator[str]]:
@@ -59,19 +62,19 @@ def _written_by_maed(read: Callable[[Path], Iterator[str]]) -> Callable[[Path], 
 @_written_by_maed
 def _stage(path: Path) -> Iterator[str]:
     """What the config.json of a folder says it is."""
-    config = read_json(path / "config.json")
-    made_with = config.get("made_with") or {}
+    stage = StageFolder(path)
+    config, made_with = read_json(stage.config), stage.made_with
     if config.get("maed_positions"):
         yield from _model(path, config)
     elif "n" in config and "d" in config:
         yield from _embedding(path)
-    elif "embedding" in made_with:
+    elif made_with.embedding is not None:
         yield f"{path}: a position embedding, unfinished"
-        yield from _facts({"source": made_with.get("source")})
-    elif "similarity" in made_with or "baseline" in made_with:
-        yield from _similarity(path, config)
-    elif "autoencoder" in made_with:
-        yield from _autoencoder(path, config)
+        yield from _facts({"source": made_with.source})
+    elif made_with.similarity is not None or made_with.baseline:
+        yield from _similarity(stage)
+    elif made_with.autoencoder is not None:
+        yield from _autoencoder(stage, config)
     elif config.get("architecture") == "perceiver":
         yield from _perceiver(path, config)
     else:
@@ -82,9 +85,9 @@ def _stage(path: Path) -> Iterator[str]:
 
 
 def _run(path: Path) -> Iterator[str]:
-    yield f"{path}: a run with {', '.join(name for name in _STAGES if (path / name).exists())}"
-    if (path / "results.json").is_file():
-        yield from _results(path / "results.json")
+    yield f"{path}: a run with {', '.join(name for name in _NAMES if (path / name).exists())}"
+    if RunFolder(path).results.is_file():
+        yield from _results(RunFolder(path).results)
 
 
 def _embedding(path: Path) -> Iterator[str]:
@@ -110,34 +113,29 @@ def _embedding(path: Path) -> Iterator[str]:
             "metrics": _list(metrics) or "nothing was measured",
         }
     )
-    if (path / "geometry.json").is_file():
-        yield f"geometry.json, {_measured(read_json(path / 'geometry.json'))}"
+    if (path / GEOMETRY).is_file():
+        yield f"{GEOMETRY}, {_measured(read_json(path / GEOMETRY))}"
 
 
-def _similarity(path: Path, config: dict[str, Any]) -> Iterator[str]:
-    made_with = config["made_with"]
-    yield f"{path}: a similarity of {config.get('n', 'unfinished: not yet known how many')} positions"
-    yield f"split-half agreement: {config.get('split_half', 'not measured')}"
-    yield from _facts(
-        {
-            "estimator": made_with.get("baseline") or (made_with.get("similarity") or {}).get("estimator"),
-            "draws": config.get("draws"),
-            "source": made_with.get("source"),
-        }
-    )
+def _similarity(stage: StageFolder) -> Iterator[str]:
+    made_with, work = stage.made_with, stage.work
+    known = "unfinished: not yet known how many" if work.n is None else work.n
+    yield f"{stage.path}: a similarity of {known} positions"
+    yield f"split-half agreement: {'not measured' if work.split_half is None else work.split_half}"
+    yield from _facts({"estimator": made_with.estimator, "draws": work.draws, "source": made_with.source})
 
 
-def _autoencoder(path: Path, config: dict[str, Any]) -> Iterator[str]:
-    finished = "" if (path / "model.safetensors").is_file() else ", unfinished"
-    yield f"{path}: a masked autoencoder of {config['n']} positions, {config['visible']} visible{finished}"
-    kind = config["made_with"]["autoencoder"].get("kind")
-    yield from _facts({"kind": kind, "loss": config["loss"], "source": config["made_with"].get("source")})
+def _autoencoder(stage: StageFolder, config: dict[str, Any]) -> Iterator[str]:
+    finished = "" if stage.is_finished else ", unfinished"
+    yield f"{stage.path}: a masked autoencoder of {config['n']} positions, {config['visible']} visible{finished}"
+    kind = stage.made_with.setting("autoencoder", "kind")
+    yield from _facts({"kind": kind, "loss": config["loss"], "source": stage.made_with.source})
 
 
 def _perceiver(path: Path, config: dict[str, Any]) -> Iterator[str]:
     yield f"{path}: a Perceiver of {config['positions']} positions, encoding {config['encoding']}"
-    if (path / "metrics.json").is_file():
-        yield f"test accuracy: {100 * read_json(path / 'metrics.json')['test_accuracy']:.2f} %"
+    if (metrics := StageFolder(path).metrics).is_file():
+        yield f"test accuracy: {100 * read_json(metrics)['test_accuracy']:.2f} %"
     yield f"source: {config['source']}"
 
 
@@ -190,20 +188,18 @@ def _checkpoint(path: Path) -> Iterator[str]:
 
 @_written_by_maed
 def _results(path: Path) -> Iterator[str]:
-    results = read_json(path)
-    if isinstance(results, dict) and is_study(results):
-        groups = dict.fromkeys(cell["group"] for cell in results["cells"])
-        yield f"{path}: the study `{results['study']}`, {study_origin(results['cells'])}"
+    stored = read_json(path)
+    if is_study(stored):
+        groups = dict.fromkeys(cell["group"] for cell in stored["cells"])
+        yield f"{path}: the study `{stored['study']}`, {study_origin(stored['cells'])}"
         yield f"groups: {', '.join(groups) or 'none yet'}"
-        return
-    if isinstance(results, dict) and "knn_recall" in results:
+    elif isinstance(stored, dict) and "knn_recall" in stored:
         yield f"{path}: metrics of an embedding against its geometry"
-        yield _measured(results)
-        return
-    if not isinstance(results, dict) or "command" not in results:
-        raise MaedError(f"path: {path} is JSON, but no results.json of maed's")
-    yield f"{path}: results of `{results['command']}`, started {results['started']}, commit {results['commit']}"
-    yield f"source: {results['source']}, {results['positions']} positions"
+        yield _measured(stored)
+    else:
+        results = Results.read(path)
+        yield f"{path}: results of `{results.command}`, started {results.started}, commit {results.commit}"
+        yield f"source: {results.source}, {results.positions} positions"
 
 
 def _data(path: Path) -> Iterator[str]:

@@ -6,20 +6,14 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from maed.files import read_json
+from maed.records import Results
 from maed.report.tables import duration
-
-_TITLES = {
-    "autoencoder": "Autoencoder",
-    "similarity": "Similarity",
-    "embedding": "Embedding",
-    "baseline/similarity": "Baseline, similarity",
-    "baseline/embedding": "Baseline, embedding",
-}
+from maed.run_folder import AUTOENCODER, EMBEDDING, SIMILARITY, STAGE, StageFolder
 
 _POINTS = 600
 """Most points of a curve."""
@@ -55,17 +49,38 @@ class Part:
     @property
     def tunes(self) -> bool:
         """Whether it only tells a learning rate's worth."""
-        return self.name.startswith("perceiver/tune/")
+        return self._of("tuning") is not None
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is the training of a model, and not a stage."""
+        return self._of("encoding") is not None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is a stage of `maed` itself."""
+        return not self.is_model and self._of("baseline") is None
 
     @property
     def title(self) -> str:
         """What it is called."""
-        if self.name in _TITLES:
-            return _TITLES[self.name]
-        name = self.name.rpartition("/")[2]
-        found = re.fullmatch(r"(.+?)-([0-9][0-9.e-]*)", name)
-        encoding, number = found.groups() if found else (name, "")
-        return f"Perceiver {encoding}{', learning rate' if self.tunes else ', seed'} {number}"
+        if self.is_model:
+            return f"Perceiver {self._of('encoding')}, {'learning rate' if self.tunes else 'seed'} {self._of('number')}"
+        if self.is_main:
+            return self.name.capitalize()
+        _, _, baseline = str(self._of("baseline")).partition("/")
+        return f"{f'Baseline {baseline}'.rstrip()}, {self._of('stage')}"
+
+    @property
+    def place(self) -> int:
+        """Where it stands among the stages, models last."""
+        if self.is_model:
+            return 9
+        return (AUTOENCODER, SIMILARITY, EMBEDDING).index(self._of("stage") or self.name) + (0 if self.is_main else 3)
+
+    def _of(self, group: str) -> str | None:
+        found = STAGE.fullmatch(self.name)
+        return found and found[group]
 
     @property
     def progress(self) -> str:
@@ -73,7 +88,7 @@ class Part:
         if self.step is None:
             return ""
         of = "" if self.steps is None else f" of {self.steps:,}"
-        return f", {'batch' if self.name == 'similarity' else 'step'} {self.step:,}{of}"
+        return f", {'batch' if self.name == SIMILARITY else 'step'} {self.step:,}{of}"
 
     @property
     def remaining(self) -> str:
@@ -85,7 +100,7 @@ class Part:
         return f"about {duration(60 * round(self.left / 60)).removesuffix(' 00 s')} left"
 
 
-def read_parts(folder: Path, files: Mapping[str, os.stat_result], results: Mapping[str, Any]) -> list[Part]:
+def read_parts(folder: Path, files: Mapping[str, os.stat_result], results: Results) -> list[Part]:
     """The parts of a run, in the order in which they were first, or were begun.
 
     Args:
@@ -93,18 +108,18 @@ def read_parts(folder: Path, files: Mapping[str, os.stat_result], results: Mappi
         files: by their paths below it.
         results: its results.json, which has the settings of the whole run.
     """
-    grouped: dict[str, list[str]] = {}
-    for path in files:
-        if part := _part_of(path):
-            grouped.setdefault(part, []).append(path)
-    parts = [_read_part(folder, name, files, paths, results) for name, paths in grouped.items()]
-    parts.sort(key=lambda part: (list(_TITLES).index(part.name) if part.name in _TITLES else 9, part.written))
+    written: dict[str, float] = {}
+    for path, found in files.items():
+        if part := re.match(f"({STAGE.pattern})/", path):
+            written[part[1]] = max(found.st_mtime, written.get(part[1], 0.0))
+    parts = [_read_part(folder, Part(name, False, last), results) for name, last in written.items()]
+    parts.sort(key=lambda part: (part.place, part.written))
     return [part for part in parts if not _given_up(part, parts)]
 
 
 def curve(folder: Path, part: Part) -> list[Point]:
     """What a training has logged so far: points of `step` and of the losses and accuracies that were logged there."""
-    return _thinned(_rows(folder / part.name / "logs" / "metrics.csv"))
+    return _thinned(_rows(StageFolder(folder / part.name).log))
 
 
 def whole(value: Any) -> int | None:
@@ -112,72 +127,47 @@ def whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _part_of(path: str) -> str:
-    """The part that a file belongs to; empty of files beside them."""
-    names = path.split("/")[:-1]
-    for length in (1, 2):
-        if "/".join(names[:length]) in _TITLES:
-            return "/".join(names[:length])
-    if names[:2] == ["perceiver", "tune"]:
-        return "/".join(names[:3]) if len(names) > 2 else ""
-    return "/".join(names[:2]) if names[:1] == ["perceiver"] and len(names) > 1 else ""
-
-
 def _given_up(part: Part, parts: Iterable[Part]) -> bool:
     """Whether it is a learning rate with which the loss was not finite: unfinished, and others were tried after it."""
     return part.tunes and not part.finished and any(other.written > part.written for other in parts if other.finished)
 
 
-def _read_part(
-    folder: Path, name: str, files: Mapping[str, os.stat_result], paths: list[str], results: Mapping[str, Any]
-) -> Part:
-    wanted = ["model.safetensors", *(["metrics.json"] if name.startswith("perceiver/") else [])]
-    finished = all(f"{name}/{file}" in files for file in wanted)
-    written = max(files[path].st_mtime for path in paths)
-    if finished:
-        return Part(name, True, written, seconds=_seconds(folder, name, files))
-    if name == "similarity":
-        return Part(name, False, written, *_streamed(folder, files))
-    if name == "autoencoder" or name.startswith("perceiver/"):
-        steps = _steps(folder, name, files, results)
-        return Part(name, False, written, *_trained(folder / name / "logs" / "metrics.csv", steps))
-    return Part(name, False, written)
+def _read_part(folder: Path, part: Part, results: Results) -> Part:
+    """A part with how far it is."""
+    stage = StageFolder(folder / part.name)
+    if stage.is_finished and (stage.metrics.is_file() or not part.is_model):
+        seconds = stage.work.seconds
+        return replace(part, finished=True, seconds=float(seconds) if isinstance(seconds, float | int) else None)
+    if part.name == SIMILARITY:
+        step, steps, left = _streamed(stage)
+    elif part.name == AUTOENCODER or part.is_model:
+        step, steps, left = _trained(stage.log, _steps(stage, part, results))
+    else:
+        return part
+    return replace(part, step=step, steps=steps, left=left)
 
 
-def _seconds(folder: Path, name: str, files: Mapping[str, os.stat_result]) -> float | None:
-    """What a finished part took, where it says so."""
-    for file in ("metrics.json", "config.json"):
-        if f"{name}/{file}" in files:
-            seconds = read_json(folder / name / file).get("seconds")
-            if isinstance(seconds, float | int):
-                return float(seconds)
-    return None
-
-
-def _streamed(folder: Path, files: Mapping[str, os.stat_result]) -> tuple[int | None, int | None, float | None]:
+def _streamed(stage: StageFolder) -> tuple[int | None, int | None, float | None]:
     """Batches done, in all, and seconds left, by the last save of a stream of draws."""
-    made_with = read_json(folder / "similarity" / "config.json").get("made_with") or {}
-    settings = made_with.get("similarity") or {}
-    draws, size = settings.get("draws"), settings.get("batch_size")
+    draws, size = (stage.made_with.setting(SIMILARITY, name) for name in ("draws", "batch_size"))
     batches = max(2, -(-draws // size)) if draws and size else None
-    if "similarity/partial.json" not in files:
+    if not stage.partial[0].is_file():
         return None, batches, None
-    saved = read_json(folder / "similarity" / "partial.json")
+    saved = read_json(stage.partial[0])
     done, seconds = int(saved["done"]), float(saved["seconds"])
     return done, batches, seconds / done * (batches - done) if batches and done else None
 
 
-def _steps(folder: Path, name: str, files: Mapping[str, os.stat_result], results: Mapping[str, Any]) -> int | None:
+def _steps(stage: StageFolder, part: Part, results: Results) -> int | None:
     """How many steps a training has, where the run's settings tell."""
-    if name == "autoencoder":
-        made_with = read_json(folder / name / "config.json").get("made_with") if f"{name}/config.json" in files else {}
-        return whole(((made_with or {}).get("autoencoder") or {}).get("steps"))
-    train = (results.get("settings") or {}).get("train") or {}
-    if name.startswith("perceiver/tune/"):
+    if not part.is_model:
+        return whole(stage.made_with.setting(AUTOENCODER, "steps"))
+    train = results.settings.get("train") or {}
+    if part.tunes:
         return whole(train.get("tune_steps") or train.get("steps"))
     # epochs may end it sooner, or alone do: then the trainings before it tell
-    ended = [(row.get("history") or [{}])[-1].get("step") for row in results.get("classification") or []]
-    return max((step for step in map(whole, ended) if step is not None), default=whole(train.get("steps")))
+    ended = [whole(row.history[-1].get("step")) for row in results.scores or [] if row.history]
+    return max((step for step in ended if step is not None), default=whole(train.get("steps")))
 
 
 def _trained(log: Path, steps: int | None) -> tuple[int | None, int | None, float | None]:

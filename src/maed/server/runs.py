@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 
 from maed.errors import MaedError
 from maed.files import read_json
+from maed.records import Results
 from maed.report import tables
+from maed.run_folder import CONFIG, EXAMPLES, METRICS, MODEL, STAGE, RunFolder, StageFolder
 from maed.server.progress import Part, read_parts, whole
 
 State = Literal["done", "going on", "stopped", "damaged"]
@@ -35,8 +37,11 @@ _FILES = 20_000  # of one run
 _LEVELS = 5  # of folders in a run: perceiver/tune/maed-0.001/logs
 _LISTED = 3  # encodings
 
-_STAGES = ("autoencoder", "similarity", "embedding", "baseline/similarity", "baseline/embedding")
-_MARKS = ("config.json", "metrics.json", "model.safetensors", "examples.safetensors")
+_RUN = RunFolder(Path())
+_RESULTS, _REPORT, _VIEWS = (path.as_posix() for path in (_RUN.results, _RUN.report, _RUN.views))
+_MARKS = (CONFIG, METRICS, MODEL, EXAMPLES)
+_EXPLORABLE = (_RUN.results, _RUN.embedding().model, _RUN.similarity().model, _RUN.autoencoder.examples)
+"""Of these a page has a section; and so it has of each model that is trained."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,10 @@ class Overview:
         """How far it is."""
         if self.state != "done" and self.current is not None:
             return f"{self.current.title}{self.current.progress}"
-        trained = sum(part.name.startswith("perceiver/") and not part.tunes for part in self.parts)
+        trained = sum(part.is_model and not part.tunes for part in self.parts)
         if trained:
             return f"{trained} Perceiver{'' if trained == 1 else 's'}"
-        main = [part.title for part in self.parts if part.name in _STAGES[:3]]
+        main = [part.title for part in self.parts if part.is_main]
         return main[-1] if main else tables.NOTHING
 
 
@@ -95,7 +100,7 @@ def find_runs(root: Path) -> dict[str, Path]:
     Args:
         root: a resolved path.
     """
-    if is_run(root):
+    if RunFolder(root).is_run:
         return {root.name or "run": root}
     found: dict[str, Path] = {}
     waiting = deque([(root, 0)])
@@ -107,22 +112,11 @@ def find_runs(root: Path) -> dict[str, Path]:
             if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
                 continue
             path = Path(entry.path)
-            if is_run(path):
+            if RunFolder(path).is_run:
                 found[path.relative_to(root).as_posix()] = path
             elif depth + 1 < DEPTH:
                 waiting.append((path, depth + 1))
     return dict(sorted(found.items()))
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds results or a stage of a run."""
-    if (folder / "results.json").is_file():
-        return True
-    if any((folder / stage / mark).is_file() for stage in _STAGES for mark in _MARKS):
-        return True
-    return any(
-        (Path(entry.path) / mark).exists() for entry in _entries(folder / "perceiver") for mark in (*_MARKS, "logs")
-    )
 
 
 def overview(root: Path, name: str, folder: Path, now: float | None = None) -> Overview:
@@ -140,9 +134,7 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
         written = max((found.st_mtime for found in files.values()), default=0.0)
         shown = {path: found for path, found in files.items() if _is_shown(path)}
         signature = repr(sorted((path, found.st_mtime_ns, found.st_size) for path, found in shown.items()))
-        results = read_json(folder / "results.json") if "results.json" in files else {}
-        if not isinstance(results, dict):
-            raise MaedError("results.json holds no results")
+        results = Results.read(folder / _RESULTS) if _RESULTS in files else Results()
         parts = read_parts(folder, files, results)
         unfinished = [f"{part.name}/" for part in parts if not part.finished]
         for path, found in shown.items():
@@ -156,7 +148,7 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
         reason = str(error).replace(f"{folder}/", "").replace(str(folder), name)
         return Overview(name, "damaged", reason, written=written, signature=signature)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # JSON of another shape
-        reason = f"results.json or a config.json is not as maed writes it ({error})"
+        reason = f"{_RESULTS} or a {CONFIG} is not as maed writes it ({error})"
         return Overview(name, "damaged", reason, written=written, signature=signature)
 
 
@@ -202,15 +194,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _is_shown(path: str) -> bool:
     """Whether the page of a run is made of this file."""
     top, _, name = path.rpartition("/")
-    if path == "results.json" or path == "explorer/views.safetensors":
-        return True
-    return name in _MARKS and (top in _STAGES or (top.startswith("perceiver/") and top.count("/") == 1))
-
-
-def _is_finished(path: str) -> bool:
-    """Whether this file is of something that is finished, and that a page has a section for."""
-    named = ("results.json", "embedding/model.safetensors", "similarity/model.safetensors")
-    return path in named or path == "autoencoder/examples.safetensors" or path.endswith("/metrics.json")
+    stage = STAGE.fullmatch(top)
+    return path in (_RESULTS, _VIEWS) or (name in _MARKS and stage is not None and stage["tuning"] is None)
 
 
 @lru_cache(maxsize=16_384)
@@ -230,14 +215,14 @@ def _fault(path: Path, written: int) -> str:
 
 
 def _state(
-    parts: list[Part], files: Mapping[str, os.stat_result], results: Mapping[str, Any], written: float, now: float
+    parts: list[Part], files: Mapping[str, os.stat_result], results: Results, written: float, now: float
 ) -> State:
     lately = now - written < QUIET
     if any(not part.finished for part in parts):
         return "going on" if lately else "stopped"
-    if str(results.get("command") or "").startswith("maed run"):  # it ends with a report
-        reported = files.get("report.html")
-        if reported is not None and reported.st_mtime_ns >= files["results.json"].st_mtime_ns:
+    if (results.command or "").startswith("maed run"):  # it ends with a report
+        reported = files.get(_REPORT)
+        if reported is not None and reported.st_mtime_ns >= files[_RESULTS].st_mtime_ns:
             return "done"
         return "going on" if lately else "stopped"
     return "going on" if now - written < SETTLED else "done"
@@ -247,30 +232,28 @@ def _described(
     name: str,
     state: State,
     folder: Path,
-    results: dict[str, Any],
+    results: Results,
     parts: list[Part],
     files: Mapping[str, os.stat_result],
     written: float,
     signature: str,
 ) -> Overview:
-    configs = [f"{stage}/config.json" for stage in _STAGES]
-    read = [read_json(folder / path) for path in configs if path in files]
-    sources = [config.get("source") or (config.get("made_with") or {}).get("source") for config in read]
-    positions = next(filter(None, [results.get("positions"), *(config.get("n") for config in read)]), None)
-    maed = (results.get("geometry") or {}).get("maed") or {}
-    recall, k = tables.percent(maed.get("knn_recall")), results.get("neighbors")
-    ranked = [entry for entry in tables.summaries(results) if isinstance(entry.get("mean"), float)]
-    ranked.sort(key=lambda entry: entry["mean"], reverse=True)
+    stages = [StageFolder(folder / part.name) for part in parts if not part.is_model]
+    sources = [results.source, *(source for each in stages for source in (each.work.source, each.made_with.source))]
+    positions = [results.positions, *(stage.work.n for stage in stages)]
+    maed, k = results.metrics("maed"), results.neighbors
+    recall = tables.percent(maed.get("knn_recall"))
+    ranked = sorted(tables.summaries(results), key=lambda entry: entry.mean, reverse=True)
     return Overview(
         name,
         state,
-        source=str(results.get("source") or next(filter(None, sources), "")),
-        positions=whole(positions),
+        source=str(next(filter(None, sources), "")),
+        positions=whole(next(filter(None, positions), None)),
         parts=parts,
         recall=f"{recall} @{k}" if k and recall != tables.NOTHING else recall,
         spearman=tables.decimal(maed.get("spearman")),
-        best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry['positions']}" for entry in ranked[:_LISTED]],
+        best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry.positions}" for entry in ranked[:_LISTED]],
         written=written,
         signature=signature,
-        explorable=any(_is_finished(path) for path in files),
+        explorable=any(Path(path) in _EXPLORABLE or path.endswith(f"/{METRICS}") for path in files),
     )
