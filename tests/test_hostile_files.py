@@ -362,7 +362,7 @@ def test_only_two_files_of_a_repository_are_read(trap: Trap, cache: Path, monkey
         asked.append(file)
         return download(name, file, **options)
 
-    monkeypatch.setattr(reading, "hf_hub_download", watched)
+    monkeypatch.setattr(storage, "hf_hub_download", watched)
     for name in ("pytorch_model.bin", "modeling_maed.py", "README.md"):
         trap.plant(snapshot(cache) / name)
     read = PositionEmbedding.from_pretrained("owner/positions", cache_dir=cache, local_files_only=True)

@@ -1,4 +1,4 @@
-"""What importing and using the package wakes: a process that learns positions needs no framework, and --help no torch."""
+"""What using the package wakes: a process that learns positions needs no framework, and --help needs no torch."""
 
 from __future__ import annotations
 
