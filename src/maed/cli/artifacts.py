@@ -1,0 +1,158 @@
+"""The verbs that measure embeddings and write them for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import Namespace
+
+from maed.cli.common import say
+from maed.cli.parsing import Parser, remove_bare, verb
+from maed.errors import MaedError
+
+if TYPE_CHECKING:
+    from maed.data.geometry import Geometry
+    from maed.embedding import PositionEmbedding
+
+EMBEDDING = "a folder that holds an embedding, OWNER/NAME of the hub, or a .pth file of the original"
+
+
+_COORDINATES = (
+    "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
+    "numbers; those the embedding holds where not given"
+)
+
+
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_argument("embedding", type=str, metavar="EMBEDDING_DIR", help=EMBEDDING)
+    text = f"where the positions truly lie: {_COORDINATES}"
+    parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
+    text = "where to write geometry.json; the embedding's folder where not given, nowhere if it is not in a folder"
+    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help=text)
+    from maed.settings import EvaluationSettings
+
+    parser.add_class_arguments(EvaluationSettings, "evaluation")
+    remove_bare(parser, "evaluation")
+
+
+@verb("evaluate", "Measure an embedding against the true coordinates.", _add_evaluate)
+def _evaluate(given: Namespace, command: str) -> None:
+    from maed.evaluation.geometry import geometry_metrics
+    from maed.files import write_json
+
+    embedding = open_embedding_of(given.embedding)
+    geometry = embedding.true_geometry(_given_geometry(embedding, given.coordinates))
+    metrics = geometry_metrics(embedding.vectors, geometry, given.evaluation)
+    k = given.evaluation.n_neighbors or geometry.neighbors
+    for name, value in metrics.items():
+        say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
+    folder = Path(given.out or given.embedding)
+    if given.out or folder.is_dir():
+        target = folder / "geometry.json"
+        write_json(target, {"schema": 1, "neighbors": k, "coordinates": given.coordinates or "its own", **metrics})
+        say(f"wrote {target}")
+
+
+def _add_export(parser: Parser) -> None:
+    parser.add_argument("embedding", type=str, metavar="EMBEDDING", help=EMBEDDING)
+    text = (
+        "npy: numpy's file, float32 (N, d); csv: a header, then one row a position; onnx: a model that looks positions "
+        "up; folder: an embedding again, as changed by --dim and --resample"
+    )
+    formats = Literal["npy", "csv", "onnx", "folder"]
+    parser.add_argument("--format", type=formats, required=True, metavar="npy|csv|onnx|folder", help=text)
+    text = "channels: more of them keep all distances, fewer are the principal components"
+    parser.add_argument("--dim", type=int | None, default=None, metavar="D", help=text)
+    text = "interpolate to as many positions: grid:HEIGHTxWIDTH or line:LENGTH; needs the geometry, and is labeled so"
+    parser.add_argument("--resample", type=str | None, default=None, metavar="WHAT", help=text)
+    text = (
+        "the line or grid that the positions truly lie on, for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy "
+        "or .csv file of (N, 1) numbers; that which the embedding holds where not given"
+    )
+    parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
+    text = "root mean square over all numbers, such as 0.02 for an untrained BERT; as they are where not given"
+    parser.add_argument("--rms", type=float | None, default=None, metavar="X", help=text)
+    text = "where to write; vectors.FORMAT in the embedding's folder where not given, or NAME.FORMAT here without one"
+    parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
+
+
+@verb("export", "Write an embedding for other programs, or one of other channels or positions.", _add_export)
+def _export(given: Namespace, command: str) -> None:
+    from maed.embedding.export import WRITERS
+
+    to_folder = given.format == "folder"
+    if to_folder and not given.out:
+        raise MaedError("out: not given; with --format folder it may be a new folder")
+    if to_folder and given.rms is not None:
+        raise MaedError(f"rms: {given.rms} with --format folder, whose vectors are of unit size; it may be left out")
+    if given.coordinates and not given.resample:
+        raise MaedError("coordinates: given without --resample, which alone reads them")
+    resampled = _line_or_grid(given.resample) if given.resample else None
+    embedding = open_embedding_of(given.embedding)
+    if resampled is not None:
+        embedding = embedding.resampled(resampled, _given_geometry(embedding, given.coordinates))
+    if given.dim is not None:
+        embedding = embedding.with_dim(given.dim)
+    target = Path(given.out) if given.out else _beside(given.embedding, given.format)
+    if to_folder:
+        _check_free(target, embedding)
+        embedding.save_pretrained(target)
+    elif target.is_dir():
+        raise MaedError(f"out: {target} is a folder; it may be a file")
+    else:
+        WRITERS[given.format](embedding, target, rms=given.rms)
+    say(f"wrote {target}")
+
+
+def open_embedding_of(name: str) -> PositionEmbedding:
+    """An embedding, wherever it is; what the hub's client logs of its attempts comes back as one line at the end."""
+    from huggingface_hub.utils.logging import set_verbosity_error
+
+    from maed.embedding import open_embedding
+
+    set_verbosity_error()
+    return open_embedding(name)
+
+
+def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry | None:
+    """What `--coordinates` says; None where the embedding's own are meant, which then have to be there."""
+    from maed.data.geometry_spec import NAMES, parse_geometry
+
+    if text:
+        return parse_geometry(text)
+    if embedding.geometry is None:
+        raise MaedError(
+            f"coordinates: not given, and the embedding holds none; it must be {NAMES} or a file of (N, D) numbers"
+        )
+    return None
+
+
+def _line_or_grid(text: str) -> Geometry:
+    """What `--resample` says."""
+    from maed.data.geometry_spec import parse_geometry, parse_sides
+
+    name, _, size = text.partition(":")
+    if len(parse_sides(size)) != {"line": 1, "grid": 2}.get(name):
+        raise MaedError(f"resample: {text!r}; it may be grid:HEIGHTxWIDTH or line:LENGTH")
+    return parse_geometry(text)
+
+
+def _beside(embedding: str, suffix: str) -> Path:
+    """Where an export goes by itself: into the folder of the embedding; without one, here and by its name."""
+    path = Path(embedding)
+    if path.is_dir():
+        return path / f"vectors.{suffix}"
+    return Path(f"{path.stem if path.is_file() else path.name}.{suffix}")
+
+
+def _check_free(folder: Path, embedding: PositionEmbedding) -> None:
+    """Refuse to write an embedding over anything but itself."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        same = type(embedding).from_pretrained(folder).fingerprint == embedding.fingerprint
+    except MaedError:
+        same = False
+    if not same:
+        raise MaedError(f"out: {folder} holds something else; it may be a new folder")

@@ -1,0 +1,98 @@
+"""What verbs share when they run: the data and the folder of a run, and how they speak."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from maed.cli.parsing import Parser
+from maed.errors import MaedError
+from maed.registry import ENCODINGS
+from maed.settings import Settings
+
+if TYPE_CHECKING:
+    from maed.stages import Context
+
+
+def open_context(given: Namespace, source: str | None = None) -> Context:
+    """The run folder, its settings and its data."""
+    from maed.data import load
+    from maed.run_folder import RunFolder
+    from maed.stages import Context
+
+    settings = Settings(**{name: getattr(given, name) for name in Settings.__dataclass_fields__})
+    source = source or given.source
+    upstream = Path(given.run) if getattr(given, "run", None) else None
+    out = Path(given.out) if given.out else upstream or Path("runs") / Path(source.replace(":", "-")).stem
+    if out.exists() and not out.is_dir():
+        raise MaedError(f"out: {out} is a file; it may be a folder")
+    data = load(source, settings.data)
+    say(describe_data(data))
+    return Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
+
+
+def one_process(verb: str) -> None:
+    """Refuse the verbs whose work is done by one process where `torchrun` has started several."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise MaedError(
+            f"{verb}: torchrun has started {os.environ['WORLD_SIZE']} processes, among which only `train` and "
+            f"`compare` share their work; `maed {verb}` without torchrun uses several devices where it can"
+        )
+
+
+def describe_data(data: Any) -> str:
+    """Sizes and content of signals, in a line."""
+    sizes = f"{len(data.train)} / {len(data.validation)} / {len(data.test)} signals (train / validation / test)"
+    content = f"{data.channels} channels" if data.channels else f"{data.vocabulary} token ids"
+    return f"{data.source}: {sizes}, {data.positions} positions, {content}"
+
+
+def console() -> Console:
+    """Where tables are printed; a pipe or a log is as wide as they are."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def printable(line: str) -> str:
+    """Text that may come from a stranger's file as one line, without what a terminal would take for commands."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(line.split()))
+
+
+def say(line: str) -> None:
+    """Print a line, now."""
+    print(line, flush=True)
+
+
+_COMPARED = "none,trainable,fourier,maed"
+
+
+def add_compared(parser: Parser) -> None:
+    """Add what is compared: encodings and seeds."""
+    text = (
+        f"comma-separated encodings to compare, of {', '.join(ENCODINGS.names)}; '' for no Perceivers; "
+        f"{_COMPARED} where not given, without fourier where no coordinates are known"
+    )
+    parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
+    parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="seeds for each encoding")
+
+
+def fitting(asked: list[str] | None, run: Context) -> list[str]:
+    """What was asked for; otherwise the usual encodings that these data can have."""
+    if asked is not None:
+        return asked
+    known = run.data.geometry is not None
+    return [name for name in _COMPARED.split(",") if known or not ENCODINGS.get(name).needs_geometry]
+
+
+def encodings_of(given: Namespace) -> list[str] | None:
+    """`--positions a,b,c`, each known, none twice; None where not given."""
+    if given.seeds < 0:
+        raise MaedError(f"seeds: {given.seeds}; it may be 0 or more")
+    if given.positions is None:
+        return None
+    names = [name.strip() for name in given.positions.split(",") if name.strip()]
+    return list(dict.fromkeys(ENCODINGS.check("positions", name) for name in names))

@@ -1,0 +1,97 @@
+"""The verbs that train models and use them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from maed.cli.common import add_compared, console, encodings_of, fitting, one_process, open_context, say
+from maed.cli.parsing import Parser, remove_bare, settings_arguments, verb
+from maed.registry import ENCODINGS
+
+
+def _add_train(parser: Parser) -> None:
+    settings_arguments(parser)
+    text = f"the encoding: {', '.join(ENCODINGS.names)}"
+    parser.add_argument("--positions", type=str, required=True, metavar="ENCODING", help=text)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
+
+
+@verb("train", "Train and test one Perceiver with one position encoding.", _add_train)
+def _train(given: Namespace, command: str) -> None:
+    ENCODINGS.check("positions", given.positions)
+    from maed.experiments.comparison import Comparison
+
+    metrics = Comparison(open_context(given)).train(given.positions, given.seed)
+    accuracy = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_signals']} signals"
+    say(f"{given.positions}, seed {given.seed}: {accuracy}")
+
+
+def _add_compare(parser: Parser) -> None:
+    settings_arguments(parser)
+    add_compared(parser)
+
+
+@verb("compare", "Train a Perceiver with each of several encodings and seeds, on equal terms.", _add_compare)
+def _compare(given: Namespace, command: str) -> None:
+    from maed.experiments.run import compare_only
+    from maed.report import print_tables
+
+    asked = encodings_of(given)
+    context = open_context(given)
+    encodings = fitting(asked, context)
+    print_tables(compare_only(context, encodings, given.seeds, command=command), console())
+
+
+def _add_predict(parser: Parser) -> None:
+    text = "a folder models/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+    parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
+    text = (
+        "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "
+        "hub's layout (its test split), or - for texts from standard input, one a line"
+    )
+    parser.add_argument("input", type=str, metavar="INPUT", help=text)
+    text = "a .csv, .jsonl or .parquet file to write; CSV to standard output where not given"
+    parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
+    parser.add_argument("--lines", action="store_true", help="each line of a .txt file is a text")
+    parser.add_argument("--probabilities", action="store_true", help="a column for the probability of each class")
+    parser.add_argument("--batch_size", type=int, default=64, metavar="COUNT", help="signals labeled at a time")
+    from maed.settings import DataSettings, TrainerSettings
+
+    read = {"type", "columns", "label", "missing"}
+    parser.add_class_arguments(DataSettings, "data", skip=set(DataSettings.__dataclass_fields__) - read)
+    read = {"accelerator", "threads"}
+    parser.add_class_arguments(TrainerSettings, "trainer", skip=set(TrainerSettings.__dataclass_fields__) - read)
+    for group in ("data", "trainer"):
+        remove_bare(parser, group)
+
+
+@verb("predict", "Label new text, images or arrays with a trained Perceiver.", _add_predict)
+def _predict(given: Namespace, command: str) -> None:
+    from maed.prediction import label_input
+
+    one_process("predict")
+    out = Path(given.out) if given.out else None
+    try:
+        score = label_input(
+            Path(given.model),
+            given.input,
+            out,
+            data=given.data,
+            trainer=given.trainer,
+            batch_size=given.batch_size,
+            lines=given.lines,
+            probabilities=given.probabilities,
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the rows, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if out is not None:
+        say(f"wrote {out}")
+    if score.known:
+        share = f"{100 * score.right / score.known:.2f} %"
+        print(f"accuracy {share} of {score.known} signals", file=sys.stderr)

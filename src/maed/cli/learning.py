@@ -1,0 +1,64 @@
+"""The verbs that learn positions, and the one that does everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from maed.cli.common import add_compared, console, encodings_of, fitting, one_process, open_context, say
+from maed.cli.parsing import Parser, settings_arguments, verb
+from maed.errors import MaedError
+
+
+def _add_run(parser: Parser) -> None:
+    settings_arguments(parser, source="photos", run=False)
+    add_compared(parser)
+
+
+@verb("run", "Do everything: learn positions, train Perceivers with each encoding, write a report.", _add_run)
+def _run(given: Namespace, command: str) -> None:
+    from maed.experiments.run import run_all
+    from maed.report import print_tables
+
+    asked = encodings_of(given)
+    one_process("run")
+    run = open_context(given)
+    print_tables(run_all(run, fitting(asked, run), given.seeds, command=command), console())
+
+
+@verb("pretrain", "Train the masked autoencoder.", settings_arguments)
+def _pretrain(given: Namespace, command: str) -> None:
+    one_process("pretrain")
+    from maed.stages import Pretrain, execute
+
+    context = open_context(given)
+    execute([Pretrain()], context)
+    say(f"wrote {context.folder.autoencoder.path}")
+
+
+@verb("similarity", "Stream draws through the autoencoder into a similarity between positions.", settings_arguments)
+def _similarity(given: Namespace, command: str) -> None:
+    one_process("similarity")
+    from maed.stages import Similarity, execute
+
+    context = open_context(given)
+    execute([Similarity()], context)
+    say(f"wrote {context.folder.similarity().path}")
+
+
+def _add_embed(parser: Parser) -> None:
+    settings_arguments(parser, source=False)
+
+
+@verb("embed", "Reduce the similarity to a position embedding.", _add_embed)
+def _embed(given: Namespace, command: str) -> None:
+    from maed.run_folder import RunFolder
+    from maed.stages.embed import embed_again
+
+    if not (given.run or given.out):
+        raise MaedError("run: give the folder that `maed similarity` wrote to")
+    upstream, out = RunFolder(Path(given.run or given.out)), Path(given.out or given.run)
+    for method in ("maed", *upstream.baselines()):
+        target = embed_again(RunFolder(out, upstream.path, given.overwrite), method, given.embedding, say)
+        say(f"wrote {target.path}")

@@ -1,0 +1,94 @@
+"""The verbs that show what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from maed.cli.common import console, one_process, printable, say
+from maed.cli.parsing import Parser, remove_bare, verb
+from maed.errors import MaedError
+
+
+def _add_report(parser: Parser) -> None:
+    parser.add_argument("folder", type=str, metavar="DIR", help="a folder written by `maed run` or `maed compare`")
+    text = "folders of other runs, whose geometry, accuracies and curves the page puts beside its own"
+    parser.add_argument("--compare", type=str, nargs="+", default=[], metavar="OTHER", help=text)
+    from maed.settings import ReportSettings
+
+    parser.add_class_arguments(ReportSettings, "report")
+    remove_bare(parser, "report")
+
+
+@verb("report", "Write the HTML page and the figures of a run.", _add_report)
+def _report(given: Namespace, command: str) -> None:
+    from maed.report import write_report
+
+    say(f"wrote {write_report(Path(given.folder), given.report, [Path(other) for other in given.compare])}")
+
+
+def _add_serve(parser: Parser) -> None:
+    text = "a folder written by `maed run` or `maed compare`, or one that has such folders below it"
+    parser.add_argument("folder", type=str, metavar="DIR", help=text)
+    text = "the address to listen at; any other than 127.0.0.1 lets other machines read the runs, without a password"
+    parser.add_argument("--host", type=str, default="127.0.0.1", metavar="ADDRESS", help=text)
+    parser.add_argument("--port", type=int, default=8000, help="the port; 0 for any that is free")
+    parser.add_argument("--open", action="store_true", help="open the list of runs in a browser")
+    from maed.settings import ReportSettings
+
+    parser.add_class_arguments(ReportSettings, "report")
+    remove_bare(parser, "report")
+
+
+@verb("serve", "Show the pages of many runs, and how they go on, over local http; writes nothing.", _add_serve)
+def _serve(given: Namespace, command: str) -> None:
+    from maed.server import serve
+
+    one_process("serve")
+    serve(
+        Path(given.folder),
+        host=given.host,
+        port=given.port,
+        settings=given.report,
+        say=say,
+        open_browser=given.open,
+    )
+
+
+def _add_results(parser: Parser) -> None:
+    text = "results.json files, or folders of them; `results` where not given"
+    parser.add_argument("paths", type=str, nargs="*", metavar="PATH", help=text)
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, as the README has it")
+
+
+@verb("results", "Print the tables of recorded results.", _add_results)
+def _results(given: Namespace, command: str) -> None:
+    from maed.files import read_json
+    from maed.records import Results
+    from maed.report import tables
+
+    paths = [Path(path) for path in given.paths or ["results"]]
+    files = [f for path in paths for f in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    if not files:
+        raise MaedError(
+            f"path: no .json file in {', '.join(map(str, paths))}; it may be a results.json or their folder"
+        )
+    for file in files:
+        if tables.is_study(study := read_json(file)):
+            say(tables.study_markdown(study)) if given.markdown else tables.print_study(study, console())
+        else:
+            results = Results.read(file)
+            say(tables.markdown(results)) if given.markdown else tables.print_tables(results, console())
+
+
+def _add_info(parser: Parser) -> None:
+    parser.add_argument("path", type=str, metavar="PATH", help="a file or folder")
+
+
+@verb("info", "Say what a file or folder is, its shape and where it came from.", _add_info)
+def _info(given: Namespace, command: str) -> None:
+    from maed.cli.inspection import describe
+
+    for line in describe(Path(given.path)):
+        say(printable(line))
