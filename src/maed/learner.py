@@ -21,12 +21,16 @@ from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, one_of
 from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS
 from maed.run_folder import RunFolder
-from maed.settings import Settings
+from maed.settings import DataSettings, Settings
 from maed.similarity import baselines_for, load_similarity
 from maed.stages import Baseline as MakeBaseline
 from maed.stages import Context, Embed, Pretrain, Similarity, execute
 from maed.stages.budget import affordable, parse_budget, within_draws
 from maed.stages.choices import choose
+
+
+_LEAST_TEST = 1e-9
+"""The share of signals kept for a test, where none is asked for: one signal, for none is tested."""
 
 
 def _is_trained(learner: PositionLearner) -> bool:
@@ -64,7 +68,7 @@ class PositionLearner(BaseEstimator):
         device: `auto`, `cpu`, `cuda` or `mps`.
         random_state: seed of splits, weights and draws: an int for the same result again (on the same machine).
         force: keep an embedding even where no dependence was found.
-        settings: used instead of choices; what is given above still holds.
+        settings: used instead of choices, which `choices_` says; what is given above still holds.
         folder: keeps all stages there and goes on from them; a temporary one where not given.
         verbose: whether choices and progress are printed, to standard error.
 
@@ -136,7 +140,7 @@ class PositionLearner(BaseEstimator):
         data = from_given(X, coordinates=coordinates, settings=settings.data)
         fixed = {"autoencoder.kind"} if self.autoencoder != "auto" else set()
         fixed |= {"autoencoder.visible_fraction"} if self.visible_fraction is not None else set()
-        self.choices_: list[str] = []
+        self.choices_: list[str] = ["settings: as given; nothing is chosen but what they leave to be chosen"]
         if self.settings is None:
             text = data.geometry is not None and data.geometry.kind == "line" and data.kind == "tokens"
             settings, self.choices_ = choose(data, settings, fixed, reading_order=text and coordinates is None)
@@ -231,8 +235,8 @@ class PositionLearner(BaseEstimator):
             embedding["reduction"] = self.reduction
         device: dict[str, Any] = {} if self.device == "auto" else {"accelerator": self.device}
         kind: dict[str, Any] = {} if self.kind == "auto" else {"type": self.kind}
-        if self.settings is None:
-            kind["test"] = 1e-9  # one signal, for no test is made
+        if base.data.test == DataSettings.test:
+            kind["test"] = _LEAST_TEST
         return replace(
             base,
             data=replace(base.data, missing="mask", **kind, **seed),

@@ -46,9 +46,8 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
     """
     found = []
     for rows in _by_encoding(scores).values():
-        first, mean, low, high = _first(rows), *interval(_values(rows))
-        measured = {"task": first.task, "labels": first.labels, "metric": first.metric}
-        found.append(Summary(first.positions, mean, low, high, len(rows), **measured))
+        first, (mean, low, high) = _first(rows), interval(_values(rows))
+        found.append(Summary(first.positions, mean, low, high, len(rows), first.task, first.labels, first.metric))
     return found
 
 

@@ -50,12 +50,12 @@ class Context:
         return {"source": self.data.source, "data": asdict(self.settings.data)}
 
     def k(self) -> int:
-        """The k of recall@k, here and now: as set, that of the geometry, or 8; never N or more."""
-        geometry, chosen = self.data.geometry, self.settings.evaluation.n_neighbors
+        """The k on which halves of the draws are compared: as set, or 8; never N or more. No geometry decides it."""
+        chosen = self.settings.evaluation.n_neighbors
         if chosen is not None:
             check_neighbors(chosen, self.data.positions)
             return chosen
-        return min(8 if geometry is None else geometry.neighbors, self.data.positions - 1)
+        return min(8, self.data.positions - 1)
 
     def shown(self, trained: int | None = None) -> int:
         """How many positions a draw of the similarity shows: as the training did, unless its settings differ.
