@@ -28,7 +28,6 @@ from maed.stages import Context, Embed, Pretrain, Similarity, execute
 from maed.stages.budget import affordable, parse_budget, within_draws
 from maed.stages.choices import choose
 
-
 _LEAST_TEST = 1e-9
 """The share of signals kept for a test, where none is asked for: one signal, for none is tested."""
 
