@@ -19,6 +19,7 @@ from maed.files import read_json
 from maed.models import ClassifierConfig, TargetModel, load_classifier
 from maed.prediction.inputs import Batch, open_input
 from maed.prediction.outputs import Columns, check_out, writing
+from maed.run_folder import CONFIG, RunFolder, StageFolder
 from maed.settings import DataSettings, TrainerSettings
 
 __all__ = ["Score", "label_input", "open_classifier", "predict"]
@@ -130,8 +131,10 @@ def open_classifier(folder: Path) -> TargetModel:
     path = folder / "config.json"
     config = read_json(path) if path.is_file() else None
     if not isinstance(config, dict) or config.get("architecture") != "perceiver":
-        inside = sorted(folder.glob("perceiver/*/config.json")) or sorted(folder.glob("*/config.json"))
-        models = [str(found.parent) for found in inside if (found.parent / "metrics.json").is_file()]
+        inside = list(RunFolder(folder).models()) or [
+            StageFolder(below.parent) for below in sorted(folder.glob(f"*/{CONFIG}"))
+        ]
+        models = [str(found.path) for found in inside if found.metrics.is_file()]
         raise MaedError(f"model: {folder} holds no trained Perceiver; it may be {', '.join(models[:5]) or _EXPECTED}")
     classifier = load_classifier(folder)
     if not _is_sound(classifier.config):

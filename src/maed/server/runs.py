@@ -34,7 +34,7 @@ SETTLED = 20.0
 
 _FOLDERS = 5_000  # that are looked into for runs
 _FILES = 20_000  # of one run
-_LEVELS = 5  # of folders in a run: perceiver/tune/maed-0.001/logs
+_LEVELS = 5  # of folders in a run: models/tune/maed-0.001/logs
 _LISTED = 3  # encodings
 
 _RUN = RunFolder(Path())
