@@ -36,6 +36,7 @@ _FOLDERS = (
 
 CONFIG, MODEL, METRICS, EXAMPLES = "config.json", "model.safetensors", "metrics.json", "examples.safetensors"
 CARD, FIGURE, GEOMETRY = "README.md", "figure.png", "geometry.json"
+PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
 LAST, BEST, LOGS = "last.ckpt", "best.ckpt", "logs"
 
 
@@ -83,8 +84,7 @@ class StageFolder:
     @property
     def partial(self) -> tuple[Path, Path, Path]:
         """The sums of a similarity that is being streamed: facts, and the two halves of the draws."""
-        names = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
-        first, second, third = (self.path / name for name in names)
+        first, second, third = (self.path / name for name in PARTIAL)
         return first, second, third
 
     @property

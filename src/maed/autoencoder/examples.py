@@ -14,6 +14,7 @@ from maed.autoencoder.losses import LossName, outputs_of, reconstruction_of
 from maed.autoencoder.masking import Draw, MaskedAutoencoder, nested_draws
 from maed.data.signals import SignalData
 from maed.files import replacing
+from maed.run_folder import EXAMPLES
 
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75)
 """Shares of the positions that are shown, beside the one of the training."""
@@ -63,7 +64,7 @@ def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, vis
         mean, scale = torch.from_numpy(data.train.mean), torch.from_numpy(data.train.scale)
         tensors |= {name: tensors[name] * scale + mean for name in ("original", "reconstruction")}
     tensors["fractions"] = torch.tensor(counts, dtype=torch.float32) / n
-    with replacing(folder / "examples.safetensors") as temporary:
+    with replacing(folder / EXAMPLES) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 

@@ -27,6 +27,7 @@ from maed.engine.loop import Plan, Trained, fit
 from maed.engine.optimization import adamw
 from maed.errors import MaedError, one_of
 from maed.files import read_json, replacing, write_json
+from maed.run_folder import BEST, CONFIG, METRICS, MODEL
 from maed.settings import AutoencoderSettings, TrainerSettings
 
 _VALIDATION_DRAWS = 2_048
@@ -208,11 +209,11 @@ def pretrain(
     )
     model.load_state_dict(trained.weights)
     model.cpu().eval()
-    write_json(folder / "metrics.json", {"history": trained.history, "seconds": trained.seconds, "visible": visible})
+    write_json(folder / METRICS, {"history": trained.history, "seconds": trained.seconds, "visible": visible})
     write_examples(folder, model, data, visible, loss)
-    with replacing(folder / "model.safetensors") as temporary:  # last: it marks the stage as finished
+    with replacing(folder / MODEL) as temporary:  # last: it marks the stage as finished
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
-    (folder / "best.ckpt").unlink(missing_ok=True)  # model.safetensors holds it
+    (folder / BEST).unlink(missing_ok=True)  # model.safetensors holds it
     return model
 
 
@@ -243,9 +244,9 @@ def start_from(model: Autoencoder, vectors: Tensor) -> None:
 
 def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     """Read a trained autoencoder: in evaluation mode, with its config.json."""
-    if not (folder / "model.safetensors").is_file():
+    if not (folder / MODEL).is_file():
         raise MaedError(f"run: {folder} holds no trained autoencoder; `maed pretrain` writes one")
-    config = read_json(folder / "config.json")
+    config = read_json(folder / CONFIG)
     try:
         settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
         shape = {name: config[name] for name in ("n", "channels", "vocabulary", "loss")}
@@ -253,7 +254,7 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
         model = build_autoencoder(settings, **shape)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MaedError(f"{folder / 'config.json'}: not that of an autoencoder ({first_line(error)})") from None
-    path = folder / "model.safetensors"
+    path = folder / MODEL
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from maed.cli.common import say
 from maed.cli.parsing import Parser, remove_bare, verb
 from maed.errors import MaedError
+from maed.run_folder import GEOMETRY
 
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
@@ -49,7 +50,7 @@ def _evaluate(given: Namespace, command: str) -> None:
         say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
     folder = Path(given.out or given.embedding)
     if given.out or folder.is_dir():
-        target = folder / "geometry.json"
+        target = folder / GEOMETRY
         write_json(target, {"schema": 1, "neighbors": k, "coordinates": given.coordinates or "its own", **metrics})
         say(f"wrote {target}")
 

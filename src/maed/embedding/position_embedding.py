@@ -23,6 +23,7 @@ from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find
 from maed.errors import MaedError
 from maed.files import replacing, write_json, write_text
 from maed.registry import BASELINES
+from maed.run_folder import CONFIG, MODEL
 from maed.settings import EmbeddingSettings
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         if similarity is None:
             table = self.vectors.detach()
             return nn.functional.cosine_similarity(table, table[position][None], dim=1)
-        path = Path(similarity) / "model.safetensors"
+        path = Path(similarity) / MODEL
         with readable(path), safe_open(path, framework="pt") as file:
             if "similarity" not in file.keys() or file.get_slice("similarity").get_shape() != [self.n, self.n]:  # noqa: SIM118
                 raise MaedError(f"similarity: {similarity} holds none of {self.n} x {self.n} positions")
@@ -294,9 +295,9 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         if figure is not None:
             _write_figure(figure, folder / "figure.png")
         card = self.generate_model_card(figure=(folder / "figure.png").is_file(), where=repo_id or handed.get("where"))
-        write_json(folder / "config.json", {**description, **origin})
+        write_json(folder / CONFIG, {**description, **origin})
         write_text(folder / "README.md", f"{card.content.rstrip()}\n")
-        with replacing(folder / "model.safetensors") as temporary:
+        with replacing(folder / MODEL) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
         if not push_to_hub:
             return None

@@ -22,9 +22,10 @@ from torch import Tensor
 from maed.data.geometry import GeometryKind
 from maed.errors import MaedError
 from maed.files import read_json
+from maed.run_folder import CONFIG, MODEL
 
 SCHEMA = 1
-_FILES = ("config.json", "model.safetensors")
+_FILES = (CONFIG, MODEL)
 
 
 def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tuple[Path, Path]:

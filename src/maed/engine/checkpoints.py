@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from maed.files import replacing
+from maed.run_folder import BEST, LAST
 
 _PLAIN = {"state_dict": dict, "global_step": int, "fingerprint": str}
 _RESUMED = {"optimizer": dict, "scheduler": dict, "scaler": dict, "progress": dict}
@@ -52,7 +53,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 def resumable(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what the plain loop's training `fingerprint` left in `folder`; None where that cannot be gone on from."""
-    last, best = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
+    last, best = read_checkpoint(folder / LAST), read_checkpoint(folder / BEST)
     if any(not _holds(found, _PLAIN) or is_lightning(found) for found in (last, best)) or not _holds(last, _RESUMED):
         return None
     assert last is not None

@@ -25,6 +25,7 @@ from maed.engine.device import precision, use_threads
 from maed.engine.loop import LOG_EVERY, Batches, Plan, Task, Trained
 from maed.engine.progress import print_line, progress_kind
 from maed.errors import MaedError
+from maed.run_folder import BEST, LAST
 from maed.settings import TrainerSettings
 
 
@@ -47,7 +48,7 @@ class Steps(Sampler[int]):
 
 def resumable(folder: Path, fingerprint: str) -> int | None:
     """The optimizer's steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
-    last, best = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
+    last, best = read_checkpoint(folder / LAST), read_checkpoint(folder / BEST)
     if not is_lightning(last) or not is_lightning(best) or last is None or last.get("fingerprint") != fingerprint:
         return None
     # Lightning forgets which checkpoint was best when the folder has moved; then training anew is the honest way.
@@ -118,7 +119,7 @@ def fit_task(
         start = resumable(folder, plan.fingerprint)
         loader: Any = DataLoader(train, batch_size=None, sampler=Steps(plan.steps, start or 0))  # type: ignore[arg-type]
         held_out: Any = DataLoader(validation, batch_size=None)  # type: ignore[arg-type]
-        fit(trainer, module, loader, held_out, None if start is None else folder / "last.ckpt")
+        fit(trainer, module, loader, held_out, None if start is None else folder / LAST)
     weights = {name.removeprefix("model."): tensor for name, tensor in best_weights(best).items()}
     return Trained(weights, history.points, history.seconds)
 

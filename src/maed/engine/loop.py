@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from maed.engine.checkpoints import resumable, write_checkpoint
 from maed.engine.device import precision, training_device
 from maed.engine.progress import Log, watcher
+from maed.run_folder import BEST, LAST
 from maed.settings import TrainerSettings
 
 LOG_EVERY = 50
@@ -167,11 +168,9 @@ def fit(
         progress.over = plan.patience is not None and (progress.waited >= plan.patience or not math.isfinite(loss))
         if lower or progress.best is None:
             progress.best = loss if lower else math.inf
-            write_checkpoint(folder / "best.ckpt", held)
+            write_checkpoint(folder / BEST, held)
         states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-        write_checkpoint(
-            folder / "last.ckpt", {**held, **states, "scaler": scaler.state_dict(), "progress": asdict(progress)}
-        )
+        write_checkpoint(folder / LAST, {**held, **states, "scaler": scaler.state_dict(), "progress": asdict(progress)})
 
     since = time.perf_counter()
     losses: list[Tensor] = []  # since the last validation
@@ -196,5 +195,5 @@ def fit(
                 now = time.perf_counter()
                 progress.seconds, since = progress.seconds + now - since, now
                 save()
-    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
+    best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     return Trained(best["state_dict"], progress.history, progress.seconds)

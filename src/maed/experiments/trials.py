@@ -23,12 +23,13 @@ from maed.engine.progress import progress_kind
 from maed.errors import MaedError, NotFiniteError
 from maed.files import is_main_process, read_json, replacing
 from maed.models import finished_training, train_classifier
+from maed.run_folder import CONFIG, METRICS, MODEL
 from maed.settings import Settings, TrainerSettings
 
 Metrics = dict[str, Any]
 """What metrics.json of a training holds."""
 
-_KEPT = ("config.json", "model.safetensors", "metrics.json")
+_KEPT = (CONFIG, MODEL, METRICS)
 """What a training is known by, the last to be written last."""
 
 _ATTEMPTS = 2
@@ -301,7 +302,7 @@ def _kept(ray: Any, trial: Trial, done: Any, files: Any) -> Metrics | None:
         raise outcome
     if outcome is None:
         return None
-    path = trial.folder / "metrics.json"
+    path = trial.folder / METRICS
     if not path.is_file() or read_json(path).get("fingerprint") != outcome["fingerprint"]:
         for name, content in ray.get(files).items():
             with replacing(trial.folder / name) as temporary:

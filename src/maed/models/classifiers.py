@@ -13,6 +13,7 @@ from maed.encodings import position_table
 from maed.models.config import ClassifierConfig
 from maed.models.target import TargetModel
 from maed.registry import ARCHITECTURES
+from maed.run_folder import CONFIG
 from maed.settings import PerceiverSettings
 
 
@@ -72,4 +73,4 @@ def build_classifier(config: ClassifierConfig, table: Tensor, *, seed: int) -> T
 
 def load_classifier(folder: Path) -> TargetModel:
     """Read the folder of a trained classifier; it is in evaluation mode."""
-    return architecture_of(ClassifierConfig.load(folder / "config.json").perceiver).from_pretrained(folder)
+    return architecture_of(ClassifierConfig.load(folder / CONFIG).perceiver).from_pretrained(folder)

@@ -18,6 +18,7 @@ from maed.errors import MaedError
 from maed.files import replacing
 from maed.models.config import ClassifierConfig
 from maed.registry import ARCHITECTURES
+from maed.run_folder import CONFIG, MODEL
 from maed.settings import PerceiverSettings
 
 _OPTIONS = ("checkpoint", "image_size", "input_width", "position_width")
@@ -110,21 +111,21 @@ class TargetModel(nn.Module, ABC):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
-        self.config.save(folder / "config.json")
-        with replacing(folder / "model.safetensors") as temporary:
+        self.config.save(folder / CONFIG)
+        with replacing(folder / MODEL) as temporary:
             save_file({name: value.contiguous() for name, value in self.state_dict().items()}, temporary)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read a folder of `save_pretrained`; the model is in evaluation mode."""
-        path = folder / "config.json"
+        path = folder / CONFIG
         config = ClassifierConfig.load(path)
         try:
             cls.check_settings(config.perceiver)
             model = cls(config, torch.zeros(config.table_shape))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
-        load_weights(model, folder / "model.safetensors")
+        load_weights(model, folder / MODEL)
         return model.eval()
 
 

@@ -41,6 +41,7 @@ from maed.models.classifiers import build_classifier, describe_classifier, table
 from maed.models.config import ClassifierConfig
 from maed.models.memory import check_memory, device_memory
 from maed.models.target import TargetModel
+from maed.run_folder import BEST, CONFIG, LAST, METRICS, MODEL
 from maed.settings import Settings, TrainSettings
 
 
@@ -152,7 +153,7 @@ class PerceiverModule(pl.LightningModule):
 
     def _last_good(self) -> str:
         """Where the training was last known to be sound."""
-        last = None if self.folder is None else read_checkpoint(self.folder / "last.ckpt")
+        last = None if self.folder is None else read_checkpoint(self.folder / LAST)
         if last is None or self.folder is None:
             return "no checkpoint had been written"
         return f"the last good checkpoint is {self.folder / 'last.ckpt'}, of step {last['global_step']}"
@@ -295,7 +296,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
     )
     _check_memory(job, classifier, trainer)
     start = resumable(folder, job.fingerprint)
-    checkpoint = None if start is None else folder / "last.ckpt"
+    checkpoint = None if start is None else folder / LAST
     if checkpoint is None and is_main_process():
         _clear(folder)
     process: Any = {"rank": trainer.global_rank, "world": trainer.world_size}
@@ -316,10 +317,10 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
     if trainer.is_global_zero:
         classifier.save_pretrained(folder)
         metrics = _metrics(job, classifier, history, step, float(score), tested[0]["test_accuracy"])
-        write_json(folder / "metrics.json", metrics)
-        (folder / "best.ckpt").unlink(missing_ok=True)
+        write_json(folder / METRICS, metrics)
+        (folder / BEST).unlink(missing_ok=True)
     trainer.strategy.barrier()
-    return read_json(folder / "metrics.json")
+    return read_json(folder / METRICS)
 
 
 def _check_labels(data: SignalData) -> None:
@@ -390,12 +391,12 @@ def _digest(arrays: list[np.ndarray]) -> str:
 
 def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
     """The metrics of this very training, where the folder holds them; another's are refused unless to `overwrite`."""
-    path = job.folder / "metrics.json"
+    path = job.folder / METRICS
     if not path.is_file():
         return None
     metrics = read_json(path)
     if isinstance(metrics, dict) and metrics.get("fingerprint") == job.fingerprint:
-        return metrics if (job.folder / "model.safetensors").is_file() else None
+        return metrics if (job.folder / MODEL).is_file() else None
     if not overwrite:
         raise MaedError(
             f"out: {job.folder} holds a Perceiver of other settings, data or vectors; take another --out, or "
@@ -406,7 +407,7 @@ def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
 
 def _clear(folder: Path) -> None:
     """Remove what another training left, so that no file here speaks of another."""
-    for name in ("metrics.json", "model.safetensors", "config.json", "last.ckpt", "best.ckpt"):
+    for name in (METRICS, MODEL, CONFIG, LAST, BEST):
         (folder / name).unlink(missing_ok=True)
 
 

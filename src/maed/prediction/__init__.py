@@ -128,7 +128,7 @@ def open_classifier(folder: Path) -> TargetModel:
     """
     if not folder.is_dir():
         raise MaedError(f"model: {str(folder)!r} is no folder; it may be {_EXPECTED}")
-    path = folder / "config.json"
+    path = folder / CONFIG
     config = read_json(path) if path.is_file() else None
     if not isinstance(config, dict) or config.get("architecture") != "perceiver":
         inside = list(RunFolder(folder).models()) or [

@@ -12,9 +12,9 @@ from torch import Tensor
 from maed.data.source import first_line
 from maed.errors import MaedError
 from maed.files import replacing, write_json
+from maed.run_folder import CONFIG, MODEL, PARTIAL
 from maed.similarity.sums import Sums
 
-PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
 """What a stream that was stopped leaves in the folder."""
 
 
@@ -40,8 +40,8 @@ def write_similarity(folder: Path, similarity: Similarity, sums: Sums | None, co
     tensors = {"similarity": similarity.values, "standard_error": similarity.standard_error}
     if sums is not None:
         tensors |= sums.stacked()
-    write_json(folder / "config.json", {"schema": 1, "n": len(similarity.values), **config})
-    with replacing(folder / "model.safetensors") as temporary:  # last: it marks the stage as finished
+    write_json(folder / CONFIG, {"schema": 1, "n": len(similarity.values), **config})
+    with replacing(folder / MODEL) as temporary:  # last: it marks the stage as finished
         save_file(tensors, temporary)
     for name in PARTIAL:
         (folder / name).unlink(missing_ok=True)
@@ -53,7 +53,7 @@ def load_similarity(folder: Path) -> Similarity:
     Raises:
         MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` and finite.
     """
-    path = folder / "model.safetensors"
+    path = folder / MODEL
     if not path.is_file():
         raise MaedError(f"run: {folder} holds no similarity; `maed similarity` writes one")
     try:
