@@ -37,6 +37,8 @@ _FOLDERS = (
 CONFIG, MODEL, METRICS, EXAMPLES = "config.json", "model.safetensors", "metrics.json", "examples.safetensors"
 CARD, FIGURE, GEOMETRY = "README.md", "figure.png", "geometry.json"
 PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
+"""What a stream of draws that was stopped leaves."""
+
 LAST, BEST, LOGS = "last.ckpt", "best.ckpt", "logs"
 
 

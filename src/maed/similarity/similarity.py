@@ -15,8 +15,6 @@ from maed.files import replacing, write_json
 from maed.run_folder import CONFIG, MODEL, PARTIAL
 from maed.similarity.sums import Sums
 
-"""What a stream that was stopped leaves in the folder."""
-
 
 @dataclass(frozen=True)
 class Similarity:
