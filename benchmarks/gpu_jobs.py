@@ -264,6 +264,10 @@ FUNCTIONS: dict[str, Callable[[Mapping[str, Any], Place], dict[str, Any]]] = {
 # --- operations ---------------------------------------------------------------------------------------------------
 
 
+SPLITS = {"imdb": (25_000, 12_500, 12_500), "cifar10": (45_000, 5_000, 10_000)}
+"""Training, validation and test signals, as the presets cut them."""
+
+
 def counted(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[int, int]:
     """Floating-point operations of a forward pass, and of it with its backward pass; nothing is computed.
 
@@ -279,16 +283,16 @@ def counted(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[int, i
 def train_flop(arguments: Mapping[str, Any]) -> float:
     """Operations of a training of a Perceiver, its validations and its test."""
     settings = settings_of(arguments, "cpu")
-    data = load(arguments["source"], settings.data)
+    data = load(arguments["source"], replace(settings.data, limit=100))  # for the shapes
+    trained, validated, tested = SPLITS[arguments["source"]]
     config = describe_classifier(data, "trainable", 64, settings.perceiver)
     classifier = build_classifier(config, table_for(config, data, seed=0, vectors=None), seed=0)
     forward, both = counted(lambda values: classifier(values, None), data.train.take(np.arange(1)))
     train = settings.train
-    per_epoch = -(-len(data.train) // (train.batch_size * train.accumulate))
+    per_epoch = -(-trained // (train.batch_size * train.accumulate))
     steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
-    trained = steps / per_epoch * len(data.train)
     validations = max(1, steps // min(train.validate_every or per_epoch, steps))
-    return both * trained + forward * (validations * len(data.validation) + len(data.test))
+    return both * steps / per_epoch * trained + forward * (validations * validated + tested)
 
 
 def pretrain_flop(arguments: Mapping[str, Any]) -> float:
