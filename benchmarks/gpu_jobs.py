@@ -182,7 +182,7 @@ def train(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:
         **{name: metrics[name] for name in kept},
         "learning_rate": settings.train.learning_rate,
         "test_signals": metrics["test_signals"],
-        "table": {"sha256": digest(table), "arrived": arrival.found},
+        "table": {"sha256": digest(table), "rms": arrival.rms, "arrived": arrival.found},
         **place.share(place.pflop, metrics["seconds"]),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if place.device == "cuda" else None,
         "history": metrics["history"],
@@ -200,15 +200,18 @@ class Arrival(pl.Callback):
 
     def __init__(self, table: Tensor, place: Place) -> None:
         self.table, self.place, self.started = table, place, time.monotonic()
-        self.found = ""
+        self.found, self.rms = "", None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare, bit for bit."""
         there = pl_module.classifier.position_table
         if there.device.type != self.place.device:
             raise MaedError(f"table: on {there.device.type}, the job runs on {self.place.device}")
-        self.found = digest(there.cpu())
-        if self.found != digest(self.table):
+        # transformers' own classifiers take it at the size of the table that it replaces, ours at its own
+        rms = getattr(pl_module.classifier, "rms", None)
+        given = self.table if rms is None else PositionEmbedding(self.table).table(rms=rms)
+        self.found, self.rms = digest(there.cpu()), rms
+        if self.found != digest(given):
             raise MaedError("table: what arrived on the device is not what the model was given")
         self.started = time.monotonic()
 
@@ -263,6 +266,10 @@ FUNCTIONS: dict[str, Callable[[Mapping[str, Any], Place], dict[str, Any]]] = {
 # --- operations ---------------------------------------------------------------------------------------------------
 
 
+SPLITS = {"imdb": (25_000, 12_500, 12_500), "cifar10": (45_000, 5_000, 10_000)}
+"""Training, validation and test signals, as the presets cut them."""
+
+
 def counted(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[int, int]:
     """Floating-point operations of a forward pass, and of it with its backward pass; nothing is computed.
 
@@ -278,22 +285,22 @@ def counted(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[int, i
 def train_flop(arguments: Mapping[str, Any]) -> float:
     """Operations of a training of a Perceiver, its validations and its test."""
     settings = settings_of(arguments, "cpu")
-    data = load(arguments["source"], settings.data)
+    data = load(arguments["source"], replace(settings.data, limit=100))  # for the shapes
+    trained, validated, tested = SPLITS[arguments["source"]]
     config = describe_classifier(data, "trainable", 64, settings.perceiver)
     classifier = build_classifier(config, table_for(config, data, seed=0, vectors=None), seed=0)
     forward, both = counted(lambda values: classifier(values, None), data.train.take(np.arange(1)))
     train = settings.train
-    per_epoch = -(-len(data.train) // (train.batch_size * train.accumulate))
+    per_epoch = -(-trained // (train.batch_size * train.accumulate))
     steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
-    trained = steps / per_epoch * len(data.train)
     validations = max(1, steps // min(train.validate_every or per_epoch, steps))
-    return both * trained + forward * (validations * len(data.validation) + len(data.test))
+    return both * steps / per_epoch * trained + forward * (validations * validated + tested)
 
 
 def pretrain_flop(arguments: Mapping[str, Any]) -> float:
     """Operations of a training of a U-Net; its few validations are left out."""
     settings = settings_of(arguments, "cpu")
-    small = replace(settings.data, limit=4)
+    small = replace(settings.data, limit=100)
     data = load(arguments["source"], small)
     return settings.autoencoder.steps * settings.autoencoder.batch_size * _signal_flop(settings.autoencoder, data)
 

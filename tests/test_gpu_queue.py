@@ -21,6 +21,7 @@ from maed.settings import Settings
 
 JOBS, START = gpu.read_plan()
 BY_NAME = {job.name: job for job in JOBS}
+TRAININGS = [job.name for job in {job.group["name"]: job for job in JOBS if "settings" in job.arguments}.values()]
 
 SIZES = {
     *("data.limit", "data.image_size", "perceiver.image_size"),
@@ -52,9 +53,11 @@ def test_every_job_runs_at_toy_size(tiny: dict[str, Any]) -> None:
 
 def test_the_table_that_was_trained_with_is_the_artifact(tiny: dict[str, Any]) -> None:
     for name in ("imdb-12-maed-0", "cifar10-shuffled-maed-0"):
-        vectors = PositionEmbedding.from_pretrained(BY_NAME[name].embedding / "embedding").vectors
+        embedding = PositionEmbedding.from_pretrained(BY_NAME[name].embedding / "embedding")
         table = tiny[name]["result"]["table"]
-        assert table["sha256"] == table["arrived"] == gpu_jobs.digest(vectors)
+        assert table["sha256"] == gpu_jobs.digest(embedding.vectors)
+        loud = embedding.vectors if table["rms"] is None else embedding.table(rms=table["rms"])
+        assert table["arrived"] == gpu_jobs.digest(loud)
 
 
 def test_a_table_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:
@@ -83,11 +86,11 @@ def test_timings_of_toy_size_differ_in_sizes_alone(name: str) -> None:
     assert set(BY_NAME[name].tiny) <= ARGUMENTS
 
 
-@pytest.mark.parametrize("name", [job.name for job in JOBS if "settings" in job.arguments])
+@pytest.mark.parametrize("name", TRAININGS)
 def test_the_command_that_is_recorded_asks_for_the_same_settings(name: str) -> None:
     arguments = BY_NAME[name].arguments
     words = gpu_jobs.command(arguments, "somewhere")
-    parser = build_parser()
+    parser = build_parser([words.split()[1]])
     parsed = parser.instantiate_classes(parser.parse_args(gpu_jobs.shlex.split(words)[1:]))
 
     given = parsed[parsed.verb]
