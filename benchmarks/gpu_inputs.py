@@ -31,7 +31,9 @@ def make(name: str, target: Path, work: Path) -> None:
         return
     if maed([*INPUTS_OF[name], "--out", str(work / name)]):
         raise MaedError(f"inputs: {name} could not be learned")
-    kept = ("embedding",) if name == "imdb" else ("embedding", "baseline/embedding")  # what the jobs compare
+    kept = (
+        ("embedding",) if name == "imdb" else ("embedding", "baselines/correlation/embedding")
+    )  # what the jobs compare
     for below in kept:
         for file in ("config.json", "model.safetensors"):
             with replacing(target / below / file) as temporary:

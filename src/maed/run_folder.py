@@ -177,7 +177,7 @@ class RunFolder:
         if method == "maed":
             return self.path
         old = self.path / _OLD_BASELINE
-        if StageFolder(old / SIMILARITY).made_with.baseline == method:
+        if method in (StageFolder(old / stage).made_with.baseline for stage in (SIMILARITY, EMBEDDING)):
             return old
         return self.path / BASELINES / method
 
