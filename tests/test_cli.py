@@ -485,16 +485,16 @@ def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys:
     assert main(["run", "x.npy", "--out", "out", *TINY, "--positions", "none,fourier"]) == 0
     assert "Perceivers skipped: x.npy has no labels." in capsys.readouterr().out
     results = json.loads((here / "out/results.json").read_text())
-    assert [results[key] for key in ("geometry", "classification", "summary", "paired")] == [None] * 4
+    assert [results[key] for key in ("geometry", "scores", "summary", "paired")] == [None] * 4
     assert 0 <= results["split_half"]["maed"] <= 1
     assert "Perceivers skipped" in (here / "out/report.html").read_text()
-    assert not (here / "out/perceiver").exists()
+    assert not (here / "out/models").exists()
 
 
 def test_the_usual_encodings_are_those_that_the_data_can_have(here: Path) -> None:
     np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS)
     assert main(["run", "x.npz", "--out", "out", *TINY, "--seeds", "1", "--embedding.dim", "4"]) == 0
-    rows = json.loads((here / "out/results.json").read_text())["classification"]
+    rows = json.loads((here / "out/results.json").read_text())["scores"]
     assert [row["positions"] for row in rows] == ["none", "trainable", "maed"]
 
 
@@ -525,10 +525,10 @@ def test_out_is_below_a_file(refused: Refused, here: Path) -> None:
         (["results"], "results: no such file"),
         (["results", "."], "path: no .json file in ."),
         (["results", "x.npz"], "x.npz: not a JSON file"),
-        (["results", "other.json"], "path: other.json is not a results.json"),
+        (["results", "other.json"], "other.json: not a results.json of maed"),
         (["info", "a"], "path: a does not exist"),
         (["info", "."], "no train-*.parquet in it"),
-        (["info", "other.json"], "path: other.json is JSON, but no results.json of maed's"),
+        (["info", "other.json"], "other.json: not a results.json of maed"),
         (["info", "strange"], "path: strange holds a config.json that is not maed's"),
         (["info", "note.txt"], "'note.txt' is a .txt file"),
     ],
