@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from maed.autoencoder.masking import visible_count
-from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, build_autoencoder
+from maed.autoencoder.training import Autoencoder, AutoencoderTask, DrawStream, build_autoencoder
 from maed.data import Signals, load
 from maed.evaluation.geometry import similarity_metrics
 from maed.machine import commit, describe_machine
@@ -69,15 +69,15 @@ def step(
     """Time whole training steps: the draw, forward, backward, clipping, AdamW."""
     settings = AutoencoderSettings(width=width, scored=scored, batch_size=batch, visible_fraction=visible / n)
     model = build_autoencoder(settings, n=n, channels=channels, vocabulary=0, loss="mse").to(device)
-    module = AutoencoderModule(model, "mse", settings)
-    optimizer = module.configure_optimizers()["optimizer"]
+    task = AutoencoderTask(model, "mse", settings)
+    optimizer, _ = task.optimizer()
     draws = DrawStream(noise(n, channels), visible=visible, scored=scored, batch_size=batch, length=10**6, seed=0)
     seconds = []
     for i in range(repeats + 5):
         start = time.perf_counter()
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            loss = module.mean_loss(draws[i].to(torch.device(device)))
+            loss = task.mean_loss(draws[i].to(torch.device(device)))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
@@ -153,9 +153,8 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
     settings = AutoencoderSettings(steps=steps)
     visible = visible_count(data.positions, data.kind, None)
     model = build_autoencoder(settings, n=data.positions, channels=data.channels, vocabulary=0, loss="mse")
-    module = AutoencoderModule(model, "mse", settings)
-    configured = module.configure_optimizers()
-    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    task = AutoencoderTask(model, "mse", settings)
+    optimizer, scheduler = task.optimizer()
     batches = DrawStream(
         data.train, visible=visible, scored=settings.scored, batch_size=settings.batch_size, length=steps, seed=0
     )
@@ -163,7 +162,7 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
     for i in itertools.count(1):
         start = time.perf_counter()
         optimizer.zero_grad()
-        loss = module.mean_loss(batches[i - 1])
+        loss = task.mean_loss(batches[i - 1])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()

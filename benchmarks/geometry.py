@@ -42,11 +42,13 @@ import maed
 from geometry_tables import EMPTY, write_docs
 from maed.data import SignalData, load
 from maed.errors import MaedError, one_of
-from maed.files import read_json, write_json
+from maed.experiments.comparison import Comparison
+from maed.files import write_json
 from maed.machine import commit, describe_machine
-from maed.pipeline import Run, replace_upstream
+from maed.records import read_study
+from maed.registry import BASELINES
+from maed.run_folder import RunFolder
 from maed.settings import (
-    BASELINES,
     AutoencoderSettings,
     DataSettings,
     EmbeddingSettings,
@@ -56,6 +58,8 @@ from maed.settings import (
     TrainerSettings,
     TrainSettings,
 )
+from maed.similarity import baselines_for
+from maed.stages import Baseline, Context, Embed, Pretrain, Similarity, check_evaluation, evaluate, execute
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -214,7 +218,7 @@ def check(cell: Cell) -> None:
             _parser().parse_object({**given, "embedding": asdict(reduction)})
         except Exception as error:  # jsonargparse raises argparse's own and others
             raise MaedError(f"{cell}: {' '.join(str(error).split())}") from None
-    if cell.settings.autoencoder.init not in ("random", *BASELINES):
+    if cell.settings.autoencoder.init not in ("random", *BASELINES.names):
         raise MaedError(f"{cell}: autoencoder.init: {cell.settings.autoencoder.init!r}; it may be random or a baseline")
 
 
@@ -247,7 +251,7 @@ class Records:
         self.path, self.plan = path, plan
 
     def read(self) -> dict[str, Any]:
-        return read_json(self.path) if self.path.is_file() else {**EMPTY, "defaults": _defaults()}
+        return (read_study(self.path) if self.path.is_file() else None) or {**EMPTY, "defaults": _defaults()}
 
     def has(self, cell: Cell) -> bool:
         """Whether the cell is recorded, with the same settings."""
@@ -326,24 +330,27 @@ def _made_with(record: dict[str, Any], defaults: dict[str, Any]) -> dict[str, An
 def prepare(cell: Cell, data: SignalData, work: Path) -> bool:
     """Train what the cell shares with others; False where another process is at it."""
     shared = cell.shared_folder(work)
-    if (shared / "autoencoder" / "model.safetensors").is_file():
+    if RunFolder(shared).autoencoder.is_finished:
         return True
     with locked(shared, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
         if held:
             say(f"{cell}: training")
             with suppress(MaedError):  # measure meets and records it
-                Run(shared, cell.settings, data, overwrite=True).pretrain()
+                execute([Pretrain()], Context(RunFolder(shared, overwrite=True), cell.settings, data))
     return held
 
 
-def _baselines(run: Run) -> dict[str, Path]:
-    """Make the baselines; returns where the similarity of each lies."""
-    baseline = run.baseline()
-    where = {baseline: run.out}
-    if run.settings.data.variant == "magnitude":
-        sizes = replace(run.data, train=replace(run.data.train, values=np.abs(run.data.train.values)))
-        where[MAGNITUDES] = run.out / "magnitudes"
-        Run(where[MAGNITUDES], run.settings, sizes, overwrite=True).baseline()
+def _baselines(context: Context) -> dict[str, tuple[Path, str]]:
+    """Make the baselines; returns where the similarity of each lies, and by what method it was made."""
+    where = {}
+    for method in baselines_for(context.data):
+        execute([Baseline(method)], context)
+        where[method] = context.folder.path, method
+    if context.settings.data.variant == "magnitude":
+        train = replace(context.data.train, values=np.abs(context.data.train.values))
+        where[MAGNITUDES] = context.folder.path / "magnitudes", "correlation"
+        folder = RunFolder(where[MAGNITUDES][0], overwrite=True)
+        execute([Baseline("correlation")], Context(folder, context.settings, replace(context.data, train=train)))
     return where
 
 
@@ -351,22 +358,22 @@ def measure(cell: Cell, data: SignalData, work: Path) -> dict[str, Any]:
     """Walk through the stages and measure every embedding. What the stages refuse is recorded as refused."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     own, shared = cell.folder(work), cell.shared_folder(work)
-    before = Run(shared, cell.settings, data, overwrite=True)
-    run = Run(own, cell.settings, data, upstream=shared, overwrite=True)
+    before = Context(RunFolder(shared, overwrite=True), cell.settings, data)
+    context = Context(RunFolder(own, shared, overwrite=True), cell.settings, data)
     record: dict[str, Any] = {
         **{"group": cell.group, "row": cell.row, "varied": cell.varied, "seed": cell.seed},
-        **{"made_with": cell.made_with(), "positions": data.positions, "neighbors": run.k()},
+        **{"made_with": cell.made_with(), "positions": data.positions, "neighbors": context.k()},
         **{"baselines": [], "started_from": None, "seconds": {}, "entries": {}, "embeddings": []},
     }
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         where = _baselines(before)
         record["baselines"] = list(where)
-        for name, folder in where.items():
-            record["seconds"][name] = read_json(folder / "baseline" / "similarity" / "config.json")["seconds"]
+        for name, (folder, method) in where.items():
+            record["seconds"][name] = RunFolder(folder).similarity(method).work.seconds
         try:
-            _learn(record, before, run)
-            where = {"maed": own, **where}
+            _learn(record, before, context)
+            where = {"maed": (own, "maed"), **where}
         except MaedError as error:
             record["refused"] = str(error)
         _embed(record, cell, data, own, where)
@@ -383,44 +390,43 @@ def measure(cell: Cell, data: SignalData, work: Path) -> dict[str, Any]:
     }
 
 
-def _learn(record: dict[str, Any], before: Run, run: Run) -> None:
+def _learn(record: dict[str, Any], before: Context, context: Context) -> None:
     """Autoencoder and similarity into `record`."""
-    if run.settings.autoencoder.init in BASELINES:
-        record["started_from"] = run.settings.autoencoder.init
-    before.pretrain()
-    run.similarity()
-    trained = read_json(before.out / "autoencoder" / "metrics.json")
-    streamed = read_json(run.out / "similarity" / "config.json")
-    losses = [point["validation_loss"] for point in trained["history"]]
-    record |= {"visible": trained["visible"], "steps": trained["history"][-1]["step"], "draws": streamed["draws"]}
+    if context.settings.autoencoder.init in BASELINES.names:
+        record["started_from"] = context.settings.autoencoder.init
+    execute([Pretrain()], before)
+    execute([Similarity()], context)
+    trained, streamed = before.folder.autoencoder.work, context.folder.similarity().work
+    losses = [point["validation_loss"] for point in trained.history]
+    record |= {"visible": trained.visible, "steps": trained.history[-1]["step"], "draws": streamed.draws}
     record["loss"] = {"first": losses[0], "last": losses[-1], "best": min(losses)}
-    record["split_half"] = streamed["split_half"]
-    record["changed"] = streamed["changed"][-1][1] if len(streamed.get("changed") or []) > 1 else None
-    record["seconds"] |= {"pretrain": trained["seconds"], "similarity": streamed["seconds"]}
+    record["split_half"] = streamed.split_half
+    record["changed"] = streamed.changed[-1][1] if len(streamed.changed) > 1 else None
+    record["seconds"] |= {"pretrain": trained.seconds, "similarity": streamed.seconds}
 
 
-def _embed(record: dict[str, Any], cell: Cell, data: SignalData, own: Path, where: dict[str, Path]) -> None:
+def _embed(record: dict[str, Any], cell: Cell, data: SignalData, own: Path, where: dict[str, tuple[Path, str]]) -> None:
     """Each reduction of each similarity, made anew so that its time is that of the whole, and its metrics."""
     for number, reduction in enumerate(cell.reductions):
-        for of, upstream in where.items():
+        for of, (upstream, method) in where.items():
             out = own / "reductions" / f"{number}-{reduction.reduction}" / of.replace(" ", "-")
-            for stage in ("embedding", "baseline"):  # a Perceiver that was stopped goes on
-                shutil.rmtree(out / stage, ignore_errors=True)
-            source = of if of == "maed" else "baseline"
-            run = Run(out, replace(cell.settings, embedding=reduction), data, upstream=upstream)
+            settings = replace(cell.settings, embedding=reduction)
+            context = Context(RunFolder(out, upstream), settings, data)
+            for old in ("maed", method):  # a Perceiver that was stopped goes on
+                shutil.rmtree(context.folder.embedding(old).path, ignore_errors=True)
             entry: dict[str, Any] = {"of": of, "reduction": reduction.reduction}
             start = time.perf_counter()
             try:
-                embedding = run.embed(source)
+                execute([Embed(method)], context)
                 entry["seconds"] = time.perf_counter() - start
-                metrics = run.geometry(source, embedding) or {}
+                metrics = evaluate(context, method) or {}
                 entries = {name: metrics.pop(name) for name in list(metrics) if name.startswith("entries_")}
                 record["entries"][of] = {name.removeprefix("entries_"): value for name, value in entries.items()}
                 entry |= metrics
             except MaedError as error:
                 entry |= {"seconds": time.perf_counter() - start, "refused": str(error)}
             if cell.trains and of == "maed" and "refused" not in entry:
-                trained = replace_upstream(run, out).train("maed", cell.seed)
+                trained = Comparison(Context(RunFolder(out), settings, data)).train("maed", cell.seed)
                 entry |= {"test_accuracy": trained["test_accuracy"], "training_seconds": trained["seconds"]}
             record["embeddings"].append(entry)
 
@@ -471,10 +477,10 @@ def _run_cell(cell: Cell, records: Records, work: Path, left: int) -> bool:
     data = load(cell.source, cell.settings.data)
     if cell.trains and not data.labeled:
         raise MaedError(f"train: {cell.source} has no labels for a Perceiver to learn")
-    checked = Run(cell.folder(work), cell.settings, data)
-    checked.check_autoencoder()
-    checked.check_similarity()
-    checked.check_evaluation()
+    checked = Context(RunFolder(cell.folder(work)), cell.settings, data)
+    Pretrain().check(checked)
+    Similarity().check(checked)
+    check_evaluation(checked)
     if not prepare(cell, data, work):
         return False
     say(f"{cell}: started, {left} after it")
@@ -528,7 +534,7 @@ def forget(given: argparse.Namespace) -> int:
 
 def tables(given: argparse.Namespace) -> int:
     """Write the generated parts of the page, and its figures."""
-    for path in write_docs(given.docs, read_json(given.results) if given.results.is_file() else EMPTY):
+    for path in write_docs(given.docs, (read_study(given.results) if given.results.is_file() else None) or EMPTY):
         say(f"wrote {path}")
     return 0
 

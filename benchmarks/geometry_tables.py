@@ -166,7 +166,7 @@ def reductions(group: str, names: Sequence[str] = _KEPT, *, baselines: bool = Tr
 def _label(cell: Cell, number: int, entry: dict[str, Any]) -> str:
     """A reduction with those of its settings that are not the defaults."""
     settings = {k: v for k, v in cell["made_with"]["reductions"][number].items() if k != "reduction"}
-    return ", ".join([entry["reduction"], *(f"{name} {value}" for name, value in settings.items())])
+    return ", ".join([entry["reduction"], *(f"{name.removeprefix('n_')} {value}" for name, value in settings.items())])
 
 
 def _rows(study: Study, group: str) -> Iterable[tuple[str, dict[str, Any], list[Cell]]]:

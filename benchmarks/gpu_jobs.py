@@ -20,17 +20,19 @@ from torch.utils.flop_counter import FlopCounterMode
 import autoencoder
 import learn
 import perceiver
-from maed.autoencoder import AutoencoderModule, build_autoencoder, loss_name, pretrain, visible_count
+from maed import presets
+from maed.autoencoder import AutoencoderTask, build_autoencoder, loss_name, pretrain, visible_count
 from maed.autoencoder.masking import make_draw
 from maed.data import SignalData, load
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement
+from maed.experiments.comparison import Comparison
 from maed.files import read_json, write_json
-from maed.models import describe_classifier
-from maed.models.architectures import build_classifier, table_for
-from maed.pipeline import Run
+from maed.models import build_classifier, describe_classifier, table_for
+from maed.run_folder import RunFolder
 from maed.settings import AutoencoderSettings, Settings
+from maed.stages import Context
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def settings_of(arguments: Mapping[str, Any], device: str) -> Settings:
         group, _, setting = name.partition(".")
         changes.setdefault(group, {})[setting] = value
     changes["trainer"] = {"accelerator": device, "progress": "none"}
-    return Settings.from_preset(arguments["config"], changes)
+    return presets.load(arguments["config"], changes)
 
 
 def command(arguments: Mapping[str, Any], embedding: str | None) -> str:
@@ -168,9 +170,9 @@ def train(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """
     settings = settings_of(arguments, place.device)
     data = load(arguments["source"], settings.data)
-    run = Run(place.folder / "run", settings, data, upstream=place.inputs)
+    comparison = Comparison(Context(RunFolder(place.folder / "run", place.inputs), settings, data))
     encoding = arguments["positions"]
-    trial = run.trial(encoding, arguments["seed"], run.vectors([encoding])[encoding])
+    trial = comparison.trial(encoding, arguments["seed"], comparison.vectors([encoding])[encoding])
     table = _table(trial.encoding, trial.vectors, trial.seed, data, trial.dim, settings)
     arrival = Arrival(table, place)
     metrics = trial.train(data, (arrival,))
@@ -299,7 +301,7 @@ def pretrain_flop(arguments: Mapping[str, Any]) -> float:
 def _signal_flop(settings: AutoencoderSettings, data: SignalData) -> float:
     loss = loss_name(settings, data)
     shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary}
-    module = AutoencoderModule(build_autoencoder(settings, **shape, loss=loss), loss, settings)
+    module = AutoencoderTask(build_autoencoder(settings, **shape, loss=loss), loss, settings)
     visible = visible_count(data.positions, data.kind, settings.visible_fraction)
     rows = np.zeros(2, dtype=np.int64)  # batch norm wants two
     draw = make_draw(data.train, np.random.default_rng(0), rows=rows, visible=visible, scored=settings.scored)

@@ -8,7 +8,7 @@
 
 `step` runs one step of every contestant, then the next round; it prints the median time of a step, and the median and
 quartiles, over rounds, of how many times as long `eager 32` takes in the same round. Sizes: `imdb-cpu` (2,048 bytes, 64
-latents x 128, 4 layers), `cifar10-cpu` (1,024 positions of 3 channels, the same latents), `original-imdb` (the original's
+latents x 128, 4 layers), `cifar10-cpu` (1,024 positions of 3 channels, the same latents), `original-imdb` (its
 PerceiverConfig: 256 latents x 1,280, 4 layers), `vision` (50,176 positions, as `memory`). `--padded` draws
 lengths like those of IMDB's reviews: 44 % is padding.
 `memory` prints the peak memory of a training step at 50,176 positions (transformers' PerceiverForImageClassification-
@@ -232,7 +232,7 @@ def step_of(contestant: Contestant, weights: nn.Module, size: Size, batch: Batch
             torch.cuda.synchronize()
 
     def projected() -> None:
-        with patch("maed.models.fused.pooling_pays", lambda **_: False):
+        with patch("maed.models.fused.perceiver.pooling_pays", lambda **_: False):
             step()
 
     return projected if contestant.base == "projected" else step, sum(p.numel() for p in model.parameters())

@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from maed.pipeline import Run
+
 import maed
 from maed.data import load
-from maed.pipeline import Run
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", default="../runs/notebooks/cifar10")
     given = parser.parse_args()
 
-    settings = maed.Settings.from_preset(given.preset, {"data": {"permute": given.permute}})
+    settings = maed.presets.load(given.preset, {"data": {"permute": given.permute}})
     run = Run(Path(given.out), settings, load(given.source, settings.data), say=print)
     metrics = run.train(given.positions, given.seed)
     print(f"{given.positions}, seed {given.seed}: {100 * metrics['test_accuracy']:.1f} % test accuracy")

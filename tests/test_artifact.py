@@ -17,7 +17,7 @@ from maed import MaedError, PositionEmbedding
 from maed.data.geometry import Geometry, grid, line, permutation, ring
 from maed.embedding import reduce
 from maed.embedding.fitting import project, resample
-from maed.embedding.reductions import standardize
+from maed.embedding.reduction import standardize
 from maed.evaluation.geometry import geometry_metrics
 from maed.files import read_json
 from maed.settings import EmbeddingSettings, EvaluationSettings
@@ -176,7 +176,7 @@ def test_what_is_no_folder_is_named():
 def test_the_seeds_file_is_read_and_holds_next_to_no_geometry(original_file):
     seed = PositionEmbedding.from_legacy(original_file)
     assert (seed.n, seed.dim, seed.label) == (2048, 64, "seed")
-    metrics = geometry_metrics(seed.vectors, line(2048), EvaluationSettings(neighbors=10))
+    metrics = geometry_metrics(seed.vectors, line(2048), EvaluationSettings(n_neighbors=10))
     assert metrics["knn_recall"] == pytest.approx(0.024, abs=0.001)  # 2.4 % of the 10 nearest are true ones
     assert abs(metrics["spearman"]) < 0.05
 

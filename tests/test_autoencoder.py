@@ -28,16 +28,17 @@ from maed.autoencoder import (
 )
 from maed.autoencoder import training as module_under_test
 from maed.autoencoder.examples import shown_counts
+from maed.autoencoder.losses import position_losses, reconstruction_of
 from maed.autoencoder.masking import Draw, draw_real_subsets, draw_subsets, make_draw, nested_draws
-from maed.autoencoder.model import position_losses, reconstruction_of
-from maed.autoencoder.training import Autoencoder, AutoencoderModule, DrawStream, learning_rate, start_from
+from maed.autoencoder.training import Autoencoder, AutoencoderTask, DrawStream, learning_rate, start_from
 from maed.data.signals import SignalData, Signals
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.pipeline import Run
 from maed.settings import AutoencoderSettings, EmbeddingSettings, Settings, TrainerSettings
 from maed.similarity import compute_baseline
+from maed.stages import Baseline, Pretrain, execute
+from stages import context
 
 N = 12
 TRAINER = TrainerSettings(accelerator="cpu", progress="none", precision="32-true")
@@ -272,8 +273,8 @@ def test_the_trained_loss_is_the_mean_over_hidden_scored_positions():
         targets=torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 9.0]])[..., None],
         hidden=torch.tensor([[False, True, True], [True, False, False]]),
     )
-    module = AutoencoderModule(Zeros(), "mse", AutoencoderSettings())
-    assert float(module.mean_loss(draw)) == pytest.approx((1 + 4 + 9) / 3)
+    task = AutoencoderTask(Zeros(), "mse", AutoencoderSettings())
+    assert float(task.mean_loss(draw)) == pytest.approx((1 + 4 + 9) / 3)
 
 
 def test_a_loss_that_does_not_fit_the_data_is_refused():
@@ -409,15 +410,15 @@ def test_training_scores_the_positions_asked_for(tmp_path, monkeypatch):
         seen.append((draw.targets.shape[:2], draw.visible.shape))
         return original(self, draw)
 
-    original = AutoencoderModule.mean_loss
-    monkeypatch.setattr(AutoencoderModule, "mean_loss", watch)
+    original = AutoencoderTask.mean_loss
+    monkeypatch.setattr(AutoencoderTask, "mean_loss", watch)
     pretrain(pairs(), quick(steps=3, scored=5), TRAINER, tmp_path)
     assert set(seen) == {((32, 5), (32, 4))}
 
 
 def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     data = words()
-    Run(tmp_path, Settings(autoencoder=quick(), trainer=TRAINER), data).pretrain()
+    execute([Pretrain()], context(tmp_path, Settings(autoencoder=quick(), trainer=TRAINER), data))
     folder = tmp_path / "autoencoder"
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "model.safetensors", "last.ckpt", "metrics.json", "examples.safetensors", "logs",
@@ -530,14 +531,19 @@ def test_the_weights_are_those_of_the_best_validation(tmp_path, monkeypatch):
     data = pairs()
     data.validation.values[:, 1::2] *= -1  # partners are opposites here: who learns to copy gets worse
     settings = quick(steps=200, validate_every=20, learning_rate=0.01)
-    kept = {}
+    kept, steps = {}, []
 
-    def watch(self, batch, batch_idx):
-        kept[self.global_step] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        return original(self, batch, batch_idx)
+    def train(self, batch, step):
+        steps.append(step)
+        return originals[0](self, batch, step)
 
-    original = AutoencoderModule.validation_step
-    monkeypatch.setattr(AutoencoderModule, "validation_step", watch)
+    def validate(self, batch):
+        kept[len(steps)] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return originals[1](self, batch)
+
+    originals = AutoencoderTask.training_step, AutoencoderTask.validation_step
+    monkeypatch.setattr(AutoencoderTask, "training_step", train)
+    monkeypatch.setattr(AutoencoderTask, "validation_step", validate)
     model = pretrain(data, settings, TRAINER, tmp_path)
     history = read_json(tmp_path / "metrics.json")["history"]
     best = min(history, key=lambda point: point["validation_loss"])["step"]
@@ -550,18 +556,18 @@ class Killed(Exception):
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = AutoencoderModule.training_step
+    original = AutoencoderTask.training_step
 
-    def training_step(self, batch, batch_idx):
-        if self.global_step == step:
+    def training_step(self, batch, number):
+        if number == step:
             raise Killed
-        return original(self, batch, batch_idx)
+        return original(self, batch, number)
 
-    monkeypatch.setattr(AutoencoderModule, "training_step", training_step)
+    monkeypatch.setattr(AutoencoderTask, "training_step", training_step)
 
 
 def run(folder: Path, settings: AutoencoderSettings) -> dict[str, torch.Tensor]:
-    Run(folder, Settings(autoencoder=settings, trainer=TRAINER), pairs()).pretrain()
+    execute([Pretrain()], context(folder, Settings(autoencoder=settings, trainer=TRAINER), pairs()))
     return load_file(folder / "autoencoder" / "model.safetensors")
 
 
@@ -578,11 +584,11 @@ def test_a_stopped_training_goes_on_to_the_same_end(settings, at, tmp_path, monk
             run(tmp_path / "cut", settings)
     assert not (tmp_path / "cut" / "autoencoder" / "model.safetensors").exists()
     steps = []
-    original = AutoencoderModule.training_step
+    original = AutoencoderTask.training_step
     monkeypatch.setattr(
-        AutoencoderModule,
+        AutoencoderTask,
         "training_step",
-        lambda self, batch, i: steps.append(self.global_step) or original(self, batch, i),
+        lambda self, batch, step: steps.append(step) or original(self, batch, step),
     )
     cut = run(tmp_path / "cut", settings)
     assert steps == list(range(at // 7 * 7, 20))  # from the last validation on
@@ -621,8 +627,8 @@ def starting_table(monkeypatch: pytest.MonkeyPatch, training: Callable[[], objec
     """The position vectors before the first step of `training`, which is stopped there."""
     tables = []
 
-    def stop(trainer, module, *_):
-        tables.append(module.model.position_vectors.detach().clone())
+    def stop(task, *_):
+        tables.append(task.model.position_vectors.detach().clone())
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -649,12 +655,12 @@ def test_training_starts_from_random_vectors_that_depend_on_the_seed_alone(tmp_p
 
 def test_the_default_reads_no_baseline(tmp_path):
     alone = run(tmp_path / "alone", quick())
-    beside = Run(tmp_path / "beside", Settings(autoencoder=quick(), trainer=TRAINER), pairs())
-    beside.baseline()
-    assert (tmp_path / "beside/baseline/similarity/model.safetensors").is_file()
+    beside = context(tmp_path / "beside", Settings(autoencoder=quick(), trainer=TRAINER), pairs())
+    execute([Baseline("correlation")], beside)
+    assert (tmp_path / "beside/baselines/correlation/similarity/model.safetensors").is_file()
     found = run(tmp_path / "beside", quick())
     assert all(torch.equal(found[name], alone[name]) for name in alone)
-    assert not (tmp_path / "alone/baseline").exists()
+    assert not (tmp_path / "alone/baselines").exists()
 
 
 @pytest.mark.parametrize("width", [8, 16])
@@ -671,8 +677,8 @@ def test_a_warm_start_fills_the_first_channels_and_leaves_the_others_random(widt
 
 @pytest.mark.parametrize(("data", "baseline"), [(pairs, "correlation"), (words, "dependence")])
 def test_a_warm_start_is_the_laplacian_of_the_baseline(data, baseline, tmp_path, monkeypatch):
-    warm = Run(tmp_path, Settings(autoencoder=quick(init=baseline), trainer=TRAINER), data())
-    table = starting_table(monkeypatch, warm.pretrain)
+    warm = context(tmp_path, Settings(autoencoder=quick(init=baseline), trainer=TRAINER), data())
+    table = starting_table(monkeypatch, lambda: execute([Pretrain()], warm))
     similarity = compute_baseline(baseline, data())
     expected = reduce(
         similarity.values, EmbeddingSettings(reduction="laplacian", dim=11), similarity.standard_error
@@ -689,28 +695,28 @@ def embedding_of(n: int, folder: Path, **provenance) -> str:
 
 def test_a_warm_start_from_a_folder_is_its_embedding(tmp_path, monkeypatch):
     start = embedding_of(N, tmp_path / "mine")
-    warm = Run(tmp_path / "out", Settings(autoencoder=quick(init=start), trainer=TRAINER), pairs())
-    table = starting_table(monkeypatch, warm.pretrain)
+    warm = context(tmp_path / "out", Settings(autoencoder=quick(init=start), trainer=TRAINER), pairs())
+    table = starting_table(monkeypatch, lambda: execute([Pretrain()], warm))
     vectors = PositionEmbedding.from_pretrained(start).vectors
     assert torch.allclose(table[:, :3], vectors / vectors.square().mean().sqrt())
-    warm.pretrain()
-    assert not (tmp_path / "out/baseline").exists()
+    execute([Pretrain()], warm)
+    assert not (tmp_path / "out/baselines").exists()
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"init": "dependence"}, "autoencoder.init: 'dependence' is not for real signals; it may be correlation"),
-        ({"init": "corelation"}, "'corelation' is no folder, did you mean 'correlation'?; it may be random, correl"),
+        ({"init": "dependence"}, "autoencoder.init: 'dependence' is not for real signals; choose correlation"),
+        ({"init": "corelation"}, "'corelation' is no folder, did you mean 'correlation'?; choose random, correl"),
         ({"init": "empty"}, "empty/config.json: no such file"),
         ({"init": "small"}, "small has 9 positions, the data 12"),
         ({"init": "permuted"}, "data.permute: None; permuted was made with 3, and positions must agree"),
         (
             {"init": "correlation", "kind": "unet"},
-            "'correlation', but a U-Net has no position vectors; it may be rando",
+            "autoencoder.init: must be random for a U-Net",
         ),
         ({"loss": "cross-entropy"}, "autoencoder.loss: 'cross-entropy' does not fit real signals"),
-        ({"kind": "unet", "batch_size": 1}, "autoencoder.batch_size: 1; it may be 2 or more where a U-Net of depth 4"),
+        ({"kind": "unet", "batch_size": 1}, "autoencoder.batch_size: must be at least 2 where a U-Net of depth 4"),
     ],
 )
 def test_what_training_cannot_start_from_is_refused_before_anything_is_written(settings, said, tmp_path, monkeypatch):
@@ -719,7 +725,7 @@ def test_what_training_cannot_start_from_is_refused_before_anything_is_written(s
     embedding_of(9, Path("small"))
     embedding_of(N, Path("permuted"), made_with={"data": {"permute": 3}})
     with pytest.raises(MaedError, match=re.escape(said)):
-        Run(Path("out"), Settings(autoencoder=quick(**settings), trainer=TRAINER), pairs()).pretrain()
+        execute([Pretrain()], context(Path("out"), Settings(autoencoder=quick(**settings), trainer=TRAINER), pairs()))
     assert not Path("out").exists()
 
 

@@ -16,11 +16,11 @@ import torch
 import yaml
 
 import maed
-from maed import PositionEmbedding
+from maed import PositionEmbedding, presets
 from maed.cli import main
 from maed.errors import MaedError
-from maed.presets import preset_path
-from maed.settings import Settings, TrainSettings
+from maed.presets import RENAMED, preset_path
+from maed.settings import CHOSEN_BY_NAME, Settings, TrainSettings
 
 Refused = Callable[..., str]
 VERBS = (
@@ -112,7 +112,7 @@ def test_help_lists_every_setting_and_no_bare_group(verb: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("verb", "shown"),
     [
-        ("evaluate", ("EMBEDDING_DIR", "--coordinates", "--evaluation.neighbors", "--out")),
+        ("evaluate", ("EMBEDDING_DIR", "--coordinates", "--evaluation.n_neighbors", "--out")),
         ("report", ("DIR", "--report.channels")),
         ("results", ("PATH", "--markdown")),
         ("info", ("PATH",)),
@@ -133,10 +133,10 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
         (["runn", "digits"], "verb: 'runn' is unknown, did you mean 'run'?; it may be run, pretrain"),
         (["frobnicate"], "verb: 'frobnicate' is unknown; it may be run, pretrain"),
         (["-x"], "-x: no such option"),
-        (["run", "digit"], "source: 'digit' is unknown, did you mean 'digits'?"),
+        (["run", "digit"], "source: unknown source 'digit', did you mean 'digits'?"),
         (["pretrain"], "source: not given"),
         (["pretrain", "nowhere/x.npy"], "source: 'nowhere/x.npy' does not exist"),
-        (["pretrain", "hub:nobody"], "source: 'hub:nobody'; it may be hub:OWNER/NAME"),
+        (["pretrain", "hub:nobody"], "source: must be hub:OWNER/NAME, got 'hub:nobody'"),
         (["run", "digits", "photos"], "'photos': one argument too many"),
         (["run", "digits", "--config", "digit"], "config: 'digit' is no preset and no file, did you mean 'digits'?"),
         (["run", "digits", "--config", "x.yaml"], "config: 'x.yaml' is no preset and no file"),
@@ -159,7 +159,7 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
         (["run", "digits", "--trainer.tensorboard", "maybe"], "trainer.tensorboard: maybe; it may be of type bool"),
         (
             ["run", "digits", "--similarity.estimator", "contrst"],
-            "similarity.estimator: 'contrst' is unknown, did you mean 'contrast'?; it may be ",
+            "similarity.estimator: unknown estimator 'contrst', did you mean 'contrast'?",
         ),
         (["run", "digits", "--data.type", "imag"], "data.type: 'imag' is unknown, did you mean 'image'?"),
         (["run", "digits", "--data.missing", "xyz"], "data.missing: 'xyz' is unknown; it may be refuse, mask"),
@@ -192,7 +192,7 @@ def test_names_and_values_that_are_not_known(refused: Refused, arguments: list[s
         *(("autoencoder.learning_rate", 0), ("autoencoder.depth", 1), ("similarity.repeats", 1)),
         *(("similarity.draws", 2), ("similarity.seconds", 0), ("similarity.seed", 0), ("embedding.dim", 1)),
         *(("embedding.diffusion_steps", 0), ("perceiver.latents", 1), ("train.learning_rate", 0), ("train.epochs", 1)),
-        *(("trainer.threads", 1), ("evaluation.folds", 2), ("evaluation.neighbors", 1), ("report.signals", 1)),
+        *(("trainer.threads", 1), ("evaluation.folds", 2), ("evaluation.n_neighbors", 1), ("report.signals", 1)),
     ],
 )
 def test_values_below_the_least(refused: Refused, setting: str, least: int) -> None:
@@ -208,6 +208,29 @@ def test_dropout_out_of_range(refused: Refused, value: str) -> None:
 @pytest.mark.parametrize("value", [".nan", ".inf"])
 def test_numbers_that_are_not_finite(refused: Refused, value: str) -> None:
     assert "autoencoder.learning_rate: " in refused("run", "digits", f"--autoencoder.learning_rate={value}")
+
+
+@pytest.mark.parametrize("setting", RENAMED)
+def test_a_setting_by_its_old_name_is_refused_with_the_new_one(refused: Refused, here: Path, setting: str) -> None:
+    new = RENAMED[setting]
+    assert new in refused("run", "digits", f"--{setting}=1")
+    group, name = setting.split(".")
+    (here / "old.yaml").write_text(f"{group}: {{{name}: 1}}\n")
+    assert refused("run", "digits", "--config", "old.yaml").startswith(f"maed: {setting}: ")
+    assert new in refused("run", "digits", "--config", "old.yaml")
+
+
+def test_a_value_by_its_old_name_is_refused_with_the_new_one(refused: Refused, here: Path) -> None:
+    assert "'original-imdb'" in refused("run", "digits", "--data.split=seed-imdb")
+    (here / "old.yaml").write_text("data: {split: seed-imdb}\n")
+    assert "'original-imdb'" in refused("run", "digits", "--config", "old.yaml")
+
+
+@pytest.mark.parametrize("setting", CHOSEN_BY_NAME)
+def test_help_lists_the_names(capsys: pytest.CaptureFixture[str], setting: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert f"--{setting} {{{','.join(CHOSEN_BY_NAME[setting].names)}}}" in capsys.readouterr().out
 
 
 # --- presets ------------------------------------------------------------------------------------------------------
@@ -238,7 +261,7 @@ def test_there_are_presets() -> None:
 
 
 def test_a_preset_is_read_in_python_too() -> None:
-    settings = Settings.from_preset("cifar10-cpu", {"data": {"permute": 0}, "train": {"steps": 7}})
+    settings = presets.load("cifar10-cpu", {"data": {"permute": 0}, "train": {"steps": 7}})
     preset = yaml.safe_load(preset_path("cifar10-cpu").read_text())
     assert (settings.data.permute, settings.train.steps) == (0, 7)
     assert settings.train.epochs == preset["train"]["epochs"]
@@ -257,7 +280,7 @@ def test_a_preset_is_read_in_python_too() -> None:
 )
 def test_what_a_preset_may_not_hold_is_named_in_python_too(name: str, changes: Any, said: str) -> None:
     with pytest.raises(MaedError, match=re.escape(said)) as refused:
-        Settings.from_preset(name, changes)
+        presets.load(name, changes)
     assert "\n" not in str(refused.value)
 
 
@@ -409,9 +432,9 @@ def test_the_console_script(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--embedding.dim", "16"], "embedding.dim: 16 for 16 positions; it may be at most 15"),
-        (["--evaluation.neighbors", "16"], "evaluation.neighbors: 16 for 16 positions; it may be at most 15"),
-        (["--embedding.neighbors", "16"], "embedding.neighbors: 16 for 16 positions; it may be at most 15"),
+        (["--embedding.dim", "16"], "embedding.dim: "),
+        (["--evaluation.n_neighbors", "16"], "evaluation.n_neighbors: "),
+        (["--embedding.n_neighbors", "16"], "embedding.n_neighbors: "),
         (["--evaluation.folds", "9"], "evaluation.folds: 9 for 16 positions; it may be at most 8"),
         (["--autoencoder.visible_fraction", "0.001"], "0.001 of 16 positions shows none"),
         (["--autoencoder.visible_fraction", "0.999"], "0.999 of 16 positions shows all"),
@@ -432,12 +455,12 @@ def test_the_console_script(here: Path) -> None:
         (["--autoencoder.kind=unet", "--autoencoder.batch_size=1"], "autoencoder.batch_size: 1; it may be 2 or more"),
         (
             ["--autoencoder.loss=gaussian", "--similarity.transform=root"],
-            "similarity.transform: 'root' of a likelihood",
+            "similarity.transform: ",
         ),
         (["--similarity.visible_fraction", "0.001"], "similarity.visible_fraction: 0.001 of 16 positions shows none"),
         (
             ["--similarity.estimator=ablation", "--similarity.visible_fraction=0.07"],
-            "similarity.visible_fraction: shows 1 position; ablation needs 2 or more",
+            "similarity.visible_fraction: ",
         ),
         (["--positions", "none,dependence"], "positions: dependence is not for real signals; it may be correlation"),
     ],
@@ -450,8 +473,7 @@ def test_settings_that_do_not_fit_the_data(refused: Refused, here: Path, argumen
 
 def test_as_many_neighbors_as_positions(refused: Refused, here: Path) -> None:
     np.save(here / "x.npy", WHOLE[:, :8])
-    line = refused("run", "x.npy", "--out", "out", "--embedding.neighbors", "8")
-    assert "embedding.neighbors: 8 for 8 positions; it may be at most 7" in line
+    assert "embedding.n_neighbors: " in refused("run", "x.npy", "--out", "out", "--embedding.n_neighbors", "8")
 
 
 def test_defaults_suit_a_few_positions(here: Path) -> None:
@@ -552,7 +574,7 @@ def test_folders_and_files_that_are_not_there_or_others(
     [
         ("grid:4x5", "coordinates: 20 positions; the embedding has 16"),
         ("line:15", "coordinates: 15 positions; the embedding has 16"),
-        ("grid:4", "coordinates: 'grid:4'; it may be grid:HEIGHTxWIDTH"),
+        ("grid:4", "coordinates: 'grid:4'; it must be grid:HEIGHTxWIDTH"),
         ("line:0", "coordinates: 'line:0'"),
         ("nowhere.npy", "coordinates: 'nowhere.npy' is no file"),
         ("nan.csv", "coordinates: hold values that are not finite"),
@@ -590,3 +612,10 @@ def test_info_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "x.npz: real signals, 16 positions, 1 channels" in text
     assert "classes: 0, 1" in text
     assert "geometry: points" in text
+
+
+@pytest.mark.parametrize("words", [["--out", "x"], ["--out=x"]])
+def test_where_a_run_is_written_is_no_part_of_its_command(words: list[str]) -> None:
+    from maed.cli import _command
+
+    assert _command(["run", "digits", *words, "--data.permute", "0"]) == "maed run digits --data.permute 0"

@@ -514,12 +514,12 @@ def refused(error: pytest.ExceptionInfo[MaedError]) -> str:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("cifar1", "source: 'cifar1' is unknown, did you mean 'cifar10'?; it may be photos, digits"),
-        ("", "source: '' is unknown"),
+        ("cifar1", "source: unknown source 'cifar1', did you mean 'cifar10'?; known: cifar10, digits"),
+        ("", "source: unknown source ''"),
         ("missing.npy", "source: 'missing.npy' does not exist"),
         ("folder/missing", "source: 'folder/missing' does not exist"),
         ("x" * 5000, "cannot be read"),
-        ("hub:nobody", "source: 'hub:nobody'; it may be hub:OWNER/NAME"),
+        ("hub:nobody", "source: must be hub:OWNER/NAME, got 'hub:nobody'"),
     ],
 )
 def test_unknown_sources(source: str, said: str) -> None:

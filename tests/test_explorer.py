@@ -499,7 +499,7 @@ def test_names_and_texts_of_data_show_as_text(browser: Any, tmp_path: Path) -> N
     tokens[:, np.argsort(row_major(read_contents(folder).coordinates))] = review[:36]  # type: ignore[arg-type]
     examples = {"original": tokens, "visible": np.ones((2, 36), dtype=bool), "reconstruction": tokens.copy()}
     save_file(examples, folder / "autoencoder" / "examples.safetensors")
-    trained = folder / "perceiver" / "x-0"
+    trained = folder / "models" / "x-0"
     trained.mkdir(parents=True)
     (trained / "config.json").write_text(json.dumps({"encoding": HOSTILE, "perceiver": {"fine_tune": True}}))
     table = np.random.default_rng(0).standard_normal((36, 64)).astype(np.float32)

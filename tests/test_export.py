@@ -252,7 +252,7 @@ def test_coordinates_are_those_of_the_source(here: Path) -> None:
     assert np.array_equal(np.load("x"), np.load("straight/vectors.npy"))
 
 
-KINDS = "it may be grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N or a file of (N, D) numbers"
+KINDS = "it must be grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N or a file of (N, D) numbers"
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_evaluate_says_what_coordinates_may_be(refused: Refused, legacy: Path) -
 def test_the_seeds_file_holds_hardly_any_geometry(
     original_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evaluate", str(original_file), "--coordinates", "line:2048", "--evaluation.neighbors", "10"]) == 0
+    assert main(["evaluate", str(original_file), "--coordinates", "line:2048", "--evaluation.n_neighbors", "10"]) == 0
     found = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert 0.02 < float(found["knn_recall@10"]) < 0.03
     assert 0 < float(found["spearman"]) < 0.05

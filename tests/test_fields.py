@@ -16,11 +16,11 @@ from scipy.integrate import quad
 from maed import PositionEmbedding
 from maed.data import SignalData, Signals, from_arrays, load
 from maed.data.geometry import ROLL, Geometry, arc_length, grid, line, ring, sphere, swissroll, torus, unrolled
-from maed.data.sources.fields import KINDS, covariance, square_root
+from maed.data.sources.field import KINDS, covariance, square_root
 from maed.embedding import reduce
+from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics
-from maed.models.positions import position_table
 from maed.plots.layout import align, chart, row_major, seen_from
 from maed.report import write_report
 from maed.settings import DataSettings, EmbeddingSettings, EvaluationSettings, ReportSettings
@@ -235,7 +235,7 @@ def test_names_of_fields(source: str, kind: str, shape: tuple[int, ...], n: int)
         ("field:blob", "source: 'field:blob' is of unknown kind; it may be field:line, field:ring"),
         ("field:torsu:9", "'field:torsu:9' is of unknown kind, did you mean 'torus'"),
         ("field:", "source: 'field:' is of unknown kind"),
-        ("feild:ring", "is unknown, did you mean 'field:ring'"),
+        ("feild:ring", "unknown source 'feild:ring', did you mean 'field:ring'"),
         ("field:ring:", "source: 'field:ring:'; it may be field:ring:N, of 2 to 10,000 positions"),
         ("field:ring:1", "it may be field:ring:N, of 2 to"),
         ("field:ring:4x4", "it may be field:ring:N, of 2 to"),
@@ -269,7 +269,7 @@ def test_settings_that_cannot_be(chosen: dict[str, float], said: str) -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(MaedError, match=r"data.samples: 2; it may be 3 or more"):
+    with pytest.raises(MaedError, match=r"data.samples: must be at least 3, .* got 2"):
         load("field:ring:9", DataSettings(samples=2))
 
 
@@ -384,11 +384,11 @@ def test_fourier_features_of_shapes_differ_between_positions(geometry: Geometry)
 
 def test_a_torus_is_drawn_row_by_row_and_a_sphere_as_a_map() -> None:
     order = np.random.default_rng(0).permutation(20)
-    assert np.array_equal(row_major(torus(4, 5).permuted(order).coordinates), order)
+    assert np.array_equal(row_major(torus(4, 5).permuted(order).coordinates, "torus"), order)
     # Hammer's map: the poles are sqrt 2 up and down, the middle is (0, 0), the rims are 2 sqrt 2 away
     places = np.array([[1, 0, 0], [0, 0, 1], [0, 0, -1], [-1, 1e-9, 0], [0, 1, 0]], dtype=float)
     expected = [[0, 0], [0, 2**0.5], [0, -(2**0.5)], [8**0.5, 0], [2 / (1 + 0.5**0.5) ** 0.5, 0]]
-    np.testing.assert_allclose(chart(places / np.linalg.norm(places, axis=1)[:, None]), expected, atol=1e-8)
+    np.testing.assert_allclose(chart(places / np.linalg.norm(places, axis=1)[:, None], "sphere"), expected, atol=1e-8)
 
 
 def test_a_view_of_a_solid_is_compared_with_the_same_view_of_the_truth() -> None:

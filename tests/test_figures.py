@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from maed import plots
-from maed.data.geometry import Geometry, grid, line, parse_geometry
+from maed.data.geometry import Geometry, grid, line
+from maed.data.geometry_spec import parse_geometry
 from maed.errors import MaedError
 from maed.plots.style import INK
 from maed.records import Score, Summary
+from maed.registry import ENCODINGS
 
 RANDOM = np.random.default_rng(0)
 GRID = grid(5, 6).permuted(RANDOM.permutation(30))
@@ -161,11 +163,12 @@ def test_a_large_matrix_is_drawn_by_means_of_blocks_and_left_as_it_is() -> None:
 def test_maps_and_channels_are_drawn_on_every_geometry(kind: str, tmp_path: Path) -> None:
     geometry = parse_geometry(kind)
     where = geometry.coordinates, geometry.shape
+    on = *where, geometry.kind
     for name, ax in {
-        "one": plots.similarity_map(closeness(geometry)[4], 4, *where),
-        "some": plots.similarity_maps(closeness(geometry), [4, 9, 11], *where),
-        "all": plots.similarity_matrix(closeness(geometry), *where),
-        "channels": plots.embedding_channels(RANDOM.random((40, 5)), *where),
+        "one": plots.similarity_map(closeness(geometry)[4], 4, *on),
+        "some": plots.similarity_maps(closeness(geometry), [4, 9, 11], *on),
+        "all": plots.similarity_matrix(closeness(geometry), *on),
+        "channels": plots.embedding_channels(RANDOM.random((40, 5)), *on),
         "layout": plots.recovered_layout(RANDOM.random((40, 5)), *where),
     }.items():
         assert drawn_in(ax)
@@ -182,6 +185,17 @@ def test_three_coordinates_are_drawn_in_space() -> None:
 
     flat = Figure().add_subplot()
     assert plots.similarity_map(RANDOM.random(20), 2, places, ax=flat) is flat
+
+
+def test_the_kind_of_geometry_decides_and_is_not_guessed() -> None:
+    """Points that happen to lie on the unit sphere, or on two circles, are points unless the kind says otherwise."""
+    ball, two_circles = parse_geometry("sphere:20").coordinates, parse_geometry("torus:4x5").coordinates
+    assert plots.similarity_map(RANDOM.random(20), 2, ball).name == "3d"
+    assert plots.similarity_map(RANDOM.random(20), 2, ball, kind="sphere").name != "3d"
+    assert not plots.similarity_map(RANDOM.random(20), 2, two_circles, (4, 5)).images
+    assert plots.similarity_map(RANDOM.random(20), 2, two_circles, (4, 5), "torus").images
+    nearly = parse_geometry("sphere:20").coordinates * 1.01  # as after a rounding: the kind is what counts
+    assert plots.similarity_map(RANDOM.random(20), 2, nearly, (), "sphere").name != "3d"
 
 
 def test_positions_of_unknown_places_are_drawn_as_stored() -> None:
@@ -329,3 +343,8 @@ def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:
     broken = [Summary("$\\broken{$", 0.5, None, None, seeds=1)]
     plots.save(plots.figure_of(plots.accuracy_intervals(broken)), tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size > 0
+
+
+def test_every_encoding_has_a_color_of_its_own() -> None:
+    colors = [plots.color_of(name) for name in ENCODINGS.built_in]
+    assert len(set(colors)) == len(colors)

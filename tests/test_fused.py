@@ -36,8 +36,8 @@ from transformers.models.perceiver.modeling_perceiver import (
 
 from maed.embedding import PositionEmbedding
 from maed.integrations import replace_positions
-from maed.models import ClassifierConfig, PerceiverClassifier, TransformersClassifier, fuse, pooling
-from maed.models.fused import FusedAttention, Joined, pooling_pays
+from maed.models import ClassifierConfig, build_classifier
+from maed.models.fused import FusedAttention, Joined, fuse, pooling, pooling_pays
 from maed.models.fused.pooling import by_length, keeping, pool, real_lengths, unpadded
 from maed.settings import PerceiverSettings
 
@@ -535,19 +535,19 @@ def ours(architecture: str) -> ClassifierConfig:
     )
 
 
-@pytest.mark.parametrize("architecture", ["perceiver", "text", "image"])
+@pytest.mark.parametrize("architecture", ["maed", "text", "image"])
 def test_our_classifiers_are_fused(architecture: str) -> None:
     config = ours(architecture)
     table = torch.randn(16, 8, generator=torch.Generator().manual_seed(8))
-    build = PerceiverClassifier if architecture == "perceiver" else TransformersClassifier
+    module = "maed" if architecture == "maed" else "_transformers"
     generator = torch.Generator().manual_seed(9)
     real = torch.randn(3, 16, 3, generator=generator)
     values = torch.randint(11, (3, 16), generator=generator) if architecture == "text" else real
     mask = torch.arange(16) < torch.tensor([16, 3, 7])[:, None]
 
-    fused = build(config, table)
-    with patch(f"{build.__module__}.fuse", lambda model: model):
-        plain = build(config, table)
+    fused = build_classifier(config, table, seed=0)
+    with patch(f"maed.models.architectures.{module}.fuse", lambda model: model):
+        plain = build_classifier(config, table, seed=0)
 
     assert all(isinstance(part, FusedAttention) for part in attentions(fused))
     assert not any(isinstance(part, FusedAttention) for part in attentions(plain))

@@ -35,14 +35,15 @@ from maed.autoencoder import load_autoencoder
 from maed.cli import main
 from maed.cli.inspection import describe
 from maed.data import load
-from maed.data.geometry import Geometry, grid, line, parse_geometry
-from maed.embedding import open_embedding, reading
+from maed.data.geometry import Geometry, grid, line
+from maed.data.geometry_spec import parse_geometry
+from maed.embedding import open_embedding, storage
 from maed.embedding.legacy import read_legacy
-from maed.engine.lightning import read_checkpoint
+from maed.engine.checkpoints import read_checkpoint
 from maed.errors import MaedError
+from maed.experiments.comparison import Comparison
 from maed.files import read_json
-from maed.models import PerceiverClassifier
-from maed.pipeline import Run
+from maed.models.architectures.maed import Maed
 from maed.settings import (
     AutoencoderSettings,
     DataSettings,
@@ -54,6 +55,8 @@ from maed.settings import (
     TrainSettings,
 )
 from maed.similarity import load_similarity
+from maed.stages import Context, Embed, Pretrain, Similarity, execute
+from stages import context
 
 numpy_core = np.zeros(0).__reduce__()[0].__module__
 """`numpy._core.multiarray`, or `numpy.core.multiarray` before numpy 2."""
@@ -353,13 +356,13 @@ def snapshot(cache: Path) -> Path:
 
 def test_only_two_files_of_a_repository_are_read(trap: Trap, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    download = reading.hf_hub_download
+    download = storage.hf_hub_download
 
     def watched(name: str, file: str, **options: Any) -> str:
         asked.append(file)
         return download(name, file, **options)
 
-    monkeypatch.setattr(reading, "hf_hub_download", watched)
+    monkeypatch.setattr(storage, "hf_hub_download", watched)
     for name in ("pytorch_model.bin", "modeling_maed.py", "README.md"):
         trap.plant(snapshot(cache) / name)
     read = PositionEmbedding.from_pretrained("owner/positions", cache_dir=cache, local_files_only=True)
@@ -638,19 +641,19 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def opened(source: Path, out: Path, *, upstream: Path | None = None) -> Run:
-    return Run(out, TINY, load(str(source), TINY.data), upstream=upstream)
+def opened(source: Path, out: Path, *, upstream: Path | None = None) -> Context:
+    return context(out, TINY, load(str(source), TINY.data), upstream=upstream)
 
 
 @pytest.fixture(scope="module")
 def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All stages of a run, made once."""
     run = opened(source, tmp_path_factory.mktemp("finished"))
-    run.pretrain()
-    run.similarity()
-    run.embed()
-    run.train("none", 0)
-    return run.out
+    execute([Pretrain()], run)
+    execute([Similarity()], run)
+    execute([Embed()], run)
+    Comparison(run).train("none", 0)
+    return run.folder.path
 
 
 @pytest.fixture
@@ -665,13 +668,13 @@ def test_training_never_resumes_from_a_pickle(
     trap: Trap, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, last: str
 ) -> None:
     run = opened(source, tmp_path)
-    run.pretrain()
+    execute([Pretrain()], run)
     expected = load_file(tmp_path / "autoencoder" / "model.safetensors")
     (tmp_path / "autoencoder" / "model.safetensors").unlink()  # as if it had been stopped
     trap.plant(tmp_path / "autoencoder" / "best.ckpt", kind)
     if last == "planted":
         trap.plant(tmp_path / "autoencoder" / "last.ckpt", kind)
-    run.pretrain()  # from the beginning
+    execute([Pretrain()], run)  # from the beginning
     found = load_file(tmp_path / "autoencoder" / "model.safetensors")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -679,14 +682,14 @@ def test_training_never_resumes_from_a_pickle(
 @PLANTED
 def test_a_perceiver_never_resumes_from_a_pickle(trap: Trap, source: Path, tmp_path: Path, kind: str) -> None:
     run = opened(source, tmp_path)
-    before = run.train("none", 0)
-    folder = tmp_path / "perceiver" / "none-0"
+    before = Comparison(run).train("none", 0)
+    folder = tmp_path / "models" / "none-0"
     for whole in (True, False):
         (folder / "metrics.json").unlink()
         trap.plant(folder / "best.ckpt", kind)
         if not whole:
             trap.plant(folder / "last.ckpt", kind)
-        after = run.train("none", 0)
+        after = Comparison(run).train("none", 0)
         assert after["test_accuracy"] == before["test_accuracy"]
 
 
@@ -735,7 +738,7 @@ def test_a_checkpoint_that_is_cut_or_changed_anywhere(finished: Path, tmp_path: 
         ("autoencoder", load_autoencoder),
         ("similarity", load_similarity),
         ("embedding", PositionEmbedding.from_pretrained),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained),
+        ("models/none-0", Maed.from_pretrained),
     ],
 )
 def test_no_stage_is_ever_unpickled(
@@ -763,7 +766,7 @@ def test_no_stage_is_ever_unpickled(
         ("train SOURCE --positions maed", "embedding/model.safetensors"),
         ("train SOURCE --positions maed", "embedding/config.json"),
         ("info", "autoencoder/config.json"),
-        ("info", "perceiver/none-0/config.json"),
+        ("info", "models/none-0/config.json"),
     ],
 )
 def test_verbs_name_a_pickle_among_earlier_stages(
@@ -838,13 +841,13 @@ def test_similarities_that_are_none(tmp_path: Path, tensors: dict[str, torch.Ten
         ("autoencoder", load_autoencoder, {"made_with": {}}),
         ("autoencoder", load_autoencoder, {"made_with": {"autoencoder": {"width": 7}}}),
         ("autoencoder", load_autoencoder, {"made_with": {"autoencoder": {"os": "system"}}}),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained, {"positions": 9}),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained, {"positions": "8"}),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained, {"positions": -1}),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained, {"mean": "x"}),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained, {"perceiver": {"latents": 0}}),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained, {"channels": None}),
-        ("perceiver/none-0", PerceiverClassifier.from_pretrained, {"more": 1}),
+        ("models/none-0", Maed.from_pretrained, {"positions": 9}),
+        ("models/none-0", Maed.from_pretrained, {"positions": "8"}),
+        ("models/none-0", Maed.from_pretrained, {"positions": -1}),
+        ("models/none-0", Maed.from_pretrained, {"mean": "x"}),
+        ("models/none-0", Maed.from_pretrained, {"perceiver": {"latents": 0}}),
+        ("models/none-0", Maed.from_pretrained, {"channels": None}),
+        ("models/none-0", Maed.from_pretrained, {"more": 1}),
     ],
 )
 def test_models_whose_config_does_not_fit(

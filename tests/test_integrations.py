@@ -45,7 +45,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from maed.data.geometry import parse_geometry
+from maed.data.geometry_spec import parse_geometry
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.integrations import AddPositions, TablePositionEncoding, load_model, replace_positions
@@ -670,14 +670,16 @@ def test_another_number_of_positions_is_refused_with_the_remedies(consumer: Cons
     model = consumer.new()
     if consumer.key.endswith(".table"):  # Fourier features are of any number: the input decides
         model = consumer.replace(model, embedding_of(consumer.n + 1))
-        with pytest.raises(MaedError, match=rf"= {consumer.n} positions, .* {consumer.n + 1}"):
+        with pytest.raises(MaedError) as error:
             consumer.logits(model)
+        assert error.value.argument == "inputs"
         return
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
-    with pytest.raises(MaedError, match=rf"{consumer.n + 1} positions.* {consumer.n}.*resampled.*configured") as error:
+    with pytest.raises(MaedError, match=r"resampled.*configured") as error:  # the remedies
         consumer.replace(model, embedding_of(consumer.n + 1))
 
+    assert error.value.argument == "embedding"
     assert "\n" not in str(error.value)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert not hasattr(model.config, "maed_positions")
@@ -693,35 +695,39 @@ def t5() -> T5Model:
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "message"),
+    ("model", "options", "argument"),
     [
-        (t5, {}, "T5Model has no position table.*where="),
-        (two_tables, {}, "several.*image.position_embeddings, text.position_embeddings"),
-        (VIT.new, {"where": "vit.nothing"}, "'vit.nothing' is no nn.Embedding"),
-        (VIT.new, {"where": "vit.__class__"}, "is no nn.Embedding"),
-        (VIT.new, {"where": "vit.layernorm"}, "is no nn.Embedding"),
-        (VIT.new, {"where": "vit.embeddings.patch_embeddings.projection.weight"}, r"shape \(16, 3, 4, 4\)"),
-        (VIT.new, {"rms": 0.0}, "rms: 0.0"),
-        (VIT.new, {"rms": float("nan")}, "rms: nan"),
-        (VIT.new, {"offset": -1}, "offset: -1"),
-        (VIT.new, {"offset": 1.0}, "offset: 1.0"),
-        (VIT.new, {"offset": 9}, "offset: 9; it may be less than 5"),
-        (VIT.new, {"offset": 0}, "4 positions.* has 5"),
-        (FOURIER.new, {"offset": 1}, "offset: 1; Fourier"),
-        (lambda: VIT.new().to("meta"), {"rms": 1.0}, "meta"),
-        (lambda: FOURIER.new().to("meta"), {"rms": 1.0}, "meta"),
+        (t5, {}, "model"),
+        (two_tables, {}, "model"),
+        (VIT.new, {"where": "vit.nothing"}, "where"),
+        (VIT.new, {"where": "vit.__class__"}, "where"),
+        (VIT.new, {"where": "vit.layernorm"}, "where"),
+        (VIT.new, {"where": "vit.embeddings.patch_embeddings.projection.weight"}, "where"),
+        (VIT.new, {"rms": 0.0}, "rms"),
+        (VIT.new, {"rms": float("nan")}, "rms"),
+        (VIT.new, {"offset": -1}, "offset"),
+        (VIT.new, {"offset": 1.0}, "offset"),
+        (VIT.new, {"offset": 9}, "offset"),
+        (VIT.new, {"offset": 0}, "embedding"),
+        (FOURIER.new, {"offset": 1}, "offset"),
+        (lambda: VIT.new().to("meta"), {"rms": 1.0}, "model"),
+        (lambda: FOURIER.new().to("meta"), {"rms": 1.0}, "model"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(model: Callable[[], Any], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(MaedError, match=message) as error:
+def test_what_cannot_be_is_refused_in_one_line(
+    model: Callable[[], Any], options: dict[str, Any], argument: str
+) -> None:
+    with pytest.raises(MaedError) as error:
         replace_positions(model(), embedding_of(4), **options)
 
+    assert error.value.argument == argument
     assert "\n" not in str(error.value)
 
 
 def test_an_embedding_is_an_embedding() -> None:
-    with pytest.raises(MaedError, match="embedding: Tensor"):
+    with pytest.raises(MaedError) as error:
         replace_positions(VIT.new(), torch.randn(4, 16))  # type: ignore[arg-type]
+    assert error.value.argument == "embedding"
 
 
 def test_a_table_that_is_not_finite_has_no_size() -> None:
@@ -736,8 +742,9 @@ def test_rows_that_are_neither_patches_nor_tokens_need_an_offset() -> None:
     model = VIT.new()
     model.vit.embeddings.position_embeddings = nn.Parameter(torch.randn(1, 7, 16))
 
-    with pytest.raises(MaedError, match=r"offset: not given.*7 rows for 4 patches"):
+    with pytest.raises(MaedError) as error:
         VIT.replace(model, embedding_of(4))
+    assert error.value.argument == "offset"
 
     VIT.replace(model, embedding_of(4), offset=3)
 
@@ -745,8 +752,9 @@ def test_rows_that_are_neither_patches_nor_tokens_need_an_offset() -> None:
 def test_the_table_knows_no_coordinates() -> None:
     encoding = FOURIER.replace(FOURIER.new(), embedding_of(30)).perceiver.input_preprocessor.position_embeddings
 
-    with pytest.raises(MaedError, match="pos"):
+    with pytest.raises(MaedError) as error:
         encoding([6, 5], 2, device="cpu", dtype=torch.float32, pos=torch.zeros(2, 30, 2))
+    assert error.value.argument == "pos"
 
 
 # Plain PyTorch.
@@ -782,20 +790,21 @@ def test_shorter_inputs_have_the_first_positions_and_index_picks_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "index", "message"),
+    ("x", "index", "argument"),
     [
-        (torch.zeros(2, 11, 16), None, "11 inputs for 10 positions"),
-        (torch.zeros(2, 5, 8), None, r"\(2, 5, 8\); it may be \(B, L, 16\)"),
-        (torch.zeros(5, 16), None, r"\(5, 16\)"),
-        (torch.zeros(2, 5, 16), torch.zeros(4).long(), r"index.*\(4,\)"),
-        (torch.zeros(2, 5, 16), torch.zeros(3, 5).long(), r"index.*\(3, 5\)"),
-        (torch.zeros(2, 5, 16), torch.zeros(5), "float32"),
-        (torch.zeros(2, 5, 16), torch.ones(5).bool(), "bool"),
+        (torch.zeros(2, 11, 16), None, "x"),
+        (torch.zeros(2, 5, 8), None, "x"),
+        (torch.zeros(5, 16), None, "x"),
+        (torch.zeros(2, 5, 16), torch.zeros(4).long(), "index"),
+        (torch.zeros(2, 5, 16), torch.zeros(3, 5).long(), "index"),
+        (torch.zeros(2, 5, 16), torch.zeros(5), "index"),
+        (torch.zeros(2, 5, 16), torch.ones(5).bool(), "index"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(x: Tensor, index: Tensor | None, message: str) -> None:
-    with pytest.raises(MaedError, match=message):
+def test_inputs_that_do_not_fit_are_refused(x: Tensor, index: Tensor | None, argument: str) -> None:
+    with pytest.raises(MaedError) as error:
         AddPositions(embedding_of(10), 16)(x, index)
+    assert error.value.argument == argument
 
 
 @pytest.mark.parametrize("index", [10, -1])
@@ -805,17 +814,18 @@ def test_an_index_of_no_position_is_an_error(index: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "width", "scale", "message"),
+    ("positions", "width", "scale", "argument"),
     [
-        (torch.randn(4, 2), 8, 1.0, "positions: Tensor"),
-        (embedding_of(4), 0, 1.0, "width: 0"),
-        (embedding_of(4), 8.0, 1.0, "width: 8.0"),
-        (embedding_of(4), 8, -1.0, "scale: -1.0"),
+        (torch.randn(4, 2), 8, 1.0, "positions"),
+        (embedding_of(4), 0, 1.0, "width"),
+        (embedding_of(4), 8.0, 1.0, "width"),
+        (embedding_of(4), 8, -1.0, "scale"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(positions: Any, width: Any, scale: float, message: str) -> None:
-    with pytest.raises(MaedError, match=message):
+def test_arguments_that_cannot_be_are_refused(positions: Any, width: Any, scale: float, argument: str) -> None:
+    with pytest.raises(MaedError) as error:
         AddPositions(positions, width, scale=scale)
+    assert error.value.argument == argument
 
 
 class Classifier(nn.Module, PyTorchModelHubMixin):

@@ -17,12 +17,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import maed
 from maed import MaedError, PositionLearner
 from maed.data import from_given
+from maed.data import objects as given_module
 from maed.data.geometry import ring
-from maed.data.sources import objects as given_module
-from maed.data.sources.objects import sample
+from maed.data.objects import sample
 from maed.evaluation.geometry import geometry_metrics
 from maed.settings import AutoencoderSettings, EvaluationSettings, Settings, SimilaritySettings
 from maed.stages.budget import parse_budget, within_draws
+from maed.stages.choices import choose
 
 
 @parametrize_with_checks([PositionLearner(force=True)])  # force: most checks fit pure noise, which would be refused
@@ -100,6 +101,14 @@ def test_choices_follow_size_and_kind():
     assert own.settings_.autoencoder.visible_fraction == 0.5
     assert own.embedding_.dim == 3
     assert own.embedding_.provenance["reduction"] == "pca"
+
+
+@pytest.mark.parametrize(("positions", "steps"), [(2, 200), (3, 300), (7, 700), (8, 800), (400, 800)])
+def test_few_positions_are_learned_in_few_steps(positions: int, steps: int) -> None:
+    """Below 8 positions 100 steps each: a 200 x 3 array takes seconds, at the times that a step takes."""
+    data = from_given(np.random.default_rng(0).normal(size=(400, positions)))
+    settings, _ = choose(data, Settings(), set(), reading_order=False)
+    assert settings.autoencoder.steps == steps
 
 
 def test_a_baseline_comes_only_when_asked_for():

@@ -81,7 +81,7 @@ def test_the_baseline_is_a_script(
     done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"trainable, seed 0: \d+\.\d % test accuracy\n$", done.stdout)
-    assert (tmp_path / "run/perceiver/trainable-0/metrics.json").is_file()
+    assert (tmp_path / "run/models/trainable-0/metrics.json").is_file()
 
 
 @pytest.mark.parametrize("name", SMALL)

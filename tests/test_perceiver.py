@@ -1,6 +1,5 @@
 """Position encodings, the classifier and its training on signals small enough to reason about."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +9,16 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
-from maed.data.geometry import grid, line, points
+from maed.data.geometry import line
 from maed.data.signals import SignalData, Signals
+from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.models import ClassifierConfig, PerceiverClassifier, PositionEncoding, position_table, train_classifier
+from maed.models import ClassifierConfig, PositionEncoding, train_classifier
+from maed.models.architectures.maed import Maed
 from maed.models.batches import ShuffledBatches, take
-from maed.settings import ENCODINGS, PerceiverSettings, Settings, TrainerSettings, TrainSettings
+from maed.registry import ENCODINGS
+from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 
 N, D = 16, 8
 SMALL = PerceiverSettings(latents=4, latent_width=16, layers=1, heads=2)
@@ -27,7 +29,7 @@ def table(encoding: str, n: int = N, d: int = D, seed: int = 0) -> torch.Tensor:
     return position_table(encoding, n, d, seed=seed, geometry=line(n), vectors=vectors)
 
 
-def classifier(encoding: str = "maed", kind: str = "real", seed: int = 0, **settings) -> PerceiverClassifier:
+def classifier(encoding: str = "maed", kind: str = "real", seed: int = 0, **settings) -> Maed:
     config = ClassifierConfig(
         kind=kind,
         positions=N,
@@ -38,7 +40,7 @@ def classifier(encoding: str = "maed", kind: str = "real", seed: int = 0, **sett
         vocabulary=11 if kind == "tokens" else 0,
         perceiver=replace(SMALL, **settings),
     )
-    return PerceiverClassifier(config, table(encoding), seed=seed)
+    return Maed(config, table(encoding), seed=seed)
 
 
 def signals(kind: str = "real", batch: int = 5) -> torch.Tensor:
@@ -52,76 +54,6 @@ def rms(tensor: torch.Tensor) -> float:
     return float(tensor.detach().square().mean().sqrt())
 
 
-# -- the tables ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "none"])
-def test_tables_have_unit_mean_square(encoding):
-    made = table(encoding)
-    assert made.shape == (N, D)
-    assert made.dtype == torch.float32
-    assert rms(made) == pytest.approx(1, abs=1e-5)
-
-
-def test_none_is_zeros():
-    assert not table("none").any()
-
-
-def test_random_and_trainable_start_alike_and_follow_the_seed():
-    assert torch.equal(table("random"), table("trainable"))
-    assert not torch.equal(table("random"), table("random", seed=1))
-
-
-def test_sinusoidal_by_hand_with_an_odd_number_of_channels():
-    # one row for each index: sin(i), cos(i), sin(i / 10000^(2/3))
-    expected = torch.tensor([[math.sin(i), math.cos(i), math.sin(i * 10000 ** (-2 / 3))] for i in range(4)])
-    made = position_table("sinusoidal", 4, 3, seed=0)
-    assert torch.allclose(made * rms(expected), expected, atol=1e-6)
-
-
-def test_fourier_of_a_line_of_four_by_hand():
-    # x = -1, -1/3, 1/3, 1; two bands fit into 6 channels: f = 1 and 4 / 2; one channel of zeros is left
-    expected = torch.tensor(
-        [
-            [x, math.sin(math.pi * x), math.sin(2 * math.pi * x), math.cos(math.pi * x), math.cos(2 * math.pi * x), 0]
-            for x in (-1, -1 / 3, 1 / 3, 1)
-        ]
-    )
-    made = position_table("fourier", 4, 6, seed=0, geometry=line(4))
-    assert torch.allclose(made * rms(expected), expected, atol=1e-6)
-
-
-def test_fourier_reaches_nyquist_in_each_dimension():
-    # a 4 x 8 grid in 2 + 4 * 2 channels: bands (1, 2) for rows, (1, 4) for columns
-    made = position_table("fourier", 32, 10, seed=0, geometry=grid(4, 8))
-    x = torch.linspace(-1, 1, 8)
-    ratio = made[:8, 5] / made[:8, 1].abs().max()  # the last sine, along the first row; x itself reaches 1
-    assert torch.allclose(ratio, torch.sin(4 * math.pi * x), atol=1e-5)
-
-
-def test_fourier_of_points_that_do_not_vary_in_one_dimension_is_finite():
-    coordinates = np.stack([np.arange(9.0), np.zeros(9)], axis=1)
-    assert position_table("fourier", 9, 2, seed=0, geometry=points(coordinates)).isfinite().all()
-
-
-def test_given_vectors_of_unit_mean_square_arrive_bit_for_bit():
-    vectors = table("random")
-    assert torch.equal(position_table("maed", N, D, seed=0, vectors=vectors), vectors)
-
-
-def test_refused_tables_are_named():
-    with pytest.raises(MaedError, match="fourier needs coordinates"):
-        position_table("fourier", N, D, seed=0)
-    with pytest.raises(MaedError, match="did you mean 'fourier'"):
-        position_table("furier", N, D, seed=0)
-    with pytest.raises(MaedError, match="maed needs an embedding"):
-        position_table("maed", N, D, seed=0)
-    with pytest.raises(MaedError, match=r"shape \(2, 2\); it may be \(16, 8\)"):
-        position_table("maed", N, D, seed=0, vectors=torch.ones(2, 2))
-    with pytest.raises(MaedError, match="not finite"):
-        position_table("maed", N, D, seed=0, vectors=torch.full((N, D), torch.nan))
-
-
 def test_the_encoding_starts_as_loud_as_it_is_told():
     encoding = PositionEncoding(table("maed"), trained=False)
     encoding.start(0.3)
@@ -132,7 +64,7 @@ def test_the_encoding_starts_as_loud_as_it_is_told():
 
 
 @pytest.mark.parametrize("kind", ["real", "tokens"])
-@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "none"])
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS.names if name != "none"])
 def test_positions_are_as_loud_as_the_content_that_they_join(encoding, kind):
     model = classifier(encoding, kind)
     values = signals(kind)
@@ -151,7 +83,7 @@ def test_calibration_leaves_out_what_is_not_real():
 
 
 def test_encodings_differ_in_their_table_alone():
-    models = {encoding: classifier(encoding) for encoding in ENCODINGS}
+    models = {encoding: classifier(encoding) for encoding in ENCODINGS.names}
     reference = models["none"].state_dict()
     for encoding, model in models.items():
         state = model.state_dict()
@@ -169,7 +101,7 @@ def test_making_a_classifier_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def step(model: PerceiverClassifier) -> None:
+def step(model: Maed) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     model(signals()).sum().backward()
     optimizer.step()
@@ -182,7 +114,7 @@ def test_a_frozen_table_is_the_given_one_bit_for_bit(encoding, tmp_path):
     step(model)
     assert torch.equal(model.preprocessor.positions.table, table(encoding))
     model.save_pretrained(tmp_path)
-    loaded = PerceiverClassifier.from_pretrained(tmp_path)
+    loaded = Maed.from_pretrained(tmp_path)
     assert torch.equal(loaded.preprocessor.positions.table, table(encoding))
 
 
@@ -206,18 +138,18 @@ def test_formulas_are_never_fine_tuned(encoding):
 def test_save_and_load_give_equal_logits(kind, combine, tmp_path):
     model = classifier("trainable", kind, combine=combine).eval()
     model.save_pretrained(tmp_path)
-    loaded = PerceiverClassifier.from_pretrained(tmp_path)
+    loaded = Maed.from_pretrained(tmp_path)
     assert torch.equal(loaded(signals(kind)), model(signals(kind)))
     assert loaded.config.classes == ("low", "high")
 
 
 def test_broken_folders_are_named(tmp_path):
     with pytest.raises(MaedError, match="no such file"):
-        PerceiverClassifier.from_pretrained(tmp_path)
+        Maed.from_pretrained(tmp_path)
     classifier().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(MaedError, match="not the weights"):
-        PerceiverClassifier.from_pretrained(tmp_path)
+        Maed.from_pretrained(tmp_path)
 
 
 def test_normalization_and_permutation_survive_and_are_applied(tmp_path):
@@ -249,7 +181,7 @@ def test_masked_positions_cannot_change_the_logits(kind):
 def test_masked_positions_are_as_good_as_absent():
     # 10 of 16 positions masked give what a model of the first 10 positions gives
     model = classifier("maed").eval()
-    short = PerceiverClassifier(replace(model.config, positions=10), table("maed")[:10])
+    short = Maed(replace(model.config, positions=10), table("maed")[:10])
     state = model.state_dict() | {"perceiver.input_preprocessor.positions.table": table("maed")[:10]}
     short.load_state_dict(state)
     mask = (torch.arange(N) < 10).expand(5, N)
@@ -277,8 +209,9 @@ def test_bfloat16_agrees_with_float32_and_masks_as_well():
 
 
 def test_cross_heads_must_divide_the_channels():
-    with pytest.raises(MaedError, match=r"perceiver.cross_heads: 3; it may divide the perceiver.latent_width \(16\)"):
+    with pytest.raises(MaedError) as refused:
         classifier(cross_heads=3)
+    assert refused.value.argument == "perceiver.cross_heads"
 
 
 # -- the training -------------------------------------------------------------------------------------------------
@@ -333,7 +266,7 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     assert metrics["history"][0].keys() == {"step", "train_loss", "validation_loss", "validation_accuracy"}
     assert metrics["validation_accuracy"] == max(point["validation_accuracy"] for point in metrics["history"])
     assert (metrics["epochs"], metrics["test_signals"]) == (2.0, 150)
-    loaded = PerceiverClassifier.from_pretrained(tmp_path)
+    loaded = Maed.from_pretrained(tmp_path)
     data = halves()
     values, _, labels, _ = take(data.test, np.arange(150))
     correct = (loaded(values).argmax(1) == labels).float().mean()
@@ -484,7 +417,7 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path):
 def test_refused_trainings_are_named(tmp_path):
     with pytest.raises(MaedError, match="no labels"):
         fit(tmp_path, data=replace(halves(), classes=()))
-    with pytest.raises(MaedError, match="fourier needs coordinates"):
+    with pytest.raises(MaedError, match="needs coordinates"):
         fit(tmp_path, data=replace(halves(), geometry=None))
-    with pytest.raises(MaedError, match="seed: -1"):
+    with pytest.raises(MaedError, match="seed: must"):
         fit(tmp_path, seed=-1)

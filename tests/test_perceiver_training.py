@@ -22,9 +22,10 @@ from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.models import train_classifier
+from maed.models.architectures.maed import Maed
 from maed.models.batches import Augmentation, Batch, ShuffledBatches, every_signal
+from maed.models.config import ClassifierConfig
 from maed.models.memory import check_memory, kept_bytes
-from maed.models.model import ClassifierConfig, PerceiverClassifier
 from maed.models.training import PerceiverModule
 from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 
@@ -235,7 +236,7 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     assert outputs[0] == outputs[1]  # only the first process speaks
-    one, two = (read_json(tmp_path / name / "perceiver" / "fourier-0" / "metrics.json") for name in ("one", "two"))
+    one, two = (read_json(tmp_path / name / "models" / "fourier-0" / "metrics.json") for name in ("one", "two"))
     assert one["test_accuracy"] == two["test_accuracy"]
     assert one["history"][-1]["validation_loss"] == pytest.approx(two["history"][-1]["validation_loss"], rel=1e-4)
 
@@ -243,10 +244,10 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
-def classifier(**perceiver) -> PerceiverClassifier:
+def classifier(**perceiver) -> Maed:
     settings = PerceiverSettings(**({"latents": 4, "latent_width": 16, "layers": 1, "heads": 2} | perceiver))
     config = ClassifierConfig("real", SIDE * SIDE, ("a", "b"), "random", D, channels=1, perceiver=settings)
-    return PerceiverClassifier(config, torch.randn(SIDE * SIDE, D))
+    return Maed(config, torch.randn(SIDE * SIDE, D))
 
 
 def test_a_class_that_a_split_lacks_is_named(tmp_path):

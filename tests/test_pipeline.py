@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from safetensors.torch import load_file
 
 import maed
 from maed import PositionEmbedding
-from maed.autoencoder.training import AutoencoderModule
+from maed.autoencoder.training import AutoencoderTask
 from maed.cli import main
 from maed.data import from_arrays, load
 from maed.data.geometry import grid, permutation
 from maed.evaluation.comparison import compare_all, summarize
+from maed.experiments.run import origin_notes, run_all
 from maed.files import read_json
-from maed.pipeline import Run, origin_notes, run_all
+from maed.records import MadeWith, Score
 from maed.report.tables import geometry_rows
 from maed.settings import (
     AutoencoderSettings,
@@ -30,6 +32,8 @@ from maed.settings import (
     SimilaritySettings,
     TrainerSettings,
 )
+from maed.stages import Context, Pretrain, Similarity, execute
+from stages import context
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*positions are constant", "ignore:.*neighbor graph falls into", "ignore:nothing is known of"
@@ -86,8 +90,8 @@ def without_pictures(page: Path) -> str:
 def measured(results: dict[str, Any]) -> dict[str, Any]:
     """What a run found, without when and how long."""
     found = {key: results[key] for key in ("geometry", "split_half", "summary", "paired", "settings", "positions")}
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in results["classification"]]
-    return {**found, "classification": rows}
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in results["scores"]]
+    return {**found, "scores": rows}
 
 
 # --- what is written ----------------------------------------------------------------------------------------------
@@ -103,10 +107,10 @@ def measured(results: dict[str, Any]) -> dict[str, Any]:
             {"similarity", "standard_error", "counts", "sums", "squares"},
         ),
         ("embedding", "config.json model.safetensors README.md", {"vectors", "coordinates"}),
-        ("baseline/similarity", "config.json model.safetensors", {"similarity", "standard_error"}),
-        ("baseline/embedding", "config.json model.safetensors README.md", {"vectors", "coordinates"}),
+        ("baselines/correlation/similarity", "config.json model.safetensors", {"similarity", "standard_error"}),
+        ("baselines/correlation/embedding", "config.json model.safetensors README.md", {"vectors", "coordinates"}),
         *(
-            (f"perceiver/{encoding}-{seed}", "config.json model.safetensors metrics.json last.ckpt", set())
+            (f"models/{encoding}-{seed}", "config.json model.safetensors metrics.json last.ckpt", set())
             for encoding in ENCODINGS
             for seed in range(2)
         ),
@@ -119,9 +123,9 @@ def test_every_folder_and_file(finished: Path, folder: str, files: str, tensors:
 
 
 def test_nothing_else_lies_at_the_top(finished: Path) -> None:
-    folders = {"autoencoder", "similarity", "embedding", "baseline", "perceiver", "figures", "explorer"}
+    folders = {"autoencoder", "similarity", "embedding", "baselines", "models", "figures", "explorer"}
     assert {path.name for path in finished.iterdir()} == folders | {"results.json", "report.html"}
-    assert {path.name for path in (finished / "perceiver").iterdir()} == {
+    assert {path.name for path in (finished / "models").iterdir()} == {
         f"{encoding}-{seed}" for encoding in ENCODINGS for seed in range(2)
     }
 
@@ -157,7 +161,7 @@ def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None
     kinds: dict[str, type] = {
         **{"schema": int, "maed": str, "command": str, "commit": str, "source": str, "positions": int},
         **{"settings": dict, "machine": dict, "started": str, "seconds": dict, "split_half": dict, "geometry": dict},
-        **{"classification": list, "summary": list, "paired": list},
+        **{"scores": list, "summary": list, "paired": list},
     }
     assert {name: type(results[name]) for name in kinds} == kinds
     assert (results["schema"], results["maed"], results["source"]) == (1, maed.__version__, "digits")
@@ -172,25 +176,25 @@ def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None
         assert {"knn_recall", "spearman", "coordinate_r2", "trustworthiness"} <= set(metrics)
         assert 0 <= metrics["knn_recall"] <= 1
     assert 0 <= results["split_half"]["maed"] <= 1
-    assert [(row["positions"], row["seed"]) for row in results["classification"]] == [
+    assert [(row["positions"], row["seed"]) for row in results["scores"]] == [
         (encoding, seed) for seed in range(2) for encoding in ENCODINGS
     ]
-    for row in results["classification"]:
-        keys = {"positions", "seed", "learning_rate", "test_accuracy", "validation_accuracy"}
+    for row in results["scores"]:
+        keys = {"positions", "seed", "learning_rate", "value", "validation", "task", "labels", "metric"}
         keys |= {"epochs", "seconds", "history"}
         assert set(row) == keys
         assert row["epochs"] == 1
-        assert 0 <= row["test_accuracy"] <= 1
+        assert 0 <= row["value"] <= 1
 
 
 def test_summary_and_pairs_follow_from_the_classification(finished: Path) -> None:
     results = read_json(finished / "results.json")
     by_name: dict[str, list[float]] = {name: [] for name in ENCODINGS}
-    for row in results["classification"]:
-        metrics = read_json(finished / "perceiver" / f"{row['positions']}-{row['seed']}" / "metrics.json")
+    for row in results["scores"]:
+        metrics = read_json(finished / "models" / f"{row['positions']}-{row['seed']}" / "metrics.json")
         metrics["learning_rate"] = metrics["settings"]["train"]["learning_rate"]
         assert {key: metrics[key] for key in row} == row
-        by_name[row["positions"]].append(row["test_accuracy"])
+        by_name[row["positions"]].append(row["value"])
     assert {entry["positions"]: entry["mean"] for entry in results["summary"]} == pytest.approx(
         {name: sum(values) / 2 for name, values in by_name.items()}
     )
@@ -201,21 +205,21 @@ def test_summary_and_pairs_follow_from_the_classification(finished: Path) -> Non
         half = 12.7062 * abs(gains[0] - gains[1]) / 2  # t of 1 degree of freedom; s / sqrt(2) of two values
         assert (entry["low"], entry["high"]) == pytest.approx((entry["mean"] - half, entry["mean"] + half), abs=1e-4)
     assert {("maed", "none"), ("maed", "correlation")} <= {(entry["a"], entry["b"]) for entry in results["paired"]}
-    assert results["summary"] == summarize(results["classification"])
-    assert results["paired"] == compare_all(results["classification"])
+    assert results["summary"] == [asdict(row) for row in summarize(Score(**row) for row in results["scores"])]
+    assert results["paired"] == [asdict(row) for row in compare_all(Score(**row) for row in results["scores"])]
 
 
 def test_what_was_not_run_is_null(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done("run", "digits", "--out", copied, *DIGITS, "--positions", "")
     results = read_json(copied / "results.json")
-    assert [results[key] for key in ("classification", "summary", "paired")] == [None] * 3
+    assert [results[key] for key in ("scores", "summary", "paired")] == [None] * 3
     assert results["geometry"] is not None
     assert "no positions were asked for" in capsys.readouterr().out
 
 
 def test_a_perceiver_is_given_the_embedding_bit_for_bit(finished: Path) -> None:
-    for encoding, folder in (("maed", "embedding"), ("correlation", "baseline/embedding")):
-        state = load_file(finished / f"perceiver/{encoding}-0/model.safetensors")
+    for encoding, folder in (("maed", "embedding"), ("correlation", "baselines/correlation/embedding")):
+        state = load_file(finished / f"models/{encoding}-0/model.safetensors")
         tables = [tensor for name, tensor in state.items() if name.endswith("table")]
         assert len(tables) == 1
         assert torch.equal(tables[0], vectors(finished / folder))
@@ -325,12 +329,12 @@ def test_the_start_of_a_warm_start_is_shown_beside_its_result(finished: Path, tm
     ],
 )
 def test_what_the_autoencoder_started_from_is_noted(init: str, rows: tuple[str, ...], said: list[str]) -> None:
-    notes = origin_notes({"autoencoder": {"init": init}}, rows)
+    notes = origin_notes(MadeWith(autoencoder={"init": init}), rows)
     assert len(notes) == len(said)
     assert all(words in note for words, note in zip(said, notes, strict=True))
 
 
-def tiny(folder: Path, draws: int, batch_size: int, *, mask: np.ndarray | None = None, **rest: Any) -> Run:
+def tiny(folder: Path, draws: int, batch_size: int, *, mask: np.ndarray | None = None, **rest: Any) -> Context:
     """Sixteen positions, one of them visible in each draw."""
     values = np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32)
     if mask is not None:
@@ -343,14 +347,14 @@ def tiny(folder: Path, draws: int, batch_size: int, *, mask: np.ndarray | None =
         ),
         trainer=TrainerSettings(accelerator="cpu", progress="none"),
     )
-    return Run(folder, settings, from_arrays(values, settings=settings.data), **rest)
+    return context(folder, settings, from_arrays(values, settings=settings.data), **rest)
 
 
 def test_pairs_that_were_never_drawn_are_named(tmp_path: Path) -> None:
     run = tiny(tmp_path, draws=24, batch_size=8)
-    run.pretrain()
+    execute([Pretrain()], run)
     with pytest.warns(UserWarning, match="; they count as not similar") as warned:
-        run.similarity()
+        execute([Similarity()], run)
     counts = load_file(tmp_path / "similarity/model.safetensors")["counts"][0]
     never = int((counts == 0).sum()) - 16  # the diagonal is none of them
     assert 0 < never < 120
@@ -359,11 +363,11 @@ def test_pairs_that_were_never_drawn_are_named(tmp_path: Path) -> None:
 
 def test_draws_that_miss_most_pairs_are_refused_and_do_not_stand_in_the_way(tmp_path: Path) -> None:
     run = tiny(tmp_path, draws=2, batch_size=2)
-    run.pretrain()
+    execute([Pretrain()], run)
     with pytest.raises(maed.MaedError, match=r"similarity.draws: in 4 draws, 1[89][05] of 240 pairs .* reach them$"):
-        run.similarity()
+        execute([Similarity()], run)
     assert not (tmp_path / "similarity").exists()
-    tiny(tmp_path, draws=512, batch_size=64).similarity()
+    execute([Similarity()], tiny(tmp_path, draws=512, batch_size=64))
     assert (tmp_path / "similarity/model.safetensors").is_file()
 
 
@@ -371,22 +375,22 @@ def test_a_stable_stream_of_few_draws_says_that_it_cannot_tell(tmp_path: Path) -
     said: list[str] = []
     run = tiny(tmp_path, draws=512, batch_size=64, say=said.append)
     run.settings.similarity.until = "stable"
-    run.pretrain()
-    run.similarity()
+    execute([Pretrain()], run)
+    execute([Similarity()], run)
     assert "similarity: 512 draws, too few to tell whether neighbors are stable" in said
 
 
 def test_positions_that_no_signal_has_are_not_waited_for(tmp_path: Path) -> None:
     run = tiny(tmp_path, draws=512, batch_size=64, mask=np.arange(16) < 4)  # 12 of 240 pairs are ever together
-    run.pretrain()
-    run.similarity()
+    execute([Pretrain()], run)
+    execute([Similarity()], run)
     counts = load_file(tmp_path / "similarity/model.safetensors")["counts"][0]
     assert int((counts > 0).sum()) == 12
 
 
 @pytest.mark.parametrize(("kind", "refused"), [("swissroll", True), ("ring", False)])
 def test_the_seed_places_a_swiss_roll_and_no_ring(kind: str, refused: bool, tmp_path: Path) -> None:
-    def run(seed: int, out: str) -> Run:
+    def run(seed: int, out: str) -> Context:
         settings = Settings(
             data=DataSettings(samples=50, seed=seed),
             autoencoder=AutoencoderSettings(steps=2, width=8, warmup=0),
@@ -394,14 +398,14 @@ def test_the_seed_places_a_swiss_roll_and_no_ring(kind: str, refused: bool, tmp_
             trainer=TrainerSettings(accelerator="cpu", progress="none"),
         )
         data = load(f"field:{kind}:24", settings.data)
-        return Run(tmp_path / out, settings, data, upstream=tmp_path / "first")
+        return context(tmp_path / out, settings, data, upstream=tmp_path / "first")
 
-    run(0, "first").pretrain()
+    execute([Pretrain()], run(0, "first"))
     if refused:
         with pytest.raises(maed.MaedError, match=r"data.seed: 1; .*was made with 0, and positions must agree"):
-            run(1, "second").similarity()
+            execute([Similarity()], run(1, "second"))
     else:
-        run(1, "second").similarity()
+        execute([Similarity()], run(1, "second"))
     assert (tmp_path / "second").exists() != refused
 
 
@@ -432,18 +436,20 @@ def test_verb_by_verb_makes_the_same_as_run(finished: Path, tmp_path: Path) -> N
     assert torch.equal(vectors(c / "embedding"), vectors(finished / "embedding"))
     for verb, *rest in (("train", "--positions", "maed", "--seed", "1"), ("train", "--positions", "correlation")):
         done(verb, "digits", "--run", c, "--out", d, *DIGITS, *rest)
-    assert torch.equal(vectors(d / "baseline/embedding"), vectors(finished / "baseline/embedding"))
+    assert torch.equal(
+        vectors(d / "baselines/correlation/embedding"), vectors(finished / "baselines/correlation/embedding")
+    )
     for name in ("maed-1", "correlation-0"):
-        mine, theirs = (read_json(folder / "perceiver" / name / "metrics.json") for folder in (d, finished))
+        mine, theirs = (read_json(folder / "models" / name / "metrics.json") for folder in (d, finished))
         assert {k: mine[k] for k in ("test_accuracy", "fingerprint")} == {
             k: theirs[k] for k in ("test_accuracy", "fingerprint")
         }
     done("compare", "digits", "--run", c, "--out", e, *DIGITS, "--positions", "none,maed", "--seeds", "1")
-    theirs = {(row["positions"], row["seed"]): row for row in read_json(finished / "results.json")["classification"]}
+    theirs = {(row["positions"], row["seed"]): row for row in read_json(finished / "results.json")["scores"]}
     results = read_json(e / "results.json")
-    assert len(results["classification"]) == 2
-    for row in results["classification"]:
-        assert row["test_accuracy"] == theirs[row["positions"], row["seed"]]["test_accuracy"]
+    assert len(results["scores"]) == 2
+    for row in results["scores"]:
+        assert row["value"] == theirs[row["positions"], row["seed"]]["value"]
     assert results["geometry"] is None
     done("report", e)
     assert "<html" in (e / "report.html").read_text()
@@ -459,16 +465,16 @@ def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Pa
     )
     data = load("digits", settings.data)
     found = [
-        run_all(Run(tmp_path / name, settings, data), [], 0, command=name)["geometry"] for name in ("first", "again")
+        run_all(context(tmp_path / name, settings, data), [], 0, command=name).geometry for name in ("first", "again")
     ]
     assert found[0] == found[1]
     settings.similarity.seed = 1
-    other = run_all(Run(tmp_path / "other", settings, data), [], 0, command="other")["geometry"]
+    other = run_all(context(tmp_path / "other", settings, data), [], 0, command="other").geometry
     assert other["maed"] != found[0]["maed"]
     assert other["correlation"] == found[0]["correlation"]
 
 
-@pytest.mark.parametrize("gone", ["similarity", "embedding", "perceiver/maed-1", "results.json"])
+@pytest.mark.parametrize("gone", ["similarity", "embedding", "models/maed-1", "results.json"])
 def test_a_run_stopped_between_stages_goes_on(finished: Path, copied: Path, gone: str) -> None:
     path = copied / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -487,15 +493,15 @@ def test_a_training_stopped_in_the_middle_goes_on(
 ) -> None:
     arguments = ("pretrain", "digits", "--out", tmp_path / "out", *DIGITS)
 
-    step = AutoencoderModule.training_step
+    original = AutoencoderTask.training_step
 
-    def stops_at_45(self: AutoencoderModule, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.global_step == 45:
+    def stops_at_45(self: AutoencoderTask, batch: Any, step: int) -> torch.Tensor:
+        if step == 45:
             raise KeyboardInterrupt
-        return step(self, batch, batch_idx)
+        return original(self, batch, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(AutoencoderModule, "training_step", stops_at_45)
+        patch.setattr(AutoencoderTask, "training_step", stops_at_45)
         assert main([str(argument) for argument in arguments]) == 130
     assert "maed: stopped; the same command goes on where this was" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Lightning leaves it ignored
@@ -519,7 +525,7 @@ def test_a_training_stopped_in_the_middle_goes_on(
         (["pretrain", "photos", *DIGITS, "--data.samples=50"], "source is digits there and photos here"),
         (["similarity", "digits", *DIGITS, "--similarity.draws=2001"], "similarity.draws is 2000 there and 2001 here"),
         (["embed", *DIGITS, "--embedding.dim=9"], "embedding.dim is 8 there and 9 here"),
-        (["train", "digits", *DIGITS, "--positions=none", "--train.batch_size=32"], "perceiver/none-0 holds a"),
+        (["train", "digits", *DIGITS, "--positions=none", "--train.batch_size=32"], "models/none-0 holds a"),
         (["compare", "digits", *DIGITS, *COMPARED, "--data.seed=1"], "data.seed is 0 there and 1 here"),
     ],
 )
@@ -542,7 +548,7 @@ def test_overwrite_replaces_what_differs_and_what_follows_from_it(copied: Path) 
     done("run", "digits", "--out", copied, *changed, *COMPARED, "--overwrite")
     after = stamps(copied)
     replaced = {str(path.parent) for path in after if after[path] != before[path]}
-    assert replaced == {"similarity", "embedding", "perceiver/maed-0", "perceiver/maed-1"}
+    assert replaced == {"similarity", "embedding", "models/maed-0", "models/maed-1"}
     assert not torch.equal(vectors(copied / "embedding"), old)
     assert read_json(copied / "results.json")["settings"]["similarity"]["draws"] == 1500
 
@@ -572,7 +578,7 @@ def test_coordinates_follow_the_permutation(finished: Path) -> None:
     assert not np.array_equal(expected, grid(8, 8).coordinates)
 
 
-@pytest.mark.parametrize("folder", ["embedding", "baseline/embedding"])
+@pytest.mark.parametrize("folder", ["embedding", "baselines/correlation/embedding"])
 @pytest.mark.parametrize("coordinates", ["grid:8x8", None, "file"])
 def test_evaluate_finds_what_the_run_found(
     finished: Path, tmp_path: Path, folder: str, coordinates: str | None, capsys: pytest.CaptureFixture[str]
@@ -625,13 +631,13 @@ def test_results_prints_the_tables(finished: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("", ["a run with autoencoder, similarity, embedding, baseline, perceiver", "digits, 64 positions"]),
+        ("", ["a run with autoencoder, similarity, embedding, baselines, models", "digits, 64 positions"]),
         ("autoencoder", ["a masked autoencoder of 64 positions, 6 visible", "loss: mse", "source: digits"]),
         ("similarity", ["a similarity of 64 positions", "split-half agreement: 0.", "source: digits"]),
         ("embedding", ["a position embedding of 64 positions, 8 channels", "geometry: grid", "source: digits"]),
-        ("baseline/similarity", ["a similarity of 64 positions", "split-half agreement: not measured"]),
-        ("baseline/embedding", ["a position embedding of 64 positions", "estimator: correlation"]),
-        ("perceiver/maed-1", ["a Perceiver of 64 positions, encoding maed", "test accuracy: ", "source: digits"]),
+        ("baselines/correlation/similarity", ["a similarity of 64 positions", "split-half agreement: not measured"]),
+        ("baselines/correlation/embedding", ["a position embedding of 64 positions", "estimator: correlation"]),
+        ("models/maed-1", ["a Perceiver of 64 positions, encoding maed", "test accuracy: ", "source: digits"]),
         ("results.json", ["results of `maed run digits", "source: digits, 64 positions"]),
     ],
 )
@@ -655,8 +661,8 @@ def test_a_resampled_embedding_goes_by_that_name_alone(tmp_path: Path, capsys: p
     assert "was resampled by its geometry; it may be maed-resampled" in capsys.readouterr().err
     done("compare", "digits", "--positions=maed-resampled,none", "--seeds=1", *few)
     results = read_json(tmp_path / "run/results.json")
-    assert [row["positions"] for row in results["classification"]] == ["maed-resampled", "none"]
-    table = load_file(tmp_path / "run/perceiver/maed-resampled-0/model.safetensors")
+    assert [row["positions"] for row in results["scores"]] == ["maed-resampled", "none"]
+    table = load_file(tmp_path / "run/models/maed-resampled-0/model.safetensors")
     table = table["perceiver.input_preprocessor.positions.table"]
     assert torch.equal(table, coarse.resampled("grid:8x8").vectors[torch.from_numpy(permutation(64, 3))])
     done("export", tmp_path / "coarse", "--format=folder", "--resample=grid:4x16", "--out", tmp_path / "wide/embedding")
@@ -667,7 +673,10 @@ def test_a_resampled_embedding_goes_by_that_name_alone(tmp_path: Path, capsys: p
 
 def test_the_embedding_of_a_run_carries_what_was_measured_and_its_picture(finished: Path) -> None:
     results = read_json(finished / "results.json")
-    for name, folder in (("maed", finished / "embedding"), ("correlation", finished / "baseline/embedding")):
+    for name, folder in (
+        ("maed", finished / "embedding"),
+        ("correlation", finished / "baselines/correlation/embedding"),
+    ):
         provenance = PositionEmbedding.from_pretrained(folder).provenance
         assert provenance["metrics"] == results["geometry"][name]
         assert provenance["versions"]["torch"] == torch.__version__
@@ -702,9 +711,12 @@ def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> No
 def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
     signals = np.random.default_rng(0).normal(size=(50, 8))
     for settings, said in (
-        (Settings(embedding=EmbeddingSettings(dim=8)), "embedding.dim: 8 for 8 positions"),
-        (Settings(embedding=EmbeddingSettings(neighbors=8)), "embedding.neighbors: 8 for 8 positions"),
-        (Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)), "shows 1 position"),
+        (Settings(embedding=EmbeddingSettings(dim=8)), "^embedding.dim: "),
+        (Settings(embedding=EmbeddingSettings(n_neighbors=8)), "^embedding.n_neighbors: "),
+        (
+            Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)),
+            "^similarity.visible_fraction: ",
+        ),
         (Settings(autoencoder=AutoencoderSettings(init="dependence")), "'dependence' is not for real signals"),
     ):
         with pytest.raises(maed.MaedError, match=said):
@@ -734,7 +746,7 @@ def test_real_data_from_end_to_end(
     assert results["positions"] == positions
     assert results["neighbors"] == (8 if geometry == "grid" else 4)
     assert set(results["geometry"]) == {"maed", baseline}
-    assert len(results["classification"]) == 1
+    assert len(results["scores"]) == 1
     assert read_json(tmp_path / "embedding/config.json")["geometry"]["kind"] == geometry
     assert (tmp_path / "report.html").is_file()
 

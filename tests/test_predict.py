@@ -20,7 +20,7 @@ from maed.cli import main
 from maed.data import SignalData, load
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.models import Classifier, load_classifier
+from maed.models import TargetModel, load_classifier
 from maed.prediction import open_classifier, predict
 from maed.settings import DataSettings
 
@@ -44,7 +44,7 @@ class Trained:
     data: DataSettings
 
     @property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> TargetModel:
         return load_classifier(self.folder)
 
     def load(self, **changes: object) -> SignalData:
@@ -62,7 +62,7 @@ class Trained:
 def train(folder: Path, source: str, *flags: str, **data: object) -> Trained:
     read = [f"--data.{name}={value}" for name, value in data.items()]
     assert main(["train", source, "--positions", "random", "--out", str(folder), *TINY, *flags, *read]) == 0
-    return Trained(folder / "perceiver" / "random-0", source, DataSettings(**data))  # type: ignore[arg-type]
+    return Trained(folder / "models" / "random-0", source, DataSettings(**data))  # type: ignore[arg-type]
 
 
 def png(pixels: np.ndarray, format: str = "PNG") -> bytes:
@@ -413,7 +413,7 @@ def test_a_folder_that_holds_no_model_names_those_below(digits: Trained, tmp_pat
     np.save(tmp_path / "x.npy", np.zeros((2, 64)))
     run = digits.folder.parent.parent
     assert f"it may be {digits.folder}" in refused(run, "x.npy")
-    assert "'nowhere' is no folder; it may be a folder perceiver/ENCODING-SEED" in refused("nowhere", "x.npy")
+    assert "'nowhere' is no folder; it may be a folder models/ENCODING-SEED" in refused("nowhere", "x.npy")
     assert "holds no trained Perceiver" in refused(tmp_path, "x.npy")
 
 

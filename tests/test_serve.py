@@ -255,8 +255,8 @@ def test_steps_of_a_stream_come_from_its_last_save(tmp_path: Path) -> None:
 
 def test_a_learning_rate_that_was_given_up_does_not_stop_a_run(tmp_path: Path) -> None:
     folder = finished_run(tmp_path / "run", side=4)
-    (folder / "perceiver" / "tune" / "maed-1e-05" / "logs").mkdir(parents=True)
-    tried = folder / "perceiver" / "tune" / "maed-1e-05" / "logs" / "metrics.csv"
+    (folder / "models" / "tune" / "maed-1e-05" / "logs").mkdir(parents=True)
+    tried = folder / "models" / "tune" / "maed-1e-05" / "logs" / "metrics.csv"
     tried.write_text("step\n")
     assert [part.title for part in overview(tmp_path, "run", folder).parts if not part.finished] == [
         "Perceiver maed, learning rate 1e-05"
@@ -284,8 +284,8 @@ def test_a_long_log_is_thinned_and_its_validations_stay(tmp_path: Path) -> None:
 
 
 def test_steps_of_a_perceiver_come_from_those_before_it(tmp_path: Path) -> None:
-    (tmp_path / "perceiver" / "maed-1" / "logs").mkdir(parents=True)
-    (tmp_path / "perceiver" / "maed-1" / "logs" / "metrics.csv").write_text("step,train_loss\n49,0.5\n")
+    (tmp_path / "models" / "maed-1" / "logs").mkdir(parents=True)
+    (tmp_path / "models" / "maed-1" / "logs" / "metrics.csv").write_text("step,train_loss\n49,0.5\n")
     files = runs_module.scan(tmp_path, tmp_path)
     settings = {"train": {"steps": 1200, "epochs": 1}}
     results = Results(settings=settings, scores=[Score("maed", 0, history=[{"step": 703}])])

@@ -19,14 +19,16 @@ from maed.cli import main
 from maed.data.geometry import grid
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
+from maed.experiments.comparison import TUNING_SEED, Comparison
 from maed.experiments.live import Lines, LiveTable, board
+from maed.experiments.run import new_results
 from maed.experiments.trials import Cluster, Metrics, Trial, _kept, _work, check_cluster, run_trials
 from maed.files import read_json, write_json
 from maed.models import training
-from maed.pipeline import TUNING_SEED, Run, compare, new_results
 from maed.report import markdown
 from maed.report.tables import tuning_rows
 from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
+from stages import context
 
 SIDE = 4
 DIVERGES = 1e19
@@ -59,14 +61,14 @@ def compared(
     folder: Path, *encodings: str, seeds: int = 2, data: SignalData | None = None, said: Any = None, **options: Any
 ) -> dict[str, Any]:
     """results.json of a comparison."""
-    run = Run(folder, settings(**options), data or images(), say=said or (lambda line: None))
-    compare(run, encodings or ("none", "fourier"), seeds, new_results(run, "maed compare"))
+    run = context(folder, settings(**options), data or images(), say=said or (lambda line: None))
+    Comparison(run).run(encodings or ("none", "fourier"), seeds, new_results(run, "maed compare"))
     return read_json(folder / "results.json")
 
 
 def table(results: dict[str, Any]) -> list[Any]:
     """What a comparison found, without how long it took."""
-    rows = [{**row, "seconds": 0} for key in ("tuning", "classification") for row in results[key] or []]
+    rows = [{**row, "seconds": 0} for key in ("tuning", "scores") for row in results[key] or []]
     return [rows, results["summary"], results["paired"]]
 
 
@@ -85,7 +87,7 @@ def test_rows_are_in_the_order_asked_for_and_those_done_before_come_first(tmp_pa
     done = [each for each, _ in run_trials(images(), asked, board=Lines(lambda line: None))]
     assert done == [asked[2], asked[0], asked[1], asked[3]]
 
-    found = compared(tmp_path / "run")["classification"]
+    found = compared(tmp_path / "run")["scores"]
     assert [(row["positions"], row["seed"]) for row in found] == [
         (encoding, seed) for seed in range(2) for encoding in ("none", "fourier")
     ]
@@ -95,7 +97,7 @@ def test_rows_are_in_the_order_asked_for_and_those_done_before_come_first(tmp_pa
 def test_a_line_for_a_start_and_one_for_an_end(tmp_path):
     said: list[str] = []
     found = compared(tmp_path, "none", seeds=1, said=said.append)
-    accuracy = f"{100 * found['classification'][0]['test_accuracy']:.2f} %"
+    accuracy = f"{100 * found['scores'][0]['value']:.2f} %"
     assert said == ["perceiver: none, seed 0", f"perceiver: none, seed 0: test accuracy {accuracy}"]
 
 
@@ -124,8 +126,8 @@ def test_each_encoding_is_compared_with_its_best_rate(tmp_path):
         del finite[DIVERGES]
         best = min(rate for rate, accuracy in finite.items() if accuracy == max(finite.values()))
         assert [r["learning_rate"] for r in tried if r["positions"] == encoding and r["chosen"]] == [best]
-        assert {r["learning_rate"] for r in found["classification"] if r["positions"] == encoding} == {best}
-    assert (tmp_path / "perceiver" / "tune" / "fourier-0.03" / "metrics.json").is_file()
+        assert {r["learning_rate"] for r in found["scores"] if r["positions"] == encoding} == {best}
+    assert (tmp_path / "models" / "tune" / "fourier-0.03" / "metrics.json").is_file()
     assert found["seconds"]["tuning"] == sum(row["seconds"] or 0 for row in tried)
 
 
@@ -144,7 +146,7 @@ def test_tuning_does_not_read_the_test_split(tmp_path):
         for name, given in (("a", data), ("b", other))
     )
     assert [{**row, "seconds": 0} for row in first["tuning"]] == [{**row, "seconds": 0} for row in second["tuning"]]
-    a, b = (read_json(tmp_path / name / "perceiver/tune/none-0.001/metrics.json") for name in "ab")
+    a, b = (read_json(tmp_path / name / "models/tune/none-0.001/metrics.json") for name in "ab")
     assert a["fingerprint"] == b["fingerprint"]  # of the data that it was given
 
 
@@ -156,10 +158,10 @@ def test_no_finite_rate_is_an_error_that_names_the_encoding(tmp_path):
 def test_a_training_is_the_same_whatever_rates_were_tried(tmp_path):
     """So that a rate that is added to the grid costs its own trials alone."""
     plain = compared(tmp_path, "none", seeds=1, learning_rate=1e-3)
-    stamp = (tmp_path / "perceiver/none-0/metrics.json").stat().st_mtime_ns
+    stamp = (tmp_path / "models/none-0/metrics.json").stat().st_mtime_ns
     tuned = compared(tmp_path, "none", seeds=1, tune=[1e-3])
-    assert (tmp_path / "perceiver/none-0/metrics.json").stat().st_mtime_ns == stamp
-    assert plain["classification"] == tuned["classification"]
+    assert (tmp_path / "models/none-0/metrics.json").stat().st_mtime_ns == stamp
+    assert plain["scores"] == tuned["scores"]
 
 
 @pytest.mark.parametrize("rates", [[], [0.0], [-1.0], [1e-3, 1e-3], [float("inf")]], ids=str)
@@ -237,7 +239,7 @@ def test_a_stop_while_a_file_is_written_changes_nothing(name, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "write_json", killed)
-        patch.setattr("maed.pipeline.write_json", killed)
+        patch.setattr("maed.records.write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             compared(tmp_path / "cut", "none")
     assert table(compared(tmp_path / "cut", "none")) == table(whole)
@@ -377,7 +379,7 @@ def test_the_table_is_the_same_on_ray(ray, tmp_path):
     there = compared(tmp_path / "there", tune=[1e-3, DIVERGES], tune_steps=6, cluster="local")
     assert table(there) == table(here)
     again = compared(tmp_path / "there", tune=[1e-3, DIVERGES], tune_steps=6, cluster="local")
-    assert again["classification"] == there["classification"]  # seconds too: nothing was trained again
+    assert again["scores"] == there["scores"]  # seconds too: nothing was trained again
 
 
 def test_what_a_worker_refuses_is_refused_in_the_same_words(ray, tmp_path):

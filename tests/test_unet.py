@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
+from maed.autoencoder.losses import position_losses
 from maed.autoencoder.masking import Draw, make_draw
-from maed.autoencoder.model import position_losses
 from maed.autoencoder.unet import UNetAutoencoder
 from maed.data.signals import Signals
 

@@ -35,11 +35,15 @@ _HOMES = {
     "replace_positions": "maed.integrations",
 }
 
+_MODULES = ("plots", "presets")
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import maed` and `maed --help` need no PyTorch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'maed' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"maed.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maed' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

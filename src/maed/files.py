@@ -20,6 +20,13 @@ def is_main_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
+def _umask() -> int:
+    """What the user's files may not be; the system tells it only to who sets it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the place of `path`, on failure it is removed."""
@@ -29,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide results from the people they are shared with
+        temporary.chmod(0o666 & ~_umask())  # as open() would; mkstemp's 0600 hides results from who shares them
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

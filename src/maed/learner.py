@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -19,8 +19,9 @@ from maed.autoencoder import held_out_loss, load_autoencoder
 from maed.data import from_given, like
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, one_of
+from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS
 from maed.run_folder import RunFolder
-from maed.settings import BASELINES, Baseline, Estimator, Reduction, Settings
+from maed.settings import Settings
 from maed.similarity import baselines_for, load_similarity
 from maed.stages import Baseline as MakeBaseline
 from maed.stages import Context, Embed, Pretrain, Similarity, execute
@@ -30,7 +31,7 @@ from maed.stages.choices import choose
 
 def _is_trained(learner: PositionLearner) -> bool:
     """Baselines have no autoencoder whose loss could be a score."""
-    if learner.estimator in BASELINES:
+    if learner.estimator in BASELINES.names:
         raise AttributeError(f"estimator={learner.estimator!r} trains no autoencoder, so there is no score")
     return True
 
@@ -86,8 +87,8 @@ class PositionLearner(BaseEstimator):
         dim: int | None = None,
         *,
         autoencoder: Literal["auto", "set", "unet"] = "auto",
-        estimator: Literal["auto"] | Estimator | Baseline = "auto",
-        reduction: Reduction = "heat",
+        estimator: str = "auto",
+        reduction: str = "heat",
         init: str = "random",
         visible_fraction: float | None = None,
         kind: Literal["auto", "real", "tokens"] = "auto",
@@ -141,7 +142,7 @@ class PositionLearner(BaseEstimator):
             settings, self.choices_ = choose(data, settings, fixed, reading_order=text and coordinates is None)
         with tempfile.TemporaryDirectory() as temporary:
             folder = RunFolder(Path(self.folder or temporary))
-            if self.estimator in BASELINES:
+            if self.estimator in BASELINES.names:
                 self._learn(Context(folder, settings, data, self._say), str(self.estimator))
             else:
                 if self.budget is not None:
@@ -206,8 +207,8 @@ class PositionLearner(BaseEstimator):
         """The settings that the parameters ask for, before anything is chosen."""
         base = self.settings or Settings()
         one_of("autoencoder", self.autoencoder, ("auto", "set", "unet"))
-        one_of("estimator", self.estimator, ("auto", *get_args(Estimator), *BASELINES))
-        one_of("reduction", self.reduction, get_args(Reduction))
+        one_of("estimator", self.estimator, ("auto", *ESTIMATORS.names, *BASELINES.names))
+        REDUCTIONS.check("reduction", self.reduction)
         one_of("kind", self.kind, ("auto", "real", "tokens"))
         one_of("device", self.device, ("auto", "cpu", "gpu", "cuda", "mps"))
         # a folder can only be gone on from with the seed that it was begun with
@@ -221,7 +222,7 @@ class PositionLearner(BaseEstimator):
         if self.init != "random":
             autoencoder["init"] = self.init
         similarity: dict[str, Any] = dict(seed)
-        if self.estimator in get_args(Estimator):
+        if self.estimator in ESTIMATORS.names:
             similarity["estimator"] = self.estimator
         embedding: dict[str, Any] = {"force": self.force or base.embedding.force}
         if self.dim is not None:

@@ -13,14 +13,17 @@ from maed.files import read_json, write_json
 SCHEMA = 2
 
 RENAMED = {
-    "data": {"normalisation": "normalization"},
-    "embedding": {"neighbours": "n_neighbors", "neighbors": "n_neighbors", "symmetrise": "symmetrize"},
-    "evaluation": {"neighbours": "n_neighbors", "neighbors": "n_neighbors"},
+    "data.normalisation": "data.normalization",
+    "embedding.neighbours": "embedding.n_neighbors",
+    "embedding.neighbors": "embedding.n_neighbors",
+    "embedding.symmetrise": "embedding.symmetrize",
+    "evaluation.neighbours": "evaluation.n_neighbors",
+    "evaluation.neighbors": "evaluation.n_neighbors",
 }
-"""Settings that had another name before version 0.2, by their groups."""
+"""Settings by names of earlier versions, and what they are called now: read in files of runs, refused elsewhere."""
 
-RENAMED_VALUES = {("data", "split", "seed-imdb"): "original-imdb"}
-"""Values of settings that had another name before version 0.2."""
+RENAMED_VALUES = {("data.split", "seed-imdb"): "original-imdb"}
+"""Values of settings that had another name in earlier versions."""
 
 Row = TypeVar("Row")
 
@@ -29,16 +32,14 @@ def modern(groups: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by groups, as a file of any version has them, under the names of today."""
     found: dict[str, Any] = {}
     for group, members in groups.items():
-        if isinstance(members, Mapping):
-            renamed = RENAMED.get(group, {})
-            found[group] = {
-                renamed.get(name, name): RENAMED_VALUES.get((group, name, value), value)
-                if isinstance(value, str)
-                else value
-                for name, value in members.items()
-            }
-        else:
+        if not isinstance(members, Mapping):
             found[group] = members
+            continue
+        found[group] = {}
+        for name, value in members.items():
+            new = RENAMED.get(f"{group}.{name}", f"{group}.{name}").partition(".")[2]
+            said = isinstance(value, str)
+            found[group][new] = RENAMED_VALUES.get((f"{group}.{name}", value), value) if said else value
     return found
 
 
@@ -281,6 +282,27 @@ class Results:
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.as_json())
+
+
+def read_study(path: Path) -> dict[str, Any] | None:
+    """The file of a study (many small runs, with cells of their own) under the names of today; None of another file.
+
+    Raises:
+        MaedError: it is missing, or no JSON.
+    """
+    stored = read_json(path)
+    if not (isinstance(stored, Mapping) and "study" in stored and "cells" in stored):
+        return None
+    return {**stored, "defaults": modern(stored.get("defaults") or {}), "cells": [*map(_modern_cell, stored["cells"])]}
+
+
+def _modern_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+    found = {("neighbors" if name == "neighbours" else name): value for name, value in cell.items()}
+    if "made_with" in found:
+        made_with = modern(found["made_with"])
+        reductions = [modern({"embedding": settings})["embedding"] for settings in made_with.get("reductions") or []]
+        found["made_with"] = {**made_with, "reductions": reductions}
+    return found
 
 
 def is_results(stored: Any) -> bool:

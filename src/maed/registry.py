@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,8 @@ class Registry(Generic[T]):
     """Names of one kind of thing, and the class behind each.
 
     A built-in's name is that of its file, with hyphens for underscores: `mean_loss.py` is `mean-loss`, and holds the
-    class `MeanLoss`. Another package adds one by an entry point of the group `maed.KIND`, under a name of its own:
+    class `MeanLoss`; `none.py` holds `None_`. Another package adds one by an entry point of the group `maed.KIND`,
+    under a name of its own:
 
         [project.entry-points."maed.estimators"]
         my-estimator = "my_package:MyEstimator"
@@ -53,7 +55,7 @@ class Registry(Generic[T]):
         Raises:
             MaedError: there is none; it names the argument and the nearest name.
         """
-        if name in self.names:
+        if name in self.built_in or name in self.plugged_in:  # plug-ins are looked for only where it takes one
             return name
         singular = self.kind.removesuffix("s")
         known = ", ".join(self.names)
@@ -72,7 +74,8 @@ class Registry(Generic[T]):
         self.check(argument or self.kind.removesuffix("s"), name)
         if name in self.built_in:
             module = import_module(f"maed.{self.folder.replace('/', '.')}.{name.replace('-', '_')}")
-            found: Any = getattr(module, "".join(part.capitalize() for part in name.split("-")))
+            class_name = "".join(part.capitalize() for part in name.split("-"))
+            found: Any = getattr(module, class_name + "_" * iskeyword(class_name))
             return found
         point = self.plugged_in[name]
         try:
@@ -86,3 +89,4 @@ ESTIMATORS: Registry[Any] = Registry("estimators", "similarity/estimators")
 BASELINES: Registry[Any] = Registry("baselines", "similarity/baselines")
 REDUCTIONS: Registry[Any] = Registry("reductions", "embedding/reductions")
 ENCODINGS: Registry[Any] = Registry("encodings", "encodings")
+ARCHITECTURES: Registry[Any] = Registry("architectures", "models/architectures")

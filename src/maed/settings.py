@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from maed.errors import MaedError, one_of
+from maed.registry import ARCHITECTURES, ESTIMATORS, REDUCTIONS
 
-ENCODINGS = (
-    *("none", "trainable", "random", "sinusoidal", "fourier", "correlation", "dependence"),
-    *("maed", "maed-resampled"),
-)
-"""The position encodings that a Perceiver can be given."""
-
-Estimator = Literal["mean-loss", "contrast", "ablation"]
-Baseline = Literal["correlation", "dependence"]
-BASELINES = ("correlation", "dependence")
 Schedule = Literal["cosine", "linear", "constant"]
-Reduction = Literal["heat", "diffusion", "laplacian", "isomap", "tsne", "umap", "spectral", "pca"]
+
+CHOSEN_BY_NAME = {"similarity.estimator": ESTIMATORS, "embedding.reduction": REDUCTIONS}
+"""Settings that are names of things, and where those are listed."""
 
 
 @dataclass
@@ -170,7 +163,7 @@ class SimilaritySettings:
         seed: Seed of the draws.
     """
 
-    estimator: Estimator = "contrast"
+    estimator: str = "contrast"
     draws: int = 65_536
     until: Literal["draws", "stable"] = "draws"
     tolerance: float = 0.01
@@ -183,6 +176,7 @@ class SimilaritySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        ESTIMATORS.check("similarity.estimator", self.estimator)
         _at_least("similarity.draws", self.draws, 2)
         _at_least("similarity.batch_size", self.batch_size, 1)
         _at_least("similarity.repeats", self.repeats, 1)
@@ -192,10 +186,6 @@ class SimilaritySettings:
         _between("similarity.tolerance", self.tolerance, 0, 1)
         if self.visible_fraction is not None:
             _between("similarity.visible_fraction", self.visible_fraction, 0, 1)
-        if self.estimator == "contrast" and self.batch_size % self.repeats:
-            raise MaedError(
-                f"similarity.batch_size: {self.batch_size}; it may be a multiple of similarity.repeats ({self.repeats})"
-            )
 
 
 @dataclass
@@ -210,7 +200,7 @@ class EmbeddingSettings:
             similarity) and `pca` of its rows keep its values, and large distances only where the similarity reaches so
             far.
         dim: Channels d of the embedding; min(64, N - 1) where not given.
-        neighbors: Neighbors of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
+        n_neighbors: Neighbors of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
             given. They are the perplexity of `tsne`, as far as that may be N / 3 at most.
         diffusion_steps: Steps of the random walk, 4 for `diffusion` and 1 for `heat` where not given; more keep larger
             distances, and smooth noise, at the expense of neighbors.
@@ -222,16 +212,17 @@ class EmbeddingSettings:
         force: Make an embedding even of a similarity in which no dependence was found.
     """
 
-    reduction: Reduction = "heat"
+    reduction: str = "heat"
     dim: int | None = None
-    neighbors: int | None = None
+    n_neighbors: int | None = None
     diffusion_steps: float | None = None
     symmetrize: Literal["mean", "max", "min"] = "mean"
     denoise: Literal["none", "positions", "significance"] = "positions"
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "neighbors"):
+        REDUCTIONS.check("embedding.reduction", self.reduction)
+        for name in ("dim", "n_neighbors"):
             _at_least(f"embedding.{name}", getattr(self, name), 1)
         _at_least("embedding.diffusion_steps", self.diffusion_steps, 0)
 
@@ -259,13 +250,13 @@ class PerceiverSettings:
             given; `text` and `image` alone.
         position_width: Channels that positions are projected to before they are concatenated; `input_width` where not
             given; `image` alone.
-        fine_tune: Train the table of a `correlation`, `dependence`, `maed` or `random` encoding too.
+        fine_tune: Train the table of an embedding (`maed`, a baseline) or of `random` too.
         dropout: Dropout of the attention probabilities.
         learned_from: The source that the embedding was learned from, where it is another than that of the labeled
             data: it says that the positions of both are the same.
     """
 
-    architecture: Literal["maed", "text", "image"] = "maed"
+    architecture: str = "maed"
     checkpoint: str | None = None
     latents: int = 64
     latent_width: int = 128
@@ -292,23 +283,7 @@ class PerceiverSettings:
             raise MaedError(
                 f"perceiver.latent_width: {self.latent_width}; it may be a multiple of perceiver.heads ({self.heads})"
             )
-        for name, architectures in _OF_ARCHITECTURES.items():
-            if getattr(self, name) is not None and self.architecture not in architectures:
-                raise MaedError(
-                    f"perceiver.{name}: {getattr(self, name)} with perceiver.architecture {self.architecture}; "
-                    f"it is of {' and '.join(architectures)} alone, and may be left out"
-                )
-        if self.architecture == "text" and self.combine != "add":
-            raise MaedError(f"perceiver.combine: {self.combine}; with perceiver.architecture text it may be add")
-
-
-_OF_ARCHITECTURES = {
-    "checkpoint": ("text", "image"),
-    "image_size": ("image",),
-    "input_width": ("text", "image"),
-    "position_width": ("image",),
-}
-"""Settings that not every architecture of the Perceiver has."""
+        ARCHITECTURES.check("perceiver.architecture", self.architecture)
 
 
 @dataclass
@@ -421,15 +396,15 @@ class EvaluationSettings:
     """Measuring geometry.
 
     Args:
-        neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
+        n_neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
         folds: Folds of the coordinate regression.
     """
 
-    neighbors: int | None = None
+    n_neighbors: int | None = None
     folds: int = 5
 
     def __post_init__(self) -> None:
-        _at_least("evaluation.neighbors", self.neighbors, 1)
+        _at_least("evaluation.n_neighbors", self.n_neighbors, 1)
         _at_least("evaluation.folds", self.folds, 2)
 
 
@@ -448,11 +423,11 @@ class ReportSettings:
     positions: int = 6
     channels: int = 8
     signals: int = 6
-    reductions: list[Reduction] = field(default_factory=lambda: ["tsne", "pca"])
+    reductions: list[str] = field(default_factory=lambda: ["tsne", "pca"])
 
     def __post_init__(self) -> None:
         for reduction in self.reductions:
-            one_of("report.reductions", reduction, get_args(Reduction))
+            REDUCTIONS.check("report.reductions", reduction)
         for name in ("positions", "channels", "signals"):
             _at_least(f"report.{name}", getattr(self, name), 1)
 
@@ -470,21 +445,6 @@ class Settings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
-
-    @classmethod
-    def from_preset(cls, name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
-        """The settings of a preset, as `--config` reads them.
-
-        Args:
-            name: of a preset of the package, such as `cifar10-cpu`, or a YAML file.
-            changes: what else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
-
-        Raises:
-            MaedError: no such preset, or something that is no setting or may not have that value.
-        """
-        from maed.presets import settings_of  # here, for it needs the settings
-
-        return settings_of(name, changes or {})
 
 
 def _at_least(argument: str, value: float | None, least: float) -> None:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maed.autoencoder.masking import Draw, nested_draws
-from maed.autoencoder.model import LossName, MaskedAutoencoder, outputs_of, reconstruction_of
+from maed.autoencoder.losses import LossName, outputs_of, reconstruction_of
+from maed.autoencoder.masking import Draw, MaskedAutoencoder, nested_draws
 from maed.data.signals import SignalData
 from maed.files import replacing
 

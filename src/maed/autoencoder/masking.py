@@ -1,9 +1,10 @@
-"""Which positions an autoencoder is shown, and which it is scored on."""
+"""Which positions an autoencoder is shown, which it is scored on, and what it is to those who show them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,14 @@ from torch import Tensor
 
 from maed.data.signals import SignalKind, Signals
 from maed.errors import MaedError
+
+
+class MaskedAutoencoder(Protocol):
+    """What the stages after the training need of any autoencoder."""
+
+    def predict(self, values: Tensor, visible: Tensor, scored: Tensor, visible_mask: Tensor | None = None) -> Tensor:
+        """Reconstruct the positions `scored` `(S,)` from the values seen at `visible` `(B, V)`: `(B, S, outputs)`."""
+        ...
 
 
 def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str = "autoencoder") -> int:

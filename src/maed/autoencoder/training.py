@@ -1,50 +1,40 @@
-"""Training the masked autoencoder: its Lightning module, its endless stream of draws, its folder."""
+"""Training the masked autoencoder: what a step computes, its endless stream of draws, its folder."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from maed.autoencoder.examples import write_examples
+from maed.autoencoder.losses import LossName, outputs_of, position_losses
 from maed.autoencoder.masking import Draw, make_draw, visible_count
-from maed.autoencoder.model import LossName, outputs_of, position_losses
 from maed.autoencoder.set import SetAutoencoder
 from maed.autoencoder.unet import UNetAutoencoder
 from maed.data.signals import SignalData, Signals
 from maed.data.source import first_line
-from maed.engine.lightning import (
-    History,
-    LastValidation,
-    Patience,
-    Steps,
-    adamw,
-    best_weights,
-    build_trainer,
-    fit,
-    quiet_lightning,
-    resumable,
-)
+from maed.engine.loop import Plan, Trained, fit
+from maed.engine.optimization import adamw
 from maed.errors import MaedError, one_of
 from maed.files import read_json, replacing, write_json
 from maed.settings import AutoencoderSettings, TrainerSettings
 
 _VALIDATION_DRAWS = 2_048
 
-
 Autoencoder = SetAutoencoder | UNetAutoencoder
 
 
-class DrawStream(Dataset[Draw]):
+class DrawStream:
     """Draw number t of a training: a function of the seed and of t alone, so that a resumed training goes on exactly.
 
     Args:
@@ -65,29 +55,30 @@ class DrawStream(Dataset[Draw]):
     def __len__(self) -> int:
         return self.length
 
+    def __iter__(self) -> Iterator[Draw]:
+        """All of them in turn."""
+        return (self[step] for step in range(self.length))
+
     def __getitem__(self, step: int) -> Draw:
         """Draw `step`, `0 <= step < length`."""
-        if not 0 <= step < self.length:
-            raise IndexError(step)
         generator = np.random.default_rng((self.seed, step))
         rows = generator.integers(0, len(self.signals), size=self.batch_size)
         return make_draw(self.signals, generator, rows=rows, visible=self.visible, scored=self.scored)
 
 
-class AutoencoderModule(pl.LightningModule):
-    """Lightning's view of a masked autoencoder: draws in, mean loss over hidden scored positions out."""
+class AutoencoderTask:
+    """The training of a masked autoencoder: draws in, mean loss over hidden scored positions out.
 
-    def __init__(
-        self, model: Autoencoder, loss: LossName, settings: AutoencoderSettings, fingerprint: str = ""
-    ) -> None:
-        super().__init__()
-        self.model, self.loss_name, self.settings, self.fingerprint = model, loss, settings, fingerprint
+    Args:
+        model: what is trained.
+        loss: of a position.
+        settings: those of the optimizer are read.
+    """
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what is being trained, so that nothing else resumes from it."""
-        checkpoint["fingerprint"] = self.fingerprint
+    def __init__(self, model: Autoencoder, loss: LossName, settings: AutoencoderSettings) -> None:
+        self.model, self.loss_name, self.settings = model, loss, settings
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self) -> tuple[AdamW, LambdaLR]:
         """AdamW. The position vectors are not decayed, for nothing is known of their scale, and learn faster.
 
         Random ones have farther to go than any weight, each moved only by the draws in which its position takes part.
@@ -101,30 +92,29 @@ class AutoencoderModule(pl.LightningModule):
             groups.append({"params": tables, "weight_decay": 0.0, "lr": position_rate(s) * rate})
         return adamw(groups, learning_rate=rate, warmup=s.warmup, steps=s.steps, schedule=s.schedule)
 
-    def transfer_batch_to_device(self, batch: Draw, device: torch.device, dataloader_idx: int) -> Draw:
-        """Move a draw."""
-        return batch.to(device)
-
     def mean_loss(self, draw: Draw) -> Tensor:
         """Mean of l_j over the draw's hidden scored positions."""
         reconstruction = self.model.predict(draw.values, draw.visible, draw.scored, draw.visible_mask)
         losses = position_losses(reconstruction, draw.targets, self.loss_name)
         return (losses * draw.hidden).sum() / draw.hidden.sum().clamp(min=1)
 
-    def training_step(self, batch: Draw, batch_idx: int) -> Tensor:
-        """The loss of one draw."""
+    def training_step(self, batch: Draw, step: int) -> Tensor:
+        """The loss of one draw.
+
+        Raises:
+            MaedError: it is not finite.
+        """
         loss = self.mean_loss(batch)
         if not torch.isfinite(loss):
             raise MaedError(
-                f"autoencoder.learning_rate: {learning_rate(self.settings)}; the loss is not finite at step "
-                f"{self.global_step}, a lower one may help"
+                f"autoencoder.learning_rate: {learning_rate(self.settings)}; the loss is not finite at step {step}, "
+                "a lower one may help"
             )
-        self.log("train_loss", loss, on_step=True)
         return loss
 
-    def validation_step(self, batch: Draw, batch_idx: int) -> None:
-        """The loss of one held-out draw; the same draws at every validation."""
-        self.log("validation_loss", self.mean_loss(batch), batch_size=len(batch.hidden), on_epoch=True, sync_dist=True)
+    def validation_step(self, batch: Draw) -> tuple[Tensor, int]:
+        """The loss of one held-out draw, and its number of signals."""
+        return self.mean_loss(batch), len(batch.hidden)
 
 
 def learning_rate(settings: AutoencoderSettings) -> float:
@@ -199,35 +189,40 @@ def pretrain(
     model = build_autoencoder(settings, n=data.positions, channels=data.channels, vocabulary=data.vocabulary, loss=loss)
     if start_vectors is not None:
         start_from(model, start_vectors)
-    fingerprint = json.dumps(asdict(settings), sort_keys=True)
-    module = AutoencoderModule(model, loss, settings, fingerprint)
-    history = History()
-    with quiet_lightning():
-        trainer, best = build_trainer(
-            trainer_settings,
-            folder,
-            title="autoencoder",
-            steps=settings.steps,
-            validate_every=min(settings.validate_every, settings.steps),
-            clip=settings.clip,
-            monitor="validation_loss",
-            mode="min",
-            wide=wide(model),
-            callbacks=[history, LastValidation(), *_patience(settings)],
-        )
-        start = resumable(folder, fingerprint)
-        train = draw_loader(data.train, visible, settings, steps=settings.steps, start=start or 0, seed=settings.seed)
-        validation = _validation_loader(data.validation, visible, settings)
-        fit(trainer, module, train, validation, None if start is None else folder / "last.ckpt")
-    state = best_weights(best)
-    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    plan = Plan(
+        title="autoencoder",
+        fingerprint=json.dumps(asdict(settings), sort_keys=True),
+        steps=settings.steps,
+        validate_every=min(settings.validate_every, settings.steps),
+        clip=settings.clip,
+        patience=settings.patience,
+        wide=wide(model),
+    )
+    train = draw_stream(data.train, visible, settings, steps=settings.steps, seed=settings.seed)
+    # the same draws at every validation
+    held_out = draw_stream(
+        data.validation, visible, settings, steps=_batches(data.validation, settings), seed=settings.seed + 1_000_003
+    )
+    trained = _loop(trainer_settings)(
+        AutoencoderTask(model, loss, settings), train, held_out, plan, trainer_settings, folder
+    )
+    model.load_state_dict(trained.weights)
     model.cpu().eval()
-    write_json(folder / "metrics.json", {"history": history.points, "seconds": history.seconds, "visible": visible})
+    write_json(folder / "metrics.json", {"history": trained.history, "seconds": trained.seconds, "visible": visible})
     write_examples(folder, model, data, visible, loss)
     with replacing(folder / "model.safetensors") as temporary:  # last: it marks the stage as finished
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
-    Path(best.best_model_path).unlink(missing_ok=True)  # model.safetensors holds it
+    (folder / "best.ckpt").unlink(missing_ok=True)  # model.safetensors holds it
     return model
+
+
+def _loop(settings: TrainerSettings) -> Callable[..., Trained]:
+    """The plain loop on one device; Lightning where several are asked for, or one that the plain loop does not know."""
+    if settings.accelerator != "tpu" and not (settings.devices.isdigit() and int(settings.devices) > 1):
+        return fit
+    from maed.engine.lightning import fit_task  # here, for Lightning wakes transformers and matplotlib
+
+    return fit_task
 
 
 def start_from(model: Autoencoder, vectors: Tensor) -> None:
@@ -277,26 +272,19 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
         data: what it was trained on; only its sizes are read.
     """
     visible = visible_count(data.positions, data.kind, settings.visible_fraction)
-    module = AutoencoderModule(model, loss_name(settings, data), settings)
-    batches = max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)
-    draws = draw_loader(signals, visible, replace(settings, scored=data.positions), steps=batches, seed=settings.seed)
-    return float(torch.stack([module.mean_loss(draw) for draw in draws]).mean())
+    task = AutoencoderTask(model, loss_name(settings, data), settings)
+    scored = replace(settings, scored=data.positions)
+    draws = draw_stream(signals, visible, scored, steps=_batches(signals, settings), seed=settings.seed)
+    return float(torch.stack([task.mean_loss(draw) for draw in draws]).mean())
 
 
-def draw_loader(
-    signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int, start: int = 0
-) -> DataLoader[Draw]:
-    """Draws number `start` to `steps - 1` of the stream with this seed."""
-    stream = DrawStream(
+def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int) -> DrawStream:
+    """The first `steps` draws of the stream with this seed, as the settings size them."""
+    return DrawStream(
         signals, visible=visible, scored=settings.scored, batch_size=settings.batch_size, length=steps, seed=seed
     )
-    return DataLoader(stream, batch_size=None, sampler=Steps(steps, start))
 
 
-def _validation_loader(signals: Signals, visible: int, settings: AutoencoderSettings) -> DataLoader[Draw]:
-    batches = max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)
-    return draw_loader(signals, visible, settings, steps=batches, seed=settings.seed + 1_000_003)
-
-
-def _patience(settings: AutoencoderSettings) -> list[pl.Callback]:
-    return [] if settings.patience is None else [Patience(settings.patience, "validation_loss", "min")]
+def _batches(signals: Signals, settings: AutoencoderSettings) -> int:
+    """How many batches draw each of the signals about once."""
+    return max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)

@@ -14,8 +14,8 @@ class UNetAutoencoder(nn.Module):
     Where they are true neighbors (text, spectra, time series) that is a head start; a similarity learned with it is
     no evidence that the order was found in the data, and permuting the positions makes it a worse model.
 
-    Ronneberger et al., "U-Net" (arXiv 1505.04597), in one dimension with the original's settings: `depth` encoder blocks
-    (two convolutions over 3 positions, each with batch norm and ReLU, then max-pooling by 2), a bottleneck,
+    Ronneberger et al., "U-Net" (arXiv 1505.04597), in one dimension with the original's settings: `depth` encoder
+    blocks (two convolutions over 3 positions, each with batch norm and ReLU, then max-pooling by 2), a bottleneck,
     `depth` decoder blocks (transposed convolution by 2, the encoder's features beside it, two convolutions), a 1x1
     convolution. The first block has `width` channels, every level twice those of the level above. Two departures:
 

@@ -18,10 +18,12 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from rich.console import Console
 
 from maed._version import __version__
-from maed.errors import MaedError, nearest, one_of
+from maed.errors import MaedError, nearest
 from maed.files import is_main_process
 from maed.presets import COMPARED, plainly, read_preset
-from maed.settings import ENCODINGS, Settings
+from maed.records import RENAMED
+from maed.registry import ENCODINGS
+from maed.settings import CHOSEN_BY_NAME, Settings
 
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
@@ -56,8 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(argv: list[str]) -> str:
     """What results.json records: the command without `--out`, for where it was written is no part of an experiment."""
-    at = argv.index("--out") if "--out" in argv else len(argv)
-    return shlex.join(["maed", *argv[:at], *argv[at + 2 :]])
+    kept, skip = [], False
+    for word in argv:
+        if not (skip or word == "--out" or word.startswith("--out=")):
+            kept.append(word)
+        skip = word == "--out"
+    return shlex.join(["maed", *kept])
 
 
 def _preset_first(argv: list[str]) -> list[str]:
@@ -121,24 +127,23 @@ def _usage(parser: Parser) -> str:
 
 
 _DESCRIPTION = "Position embeddings learned from data. Start with `maed run photos`."
-_SOURCE = (
-    "photos, digits, cifar10, imdb, field:KIND[:N] (a random field on a line, ring, grid, torus, sphere or swissroll), "
-    "hub:OWNER/NAME, or a .npy, .npz, .csv or .parquet file or a folder of them"
-)
 
 
 def _settings(parser: Parser, *, source: bool | str = True, run: bool = True) -> None:
     """The arguments that the verbs of the walk share."""
-    if source is True:
-        parser.add_argument("source", type=str, metavar="SOURCE", help=_SOURCE)
-    elif source:
-        parser.add_argument("source", type=str, nargs="?", default=source, metavar="SOURCE", help=_SOURCE)
+    if source:
+        from maed.data.source import listed
+
+        optional: dict[str, Any] = {} if source is True else {"nargs": "?", "default": source}
+        parser.add_argument("source", type=str, metavar="SOURCE", help=listed(), **optional)
     parser.add_argument("--out", type=str | None, metavar="DIR", help="where to write", default=None)
     if run:
         parser.add_argument("--run", type=str | None, metavar="DIR", help="where earlier stages lie", default=None)
     parser.add_argument("--config", action=Preset, metavar="NAME|FILE", help="a preset, or a YAML file of settings")
     parser.add_argument("--overwrite", action="store_true", help="replace stages that were made with other settings")
     parser.add_class_arguments(Settings, as_group=False)
+    for name, registry in CHOSEN_BY_NAME.items():
+        parser._option_string_actions[f"--{name}"].metavar = f"{{{','.join(registry.names)}}}"
     for group in Settings.__dataclass_fields__:
         _remove_bare(parser, group)
 
@@ -164,7 +169,7 @@ def _add_compare(parser: Parser) -> None:
 
 def _add_compared(parser: Parser) -> None:
     text = (
-        f"comma-separated encodings to compare, of {', '.join(ENCODINGS)}; '' for no Perceivers; "
+        f"comma-separated encodings to compare, of {', '.join(ENCODINGS.names)}; '' for no Perceivers; "
         f"{_COMPARED} where not given, without fourier where no coordinates are known"
     )
     parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
@@ -173,13 +178,13 @@ def _add_compared(parser: Parser) -> None:
 
 def _add_train(parser: Parser) -> None:
     _settings(parser)
-    text = f"the encoding: {', '.join(ENCODINGS)}"
+    text = f"the encoding: {', '.join(ENCODINGS.names)}"
     parser.add_argument("--positions", type=str, required=True, metavar="ENCODING", help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
 
 
 def _add_predict(parser: Parser) -> None:
-    text = "a folder perceiver/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+    text = "a folder models/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
     parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
     text = (
         "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "
@@ -367,7 +372,7 @@ def _embed(given: Namespace, command: str) -> None:
 
 
 def _train(given: Namespace, command: str) -> None:
-    one_of("positions", given.positions, ENCODINGS)
+    ENCODINGS.check("positions", given.positions)
     from maed.experiments.comparison import Comparison
 
     metrics = Comparison(_open_run(given)).train(given.positions, given.seed)
@@ -419,7 +424,7 @@ def _evaluate(given: Namespace, command: str) -> None:
     embedding = _open_embedding(given.embedding)
     geometry = embedding.true_geometry(_given_geometry(embedding, given.coordinates))
     metrics = geometry_metrics(embedding.vectors, geometry, given.evaluation)
-    k = given.evaluation.neighbors or geometry.neighbors
+    k = given.evaluation.n_neighbors or geometry.neighbors
     for name, value in metrics.items():
         _say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
     folder = Path(given.out or given.embedding)
@@ -441,13 +446,13 @@ def _open_embedding(name: str) -> PositionEmbedding:
 
 def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry | None:
     """What `--coordinates` says; None where the embedding's own are meant, which then have to be there."""
-    from maed.data.geometry import NAMES, parse_geometry
+    from maed.data.geometry_spec import NAMES, parse_geometry
 
     if text:
         return parse_geometry(text)
     if embedding.geometry is None:
         raise MaedError(
-            f"coordinates: not given, and the embedding holds none; it may be {NAMES} or a file of (N, D) numbers"
+            f"coordinates: not given, and the embedding holds none; it must be {NAMES} or a file of (N, D) numbers"
         )
     return None
 
@@ -481,7 +486,7 @@ def _export(given: Namespace, command: str) -> None:
 
 def _line_or_grid(text: str) -> Geometry:
     """What `--resample` says."""
-    from maed.data.geometry import parse_geometry, parse_sides
+    from maed.data.geometry_spec import parse_geometry, parse_sides
 
     name, _, size = text.partition(":")
     if len(parse_sides(size)) != {"line": 1, "grid": 2}.get(name):
@@ -530,8 +535,7 @@ def _serve(given: Namespace, command: str) -> None:
 
 
 def _results(given: Namespace, command: str) -> None:
-    from maed.files import read_json
-    from maed.records import Results
+    from maed.records import Results, read_study
     from maed.report import tables
 
     paths = [Path(path) for path in given.paths or ["results"]]
@@ -541,7 +545,7 @@ def _results(given: Namespace, command: str) -> None:
             f"path: no .json file in {', '.join(map(str, paths))}; it may be a results.json or their folder"
         )
     for file in files:
-        if tables.is_study(study := read_json(file)):
+        if (study := read_study(file)) is not None:
             _say(tables.study_markdown(study)) if given.markdown else tables.print_study(study, _console())
         else:
             results = Results.read(file)
@@ -576,7 +580,8 @@ def _fitting(asked: list[str] | None, run: Context) -> list[str]:
     """What was asked for; otherwise the usual encodings that these data can have."""
     if asked is not None:
         return asked
-    return [name for name in _COMPARED.split(",") if name != "fourier" or run.data.geometry is not None]
+    known = run.data.geometry is not None
+    return [name for name in _COMPARED.split(",") if known or not ENCODINGS.get(name).needs_geometry]
 
 
 def _encodings(given: Namespace) -> list[str] | None:
@@ -586,7 +591,7 @@ def _encodings(given: Namespace) -> list[str] | None:
     if given.positions is None:
         return None
     names = [name.strip() for name in given.positions.split(",") if name.strip()]
-    return list(dict.fromkeys(one_of("positions", name, ENCODINGS) for name in names))
+    return list(dict.fromkeys(ENCODINGS.check("positions", name) for name in names))
 
 
 def _describe(data: Any) -> str:
@@ -622,6 +627,8 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     if found is None:
         return text
     unknown = found[1].split("=")[0]
+    if (new := RENAMED.get(unknown.removeprefix("--"))) is not None:
+        return f"{unknown}: is called --{new} now"
     if not unknown.startswith("-"):
         return f"{unknown!r}: one argument too many; `--help` lists them"
     return f"{unknown}: no such option{nearest(unknown, parser._option_string_actions)}; `--help` lists them"

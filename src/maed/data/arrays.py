@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from maed.data.geometry import points
 from maed.data.images import resize_pixels
-from maed.data.signals import SignalKind
 from maed.data.source import Source, Stored, first_line, with_classes
 from maed.errors import MaedError, nearest
 from maed.settings import DataSettings
+
+if TYPE_CHECKING:
+    from maed.data.signals import SignalKind
 
 _KEYS = ("inputs", "labels", "coordinates")
 _BLOCK = 1 << 22  # values converted at a time

@@ -6,12 +6,15 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from maed.data.source import first_line
 from maed.errors import MaedError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _BLOCK = 256  # images a thread decodes before it reports: fewer would cost more than the decoding
 
@@ -54,6 +57,8 @@ def decode(
 
 def resize(image: Image.Image, size: int) -> Image.Image:
     """Bring the shortest side to `size` (bicubic), then crop the center to `size` x `size`."""
+    from PIL import Image
+
     shortest = min(image.size)
     if shortest != size:
         width, height = (max(size, round(side * size / shortest)) for side in image.size)
@@ -64,6 +69,8 @@ def resize(image: Image.Image, size: int) -> Image.Image:
 
 def resize_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
     """`resize` for `(n, height, width, C)` uint8 pixels, C being 1 or 3."""
+    from PIL import Image
+
     if pixels.dtype != np.uint8 or pixels.shape[3] not in (1, 3):
         found = f"{pixels.dtype} with {pixels.shape[3]} channels"
         raise MaedError(f"data.image_size: pixels are {found}; it needs uint8 with 1 or 3 channels")
@@ -74,6 +81,8 @@ def resize_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _open(content: bytes | None, name: str, image_size: int | None) -> Image.Image:
     """One image, decoded, as mode `L` or `RGB`."""
+    from PIL import Image
+
     if content is None:
         raise MaedError(f"images: {name} holds no bytes; the images may be stored in the table")
     try:

@@ -1,16 +1,21 @@
-"""What a source hands over: splits as they are stored, whose signals are read only once their rows are chosen."""
+"""What a source is, and what it hands over: splits as stored, whose signals are read once their rows are chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from maed.data.geometry import Geometry
-from maed.data.signals import SignalKind
 from maed.errors import MaedError
+from maed.registry import SOURCES
+from maed.settings import DataSettings
+
+if TYPE_CHECKING:  # signals wake torch, which a list of sources can do without
+    from maed.data.geometry import Geometry
+    from maed.data.signals import SignalKind
 
 Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 """Rows `(m,)` -> values and mask. Values `(m, N)` ids, `(m, N, C)` numbers, or `(m, height, width, C)` pixels; mask
@@ -32,6 +37,11 @@ class Stored:
     size: int
     read: Reader
     labels: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, values: np.ndarray, labels: np.ndarray | None = None) -> Stored:
+        """A split whose signals `(n, ...)` lie in an array already."""
+        return cls(len(values), lambda rows: (values[rows], None), labels)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,63 @@ class Source:
     def train(self) -> Stored:
         """The stored training split."""
         return self.parts["train"]
+
+
+class SourceType:
+    """What signals can come from: a file of `maed/data/sources/`, or an entry point of the group `maed.sources`.
+
+    The source called NAME is asked (`takes`) of `NAME`, of what begins with `NAME:`, and of paths that end in `.NAME`.
+
+    Attributes:
+        example: how it is written, for messages and help: `photos`, `hub:OWNER/NAME`, `a .npy file`.
+        names: what is proposed to who misspells it; the example, where it is a name, needs no repetition.
+    """
+
+    example: ClassVar[str]
+    names: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def takes(cls, text: str) -> bool:
+        """Whether `text` is such a source; unless overridden, where it is the example."""
+        return text == cls.example
+
+    @classmethod
+    def open(cls, text: str, settings: DataSettings) -> Source:
+        """The source that `text` names.
+
+        Raises:
+            MaedError: it cannot be used; one line that names the argument.
+        """
+        raise NotImplementedError
+
+
+class FileType(SourceType):
+    """A source that is one file, whose suffix is the name of the source: the class `Npy` reads `.npy`."""
+
+    @classmethod
+    def takes(cls, text: str) -> bool:
+        """The path of a file with that suffix."""
+        path = Path(text).expanduser()
+        return path.suffix.lower() == f".{cls.__name__.lower()}" and path.is_file()
+
+    @classmethod
+    def open(cls, text: str, settings: DataSettings) -> Source:
+        """Read a file that is not empty."""
+        path = Path(text).expanduser()
+        if not path.stat().st_size:
+            raise MaedError(f"source: {text!r} is an empty file")
+        return cls.read(path, settings)
+
+    @classmethod
+    def read(cls, path: Path, settings: DataSettings) -> Source:
+        """Read the file."""
+        raise NotImplementedError
+
+
+def listed() -> str:
+    """All that a source may be, for messages and help: names first, then files, then what other packages add."""
+    examples = sorted((SOURCES.get(name).example for name in SOURCES.built_in), key=lambda text: " " in text)
+    return ", ".join([*examples, *SOURCES.plugged_in])
 
 
 def with_classes(source: Source, names: Sequence[str] = ()) -> Source:

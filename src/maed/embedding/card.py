@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from maed.registry import BASELINES
+
 if TYPE_CHECKING:
     from maed.embedding.position_embedding import PositionEmbedding
 
@@ -21,55 +23,13 @@ _METRICS = {
 
 _MADE = {
     "maed": "learned by a masked autoencoder from unlabeled data",
-    "correlation": "made from the absolute correlation of values, without training",
-    "dependence": "made from the chi-square dependence of tokens, without training",
     "seed": "published by the original",
 }
 
-_TEMPLATE = """---
-{{ card_data }}
----
 
-# Position embedding learned from {{ source }}
-
-A vector for each of {{ n }} positions, in {{ d }} channels: {{ made }}. It tells a Perceiver, or any transformer, where
-each input sits. Each channel is centered, and the mean square over all entries is 1.
-{% if resampled %}
-**Resampled** from {{ resampled }}: the geometry was known and used, so whatever it is compared with may use it too.
-{% endif %}
-{% if figure %}
-![The positions, laid out by this embedding alone](figure.png)
-{% endif %}
-## Use
-
-```python
-import maed
-
-positions = maed.PositionEmbedding.from_pretrained("{{ where }}")
-positions(batch_size=8)  # (8, {{ n }}, {{ d }}), to be added to embedded inputs or concatenated with them
-positions.neighbors(0, k=4)  # the positions nearest to the first
-```
-
-`maed.replace_positions(model, positions)` puts it in the place of the position table of a model of transformers.
-It fits inputs whose positions mean the same, in the same order, as in the data below.
-
-## Origin
-
-{% for name, value in facts %}- {{ name }}: {{ value }}
-{% endfor %}
-All settings are in `config.json`.
-
-## Quality
-
-{% if metrics %}| metric | value | meaning |
-| --- | ---: | --- |
-{% for name, value, meaning in metrics %}| {{ name }} | {{ value }} | {{ meaning }} |
-{% endfor %}{% else %}Nothing was measured of it.
-{% endif %}
-{% if geometry %}The true geometry ({{ geometry }}) is stored beside the vectors as `coordinates`, for evaluation. The
-vectors were learned without it.
-{% else %}No true geometry is known.
-{% endif %}"""
+def _made(label: str) -> str:
+    """How a card says that an embedding of this label was made."""
+    return BASELINES.get(label).made if label in BASELINES.names else _MADE.get(label, "by hand")
 
 
 def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figure: bool, where: str) -> ModelCard:
@@ -81,21 +41,52 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
         figure: whether `figure.png` lies beside the card.
         where: the name that `from_pretrained` finds it by, as the example shows it.
     """
-    resampled = embedding.provenance.get("resampled")
-    return ModelCard.from_template(
-        ModelCardData(library_name="maed", tags=["position-embedding", "masked-autoencoder", "model_hub_mixin"]),
-        template_str=_TEMPLATE,
-        source=_plain(embedding.source or "data"),
-        n=embedding.n,
-        d=embedding.dim,
-        made=_MADE.get(embedding.label.removesuffix("-resampled"), "by hand"),
-        resampled=_plain(resampled),
-        figure=figure,
-        where=_plain(where),
-        facts=[(name, _plain(value)) for name, value in _facts(embedding)],
-        metrics=[_metric(name, value) for name, value in metrics.items() if isinstance(value, (int, float))],
-        geometry=None if resampled or embedding.geometry is None else embedding.geometry.kind,
-    )
+    resampled, source = embedding.provenance.get("resampled"), _plain(embedding.source or "data")
+    data = ModelCardData(library_name="maed", tags=["position-embedding", "masked-autoencoder", "model_hub_mixin"])
+    made = _made(embedding.label.removesuffix("-resampled"))
+    parts = [
+        f"# Position embedding learned from {source}",
+        f"A vector for each of {embedding.n} positions, in {embedding.dim} channels: {made}. It tells a Perceiver, or "
+        "any transformer, where\neach input sits. Each channel is centered, and the mean square over all entries is 1.",
+    ]
+    if resampled:
+        parts.append(
+            f"**Resampled** from {_plain(resampled)}: the geometry was known and used, so whatever it is compared with "
+            "may use it too."
+        )
+    if figure:
+        parts.append("![The positions, laid out by this embedding alone](figure.png)")
+    parts += [
+        "## Use",
+        f"""```python
+import maed
+
+positions = maed.PositionEmbedding.from_pretrained("{_plain(where)}")
+positions(batch_size=8)  # (8, {embedding.n}, {embedding.dim}), to be added to embedded inputs or concatenated with them
+positions.neighbors(0, k=4)  # the positions nearest to the first
+```""",
+        "`maed.replace_positions(model, positions)` puts it in the place of the position table of a model of "
+        "transformers.\nIt fits inputs whose positions mean the same, in the same order, as in the data below.",
+        "## Origin",
+        "\n".join(f"- {name}: {_plain(value)}" for name, value in _facts(embedding)),
+        "All settings are in `config.json`.",
+        "## Quality",
+    ]
+    rows = [_metric(name, value) for name, value in metrics.items() if isinstance(value, (int, float))]
+    if rows:
+        table = ["| metric | value | meaning |", "| --- | ---: | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+        parts.append("\n".join(table))
+    else:
+        parts.append("Nothing was measured of it.")
+    if resampled or embedding.geometry is None:
+        parts.append("No true geometry is known.")
+    else:
+        parts.append(
+            f"The true geometry ({embedding.geometry.kind}) is stored beside the vectors as `coordinates`, for "
+            "evaluation. The\nvectors were learned without it."
+        )
+    # put together here: the templates of huggingface_hub import jinja2
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
 def _facts(embedding: PositionEmbedding) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maed.data.geometry import Geometry, GeometryKind
-from maed.embedding.reductions import standardize
+from maed.embedding.reduction import standardize
 from maed.errors import MaedError
 
 RESAMPLED: tuple[GeometryKind, ...] = ("line", "grid")

@@ -170,7 +170,7 @@ def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight
         warnings.warn(
             f"the neighbor graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
             f"{' ...' if parts > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
-            f"rest on these alone (more embedding.neighbors, now {k}, may join them)",
+            f"rest on these alone (more embedding.n_neighbors, now {k}, may join them)",
             stacklevel=4,
         )
     finite = similarity[np.isfinite(similarity)]

@@ -13,15 +13,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maed.data.geometry import Geometry, parse_geometry, permutation
+from maed.data.geometry import Geometry, permutation
+from maed.data.geometry_spec import parse_geometry
 from maed.embedding.card import model_card
 from maed.embedding.fitting import project, resample
 from maed.embedding.legacy import read_legacy
-from maed.embedding.reductions import reduce, standardize
+from maed.embedding.reduction import reduce, standardize
 from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find_files, fingerprint_of, readable
 from maed.errors import MaedError
 from maed.files import replacing, write_json, write_text
-from maed.settings import BASELINES, EmbeddingSettings
+from maed.registry import BASELINES
+from maed.settings import EmbeddingSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +103,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def label(self) -> str:
         """The name of its kind in tables: `maed`, a baseline, or either with `-resampled`: geometry was used."""
         estimator = self.provenance.get("estimator")
-        label = str(self.provenance.get("label") or (estimator if estimator in BASELINES else "maed"))
+        label = str(self.provenance.get("label") or (estimator if estimator in BASELINES.names else "maed"))
         return f"{label}-resampled" if self.provenance.get("resampled") else label
 
     @property
@@ -360,7 +362,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def from_legacy(cls, path: str | Path) -> Self:
         """Read a file of the original, such as `pos_embeddings_IMDB_tSNE_2048x64.pth`; nothing in it is run.
 
-        Its vectors are centered and scaled to unit mean square, as all embeddings are: distances keep their proportions.
+        Its vectors are centered and scaled to unit mean square, as all embeddings are; distances keep their ratios.
 
         Raises:
             MaedError: a file that holds anything but one numpy array of finite floats `(N, d)`.

@@ -1,12 +1,10 @@
-"""What both trainings share: the learning-rate schedule, Lightning's Trainer as settings ask for it, the history."""
+"""Trainings with Lightning: its Trainer as settings ask for it, callbacks, and any task of the plain loop."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,49 +14,18 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Sampler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
+from maed.engine.checkpoints import is_lightning, read_checkpoint
+from maed.engine.device import precision, use_threads
+from maed.engine.loop import LOG_EVERY, Batches, Plan, Task, Trained
+from maed.engine.progress import print_line, progress_kind
 from maed.errors import MaedError
-from maed.settings import Schedule, TrainerSettings
-
-
-def adamw(
-    groups: list[dict[str, Any]],
-    *,
-    learning_rate: float,
-    warmup: int,
-    steps: int,
-    schedule: Schedule,
-) -> dict[str, Any]:
-    """AdamW with linear warm-up, then decay to a hundredth or none, as `configure_optimizers` returns it.
-
-    Args:
-        groups: parameter groups, each with its `weight_decay`.
-        learning_rate: peak learning rate.
-        warmup: steps until the peak.
-        steps: steps in all.
-        schedule: shape of the decay.
-    """
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        if schedule == "constant":
-            return 1.0
-        share = min(1.0, (step - warmup) / max(1, steps - warmup))
-        decay = 0.5 * (1 + math.cos(math.pi * share)) if schedule == "cosine" else 1 - share
-        return 0.01 + 0.99 * decay
-
-    optimizer = AdamW(groups, lr=learning_rate, fused=True)
-    # A fused AdamW would unscale 16-bit gradients itself, and Lightning refuses to clip what is still scaled, with
-    # bf16-mixed too; so unscaling is left to Lightning.
-    optimizer._step_supports_amp_scaling = False
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+from maed.settings import TrainerSettings
 
 
 class Steps(Sampler[int]):
@@ -81,40 +48,12 @@ class Steps(Sampler[int]):
 def resumable(folder: Path, fingerprint: str) -> int | None:
     """The optimizer's steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
     last, best = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
-    if last is None or best is None or last.get("fingerprint") != fingerprint:
+    if not is_lightning(last) or not is_lightning(best) or last is None or last.get("fingerprint") != fingerprint:
         return None
     # Lightning forgets which checkpoint was best when the folder has moved; then training anew is the honest way.
     here = os.path.realpath(folder)
     states = [state for name, state in last["callbacks"].items() if name.startswith("ModelCheckpoint")]
     return int(last["global_step"]) if all(state["dirpath"] == here for state in states) else None
-
-
-_CHECKPOINT = {
-    "state_dict": dict,
-    "optimizer_states": list,
-    "lr_schedulers": list,
-    "loops": dict,
-    "callbacks": dict,
-    "global_step": int,
-}
-"""What a checkpoint of Lightning holds, as far as resuming and describing it need it."""
-
-
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A checkpoint of Lightning, its weights not yet read from disk; None where the file is not one, or not there.
-
-    Of the pickle in it only what makes up tensors and plain values is carried out (`weights_only`). Files that are no
-    zip archives are refused by `mmap`; torch before 2.6 could be made to run code from them (CVE-2025-32434).
-    """
-    if not path.is_file():
-        return None
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # cut short, or not a checkpoint: torch raises many kinds
-        return None
-    if not isinstance(checkpoint, dict):
-        return None
-    return checkpoint if all(isinstance(checkpoint.get(name), kind) for name, kind in _CHECKPOINT.items()) else None
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, validation: Any, checkpoint: Path | None) -> None:
@@ -123,6 +62,65 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, validation:
     trainer.fit(module, train, validation, ckpt_path=path, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+class TaskModule(pl.LightningModule):
+    """Lightning's view of a task of the plain loop."""
+
+    def __init__(self, task: Task, plan: Plan) -> None:
+        super().__init__()
+        self.task, self.plan, self.model = task, plan, task.model
+
+    def configure_optimizers(self) -> Any:
+        """The task's optimizer, its schedule advanced after every step."""
+        optimizer, scheduler = self.task.optimizer()
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch."""
+        return batch.to(device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The task's loss of a batch."""
+        loss = self.task.training_step(batch, self.global_step)
+        self.log("train_loss", loss, on_step=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """The task's loss of a held-out batch."""
+        loss, weight = self.task.validation_step(batch)
+        self.log("validation_loss", loss, batch_size=weight, on_epoch=True, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what is being trained, so that nothing else resumes from it."""
+        checkpoint["fingerprint"] = self.plan.fingerprint
+
+
+def fit_task(
+    task: Task, train: Batches, validation: Batches, plan: Plan, settings: TrainerSettings, folder: Path
+) -> Trained:
+    """Train as `maed.engine.loop.fit` does, to the same weights, with Lightning."""
+    module, history = TaskModule(task, plan), History()
+    patience = [] if plan.patience is None else [Patience(plan.patience, "validation_loss", "min")]
+    with quiet_lightning():
+        trainer, best = build_trainer(
+            settings,
+            folder,
+            title=plan.title,
+            steps=plan.steps,
+            validate_every=plan.validate_every,
+            clip=plan.clip,
+            monitor="validation_loss",
+            mode="min",
+            wide=plan.wide,
+            callbacks=[history, LastValidation(), *patience],
+        )
+        start = resumable(folder, plan.fingerprint)
+        loader: Any = DataLoader(train, batch_size=None, sampler=Steps(plan.steps, start or 0))  # type: ignore[arg-type]
+        held_out: Any = DataLoader(validation, batch_size=None)  # type: ignore[arg-type]
+        fit(trainer, module, loader, held_out, None if start is None else folder / "last.ckpt")
+    weights = {name.removeprefix("model."): tensor for name, tensor in best_weights(best).items()}
+    return Trained(weights, history.points, history.seconds)
 
 
 def best_weights(best: ModelCheckpoint) -> dict[str, torch.Tensor]:
@@ -245,8 +243,8 @@ class Lines(Callback):
         """Print step and losses."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        shown = [f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items())]
-        print(f"{self.title}: step {trainer.global_step} of {trainer.max_steps}: {', '.join(shown)}", flush=True)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        print_line(self.title, trainer.global_step, trainer.max_steps, metrics)
 
 
 def build_trainer(
@@ -291,7 +289,7 @@ def build_trainer(
             check_val_every_n_epoch=None,
             gradient_clip_val=clip,
             num_sanity_val_steps=0,
-            log_every_n_steps=50,
+            log_every_n_steps=LOG_EVERY,
             callbacks=[*callbacks, best, last, *bars[progress]],
             logger=_loggers(folder, settings.tensorboard),
             enable_progress_bar=progress == "bar",
@@ -302,43 +300,8 @@ def build_trainer(
     return trainer, best
 
 
-def progress_kind(settings: TrainerSettings) -> Literal["bar", "lines", "none"]:
-    """The progress that `auto` stands for: a bar on a terminal, otherwise lines."""
-    if settings.progress != "auto":
-        return settings.progress
-    return "bar" if sys.stdout.isatty() else "lines"
-
-
-def precision(settings: TrainerSettings, *, wide: bool) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """The precision that `auto` stands for: bf16 where the machine gains from it, otherwise float32.
-
-    That is on a GPU that has it, and for `wide` models on a CPU with bf16 products (a Perceiver's step at 1,024
-    positions took 0.4 of the time). For the autoencoder's narrow layers CPU autocast costs more than it saves.
-    """
-    if settings.precision != "auto":
-        return settings.precision
-    if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    multiplies_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16-mixed" if wide and multiplies_bf16 else "32-true"
-
-
-def device(settings: TrainerSettings) -> torch.device:
-    """The device that work outside Lightning's loop runs on: the one its Trainer would take."""
-    use_threads(settings.threads)
-    if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("cpu")
-
-
 def _devices(devices: str) -> int | str:
     return int(devices) if devices.isdigit() else devices
-
-
-def use_threads(threads: int | None) -> None:
-    """Let PyTorch use as many CPU threads; as many as it likes where not given."""
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def _loggers(folder: Path, tensorboard: bool) -> list[Logger]:

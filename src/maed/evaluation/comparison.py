@@ -9,9 +9,7 @@ from scipy import stats
 
 from maed.errors import MaedError
 from maed.records import Paired, Score, Summary
-
-REFERENCES = ("maed", "maed-resampled", "fourier")
-"""Encodings that `compare_all` holds against every other: ours, and the oracle that knows the geometry."""
+from maed.registry import ENCODINGS
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
@@ -74,14 +72,15 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
 
 
 def compare_all(scores: Iterable[Score]) -> list[Paired]:
-    """`maed` against every other encoding, then `maed-resampled` and `fourier` against the rest.
+    """Each reference (`maed`, then `maed-resampled` and `fourier`) against every other encoding.
 
     Pairs without a common seed are left out.
     """
     rows = list(scores)
     found = _by_encoding(rows)
     pairs: list[tuple[str, str]] = []
-    for a in (name for name in REFERENCES if name in found):
+    ranks = {name: ENCODINGS.get(name).reference for name in found if name in ENCODINGS.names}
+    for _, a in sorted((rank, name) for name, rank in ranks.items() if rank is not None):
         pairs += [(a, b) for b in found if b != a and (b, a) not in pairs]
     return [paired(rows, a, b) for a, b in pairs if found[a].keys() & found[b].keys()]
 

@@ -47,7 +47,7 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
         settings: k and the folds of the regression.
     """
     x = vectors.double().numpy()
-    k = settings.neighbors or geometry.neighbors
+    k = settings.n_neighbors or geometry.neighbors
     distances, true = cdist(x, x), geometry.distances()
     return {
         "knn_recall": knn_recall(distances, true, k),
@@ -71,7 +71,7 @@ def similarity_metrics(
     s = similarity.double().numpy()
     distances = -(s + s.T) / 2
     true = geometry.distances() if true is None else true
-    k = settings.neighbors or geometry.neighbors
+    k = settings.n_neighbors or geometry.neighbors
     return {"entries_knn_recall": knn_recall(distances, true, k), "entries_spearman": _spearman(distances, true)}
 
 
@@ -102,7 +102,7 @@ def check_folds(folds: int, n: int) -> None:
 def check_neighbors(k: int, n: int) -> None:
     """Refuse a k that `n` positions are too few for."""
     if k >= n:
-        raise MaedError(f"evaluation.neighbors: {k} for {n} positions; it may be at most {n - 1}")
+        raise MaedError(f"evaluation.n_neighbors: must be at most {n - 1} for {n} positions, got {k}")
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from maed.embedding import PositionEmbedding, embedding_dim
-from maed.errors import MaedError, one_of
+from maed.errors import MaedError
 from maed.evaluation.comparison import compare_all, summarize
 from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, run_trials
 from maed.files import is_main_process
-from maed.models import LEARNED, describe_classifier, resized_grid
+from maed.models import describe_classifier, resized_grid
 from maed.records import MadeWith, Results, Score, Tried
-from maed.settings import BASELINES, ENCODINGS
+from maed.registry import ENCODINGS
 from maed.similarity import baselines_for
 from maed.stages import Baseline, Context, Embed, execute
 
@@ -42,16 +42,16 @@ class Comparison:
             MaedError: they cannot.
         """
         data, settings = self.context.data, self.context.settings
-        one_of("positions", encoding, ENCODINGS)
+        kind = ENCODINGS.get(encoding, "positions")
         if not data.labeled:  # its model will be skipped or refused
             return
-        if encoding == "fourier" and data.geometry is None:
-            raise MaedError(f"positions: fourier needs coordinates, and none are known for {data.source}")
+        if kind.needs_geometry and data.geometry is None:
+            raise MaedError(f"positions: {encoding} needs coordinates, and none are known for {data.source}")
         fitting = baselines_for(data)
-        if encoding in BASELINES and encoding not in fitting:
+        if kind.embedding not in (None, "maed", *fitting):
             raise MaedError(f"positions: {encoding} is not for {data.kind} signals; choose {' or '.join(fitting)}")
         describe_classifier(data, encoding, embedding_dim(data.positions, settings.embedding.dim), settings.perceiver)
-        if encoding in ("maed", *BASELINES) and resized_grid(data, settings.perceiver) is not None:
+        if kind.embedding is not None and not kind.resampled and resized_grid(data, settings.perceiver) is not None:
             raise MaedError(
                 f"positions: {encoding} is of {data.positions} positions, and perceiver.image_size "
                 f"{settings.perceiver.image_size} makes {settings.perceiver.image_size}^2 of them; choose "
@@ -177,21 +177,21 @@ class Comparison:
 
     def _vectors(self, encoding: str) -> torch.Tensor | None:
         """The vectors of a learned encoding; a baseline's are made where they are missing."""
-        if encoding not in LEARNED:
+        kind, data = ENCODINGS.get(encoding, "positions"), self.context.data
+        if kind.embedding is None:
             return None
-        data = self.context.data
-        if encoding in ("maed", "maed-resampled"):
-            embedding = self._maed(encoding)
+        if kind.embedding == "maed":
+            embedding = self._maed(kind.resampled)
         else:
-            there = self.context.folder.earlier.embedding(encoding)
+            there = self.context.folder.earlier.embedding(kind.embedding)
             if not there.path.is_dir():
                 here = replace(self.context, folder=replace(self.context.folder, upstream=None))
-                execute([Baseline(encoding), Embed(encoding)], here)
-                return PositionEmbedding.from_pretrained(here.folder.embedding(encoding).path).vectors
+                execute([Baseline(kind.embedding), Embed(kind.embedding)], here)
+                return PositionEmbedding.from_pretrained(here.folder.embedding(kind.embedding).path).vectors
             embedding = PositionEmbedding.from_pretrained(there.path)
         finer = resized_grid(data, self.context.settings.perceiver)
         self._check_positions(embedding, data.positions if finer is None else len(finer.coordinates))
-        if encoding == "maed-resampled" and data.permutation is not None:  # it came in the order of its grid
+        if kind.resampled and data.permutation is not None:  # it came in the order of its grid
             return embedding.vectors[torch.from_numpy(data.permutation)]
         return embedding.vectors
 
@@ -214,8 +214,8 @@ class Comparison:
         made_with = MadeWith.of(embedding.provenance.get("made_with") or {})
         self.context.check_upstream(self.context.folder.earlier.embedding(), made_with, data.positions)
 
-    def _maed(self, encoding: str) -> PositionEmbedding:
-        """The embedding of the run; one that was resampled, and so used the geometry, goes by that name alone."""
+    def _maed(self, asked: bool) -> PositionEmbedding:
+        """The embedding of the run; one that was resampled, and so used the geometry, has to be `asked` for as such."""
         folder = self.context.folder.earlier.embedding()
         data = self.context.data
         if not folder.is_finished:
@@ -223,9 +223,9 @@ class Comparison:
         embedding = PositionEmbedding.from_pretrained(folder.path)
         resampled = bool(embedding.provenance.get("resampled"))
         finer = resized_grid(data, self.context.settings.perceiver)
-        if resampled != (encoding == "maed-resampled") and (resampled or finer is None):
+        if resampled != asked and (resampled or finer is None):
             was = "was resampled by its geometry" if resampled else "was not resampled"
-            other = "maed-resampled" if resampled else "maed"
+            encoding, other = ("maed", "maed-resampled") if resampled else ("maed-resampled", "maed")
             raise MaedError(f"positions: {encoding}, but the embedding in {folder.path} {was}; choose {other}")
         here, there = finer or data.geometry, embedding.geometry
         if resampled and here is not None and there is not None and here.shape != there.shape:

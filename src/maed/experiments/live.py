@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from maed.engine.lightning import progress_kind
+from maed.engine.progress import progress_kind
 from maed.experiments.trials import Board, Metrics, Trial
 from maed.files import is_main_process
 from maed.report.tables import MEASURES, NOTHING, duration, percent

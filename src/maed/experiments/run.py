@@ -14,9 +14,9 @@ from maed.experiments.comparison import Comparison
 from maed.experiments.trials import check_cluster
 from maed.machine import commit, describe_machine
 from maed.records import MadeWith, Results, first_difference
+from maed.registry import BASELINES
 from maed.report import embedding_figure, write_report
 from maed.run_folder import StageFolder
-from maed.settings import BASELINES
 from maed.similarity import baselines_for
 from maed.stages import (
     Baseline,
@@ -50,7 +50,7 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
     check_evaluation(context)
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
-    measured = encodings if data.geometry is None else ("start", *BASELINES)
+    measured = encodings if data.geometry is None else ("start", *BASELINES.names)
     results.notes += origin_notes(MadeWith.of({**context.data_made_with, **_asked(context)}), measured)
     methods = ["maed", *baselines_for(data)]
     # refused where there is nothing to embed, before more work is done
@@ -132,7 +132,7 @@ def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
     """
     notes, init = [], made_with.setting("autoencoder", "init") or "random"
     if init != "random":
-        known = init in BASELINES
+        known = init in BASELINES.names
         start, row = (f"the {init} baseline", init) if known else (f"the embedding in {init}", "start")
         gain = f"the row `{row}`" if row in rows else "that start"
         notes.append(

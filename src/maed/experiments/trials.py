@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from maed.data.signals import SignalData
-from maed.engine.lightning import progress_kind
+from maed.engine.progress import progress_kind
 from maed.errors import MaedError, NotFiniteError
 from maed.files import is_main_process, read_json, replacing
 from maed.models import finished_training, train_classifier
@@ -40,7 +40,7 @@ class Trial:
     """One training of a comparison; the same wherever it runs.
 
     Args:
-        encoding: one of `maed.settings.ENCODINGS`.
+        encoding: one of `maed.registry.ENCODINGS`.
         seed: seed of the training.
         folder: where it is kept, and resumed from.
         dim: channels of the positions and of the content.

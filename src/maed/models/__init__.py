@@ -1,37 +1,53 @@
-"""Position encodings for transformers' Perceiver, the classifier, and its training."""
+"""Target models: Perceivers that are given positions, their training, and their batches."""
 
-from maed.models.architectures import (
-    Classifier,
-    build_classifier,
-    check_architecture,
-    describe_classifier,
-    load_classifier,
-    resized_grid,
-    table_for,
-)
-from maed.models.fused import fuse
-from maed.models.model import ClassifierConfig, PerceiverClassifier, Preprocessor
-from maed.models.positions import LEARNED, PositionEncoding, position_table
-from maed.models.training import PerceiverModule, finished_training, train_classifier
-from maed.models.transformers_models import TransformersClassifier
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maed.models.architectures.maed import Preprocessor
+    from maed.models.classifiers import build_classifier, describe_classifier, load_classifier, resized_grid, table_for
+    from maed.models.config import ClassifierConfig
+    from maed.models.fused.perceiver import fuse
+    from maed.models.position_encoding import PositionEncoding
+    from maed.models.target import TargetModel
+    from maed.models.training import PerceiverModule, finished_training, train_classifier
 
 __all__ = [
-    "LEARNED",
-    "Classifier",
     "ClassifierConfig",
-    "PerceiverClassifier",
     "PerceiverModule",
     "PositionEncoding",
     "Preprocessor",
-    "TransformersClassifier",
+    "TargetModel",
     "build_classifier",
-    "check_architecture",
     "describe_classifier",
     "finished_training",
     "fuse",
     "load_classifier",
-    "position_table",
     "resized_grid",
     "table_for",
     "train_classifier",
 ]
+
+_HOMES = {
+    "ClassifierConfig": "config",
+    "PerceiverModule": "training",
+    "PositionEncoding": "position_encoding",
+    "Preprocessor": "architectures.maed",
+    "TargetModel": "target",
+    "build_classifier": "classifiers",
+    "describe_classifier": "classifiers",
+    "finished_training": "training",
+    "fuse": "fused.perceiver",
+    "load_classifier": "classifiers",
+    "resized_grid": "classifiers",
+    "table_for": "classifiers",
+    "train_classifier": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maed.models' has no attribute {name!r}")
+    return getattr(import_module(f"maed.models.{_HOMES[name]}"), name)

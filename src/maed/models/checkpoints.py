@@ -69,7 +69,7 @@ def checkpoint_weights(name: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint, by the names that classifiers have them under.
 
     Older ones are pickles; of those only what makes up tensors is carried out (`weights_only`), and files that are no
-    zip archives are refused by `mmap` (see `maed.engine.lightning.read_checkpoint`).
+    zip archives are refused by `mmap` (see `maed.engine.checkpoints.read_checkpoint`).
 
     Raises:
         MaedError: they cannot be had or read.

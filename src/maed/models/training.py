@@ -20,27 +20,27 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from maed.data.signals import SignalData, Signals
+from maed.engine.checkpoints import read_checkpoint
+from maed.engine.device import precision, use_threads
 from maed.engine.lightning import (
     History,
     LastValidation,
     Patience,
     Steps,
-    adamw,
     best_weights,
     build_trainer,
     fit,
-    precision,
     quiet_lightning,
-    read_checkpoint,
     resumable,
-    use_threads,
 )
+from maed.engine.optimization import adamw
 from maed.errors import MaedError, NotFiniteError
 from maed.files import is_main_process, read_json, write_json
-from maed.models.architectures import Classifier, build_classifier, describe_classifier, table_for
 from maed.models.batches import Augmentation, Batch, ShuffledBatches, every_signal, take
+from maed.models.classifiers import build_classifier, describe_classifier, table_for
+from maed.models.config import ClassifierConfig
 from maed.models.memory import check_memory, device_memory
-from maed.models.model import ClassifierConfig
+from maed.models.target import TargetModel
 from maed.settings import Settings, TrainSettings
 
 
@@ -59,7 +59,7 @@ class PerceiverModule(pl.LightningModule):
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: TargetModel,
         train: TrainSettings,
         *,
         steps: int,
@@ -120,13 +120,14 @@ class PerceiverModule(pl.LightningModule):
             {"params": [p for p in trained if id(p) not in linear], "weight_decay": 0.0},
         ]
         train = self.settings
-        return adamw(
+        optimizer, scheduler = adamw(
             groups,
             learning_rate=train.learning_rate,
             warmup=train.warmup,
             steps=self.steps,
             schedule=train.schedule,
         )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what is being trained, so that nothing else resumes from it."""
@@ -190,12 +191,12 @@ def train_classifier(
 
     Args:
         data: labeled signals.
-        encoding: one of `maed.settings.ENCODINGS`.
+        encoding: one of `maed.registry.ENCODINGS`.
         seed: seed of the training, 0 or more.
         folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
         dim: channels d of the positions and of the content.
         settings: `perceiver`, `train` and `trainer` are read.
-        vectors: `(N, d)`, the embedding for `correlation`, `dependence` and `maed`.
+        vectors: `(N, d)`, the embedding, for encodings that read one.
         callbacks: further Lightning callbacks.
         overwrite: replace a finished training of other settings or data instead of refusing.
 
@@ -251,13 +252,13 @@ def _described(
     """The classifier that a training is to make, its position table, and the training."""
     _check_labels(data)
     if seed < 0:
-        raise MaedError(f"seed: {seed}; it may be 0 or more")
+        raise MaedError(f"seed: must be at least 0, got {seed}")
     config = describe_classifier(data, encoding, dim, settings.perceiver)
     table = table_for(config, data, seed=seed, vectors=vectors)
     return config, table, _job(data, encoding, seed, folder, dim, settings, table)
 
 
-def _train_and_test(job: _Job, classifier: Classifier, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
+def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
     train, folder = job.settings.train, job.folder
     data = job.data
     augment = Augmentation(train, data.geometry, permuted=data.permutation is not None, kind=data.kind)
@@ -335,7 +336,7 @@ def _check_labels(data: SignalData) -> None:
             )
 
 
-def _check_memory(job: _Job, classifier: Classifier, trainer: pl.Trainer) -> None:
+def _check_memory(job: _Job, classifier: TargetModel, trainer: pl.Trainer) -> None:
     """Refuse a batch that does not fit, by what the longest signal of the first one needs."""
     train, data = job.settings.train, job.data
     rows = ShuffledBatches(data.train, train.batch_size, job.seed).rows(0)
@@ -410,7 +411,7 @@ def _clear(folder: Path) -> None:
 
 
 def _metrics(
-    job: _Job, classifier: Classifier, history: History, step: int, validation: float, test: float
+    job: _Job, classifier: TargetModel, history: History, step: int, validation: float, test: float
 ) -> dict[str, Any]:
     n, train = len(job.data.train), job.settings.train
     # whole epochs of batches, of which the last may be smaller; then whole batches

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.manifold import Isomap
 
+from maed.data.geometry import GeometryKind
 from maed.errors import MaedError
 
 ASSIGNABLE = 2304
@@ -121,10 +122,10 @@ def to_grid(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(cdist(align(layout, coordinates), places, "sqeuclidean"))[1]
 
 
-def row_major(coordinates: np.ndarray) -> np.ndarray:
-    """The true place of each position, `(N,)` int64, counting coordinates `(N, D)` row by row."""
+def row_major(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
+    """The true place of each position, `(N,)` int64, counting coordinates `(N, D)` (of a torus, angles) row by row."""
     places = np.empty(len(coordinates), dtype=np.int64)
-    places[_row_by_row(coordinates)] = np.arange(len(coordinates))
+    places[_row_by_row(coordinates, kind)] = np.arange(len(coordinates))
     return places
 
 
@@ -138,15 +139,15 @@ def plane(coordinates: np.ndarray) -> np.ndarray:
     return coordinates
 
 
-def chart(coordinates: np.ndarray) -> np.ndarray:
+def chart(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
     """Where values of positions are drawn, `(N, 2)`: a map on which no two places of the shape fall together.
 
-    Coordinates `(N, 4)` on a torus become its two angles; `(N, 3)` on the unit sphere become the equal-area map of
-    Hammer 1892 (Lambert's of half the longitudes, stretched twofold); all others are as `plane` has them.
+    Coordinates `(N, 4)` of a `torus` become its two angles; `(N, 3)` of a `sphere` become the equal-area map of Hammer
+    1892 (Lambert's of half the longitudes, stretched twofold); those of other kinds are as `plane` has them.
     """
-    if is_torus(coordinates):
+    if kind == "torus":
         return np.arctan2(coordinates[:, 1::2], coordinates[:, ::2]) % (2 * np.pi)
-    if not is_sphere(coordinates):
+    if kind != "sphere":
         return plane(coordinates)
     x, y, z = np.asarray(coordinates, dtype=np.float64).T
     across, half = np.hypot(x, y), np.arctan2(y, x) / 2
@@ -154,21 +155,7 @@ def chart(coordinates: np.ndarray) -> np.ndarray:
     return np.stack([2 * scale * across * np.sin(half), scale * z], axis=1)
 
 
-def is_sphere(coordinates: np.ndarray) -> bool:
-    """Whether coordinates `(N, D)` lie on the unit sphere in space."""
-    return coordinates.shape[1] == 3 and _are_unit(coordinates)
-
-
-def is_torus(coordinates: np.ndarray) -> bool:
-    """Whether coordinates `(N, D)` are the cosine and sine of one angle, then those of another."""
-    return coordinates.shape[1] == 4 and _are_unit(coordinates[:, :2]) and _are_unit(coordinates[:, 2:])
-
-
-def _are_unit(coordinates: np.ndarray) -> bool:
-    return bool(np.allclose(np.linalg.norm(coordinates, axis=1), 1, atol=1e-4))
-
-
-def _row_by_row(coordinates: np.ndarray) -> np.ndarray:
+def _row_by_row(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
     """The order that sorts coordinates (of a torus, its angles) by their first column, then by the next, `(N,)`."""
-    columns = chart(coordinates) if is_torus(coordinates) else coordinates
+    columns = chart(coordinates, kind) if kind == "torus" else coordinates
     return np.lexsort(columns.T[::-1])

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from maed.data.geometry import GeometryKind
 from maed.errors import MaedError
-from maed.plots.layout import chart, is_sphere, is_torus, plane, row_major
+from maed.plots.layout import chart, plane, row_major
 from maed.plots.style import BLUE, INK, VERMILION, headline, panels, tidy
 
 WINDOW = 256
@@ -24,6 +25,7 @@ def similarity_map(
     position: int,
     coordinates: np.ndarray | None = None,
     shape: Sequence[int] = (),
+    kind: GeometryKind = "points",
     *,
     ax: Axes | None = None,
 ) -> Axes:
@@ -35,13 +37,14 @@ def similarity_map(
         coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
         shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
             neighborhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
+        kind: of the geometry, where it is known; `torus` and `sphere` are drawn on maps of their own.
         ax: where to draw, `projection="3d"` to see three coordinates in space.
     """
-    projection = "3d" if _is_space(coordinates) else None
-    width, height = panel_size(coordinates, shape)
+    projection = "3d" if _is_space(coordinates, kind) else None
+    width, height = panel_size(coordinates, shape, kind)
     ax, _ = panels(ax, 1, 1, (max(4.0, 1.3 * width), max(3.0, 1.3 * height)), projection=projection)
-    drawn = _draw_similarity(ax, similarity, position, coordinates, shape)
-    if _is_image(coordinates, shape):
+    drawn = _draw_similarity(ax, similarity, position, coordinates, shape, kind)
+    if _is_image(coordinates, shape, kind):
         ax.set_axis_on()
         tidy(ax)
         ax.set(xlabel="column", ylabel="row")
@@ -57,6 +60,7 @@ def similarity_maps(
     positions: Sequence[int],
     coordinates: np.ndarray | None = None,
     shape: Sequence[int] = (),
+    kind: GeometryKind = "points",
     *,
     ax: Axes | None = None,
 ) -> Axes:
@@ -65,13 +69,13 @@ def similarity_maps(
     Args:
         similarity: `(N, N)`; a row is drawn for each position.
         positions: which ones, as indices in storage order (`spread_positions` chooses some).
-        coordinates, shape, ax: as for `similarity_map`.
+        coordinates, shape, kind, ax: as for `similarity_map`.
     """
-    columns = min(6 if _is_image(coordinates, shape) else 3, len(positions))
-    projection = "3d" if _is_space(coordinates) else None
-    ax, parts = panels(ax, len(positions), columns, panel_size(coordinates, shape), projection=projection)
+    columns = min(6 if _is_image(coordinates, shape, kind) else 3, len(positions))
+    projection = "3d" if _is_space(coordinates, kind) else None
+    ax, parts = panels(ax, len(positions), columns, panel_size(coordinates, shape, kind), projection=projection)
     for part, position in zip(parts, positions, strict=True):
-        _draw_similarity(part, similarity[position], position, coordinates, shape)
+        _draw_similarity(part, similarity[position], position, coordinates, shape, kind)
     _label_curves(parts, columns, coordinates, "similarity")
     return ax
 
@@ -80,6 +84,7 @@ def similarity_matrix(
     similarity: np.ndarray,
     coordinates: np.ndarray | None = None,
     shape: Sequence[int] = (),
+    kind: GeometryKind = "points",
     *,
     order: np.ndarray | None = None,
     ax: Axes | None = None,
@@ -91,6 +96,7 @@ def similarity_matrix(
             of blocks are drawn.
         coordinates: `(N, D)`: positions go by them, the first column before the next: a grid row by row.
         shape: of a grid or torus, for the names of the axes.
+        kind: of the geometry, where it is known; a `torus` goes by its angles.
         order: `(N,)`: positions in another order, such as along a channel of an embedding.
         ax: where to draw.
 
@@ -104,7 +110,7 @@ def similarity_matrix(
     if order is not None:
         name = "in the given order"
     elif coordinates is not None:
-        order = np.argsort(row_major(coordinates))
+        order = np.argsort(row_major(coordinates, kind))
         if coordinates.shape[1] > 1:
             name = "row by row" if len(shape) == 2 else "by their coordinates"
     values = similarity.astype(np.float64)
@@ -124,6 +130,7 @@ def embedding_channels(
     vectors: np.ndarray,
     coordinates: np.ndarray | None = None,
     shape: Sequence[int] = (),
+    kind: GeometryKind = "points",
     *,
     channels: int = 12,
     ax: Axes | None = None,
@@ -132,18 +139,18 @@ def embedding_channels(
 
     Args:
         vectors: `(N, d)`.
-        coordinates, shape: as for `similarity_map`.
+        coordinates, shape, kind: as for `similarity_map`.
         channels: how many; fewer where d is less.
         ax: where to draw.
     """
     count = min(channels, vectors.shape[1])
-    columns = min(4 if _is_image(coordinates, shape) else 3, count)
-    projection = "3d" if _is_space(coordinates) else None
-    ax, parts = panels(ax, count, columns, panel_size(coordinates, shape), projection=projection)
+    columns = min(4 if _is_image(coordinates, shape, kind) else 3, count)
+    projection = "3d" if _is_space(coordinates, kind) else None
+    ax, parts = panels(ax, count, columns, panel_size(coordinates, shape, kind), projection=projection)
     for channel, part in enumerate(parts):
         values = vectors[:, channel]
         most = float(np.abs(values).max()) or 1.0
-        draw_values(part, values, coordinates, shape, cmap="cividis", limits=(-most, most))
+        draw_values(part, values, coordinates, shape, kind, cmap="cividis", limits=(-most, most))
         headline(part, f"channel {channel + 1}")
     _label_curves(parts, columns, coordinates, "value")
     return ax
@@ -154,6 +161,7 @@ def draw_values(
     values: np.ndarray,
     coordinates: np.ndarray | None,
     shape: Sequence[int],
+    kind: GeometryKind,
     *,
     cmap: str,
     limits: tuple[float, float],
@@ -171,13 +179,13 @@ def draw_values(
         drawn = _dots(ax, coordinates[:, :3], c=values, s=14, linewidths=0, depthshade=False, **colors)
         tidy(ax)
         return drawn
-    if coordinates is not None and _is_image(coordinates, shape):
+    if coordinates is not None and _is_image(coordinates, shape, kind):
         ax.set_axis_off()
-        return ax.imshow(_image(values, coordinates, shape), interpolation="nearest", **colors)
+        return ax.imshow(_image(values, coordinates, shape, kind), interpolation="nearest", **colors)
     if coordinates is not None and coordinates.shape[1] > 1:
-        drawn = _dots(ax, chart(coordinates), c=values, s=14, linewidths=0, **colors)
+        drawn = _dots(ax, chart(coordinates, kind), c=values, s=14, linewidths=0, **colors)
         ax.set_aspect("equal")
-        if is_sphere(coordinates):
+        if kind == "sphere":
             ax.set_axis_off()  # the numbers of a map are not coordinates
         else:
             tidy(ax)
@@ -191,9 +199,9 @@ def draw_values(
     return None
 
 
-def spread_positions(coordinates: np.ndarray | None, n: int, count: int) -> list[int]:
+def spread_positions(coordinates: np.ndarray | None, n: int, count: int, kind: GeometryKind = "points") -> list[int]:
     """Choose `count` of `n` positions that cover the geometry evenly (a low-discrepancy sequence, so no luck)."""
-    points = chart(coordinates) if coordinates is not None else plane(np.arange(n)[:, None])
+    points = chart(coordinates, kind) if coordinates is not None else plane(np.arange(n)[:, None])
     low, extent = points.min(axis=0), np.ptp(points, axis=0)
     steps = np.arange(count)[:, None] * np.array([0.7548776662, 0.5698402910])  # Roberts' R2 sequence
     targets = low + extent * (0.08 + 0.84 * ((0.5 + steps) % 1.0))  # off the rim, where neighbors are few
@@ -206,26 +214,33 @@ def along(coordinates: np.ndarray | None, count: int) -> np.ndarray:
     return coordinates[:, 0].astype(np.float64) if coordinates is not None else np.arange(count, dtype=np.float64)
 
 
-def panel_size(coordinates: np.ndarray | None, shape: Sequence[int]) -> tuple[float, float]:
+def panel_size(coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> tuple[float, float]:
     """Inches of one panel."""
-    if _is_image(coordinates, shape):
+    if _is_image(coordinates, shape, kind):
         return 1.4, 1.4 * max(0.4, min(2.0, shape[0] / shape[1])) + 0.25
     if coordinates is None or coordinates.shape[1] == 1:
         return 3.2, 1.9
-    if _is_space(coordinates):
+    if _is_space(coordinates, kind):
         return 2.8, 2.7
-    across, up = np.ptp(chart(coordinates), axis=0)
+    across, up = np.ptp(chart(coordinates, kind), axis=0)
     return 2.8, 0.3 + 2.4 * float(np.clip(up / (across + 1e-12), 0.3, 1.0))
 
 
 def _draw_similarity(
-    ax: Axes, values: np.ndarray, position: int, coordinates: np.ndarray | None, shape: Sequence[int]
+    ax: Axes,
+    values: np.ndarray,
+    position: int,
+    coordinates: np.ndarray | None,
+    shape: Sequence[int],
+    kind: GeometryKind,
 ) -> Any:
     values = values.astype(np.float64)
     values[position] = np.nan
-    drawn = draw_values(ax, values, coordinates, shape, cmap="viridis", limits=_robust_limits(values), around=position)
-    _mark(ax, position, coordinates, shape)
-    headline(ax, _place_name(position, coordinates, shape))
+    drawn = draw_values(
+        ax, values, coordinates, shape, kind, cmap="viridis", limits=_robust_limits(values), around=position
+    )
+    _mark(ax, position, coordinates, shape, kind)
+    headline(ax, _place_name(position, coordinates, shape, kind))
     return drawn
 
 
@@ -242,19 +257,19 @@ def _color_bar(ax: Axes, drawn: Any, name: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _is_image(coordinates: np.ndarray | None, shape: Sequence[int]) -> bool:
-    return coordinates is not None and len(shape) == 2 and (coordinates.shape[1] == 2 or is_torus(coordinates))
+def _is_image(coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> bool:
+    return coordinates is not None and len(shape) == 2 and (coordinates.shape[1] == 2 or kind == "torus")
 
 
-def _is_space(coordinates: np.ndarray | None) -> bool:
+def _is_space(coordinates: np.ndarray | None, kind: GeometryKind) -> bool:
     """Whether coordinates are three, of no shape that has a map."""
-    return coordinates is not None and coordinates.shape[1] == 3 and not is_sphere(coordinates)
+    return coordinates is not None and coordinates.shape[1] == 3 and kind != "sphere"
 
 
-def _image(values: np.ndarray, coordinates: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def _image(values: np.ndarray, coordinates: np.ndarray, shape: Sequence[int], kind: GeometryKind) -> np.ndarray:
     """Values `(N,)` at their true places of the grid or torus, `(height, width)`."""
     canvas = np.empty(len(values))
-    canvas[row_major(coordinates)] = values
+    canvas[row_major(coordinates, kind)] = values
     return canvas.reshape(shape[0], shape[1])
 
 
@@ -270,9 +285,9 @@ def _in_blocks(matrix: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _cell(position: int, coordinates: np.ndarray, shape: Sequence[int]) -> tuple[int, int]:
+def _cell(position: int, coordinates: np.ndarray, shape: Sequence[int], kind: GeometryKind) -> tuple[int, int]:
     """Row and column of a position of a grid or torus."""
-    row, column = divmod(int(row_major(coordinates)[position]), shape[1])
+    row, column = divmod(int(row_major(coordinates, kind)[position]), shape[1])
     return row, column
 
 
@@ -283,7 +298,7 @@ def _window(x: np.ndarray, around: int) -> tuple[float, float]:
     return start, start + float(width)
 
 
-def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequence[int]) -> None:
+def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> None:
     """Mark the position in question: a ring on an image or among points, an upright line on a curve."""
     if coordinates is None or coordinates.shape[1] == 1:
         x = along(coordinates, position + 1)[position]
@@ -291,20 +306,20 @@ def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequen
         return
     if ax.name == "3d" and coordinates.shape[1] >= 3:
         place = coordinates[position, :3]
-    elif _is_image(coordinates, shape):
-        place = np.array(_cell(position, coordinates, shape)[::-1])
+    elif _is_image(coordinates, shape, kind):
+        place = np.array(_cell(position, coordinates, shape, kind)[::-1])
     else:
-        place = chart(coordinates)[position]
+        place = chart(coordinates, kind)[position]
     for color, width in (("white", 2.6), (VERMILION, 1.4)):
         _dots(ax, place[None], s=70, facecolors="none", edgecolors=color, linewidths=width)
 
 
-def _place_name(position: int, coordinates: np.ndarray | None, shape: Sequence[int]) -> str:
+def _place_name(position: int, coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> str:
     """What the place of a position is called."""
     if coordinates is None:
         return f"stored as {position}"
-    if _is_image(coordinates, shape):
-        row, column = _cell(position, coordinates, shape)
+    if _is_image(coordinates, shape, kind):
+        row, column = _cell(position, coordinates, shape, kind)
         return f"row {row}, column {column}"
     return f"at {', '.join(f'{round(float(value), 2):g}' for value in coordinates[position][:3])}"
 

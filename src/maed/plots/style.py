@@ -15,18 +15,21 @@ INK = "#7a7a7a"
 """Text and axes: readable on white and on near-black."""
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+OLIVE, BROWN = "#B5A700", "#A6761D"
+"""The yellow of Okabe and Ito's palette, darkened until white paper shows it, and an orange that is not `ORANGE`."""
 
 COLORS = {
     "maed": VERMILION,
+    "maed-resampled": OLIVE,
     "trainable": BLUE,
     "fourier": GREEN,
     "correlation": ORANGE,
-    "dependence": ORANGE,
+    "dependence": BROWN,
     "sinusoidal": PURPLE,
     "random": SKY,
     "none": INK,
 }
-"""A color for each position encoding (Okabe and Ito's palette)."""
+"""A color for each built-in position encoding (Okabe and Ito's palette, and two more)."""
 
 
 def color_of(encoding: str) -> str:

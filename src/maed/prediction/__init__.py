@@ -13,17 +13,17 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from maed.engine.lightning import device
+from maed.engine.device import device
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.models import Classifier, ClassifierConfig, load_classifier
+from maed.models import ClassifierConfig, TargetModel, load_classifier
 from maed.prediction.inputs import Batch, open_input
 from maed.prediction.outputs import Columns, check_out, writing
 from maed.settings import DataSettings, TrainerSettings
 
 __all__ = ["Score", "label_input", "open_classifier", "predict"]
 
-_EXPECTED = "a folder perceiver/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+_EXPECTED = "a folder models/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Score:
 
 
 def predict(
-    classifier: Classifier, values: np.ndarray, mask: np.ndarray | None = None, *, batch_size: int = 64
+    classifier: TargetModel, values: np.ndarray, mask: np.ndarray | None = None, *, batch_size: int = 64
 ) -> Iterator[Tensor]:
     """Class probabilities of signals, a batch at a time.
 
@@ -119,7 +119,7 @@ def label_input(
     return score
 
 
-def open_classifier(folder: Path) -> Classifier:
+def open_classifier(folder: Path) -> TargetModel:
     """The trained classifier of a folder.
 
     Raises:

@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from maed.data import arrays, images, tables, text
+from maed.data import arrays, hub_layout, images, tables, text
 from maed.data.prepare import real_positions
 from maed.data.signals import SignalContent
 from maed.data.source import Reader, Source
-from maed.data.sources import hub
 from maed.errors import MaedError, nearest
 from maed.models import ClassifierConfig
 from maed.settings import DataSettings
@@ -246,7 +245,7 @@ def _guess(config: ClassifierConfig) -> SignalContent:
 
 
 def _folder(path: Path, model: _Model) -> Input:
-    table = hub.unseen(path)
+    table = hub_layout.unseen(path)
     if table is not None:
         return _table(table, str(path), model)
     suffixes = (".txt",) if model.content == "text" else IMAGES

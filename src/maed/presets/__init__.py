@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from maed.errors import MaedError, nearest
+from maed.records import RENAMED, RENAMED_VALUES
 from maed.settings import Settings
 
 COMPARED = ("positions", "seeds")
@@ -48,8 +49,17 @@ def read_preset(name: str) -> dict[str, Any]:
     return content
 
 
-def settings_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The settings of a preset with some of them changed; see `Settings.from_preset`."""
+def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Load the settings of a preset, as `--config` reads them.
+
+    Args:
+        name: of a preset of the package, such as `cifar10-cpu`, or a YAML file.
+        changes: what else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+
+    Raises:
+        MaedError: no such preset, or something that is no setting or cannot have that value.
+    """
+    changes = changes or {}
     content = {group: members for group, members in read_preset(name).items() if group not in COMPARED}
     _check_keys(changes)
     for group, members in changes.items():
@@ -85,6 +95,8 @@ def _optional(match: re.Match[str]) -> str:
 
 def _unknown(name: str, value: str, choices: str) -> str:
     """As `one_of` words it; `choices` is a list of quoted names."""
+    if (new := RENAMED_VALUES.get((name, value))) is not None:
+        return f"{name}: {value!r} is called {new!r} now"
     names = re.findall(r"'([^']*)'", choices)
     return f"{name}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}"
 
@@ -112,5 +124,7 @@ def _check_keys(content: Mapping[Any, Any]) -> None:
         if not isinstance(members, Mapping):
             raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
         for name in members:
+            if (new := RENAMED.get(f"{group}.{name}")) is not None:
+                raise MaedError(f"{group}.{name}: is called {new} now")
             if name not in names:
                 raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")

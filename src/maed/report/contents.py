@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from maed.data.geometry import Geometry, unrolled
+from maed.data.geometry import Geometry, GeometryKind, unrolled
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.records import MadeWith, Results, Score, Work
+from maed.registry import ENCODINGS
 from maed.run_folder import EMBEDDING, SIMILARITY, RunFolder, StageFolder
 
 _TABLES = (
@@ -124,6 +125,11 @@ class Contents:
         return self.coordinates is not None and len(self.shape) == 2 and self.coordinates.shape[1] == 2
 
     @property
+    def kind(self) -> GeometryKind:
+        """What the coordinates lie on; `points` of an unrolled swiss roll, and where nothing is known."""
+        return "points" if self.geometry is None or self.geometry.kind == "swissroll" else self.geometry.kind
+
+    @property
     def estimator(self) -> str:
         """How the similarity was made of losses."""
         return str(self.provenance.get("estimator") or self.made_with.setting("similarity", "estimator") or SIMILARITY)
@@ -215,7 +221,8 @@ def _trained_tables(folder: RunFolder) -> dict[str, np.ndarray]:
     for model in folder.models():
         config = read_json(model.config)
         encoding = str(config.get("encoding"))
-        tuned = encoding == "trainable" or (config.get("perceiver") or {}).get("fine_tune")
+        fine_tune = bool((config.get("perceiver") or {}).get("fine_tune"))
+        tuned = encoding in ENCODINGS.names and ENCODINGS.get(encoding).trains_table(fine_tune)
         name = f"{encoding}, trained"
         if not tuned or name in tables or not model.is_finished:
             continue

@@ -80,7 +80,7 @@ def is_shuffled(contents: Contents) -> bool:
     """Whether the storage order differs from the order of the true line or grid."""
     if contents.coordinates is None or not contents.shape:
         return False
-    return not np.array_equal(row_major(contents.coordinates), np.arange(len(contents.coordinates)))
+    return not np.array_equal(row_major(contents.coordinates, contents.kind), np.arange(len(contents.coordinates)))
 
 
 def _order_name(contents: Contents) -> str:

@@ -60,8 +60,10 @@ class Printer:
         contents, settings = self.contents, self.settings
         suffix = ".png" if contents.is_grid or (contents.shape == () and (contents.positions or 0) > 1000) else ".svg"
         if contents.similarity is not None:
-            chosen = plots.spread_positions(contents.coordinates, len(contents.similarity), settings.positions)
-            where = contents.coordinates, contents.shape
+            chosen = plots.spread_positions(
+                contents.coordinates, len(contents.similarity), settings.positions, contents.kind
+            )
+            where = contents.coordinates, contents.shape, contents.kind
             self._save(f"similarity{suffix}", plots.similarity_maps(contents.similarity, chosen, *where))
             self._save("matrix.png", plots.similarity_matrix(contents.similarity, *where))
         if contents.draws.history:
@@ -95,7 +97,8 @@ class Printer:
         if contents.vectors is None or not contents.vectors.shape[1]:
             return None
         many = contents.is_grid or (contents.positions or 0) > 1000
-        drawn = plots.embedding_channels(contents.vectors, contents.coordinates, contents.shape, channels=most)
+        where = contents.coordinates, contents.shape, contents.kind
+        drawn = plots.embedding_channels(contents.vectors, *where, channels=most)
         count, dim = contents.vectors.shape
         caption = f"{min(most, dim)} of {dim} channels of {count:,} positions, drawn {drawn_on(contents)}."
         name = "channels.png" if many else "channels.svg"

@@ -1,26 +1,25 @@
 """From a trained autoencoder, or from the data alone, to a similarity between positions."""
 
-from maed.similarity.baselines import baseline_for, baselines_for, compute_baseline
-from maed.similarity.estimators import Similarity, estimate, never_drawn
-from maed.similarity.stream import (
-    Halves,
-    Streamed,
-    Watch,
-    check_estimator,
-    load_similarity,
-    merged,
-    neighbor_lists,
-    stream,
-    write_similarity,
-)
-from maed.similarity.sums import Accumulator, PairedSums
+from typing import TYPE_CHECKING
+
+from maed._lazy import lazy
+
+if TYPE_CHECKING:
+    from maed.similarity.baseline import Baseline, baseline_for, baselines_for, compute_baseline
+    from maed.similarity.estimator import Estimator, check_estimator, estimate, never_drawn
+    from maed.similarity.similarity import Similarity, load_similarity, write_similarity
+    from maed.similarity.streaming import Halves, Streamed, Watch, merged, neighbor_lists, stream
+    from maed.similarity.sums import Accumulator, PairedSums, Sums
 
 __all__ = [
     "Accumulator",
+    "Baseline",
+    "Estimator",
     "Halves",
     "PairedSums",
     "Similarity",
     "Streamed",
+    "Sums",
     "Watch",
     "baseline_for",
     "baselines_for",
@@ -34,3 +33,14 @@ __all__ = [
     "stream",
     "write_similarity",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "baseline": ("Baseline", "baseline_for", "baselines_for", "compute_baseline"),
+        "estimator": ("Estimator", "check_estimator", "estimate", "never_drawn"),
+        "similarity": ("Similarity", "load_similarity", "write_similarity"),
+        "streaming": ("Halves", "Streamed", "Watch", "merged", "neighbor_lists", "stream"),
+        "sums": ("Accumulator", "PairedSums", "Sums"),
+    },
+)

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from maed.autoencoder.masking import Draw
 from maed.files import replacing
 
 
 class Sums:
-    """Tensors that add up: over batches, processes, machines, and after a stop. Always float64."""
+    """Tensors that add up: over batches, processes, machines, and after a stop. Always float64.
+
+    A subclass is a dataclass of tensors, the first of which is `seen`.
+    """
+
+    parts: ClassVar[int]
+    """What `stacked` keeps apart, such as draws with i visible and draws with i hidden."""
+
+    @classmethod
+    def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> Self:
+        """No draws yet. `padded`: some signals have positions that are not real."""
+        raise NotImplementedError
+
+    def stacked(self) -> dict[str, Tensor]:
+        """`counts`, `sums`, `squares`, each `(parts, N, N)` on the CPU: what is written beside a similarity."""
+        raise NotImplementedError
+
+    @classmethod
+    def unstacked(cls, counts: Tensor, sums: Tensor, squares: Tensor) -> Self:
+        """The sums that `stacked` made these tensors of."""
+        raise NotImplementedError
+
+    @property
+    def seen(self) -> Tensor:
+        """`(N, N)`: the number of draws with i visible in which j was scored."""
+        return self.tensors()[0]
 
     def merge(self, other: Self) -> Self:
         """The sums over the draws of both."""
@@ -56,6 +82,8 @@ class Accumulator(Sums):
     all_sums: Tensor
     all_squares: Tensor
 
+    parts = 2
+
     @classmethod
     def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> Accumulator:
         """No draws yet. `padded`: some signals have positions that are not real."""
@@ -84,6 +112,22 @@ class Accumulator(Sums):
         for total, term in ((self.all_counts, hit), (self.all_sums, loss), (self.all_squares, loss * loss)):
             total.add_(there @ term)
 
+    def add_draw(self, draw: Draw, losses: Tensor, scored: Tensor) -> None:
+        """Count a batch of draws in which all positions were scored.
+
+        Args:
+            draw: of B signals.
+            losses: `(B, N)` l_j; ignored where not scored.
+            scored: `(B, N)` bool; True only where hidden.
+        """
+        real = torch.ones_like(draw.visible, dtype=torch.bool) if draw.visible_mask is None else draw.visible_mask
+        row, place = real.nonzero(as_tuple=True)
+        # Contiguous, which `hidden` is not: the order in memory decides in which order a product adds up.
+        visible = torch.zeros(draw.hidden.shape, dtype=torch.bool, device=real.device)
+        visible[row, draw.visible[row, place]] = True
+        everywhere = draw.visible_mask is None
+        self.add(losses, visible, scored, None if everywhere else (visible | draw.hidden).contiguous())
+
     def stacked(self) -> dict[str, Tensor]:
         """`counts`, `sums`, `squares`, each `(2, N, N)` on the CPU: draws with i visible, draws with i hidden."""
         return {
@@ -92,6 +136,12 @@ class Accumulator(Sums):
             )
             for name in ("counts", "sums", "squares")
         }
+
+    @classmethod
+    def unstacked(cls, counts: Tensor, sums: Tensor, squares: Tensor) -> Accumulator:
+        """The sums of `stacked`, "all" with a row for each i."""
+        stacked = (counts, sums, squares)
+        return cls(*(total[0] for total in stacked), *(total.sum(dim=0) for total in stacked))
 
 
 @dataclass
@@ -107,8 +157,10 @@ class PairedSums(Sums):
     sums: Tensor
     squares: Tensor
 
+    parts = 1
+
     @classmethod
-    def empty(cls, n: int, *, device: torch.device | str = "cpu") -> PairedSums:
+    def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> PairedSums:
         """No draws yet."""
         return cls(*(torch.zeros(n, n, dtype=torch.float64, device=device) for _ in range(3)))
 
@@ -128,3 +180,23 @@ class PairedSums(Sums):
         """`counts`, `sums`, `squares`, each `(1, N, N)` on the CPU."""
         names = ("counts", "sums", "squares")
         return {name: total.cpu()[None] for name, total in zip(names, self.tensors(), strict=True)}
+
+    @classmethod
+    def unstacked(cls, counts: Tensor, sums: Tensor, squares: Tensor) -> PairedSums:
+        """The sums of `stacked`."""
+        return cls(counts[0], sums[0], squares[0])
+
+
+def mean_of(counts: Tensor, sums: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the square of its standard error; 0 where nothing was counted."""
+    at_least_one = counts.clamp(min=1)
+    return sums / at_least_one, variance_of(counts, sums, squares) / at_least_one
+
+
+def variance_of(counts: Tensor, sums: Tensor, squares: Tensor) -> Tensor:
+    """The variance; 0 where it is no more than rounding."""
+    at_least_one = counts.clamp(min=1)
+    mean = sums / at_least_one
+    variance = squares / at_least_one - mean * mean
+    # What is left of a difference of nearly equal numbers is rounding, not variance.
+    return torch.where(variance > 1e-12 * (squares / at_least_one), variance, 0.0)

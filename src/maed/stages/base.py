@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from maed.autoencoder.masking import visible_count
 from maed.data.signals import SignalData
 from maed.embedding import embedding_dim
-from maed.engine.lightning import progress_kind
+from maed.engine.progress import progress_kind
 from maed.errors import MaedError
 from maed.evaluation.geometry import check_neighbors
 from maed.records import MadeWith
@@ -51,7 +51,7 @@ class Context:
 
     def k(self) -> int:
         """The k of recall@k, here and now: as set, that of the geometry, or 8; never N or more."""
-        geometry, chosen = self.data.geometry, self.settings.evaluation.neighbors
+        geometry, chosen = self.data.geometry, self.settings.evaluation.n_neighbors
         if chosen is not None:
             check_neighbors(chosen, self.data.positions)
             return chosen

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
-from itertools import islice
 
 import torch
 
-from maed.autoencoder import AutoencoderModule, build_autoencoder, draw_loader, loss_name, outputs_of, visible_count
+from maed.autoencoder import AutoencoderTask, build_autoencoder, draw_stream, loss_name, outputs_of, visible_count
 from maed.data import SignalData
-from maed.engine.lightning import device
+from maed.engine.device import device
 from maed.errors import MaedError
 from maed.settings import Settings
 from maed.similarity import stream
@@ -84,25 +83,24 @@ def affordable(data: SignalData, settings: Settings, seconds: float) -> tuple[Se
     return bought, f"budget: {steps} training steps and {draws} draws at the most, in about {seconds:.0f} s"
 
 
-def _model(data: SignalData, settings: Settings) -> AutoencoderModule:
+def _model(data: SignalData, settings: Settings) -> AutoencoderTask:
     chosen, loss = settings.autoencoder, loss_name(settings.autoencoder, data)
     shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary}
-    return AutoencoderModule(build_autoencoder(chosen, **shape, loss=loss), loss, chosen)
+    return AutoencoderTask(build_autoencoder(chosen, **shape, loss=loss), loss, chosen)
 
 
 def _seconds_per_step(data: SignalData, settings: Settings) -> float:
     """What a training step takes, by a few of them."""
     where, chosen = device(settings.trainer), settings.autoencoder
-    module = _model(data, settings).to(where)
-    optimizer = module.configure_optimizers()["optimizer"]
+    task = _model(data, settings)
+    task.model.to(where)
+    optimizer, _ = task.optimizer()
     visible = visible_count(data.positions, data.kind, chosen.visible_fraction)
     started = 0.0
-    for number, draw in enumerate(
-        islice(draw_loader(data.train, visible, chosen, steps=2 * _TRIED, seed=0), 2 * _TRIED)
-    ):
+    for number, draw in enumerate(draw_stream(data.train, visible, chosen, steps=2 * _TRIED, seed=0)):
         if number == _TRIED:
             started = time.monotonic()
-        module.mean_loss(draw.to(where)).backward()
+        task.mean_loss(draw.to(where)).backward()
         optimizer.step()
         optimizer.zero_grad()
     if where.type == "cuda":
@@ -112,17 +110,17 @@ def _seconds_per_step(data: SignalData, settings: Settings) -> float:
 
 def _seconds_per_draw(data: SignalData, settings: Settings) -> float:
     """What a draw takes, by a few batches through an untrained autoencoder."""
-    module, chosen = _model(data, settings), settings.similarity
+    task, chosen = _model(data, settings), settings.similarity
     where = device(settings.trainer)
     visible = visible_count(data.positions, data.kind, chosen.visible_fraction or settings.autoencoder.visible_fraction)
     few = replace(chosen, draws=4 * chosen.batch_size, until="draws", seconds=None)
     streamed = stream(
-        module.model.eval().to(where),
+        task.model.eval().to(where),
         data.train,
         few,
         visible=visible,
-        loss=module.loss_name,
-        outputs=outputs_of(module.loss_name, channels=data.channels, vocabulary=data.vocabulary),
+        loss=task.loss_name,
+        outputs=outputs_of(task.loss_name, channels=data.channels, vocabulary=data.vocabulary),
         device=where,
     )
     return streamed.seconds / streamed.draws

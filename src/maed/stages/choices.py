@@ -13,7 +13,10 @@ _STEPS = 32
 """Training steps for each square root of N ..."""
 
 _PLATEAU = 800
-"""... and at the least: a training starts on a plateau, and is of no use before it has left it."""
+"""... and at the least: a training starts on a plateau, and is of no use before it has left it ..."""
+
+_FEW = 100
+"""... or so many for each position, where there are fewer than 8: with so little to tell apart it leaves soon."""
 
 _DRAWS = 24
 """Draws for each position, at the most: streaming stops before where neighbor lists no longer change ..."""
@@ -64,6 +67,7 @@ def _autoencoder(
 ) -> tuple[AutoencoderSettings, list[str]]:
     """The kind of autoencoder and what goes with it."""
     n, tokens = data.positions, data.kind == "tokens"
+    steps = max(min(_PLATEAU, _FEW * n), round(_STEPS * sqrt(n)))
     kind = given.kind
     if "autoencoder.kind" not in fixed:
         kind = "unet" if tokens and reading_order else "set"
@@ -80,11 +84,11 @@ def _autoencoder(
             layers=0,
             heads=1,
             scored=max(1, n // 4),
-            steps=2 * max(_PLATEAU, round(_STEPS * sqrt(n))),
+            steps=2 * steps,
         )
         fraction, why = None, "the order of storage may mean nothing"
     else:
-        chosen = replace(given, kind="set", scored=min(64, n), steps=max(_PLATEAU, round(_STEPS * sqrt(n))))
+        chosen = replace(given, kind="set", scored=min(64, n), steps=steps)
         fraction, why = None, "the order of storage may mean nothing"
     if "autoencoder.visible_fraction" not in fixed:
         chosen = replace(chosen, visible_fraction=fraction)

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from maed._version import __version__
 from maed.data.geometry import Geometry
 from maed.embedding import LEAST_SIGNAL_TO_NOISE, PositionEmbedding, reduce, signal_to_noise
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.machine import describe_machine
+from maed.registry import BASELINES, ESTIMATORS
 from maed.run_folder import RunFolder, StageFolder
-from maed.settings import BASELINES, EmbeddingSettings
+from maed.settings import EmbeddingSettings
 from maed.similarity import Similarity, load_similarity
 from maed.stages.base import Context, Stage
 
@@ -124,18 +123,15 @@ def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], No
     Raises:
         MaedError: no dependence was found.
     """
-    values, error = similarity.values, similarity.standard_error
-    if estimator == "mean-loss":  # its 0 means nothing; what is seen helps or harms by comparison with its column
-        known = error > 0
-        column = (values * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)
-        values = torch.where(known, values - column, 0.0)
-    ratio = signal_to_noise(values, error)
+    known = estimator in ESTIMATORS.names  # not a baseline, nor somebody else's that is not installed
+    values = ESTIMATORS.get(estimator)().dependence(similarity) if known else similarity.values
+    ratio = signal_to_noise(values, similarity.standard_error)
     if ratio >= LEAST_SIGNAL_TO_NOISE:
         return
     line = (
         f"similarity: no dependence found (signal-to-noise ratio {ratio:.2f} of {estimator}; noise has about 1, "
         f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
     )
-    if estimator not in BASELINES:
+    if estimator not in BASELINES.names:
         raise MaedError(f"{line}; --embedding.force true embeds it all the same")
     say(f"{line}; its embedding is noise")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maed.embedding import PositionEmbedding
 from maed.evaluation.geometry import check_folds, check_neighbors, geometry_metrics, similarity_metrics
-from maed.settings import BASELINES
+from maed.registry import BASELINES
 from maed.similarity import load_similarity
 from maed.stages.base import Context
 from maed.stages.pretrain import start_embedding
@@ -18,7 +18,7 @@ def check_evaluation(context: Context) -> None:
     """
     geometry, settings = context.data.geometry, context.settings.evaluation
     if geometry is not None:
-        check_neighbors(settings.neighbors or geometry.neighbors, context.data.positions)
+        check_neighbors(settings.n_neighbors or geometry.neighbors, context.data.positions)
         check_folds(settings.folds, context.data.positions)
 
 
@@ -37,6 +37,6 @@ def evaluate(context: Context, method: str) -> dict[str, float] | None:
 
 def evaluate_start(context: Context) -> dict[str, float] | None:
     """Metrics of the embedding in the folder that the autoencoder started from; None where there is no such one."""
-    if context.data.geometry is None or context.settings.autoencoder.init in ("random", *BASELINES):
+    if context.data.geometry is None or context.settings.autoencoder.init in ("random", *BASELINES.names):
         return None
     return geometry_metrics(start_embedding(context).vectors, context.data.geometry, context.settings.evaluation)

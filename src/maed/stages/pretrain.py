@@ -13,8 +13,9 @@ from maed.autoencoder import loss_name, pretrain, visible_count
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError, nearest
 from maed.records import MadeWith
+from maed.registry import BASELINES
 from maed.run_folder import StageFolder
-from maed.settings import BASELINES, EmbeddingSettings
+from maed.settings import EmbeddingSettings
 from maed.similarity import baselines_for, load_similarity
 from maed.stages.base import Context, Stage, run_stage
 from maed.stages.baseline import Baseline
@@ -54,7 +55,7 @@ class Pretrain(Stage):
             raise MaedError(
                 f"autoencoder.init: must be random for a U-Net, which has no position vectors, got {settings.init!r}"
             )
-        if settings.init in BASELINES:
+        if settings.init in BASELINES.names:
             fitting = baselines_for(context.data)
             if settings.init not in fitting:
                 raise MaedError(
@@ -82,7 +83,7 @@ def _start_vectors(context: Context) -> torch.Tensor | None:
     settings = context.settings.autoencoder
     if settings.init == "random":
         return None
-    if settings.init not in BASELINES:
+    if settings.init not in BASELINES.names:
         return start_embedding(context).vectors
     run_stage(Baseline(settings.init), context)
     similarity = load_similarity(context.folder.similarity(settings.init).path)

@@ -12,17 +12,16 @@ import torch
 
 from maed.autoencoder import load_autoencoder, loss_name, outputs_of, wide
 from maed.embedding import check_reduction, reduce
-from maed.engine.lightning import device, precision
+from maed.engine.device import device, precision
 from maed.errors import MaedError
 from maed.evaluation.geometry import agreement, similarity_metrics
 from maed.files import read_json
 from maed.machine import memory
 from maed.run_folder import StageFolder
 from maed.similarity import (
-    Accumulator,
     Halves,
-    PairedSums,
     Streamed,
+    Sums,
     check_estimator,
     estimate,
     merged,
@@ -144,7 +143,7 @@ def _watch(context: Context) -> Callable[[Halves], dict[str, float]] | None:
     return watch
 
 
-def _check_drawn(context: Context, folder: StageFolder, sums: Accumulator | PairedSums, draws: int) -> None:
+def _check_drawn(context: Context, folder: StageFolder, sums: Sums, draws: int) -> None:
     """Name pairs of positions that no draw tells of; refuse where they are the greater part.
 
     Positions that no training signal has are left out: more draws cannot reach them.

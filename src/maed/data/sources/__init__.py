@@ -1,1 +1,1 @@
-"""Sources: what signals can come from, one file each."""
+"""What signals can come from by name or path: one file each, found by `maed.registry.SOURCES`."""

@@ -1,106 +1,29 @@
-"""Data sets in the hub's layout: a folder of parquet files, or the hub itself."""
+"""Any data set of the Hugging Face hub."""
 
 from __future__ import annotations
 
-import inspect
-import os
-from collections.abc import Mapping
-from pathlib import Path
-
-import pyarrow as pa
-
-from maed.data.source import PartName, Source, first_line
-from maed.data.tables import from_tables, read_parquet
+from maed.data.source import Source, SourceType
 from maed.errors import MaedError
 from maed.settings import DataSettings
 
-KNOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "cifar10": (
-        "uoft-cs/cifar10",
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    ),
-    "imdb": ("stanfordnlp/imdb", ("neg", "pos")),
-}
-"""Data sets with a short name: where the hub has them, and their classes."""
 
-_PARTS: tuple[PartName, ...] = ("train", "validation", "test")
+class Hub(SourceType):
+    """`hub:OWNER/NAME`. Only data are read: code in the repository is never run."""
 
+    example = "hub:OWNER/NAME"
 
-def named(name: str, settings: DataSettings) -> Source:
-    """`cifar10` or `imdb`: from the folder `$MAED_DATA/NAME` where that exists, otherwise from the hub."""
-    repository, classes = KNOWN[name]
-    root = os.environ.get("MAED_DATA")
-    if root and (Path(root) / name).is_dir():
-        return from_tables(_read_folder(Path(root) / name), settings, classes, origin=name)
-    return from_tables(_download(repository, name), settings, classes, origin=name)
+    @classmethod
+    def takes(cls, text: str) -> bool:
+        """All that begins with `hub:`."""
+        return text.startswith("hub:")
 
+    @classmethod
+    def open(cls, text: str, settings: DataSettings) -> Source:
+        """Read the hub's cache, or download it."""
+        from maed.data.hub_layout import download
+        from maed.data.tables import from_tables
 
-def repository(name: str, settings: DataSettings) -> Source:
-    """`OWNER/NAME` of the hub. Only data are read: code in the repository is never run."""
-    if name.count("/") != 1 or not all(name.split("/")):
-        raise MaedError(f"source: 'hub:{name}'; it may be hub:OWNER/NAME")
-    return from_tables(_download(name, name.split("/")[1]), settings, origin=f"hub:{name}")
-
-
-def folder(path: Path, settings: DataSettings) -> Source:
-    """A folder in the hub's layout: `{train,validation,test}-*.parquet` in it, in `data/` or in a config's folder."""
-    return from_tables(_read_folder(path), settings, origin=str(path))
-
-
-def unseen(path: Path) -> pa.Table | None:
-    """The split of a folder in the hub's layout that models are not trained on: test, else validation, else train.
-
-    None where the folder is not in that layout.
-    """
-    for part in reversed(_PARTS):
-        place = _place(path, part)
-        if place is not None:
-            return read_parquet(_shards(place, part))
-    return None
-
-
-def _read_folder(path: Path) -> dict[PartName, pa.Table]:
-    place = _place(path, "train")
-    if place is None:
-        raise MaedError(f"{path}: no train-*.parquet in it; a folder may hold {{train,validation,test}}-*.parquet")
-    shards = {part: _shards(place, part) for part in _PARTS}
-    return {part: read_parquet(paths) for part, paths in shards.items() if paths}
-
-
-def _place(path: Path, part: PartName) -> Path | None:
-    """Where in a folder the files of a split are; None where there are none."""
-    candidates = [path, path / "data", *sorted(sub for sub in path.iterdir() if sub.is_dir() and sub.name != "data")]
-    found = [place for place in candidates if place.is_dir() and _shards(place, part)]
-    if found and found[0] not in (path, path / "data") and len(found) > 1:
-        names = ", ".join(place.name for place in found)
-        raise MaedError(f"{path}: holds several data sets ({names}); the source may be one of these folders")
-    return found[0] if found else None
-
-
-def _shards(path: Path, part: str) -> list[Path]:
-    return sorted([*path.glob(f"{part}-*.parquet"), *path.glob(f"{part}.parquet")])
-
-
-def _download(name: str, short: str) -> dict[PartName, pa.Table]:
-    """The tables of a data set of the hub, or of its cache."""
-    import datasets  # slow to import, and needed here alone
-
-    # datasets before 4.0 would ask, on a terminal, whether to run a script of the repository
-    asks = "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters
-    safely = {"trust_remote_code": False} if asks else {}
-    local = f"{short} may also be a folder in the hub's layout: its path as the source, or in $MAED_DATA"
-    try:
-        splits = datasets.load_dataset(name, **safely)
-    except (datasets.exceptions.DatasetNotFoundError, OSError) as error:  # ConnectionError is an OSError
-        raise MaedError(f"source: {name!r} cannot be had from the hub ({first_line(error)}); {local}") from None
-    except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise MaedError(f"source: {name!r} cannot be read ({first_line(error)})") from None
-    if "train" not in splits:
-        raise MaedError(f"source: {name!r} has the splits {', '.join(splits)}; one may be train")
-    return {part: _table(splits[part]) for part in _PARTS if part in splits}
-
-
-def _table(split: object) -> pa.Table:
-    """The Arrow table below a split, with the metadata that names its classes."""
-    table: pa.Table = split.with_format("arrow")[:]  # type: ignore[attr-defined]
-    return table.replace_schema_metadata(split.features.arrow_schema.metadata)  # type: ignore[attr-defined]
+        name = text.removeprefix("hub:")
+        if name.count("/") != 1 or not all(name.split("/")):
+            raise MaedError(f"source: must be {cls.example}, got {text!r}")
+        return from_tables(download(name, name.split("/")[1]), settings, origin=text)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from maed import plots
-from maed.plots.layout import align, align_in_space, chart, is_torus, row_major
+from maed.plots.layout import align, align_in_space, chart, row_major
+from maed.registry import ESTIMATORS
 from maed.report.contents import Contents, Examples
 from maed.report.explorer.blocks import Blocks
 from maed.report.explorer.kept import Kept
@@ -87,11 +88,12 @@ def _positions(
         elif n <= MATRIX:
             _add(facts["estimators"], _estimator(item, made_of[item].values.numpy(), blocks), item, full)
     notes += absent
-    if "mean-loss" in made_of and contents.estimator != "mean-loss":
-        notes.append(
-            f"mean-loss is made here of the losses that {contents.estimator} took, maybe roots of squared errors; a "
-            "run with --similarity.estimator mean-loss takes the errors themselves, as the original did."
-        )
+    for name in made_of:
+        if name != contents.estimator and name in ESTIMATORS.names and ESTIMATORS.get(name).transform == "none":
+            notes.append(
+                f"{name} is made here of the losses that {contents.estimator} took, maybe roots of squared errors; a "
+                f"run with --similarity.estimator {name} takes the errors themselves."
+            )
     if n > MATRIX:
         notes.append(
             f"{n:,} positions are more than {MATRIX:,}: maps are derived from the vectors, in 8 bits a number, and "
@@ -157,16 +159,16 @@ def _drawn(contents: Contents, layout: np.ndarray | None, blocks: Blocks) -> Fac
         points = blocks.add(layout[:, :2].astype(np.float32))
         where = "where the embedding lays positions out, as their true places are not known"
         return {"kind": "points", "xy": points, "framed": False, "names": "stored", "where": where}
-    if len(contents.shape) == 2 and (contents.is_grid or is_torus(coordinates)):
+    if len(contents.shape) == 2 and (contents.is_grid or contents.kind == "torus"):
         where = "on the true grid" if contents.is_grid else "on the true torus, cut open"
-        place = blocks.add(row_major(coordinates).astype(np.uint32))
+        place = blocks.add(row_major(coordinates, contents.kind).astype(np.uint32))
         return {"kind": "image", "shape": list(contents.shape), "place": place, "names": "cells", "where": where}
     if coordinates.shape[1] == 1:
         x = blocks.add(coordinates[:, 0].astype(np.float32))
         return {"kind": "curve", "x": x, "axis": "position", "names": "line", "where": "along the true line"}
     if n > _POINTS:
         return {**as_stored, "x": blocks.add(np.arange(n, dtype=np.float32)), "names": "coordinates"}
-    points = blocks.add(chart(coordinates).astype(np.float32))
+    points = blocks.add(chart(coordinates, contents.kind).astype(np.float32))
     return {"kind": "points", "xy": points, "names": "coordinates", "where": "at the true coordinates"}
 
 
@@ -193,7 +195,7 @@ def _signals(contents: Contents, examples: Examples, blocks: Blocks) -> Facts | 
     if examples.is_tokens:
         order = np.arange(original.shape[1])
         if contents.coordinates is not None:
-            order = np.argsort(row_major(contents.coordinates))
+            order = np.argsort(row_major(contents.coordinates, contents.kind))
         hidden = ~visible & _before_padding(original, order)
         right = (hidden & (made == original)).sum(axis=2) / np.maximum(hidden.sum(axis=2), 1)
         facts |= {"kind": "texts", "right": np.round(right, 4).tolist()}
@@ -214,7 +216,7 @@ def _images(contents: Contents, original: np.ndarray, made: np.ndarray, blocks: 
     return {
         "kind": "images",
         "shape": list(contents.shape),
-        "place": blocks.add(row_major(contents.coordinates).astype(np.uint32)),
+        "place": blocks.add(row_major(contents.coordinates, contents.kind).astype(np.uint32)),
         "original": blocks.add(_bytes(original, original)),
         "reconstruction": blocks.add(colors.reshape(*made.shape[:3], -1)),
     }

@@ -13,23 +13,21 @@ from safetensors import SafetensorError, safe_open
 from sklearn.decomposition import PCA
 
 from maed.embedding import reduce
+from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout
+from maed.registry import ENCODINGS, ESTIMATORS, REDUCTIONS
 from maed.report.contents import Contents
 from maed.report.explorer.kept import Kept, fingerprint
 from maed.run_folder import RunFolder, StageFolder
 from maed.settings import EmbeddingSettings
-from maed.similarity import Accumulator, Similarity, estimate, load_similarity
+from maed.similarity import Similarity, estimate, load_similarity
 
 MATRIX = 4096
 """Most positions of which whole similarities are in the page."""
 
 LARGEST = ASSIGNABLE
 """Most positions of which other reductions and estimators are made: they take time N cubed."""
-
-TSNE_CHANNELS = 2
-"""t-SNE beyond 3 channels takes minutes; in 2 it is what people look at."""
-
 
 _ISOMAP, _COMPONENTS = "Isomap", "principal components"
 """How vectors lay positions out."""
@@ -111,15 +109,17 @@ def compute_views(
 
 def encodings(contents: Contents) -> list[tuple[str, np.ndarray]]:
     """Tables that Perceivers are given and that are made of no similarity, and those that training ended with."""
-    from maed.models.positions import position_table  # here, for transformers takes seconds to import
-
     n = contents.positions or 0
     dim = 64 if contents.vectors is None else contents.vectors.shape[1]
-    names = [*(["fourier"] if contents.geometry is not None else []), "sinusoidal", "random"]
-    tables = [
-        (name, position_table(name, n, max(dim, 1), seed=0, geometry=contents.geometry).numpy()) for name in names
-    ]
-    return [*tables, *contents.trained.items()]
+    kinds = {name: ENCODINGS.get(name) for name in ENCODINGS.names}
+    tables = {
+        name: position_table(name, n, max(dim, 1), seed=0, geometry=contents.geometry).numpy()
+        for name in sorted(kinds, key=lambda name: kinds[name].tunable)  # formulas before what is drawn
+        if not kinds[name].trained
+        and kinds[name].embedding is None
+        and (contents.geometry is not None or not kinds[name].needs_geometry)
+    }
+    return [*((name, table) for name, table in tables.items() if table.any()), *contents.trained.items()]
 
 
 def laid_out(vectors: np.ndarray) -> tuple[np.ndarray, str]:
@@ -153,9 +153,9 @@ def _own_settings(contents: Contents) -> EmbeddingSettings:
 
 
 def _other(own: EmbeddingSettings, reduction: str) -> EmbeddingSettings:
-    """The run's settings with another reduction; t-SNE in few channels."""
-    dim = TSNE_CHANNELS if reduction == "tsne" else own.dim
-    return EmbeddingSettings(reduction, dim, own.neighbors, symmetrize=own.symmetrize)  # type: ignore[arg-type]
+    """The run's settings with another reduction, in the channels that the explorer shows it in."""
+    dim = REDUCTIONS.get(reduction).shown_dim or own.dim
+    return EmbeddingSettings(reduction, dim, own.n_neighbors, symmetrize=own.symmetrize)
 
 
 def _reduced(
@@ -192,24 +192,19 @@ def _stored(folder: StageFolder, values: np.ndarray) -> Similarity:
 
 
 def _of_sums(path: Path, contents: Contents) -> Iterator[tuple[str, Similarity]]:
-    """What the estimators of losses make of the sums over the run's draws."""
-    sums = _sums(path)
-    if sums is None or len(sums.visible_counts) != contents.positions:
+    """What other estimators make of the sums over the run's draws: those that read sums of the same class."""
+    if contents.estimator not in ESTIMATORS.names:
         return
-    if contents.estimator != "contrast":
-        yield "contrast", estimate(sums, "contrast")
-    if contents.estimator != "mean-loss":
-        yield "mean-loss", estimate(sums, "mean-loss")
-
-
-def _sums(path: Path) -> Accumulator | None:
-    """The sums that a similarity was estimated from; None of `ablation`, whose sums are of differences, or absent."""
-    names = ("counts", "sums", "squares")
+    kind, names = ESTIMATORS.get(contents.estimator).sums, ("counts", "sums", "squares")
     try:
         with safe_open(path, framework="pt") as file:
-            if not set(names) <= set(file.keys()) or file.get_slice("counts").get_shape()[0] != 2:
-                return None
-            stacked = [file.get_tensor(name) for name in names]
+            if not set(names) <= set(file.keys()) or file.get_slice("counts").get_shape()[0] != kind.parts:
+                return
+            stacked = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError):
-        return None
-    return Accumulator(*(total[0] for total in stacked), *(total.sum(dim=0) for total in stacked))
+        return
+    if stacked["counts"].shape[-1] != contents.positions:
+        return
+    for name in ESTIMATORS.names:
+        if name != contents.estimator and ESTIMATORS.get(name).sums is kind:
+            yield name, estimate(kind.unstacked(**stacked), name)

@@ -1,0 +1,98 @@
+"""The door of this room: a source's name or arrays in, `SignalData` out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maed.data.arrays import array_source
+from maed.data.prepare import assemble, assemble_like
+from maed.data.signals import SignalData, Signals
+from maed.data.source import Source, listed
+from maed.errors import MaedError, nearest
+from maed.registry import SOURCES
+from maed.settings import DataSettings
+
+
+def load(source: str, settings: DataSettings | None = None) -> SignalData:
+    """Load a data set: read it, cut it into splits, limit, normalize and permute it.
+
+    Args:
+        source: a name or path that one of `maed.data.sources` takes: `photos`, `field:ring:64`, `signals.npy`, ...
+        settings: how it is read and cut; the defaults where None.
+
+    Returns:
+        Three splits of `(n, N, C)` numbers or `(n, N)` token ids, and what is known about them.
+
+    Raises:
+        MaedError: an unknown source, or data that cannot be used; one line that names the argument.
+    """
+    settings = settings or DataSettings()
+    try:
+        opened = _open(source, settings)
+    except OSError as error:
+        raise MaedError(f"source: {source!r} cannot be read ({error.strerror or error})") from None
+    return assemble(source, opened, settings)
+
+
+def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: DataSettings | None = None) -> SignalData:
+    """Make a data set of arrays.
+
+    Args:
+        X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` token ids (int16, int32 or int64; or any whole numbers with
+            `settings.type` tokens).
+        y: n labels, whole numbers or names; None without.
+        coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
+        settings: how they are cut and normalized; the defaults where None.
+
+    Raises:
+        MaedError: arrays that cannot be used; one line that names the argument.
+    """
+    settings = settings or DataSettings()
+    return assemble("arrays", array_source(X, y, coordinates, settings), settings)
+
+
+def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None = None) -> SignalData:
+    """Make a data set of whatever holds unlabeled signals: `maed.data.objects` says what that may be.
+
+    At most a quarter of a gigabyte of signals is kept, a uniform sample of them.
+
+    Args:
+        X: arrays, tensors, tables, columns, data sets, or an iterator of batches.
+        coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
+        settings: how they are cut and normalized; the defaults where None.
+
+    Raises:
+        MaedError: what cannot be used; one line that names the argument.
+    """
+    from maed.data import objects
+
+    settings = settings or DataSettings()
+    source = objects.given_source(X, settings, np.random.default_rng([settings.seed, 1]), coordinates)
+    return assemble("arrays", source, objects.within_memory(source, settings))
+
+
+def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
+    """More signals, normalized as those of `data` are; X may be whatever `from_given` takes."""
+    from maed.data.objects import given_source
+
+    source = given_source(X, settings, np.random.default_rng([settings.seed, 1]))
+    return assemble_like(source, settings, data)
+
+
+def _open(text: str, settings: DataSettings) -> Source:
+    """Find out what `text` is, and open it."""
+    path = Path(text).expanduser()
+    is_folder = bool(text) and path.is_dir()
+    for name in (text.partition(":")[0], "folder" if is_folder else path.suffix[1:].lower()):
+        if name in SOURCES.names and (source := SOURCES.get(name)).takes(text):
+            return source.open(text, settings)
+    if path.is_file():
+        raise MaedError(f"source: {text!r} is a {path.suffix or 'nameless'} file; it must be {listed()}")
+    if path.suffix or len(path.parts) > 1:
+        raise MaedError(f"source: {text!r} does not exist; it must be {listed()}")
+    sources = [SOURCES.get(name) for name in SOURCES.built_in]
+    names = [name for source in sources for name in (source.example, *source.names)]
+    raise MaedError(f"source: unknown source {text!r}{nearest(text, [*names, *SOURCES.plugged_in])}; known: {listed()}")

@@ -1,0 +1,117 @@
+"""From an N x N similarity to d channels per position: what all reductions share, and what one is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maed.embedding.noise import significant, symmetrize, unknown
+from maed.errors import MaedError
+from maed.registry import REDUCTIONS
+from maed.settings import EmbeddingSettings
+
+
+class Reduction(ABC):
+    """Makes vectors of a similarity.
+
+    One file of `maed/embedding/reductions` for each, or one entry point `maed.reductions` of another package.
+
+    Attributes:
+        needs_neighbors: whether it reads k, which then has to be below N.
+        steps: `embedding.diffusion_steps` where not set.
+        places_unknown: whether rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
+            `positions`).
+        shown_dim: channels that the explorer makes of it; those of the run's embedding where None.
+    """
+
+    needs_neighbors: ClassVar[bool] = True
+    steps: ClassVar[float] = 0.0
+    places_unknown: ClassVar[bool] = False
+    shown_dim: ClassVar[int | None] = None
+
+    def check(self) -> None:  # noqa: B027  most need nothing
+        """Refuse where something that it needs is not installed."""
+
+    @abstractmethod
+    def reduce(self, similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
+        """Vectors `(N, d)`, of any place and size; the same input gives the same ones.
+
+        Args:
+            similarity: `(N, N)` symmetric and finite, its diagonal 0; an entry of 0 says nothing of a pair.
+            d: channels, below N.
+            k: neighbors.
+            steps: `embedding.diffusion_steps`.
+        """
+
+
+def embedding_dim(n: int, dim: int | None) -> int:
+    """The d of an embedding of `n` positions: `dim`, or min(64, n - 1) where not given; `d >= n` is refused."""
+    if dim is None:
+        return min(64, n - 1)
+    if dim >= n:
+        raise MaedError(f"embedding.dim: must be at most {n - 1} for {n} positions, got {dim}")
+    return dim
+
+
+def check_reduction(n: int, settings: EmbeddingSettings) -> int:
+    """The number of neighbors that a reduction of `n` positions takes; refuses what it could not do.
+
+    Raises:
+        MaedError: d or the neighbors are not below N, or the reduction needs what is not installed.
+    """
+    embedding_dim(n, settings.dim)
+    reduction: Reduction = REDUCTIONS.get(settings.reduction, "embedding.reduction")()
+    reduction.check()
+    if settings.n_neighbors is None:
+        return min(8, n - 1)
+    if settings.n_neighbors >= n and reduction.needs_neighbors:
+        raise MaedError(f"embedding.n_neighbors: must be at most {n - 1} for {n} positions, got {settings.n_neighbors}")
+    return settings.n_neighbors
+
+
+def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tensor | None = None) -> Tensor:
+    """Reduce a similarity to a position embedding. The same input gives the same vectors.
+
+    Args:
+        similarity: `(N, N)`, higher is more similar; made symmetric here, its diagonal ignored. An entry of exactly 0
+            says nothing of a pair: it makes no neighbors. Time grows with N^3, memory with N^2; `heat` takes several
+            times as long as `diffusion`, `tsne` beyond 3 channels many times.
+        settings: which reduction, d, and its parameters.
+        standard_error: `(N, N)`, of the entries; only `denoise` reads it, and does nothing by default without it.
+
+    Returns:
+        `(N, d)` float32, each channel centered, unit mean square over all.
+
+    Raises:
+        MaedError: d or the number of neighbors is not below N, the similarity is not finite, or something is asked for
+            that is not there: umap-learn, or standard errors.
+    """
+    s = similarity.double().numpy()
+    k, d = check_reduction(len(s), settings), embedding_dim(len(s), settings.dim)
+    if not np.isfinite(s).all():
+        raise MaedError(f"similarity: must be finite, got {int((~np.isfinite(s)).sum())} entries that are not")
+    reduction: Reduction = REDUCTIONS.get(settings.reduction, "embedding.reduction")()
+    s, error = symmetrize(s, None if standard_error is None else standard_error.double().numpy(), settings.symmetrize)
+    if settings.denoise == "significance":
+        if error is None:
+            raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
+        s = significant(s, error)
+    elif settings.denoise == "positions" and reduction.places_unknown and error is not None:
+        nothing = unknown(s, error)
+        s[nothing], s[:, nothing] = 0.0, 0.0
+    steps = reduction.steps if settings.diffusion_steps is None else settings.diffusion_steps
+    vectors = reduction.reduce(s, d, k, steps)
+    return standardize(torch.from_numpy(np.ascontiguousarray(vectors)))
+
+
+def standardize(vectors: Tensor) -> Tensor:
+    """Center each channel and scale all of them alike to unit mean square: `(N, d)` to `(N, d)` float32."""
+    centered = vectors.double() - vectors.double().mean(dim=0)
+    size = centered.square().mean().sqrt()
+    if size <= 1e-12 * vectors.abs().max():  # all at one place, but for rounding
+        return torch.zeros_like(centered, dtype=torch.float32)
+    return (centered / size).float()

@@ -1,0 +1,1 @@
+"""Reductions, a file each; `maed.embedding.Reduction` says what they are."""

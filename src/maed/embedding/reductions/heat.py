@@ -1,0 +1,117 @@
+"""Distances by the heat that spreads between neighbors."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from maed.embedding.graph import geodesics, join, rank_weighted_graph
+from maed.embedding.maps import lazy_walk
+from maed.embedding.reduction import Reduction
+from maed.embedding.stress import classical_scaling, minimize_stress
+
+_FAR_WEIGHT = 10.0
+"""Weight of every pair, beside (g / mean)^-4 of a pair at distance g: they are equal at half the mean."""
+
+_FINE = 0.8
+"""Share of the squared distances that tells near places apart; the rest tells how far the far ones are."""
+
+
+class Heat(Reduction):
+    """Keeps neighbors and large distances: heat gives the near, shortest paths the far ones, stress fits both.
+
+    Heat that spreads from i for a short time t reaches j in proportion to exp(-distance^2 / 4 t) (Varadhan 1967; used
+    for distances on meshes by Crane, Weischedel and Wardetzky 2013). It averages over all short ways, which a single
+    noisy entry does not. Paths over the k nearest add these distances up to far ones, g. Placed at those distances,
+    positions on a plane would fill two channels and leave the others empty, and whoever reads them would find fine
+    differences faint beside coarse ones. So they are placed at distances that grow with g all the same, but fast at
+    first: `fine_and_far`. Of all pairs, the d channels keep near ones most exactly: squared deviations weigh by
+    distance^-4 (^-2 in Kamada and Kawai 1989) plus a constant.
+    """
+
+    steps = 1.0
+    places_unknown = True
+
+    def reduce(self, similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
+        """Place positions by heat after so many steps of the walk, rounded to halves; at least a half.
+
+        Positions of which nothing is known, rows of 0, are put equally far from all others, as nearly as d channels
+        allow, with a warning.
+        """
+        known = np.asarray(similarity.any(axis=1))
+        distances = np.ones((len(known), len(known)))
+        if known.any():
+            there = np.ix_(known, known)
+            local = _heat_distances(rank_weighted_graph(similarity[there], k), steps)
+            # Every link of the graph has a finite distance, so joining by them keeps to it.
+            among = geodesics(join(_nearest_in(local, k), -local), local)
+            distances *= max(among.mean(), among.max() / 2)  # nothing can be nearer to both ends than half way
+            distances[there] = among
+        np.fill_diagonal(distances, 0.0)
+        if not known.all():
+            _warn_of_unknown(np.flatnonzero(~known))
+        distances = fine_and_far(distances, d)
+        start = classical_scaling(distances, d)
+        if not start.any():
+            return start
+        nearest = np.where(np.eye(len(known), dtype=bool), np.inf, distances).min(axis=1)
+        # places that heat cannot tell apart would outweigh all others
+        least = max(0.1 * float(np.median(nearest)), 1e-6 * distances.max())
+        mean = distances.mean()
+        weights = (np.maximum(distances, least) / mean) ** -4 + _FAR_WEIGHT
+        return minimize_stress(distances, weights, start)
+
+
+def fine_and_far(distances: np.ndarray, d: int) -> np.ndarray:
+    """Distances D with D, D^2 = 0.8 f / mean(f) + 0.2 g^2 / mean(g^2) with f = 1 - exp(-g^2 / 2 s^2), `(N, N)` from g.
+
+    The first part is the distance in the feature space of a Gaussian kernel, whose channels are waves over the
+    positions, long and short ones; the second keeps far places from being all equally far. Both grow with g, so nearest
+    neighbors and ranks stay. The width s is the least at which the kernel has at most d / 2 effective dimensions, the
+    squared sum of its eigenvalues over the sum of their squares: as fine as d channels can hold. Where no width has so
+    few, as with d = 1, D is g up to scale.
+    """
+    squares = distances**2
+    if not squares.any():
+        return distances
+    low, high = np.log(distances[distances > 0].min() / 2), np.log(10 * distances.max())
+    for _ in range(20):
+        middle = (low + high) / 2
+        kernel = np.exp(-squares / (2 * np.exp(2 * middle)))
+        kernel -= kernel.mean(axis=0) + kernel.mean(axis=1)[:, None] - kernel.mean()
+        fits = np.trace(kernel) ** 2 <= d / 2 * (kernel**2).sum()
+        low, high = (low, middle) if fits else (middle, high)
+    near = -np.expm1(-squares / (2 * np.exp(2 * high)))
+    # a kernel of any width has its share
+    return np.sqrt(_FINE * near / near.mean() + (1 - _FINE) * squares / squares.mean())
+
+
+def _heat_distances(graph: np.ndarray, steps: float) -> np.ndarray:
+    """Distances `(N, N)` from heat after so many steps of the walk; infinite where none arrives."""
+    arrived = np.linalg.matrix_power(lazy_walk(graph), max(1, round(2 * steps)))
+    stayed = np.sqrt(arrived.diagonal())
+    with np.errstate(divide="ignore"):
+        local = np.sqrt(np.maximum(-np.log(arrived / stayed[:, None] / stayed), 0.0))
+    np.fill_diagonal(local, 0.0)
+    return (local + local.T) / 2  # alike but for rounding
+
+
+def _warn_of_unknown(positions: np.ndarray) -> None:
+    shown = f"{', '.join(map(str, positions[:8].tolist()))}{' ...' if len(positions) > 8 else ''}"
+    warnings.warn(
+        f"nothing is known of {len(positions)} position{'s' if len(positions) > 1 else ''} ({shown}), which no other "
+        "depends on beyond noise; put equally far from all others",
+        stacklevel=4,
+    )
+
+
+def _nearest_in(distances: np.ndarray, k: int) -> np.ndarray:
+    """The `(N, N)` 0/1 graph that joins i and j where either is among the other's k nearest at a finite distance."""
+    n = len(distances)
+    far = np.where(np.eye(n, dtype=bool), np.inf, distances)
+    nearest = np.argsort(far, axis=1, kind="stable")[:, :k]
+    graph = np.zeros_like(distances)
+    np.put_along_axis(graph, nearest, 1.0, axis=1)
+    graph[np.isinf(far)] = 0.0
+    return np.maximum(graph, graph.T)

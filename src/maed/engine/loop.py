@@ -1,0 +1,200 @@
+"""A training on one device, in plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from maed.engine.checkpoints import resumable, write_checkpoint
+from maed.engine.device import precision, training_device
+from maed.engine.progress import Log, watcher
+from maed.settings import TrainerSettings
+
+LOG_EVERY = 50
+"""Steps between two rows of the log that hold a training loss; the last step has one too."""
+
+
+class Batches(Protocol):
+    """Batches by their number, from 0, each with a method `to` that moves it to a device."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any: ...
+
+
+class Task(Protocol):
+    """What is trained. Either loop asks for nothing else, so that both make the same weights."""
+
+    model: nn.Module
+
+    def optimizer(self) -> tuple[Optimizer, LRScheduler]:
+        """A new optimizer of the model's weights, and its schedule."""
+        ...
+
+    def training_step(self, batch: Any, step: int) -> Tensor:
+        """The loss of step number `step`, counted from 0."""
+        ...
+
+    def validation_step(self, batch: Any) -> tuple[Tensor, int]:
+        """The loss of a held-out batch, and its weight in the mean over batches."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training goes.
+
+    Args:
+        title: what progress calls it.
+        fingerprint: what is trained, and how; a checkpoint of another one is not resumed.
+        steps: steps in all.
+        validate_every: steps between two validations; the last step is followed by one too.
+        clip: largest norm of the gradient; 0 for any.
+        patience: validations without a lower loss after which it ends; None for any number.
+        wide: whether the model gains from bf16 on a CPU (see `precision`).
+    """
+
+    title: str
+    fingerprint: str
+    steps: int
+    validate_every: int
+    clip: float
+    patience: int | None
+    wide: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Args:
+        weights: state of the model at its best validation.
+        history: a point for each validation: `step`, `train_loss` (the mean since the last point), `validation_loss`.
+        seconds: all sessions together.
+    """
+
+    weights: dict[str, Tensor]
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+@dataclass
+class _Progress:
+    """What a training knows of itself at a validation."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None  # validation loss of `best.ckpt`
+    waited: int = 0  # validations without a lower one
+    over: bool = False  # patience is at its end
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(
+    task: Task, train: Batches, validation: Batches, plan: Plan, settings: TrainerSettings, folder: Path
+) -> Trained:
+    """Train on one device; a stopped training goes on from its last validation, to the same end.
+
+    `folder/last.ckpt` is replaced at every validation, `folder/best.ckpt` at every one with a lower loss than any
+    before. A checkpoint of another `plan.fingerprint` is ignored.
+
+    Args:
+        task: what is trained.
+        train: the batch of each step; at least `plan.steps` of them.
+        validation: held-out batches, the same at every validation.
+        plan: how.
+        settings: device, precision, progress and log.
+        folder: receives the checkpoints and `logs/`.
+    """
+    device = training_device(settings)
+    kind = precision(settings, wide=plan.wide)
+    half = torch.float16 if kind == "16-mixed" and device.type != "cpu" else torch.bfloat16  # a CPU has bf16 alone
+    model = task.model.to(device)
+    optimizer, scheduler = task.optimizer()
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    scaler = torch.amp.GradScaler(device.type, enabled=kind != "32-true" and half is torch.float16)
+    progress = _Progress()
+    stored = resumable(folder, plan.fingerprint)
+    if stored is not None and stored["progress"].keys() == asdict(progress).keys():  # not another version's
+        model.load_state_dict(stored["state_dict"])
+        for part, name in ((optimizer, "optimizer"), (scheduler, "scheduler"), (scaler, "scaler")):
+            part.load_state_dict(stored[name])
+        progress = _Progress(**stored["progress"])
+
+    def autocast() -> Any:
+        return nullcontext() if kind == "32-true" else torch.autocast(device.type, half)
+
+    def train_step(step: int) -> Tensor:
+        batch = train[step].to(device)
+        with autocast():
+            loss = task.training_step(batch, step)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        if plan.clip > 0:
+            nn.utils.clip_grad_norm_(weights, plan.clip)
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+        return loss.detach()
+
+    @torch.inference_mode()
+    def validate() -> float:
+        model.eval()
+        total, count = torch.zeros((), device=device), 0
+        with autocast():
+            for number in range(len(validation)):
+                loss, weight = task.validation_step(validation[number].to(device))
+                total, count = total + loss * weight, count + weight
+        model.train()
+        return float(total / count)
+
+    def save() -> None:
+        """Write the checkpoints of this validation."""
+        held = {"state_dict": model.state_dict(), "global_step": progress.step, "fingerprint": plan.fingerprint}
+        loss = progress.history[-1]["validation_loss"]
+        lower = loss < math.inf if progress.best is None else loss < progress.best  # not-a-number is not
+        progress.waited = 0 if lower else progress.waited + 1
+        progress.over = plan.patience is not None and (progress.waited >= plan.patience or not math.isfinite(loss))
+        if lower or progress.best is None:
+            progress.best = loss if lower else math.inf
+            write_checkpoint(folder / "best.ckpt", held)
+        states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+        write_checkpoint(
+            folder / "last.ckpt", {**held, **states, "scaler": scaler.state_dict(), "progress": asdict(progress)}
+        )
+
+    since = time.perf_counter()
+    losses: list[Tensor] = []  # since the last validation
+    model.train()
+    with (
+        closing(Log(folder, tensorboard=settings.tensorboard)) as log,
+        watcher(settings, plan.title, steps=plan.steps, done=progress.step) as watching,
+    ):
+        while progress.step < plan.steps and not progress.over:
+            losses.append(train_step(progress.step))
+            progress.step += 1
+            watching.stepped(progress.step)
+            if progress.step % LOG_EVERY == 0 or progress.step == plan.steps:
+                log.write(progress.step, {"train_loss": float(losses[-1])})
+            if progress.step % plan.validate_every == 0 or progress.step == plan.steps:
+                found = {"validation_loss": validate()}
+                point = {"step": progress.step, "train_loss": float(torch.stack(losses).mean()), **found}
+                progress.history.append(point)
+                log.write(progress.step, found)
+                watching.validated(progress.step, {"train_loss": float(losses[-1]), **found})
+                losses.clear()
+                now = time.perf_counter()
+                progress.seconds, since = progress.seconds + now - since, now
+                save()
+    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
+    return Trained(best["state_dict"], progress.history, progress.seconds)

@@ -1,0 +1,1 @@
+"""Target models, one file each: the Perceivers that positions are tried in."""

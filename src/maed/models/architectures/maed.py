@@ -1,0 +1,132 @@
+"""`maed`: transformers' PerceiverModel with a preprocessor that takes every encoding on equal terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PerceiverConfig, PerceiverModel
+from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
+
+from maed.models.config import ClassifierConfig
+from maed.models.fused import fuse
+from maed.models.perceivers import check_heads, latent_logits
+from maed.models.position_encoding import PositionEncoding
+from maed.models.target import TargetModel, blanked, working_dtype
+
+
+class Maed(TargetModel):
+    """transformers' Perceiver as a classifier of signals, with a preprocessor that takes any position encoding.
+
+    The table is kept bit for bit unless it is trained.
+    """
+
+    def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
+        super().__init__(config, table)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.perceiver = fuse(_perceiver(config, table))
+            # post_init() at the end of PerceiverModel's construction draws every Linear and Embedding below it anew,
+            # ours too: what has a start of its own gets it only now.
+            self.preprocessor.start()
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """Content and position embeddings."""
+        return self.perceiver.input_preprocessor
+
+    @property
+    def position_table(self) -> Tensor:
+        """The vectors in use, `(N, d)`."""
+        return self.preprocessor.positions.table.detach()
+
+    @torch.no_grad()
+    def calibrate(self, values: Tensor, mask: Tensor | None = None) -> None:
+        """Set the gain of the positions to the root mean square of the content of a batch of signals."""
+        content = self.preprocessor.content(values)
+        if mask is not None:
+            content = content[mask]
+        rms = float(content.square().mean().sqrt())
+        if rms > 0 and np.isfinite(rms):
+            self.preprocessor.positions.scale_to(rms)
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Class logits, `(B, classes)`."""
+        inputs = self.preprocessor(blanked(values, mask))
+        return latent_logits(self.perceiver, inputs, mask, working_dtype(self.preprocessor.content.weight))
+
+
+class Preprocessor(nn.Module):
+    """Content embedding and positions, added or concatenated: what the Perceiver's latents attend to.
+
+    Follows the protocol of transformers' preprocessors (`num_channels`, and `forward` returning three things).
+    """
+
+    def __init__(self, config: ClassifierConfig, table: Tensor) -> None:
+        super().__init__()
+        self.content: nn.Linear | nn.Embedding = (
+            nn.Embedding(config.vocabulary, config.dim)
+            if config.kind == "tokens"
+            else nn.Linear(config.channels, config.dim)
+        )
+        self.positions = PositionEncoding(table, trained=config.trains_table)
+        self.concatenate = config.perceiver.combine == "concatenate"
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of what `forward` returns."""
+        return (2 if self.concatenate else 1) * int(self.positions.table.shape[1])
+
+    def start(self) -> None:
+        """Initialize content and positions to unit root mean square.
+
+        Of a real signal that holds for channels of unit variance; `Maed.calibrate` measures.
+        """
+        with torch.no_grad():
+            weight = self.content.weight.normal_()
+            fan_in = weight.shape[1] if isinstance(self.content, nn.Linear) else 1
+            weight /= weight.square().mean().sqrt() * fan_in**0.5
+            if isinstance(self.content, nn.Linear):
+                self.content.bias.zero_()
+        self.positions.start(1.0)
+
+    def forward(
+        self, values: Tensor, pos: Tensor | None = None, network_input_is_1d: bool = True, **unused: Any
+    ) -> tuple[Tensor, None, Tensor]:
+        """Values `(B, N, C)` or `(B, N)` to inputs `(B, N, d)` (`(B, N, 2d)` concatenated), and the content alone."""
+        # An embedding ignores autocast; its gradient is best summed in float32, so its output is cast, not its table.
+        dtype = working_dtype(self.content.weight)
+        content = self.content(values).to(dtype)  # (B, N, d)
+        positions = self.positions().to(dtype)  # (N, d)
+        if not self.concatenate:
+            return content + positions, None, content
+        return torch.cat([content, positions.expand_as(content)], dim=2), None, content
+
+
+def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
+    """transformers' model with our preprocessor and its classification decoder."""
+    settings = config.perceiver
+    preprocessor = Preprocessor(config, table)
+    check_heads(settings, preprocessor.num_channels)
+    built = PerceiverConfig(
+        num_latents=settings.latents,
+        d_latents=settings.latent_width,
+        d_model=preprocessor.num_channels,
+        num_blocks=settings.blocks,
+        num_self_attends_per_block=settings.layers,
+        num_self_attention_heads=settings.heads,
+        num_cross_attention_heads=settings.cross_heads,
+        attention_probs_dropout_prob=settings.dropout,
+        # 1/sqrt(fan-in): transformers' 0.02 suits its 1,280 channels, and stalls the training of narrow latents.
+        initializer_range=settings.latent_width**-0.5,
+        num_labels=len(config.classes),
+    )
+    decoder = PerceiverClassificationDecoder(
+        built,
+        num_channels=settings.latent_width,
+        trainable_position_encoding_kwargs={"num_channels": settings.latent_width, "index_dims": 1},
+        use_query_residual=True,
+    )
+    return PerceiverModel(built, decoder=decoder, input_preprocessor=preprocessor)

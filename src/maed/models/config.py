@@ -1,0 +1,126 @@
+"""All of a classifier but its weights: what `config.json` holds, and how stored signals are fed to it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from maed.data.signals import SignalContent, SignalData, SignalKind, Signals
+from maed.data.source import first_line
+from maed.errors import MaedError
+from maed.files import read_json, write_json
+from maed.registry import ENCODINGS
+from maed.settings import PerceiverSettings
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Everything but the weights: what `config.json` holds, enough to build the classifier and to feed it.
+
+    Args:
+        kind: `real` channels or `tokens`.
+        positions: N.
+        classes: class names, in the order of the logits.
+        encoding: the position encoding.
+        dim: d, the channels of content and position embeddings.
+        channels: C of real signals, otherwise 0.
+        vocabulary: number of token ids, otherwise 0.
+        perceiver: the model's settings.
+        sides: height and width of images whose pixels, row by row, are the positions before `permutation`; otherwise
+            empty.
+        transformers: what transformers' config of a checkpoint says beyond `perceiver`.
+        source: the data set it was trained on.
+        mean, scale: the normalization of the training signals, `(1, C)` or `(N, C)`; None for tokens.
+        permutation: the fixed order the positions were put in, or None.
+        content: what the signals were made of, or None where that is not known.
+        columns: columns of the table that the signals were read from, if it was one.
+    """
+
+    kind: SignalKind
+    positions: int
+    classes: tuple[str, ...]
+    encoding: str
+    dim: int
+    channels: int = 0
+    vocabulary: int = 0
+    perceiver: PerceiverSettings = field(default_factory=PerceiverSettings)
+    sides: tuple[int, ...] = ()
+    transformers: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    permutation: np.ndarray | None = None
+    content: SignalContent | None = None
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: SignalData, encoding: str, dim: int, perceiver: PerceiverSettings) -> ClassifierConfig:
+        """The configuration of a classifier for `data`."""
+        return cls(
+            kind=data.kind,
+            positions=data.positions,
+            classes=tuple(str(name) for name in data.classes),
+            encoding=encoding,
+            dim=dim,
+            channels=data.channels,
+            vocabulary=data.vocabulary,
+            perceiver=perceiver,
+            sides=tuple(data.geometry.shape) if data.geometry is not None and data.geometry.kind == "grid" else (),
+            source=data.source,
+            mean=data.train.mean,
+            scale=data.train.scale,
+            permutation=data.permutation,
+            content=data.content,
+            columns=data.columns,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> ClassifierConfig:
+        """Read `config.json`."""
+        stored = read_json(path)
+        try:
+            stored = {name: value for name, value in stored.items() if name not in ("schema", "architecture")}
+            for name, dtype in (("mean", np.float32), ("scale", np.float32), ("permutation", np.int64)):
+                if stored[name] is not None:
+                    stored[name] = np.asarray(stored[name], dtype=dtype)
+            stored["classes"] = tuple(stored["classes"])
+            stored["sides"] = tuple(int(side) for side in stored.get("sides") or ())
+            stored["columns"] = tuple(stored.get("columns") or ())
+            stored["perceiver"] = PerceiverSettings(**stored["perceiver"])
+            return cls(**stored)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
+
+    def save(self, path: Path) -> None:
+        """Write `config.json`."""
+        write_json(path, {"schema": 1, "architecture": "perceiver", **asdict(self)})
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        """Positions and channels of the position table: the signals', or those of the images as the model sees them."""
+        size = self.perceiver.image_size
+        return (self.positions if size is None else size**2), self.dim
+
+    @property
+    def trains_table(self) -> bool:
+        """Whether the position table is trained."""
+        trained: bool = ENCODINGS.get(self.encoding, "encoding").trains_table(self.perceiver.fine_tune)
+        return trained
+
+    def check_table(self, table: Tensor) -> None:
+        """Refuse a position table of another shape."""
+        if tuple(table.shape) != self.table_shape:
+            raise MaedError(f"table: must have shape {self.table_shape}, got {tuple(table.shape)}")
+
+    def prepare(self, values: np.ndarray) -> Tensor:
+        """Signals as stored by their source, `(n, N, C)` or `(n, N)`: put in order and normalized for `forward`."""
+        shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.channels)
+        if values.shape[1:] != shape:
+            raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {shape}")
+        if self.permutation is not None:
+            values = values[:, self.permutation]
+        return Signals(values, mean=self.mean, scale=self.scale).take(np.arange(len(values)))

@@ -1,0 +1,349 @@
+"""The parts of transformers' Perceiver, faster: its attention, its image preprocessor and its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, layer_norm, linear, scaled_dot_product_attention
+from transformers.models.perceiver import modeling_perceiver
+from transformers.models.perceiver.modeling_perceiver import (
+    PerceiverClassificationDecoder,
+    PerceiverImagePreprocessor,
+    PerceiverModel,
+    PerceiverSelfAttention,
+)
+
+from maed.models.fused.pooling import by_length, highest_zero, keeping, pool, unpadded
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_SCORES_BYTES = 2**28
+"""Scores of no more bytes are stored where that is quicker than attention that never stores them."""
+
+_NORMS = (nn.LayerNorm, nn.Identity)
+"""What inputs of cross-attention and of self-attention go through."""
+
+_TAKES_READY_MASKS = hasattr(modeling_perceiver, "create_bidirectional_mask")
+"""Whether transformers' model leaves a mask of four dimensions as it is; earlier versions take none, and need none."""
+
+
+def fuse(model: Model) -> Model:
+    """Make the Perceivers in a model faster and leaner, in place; their outputs and gradients stay, to rounding.
+
+    The parts of transformers' Perceiver get subclasses of their classes: weights, their names, and everything else that
+    a model can do are untouched. What the subclasses have no faster way for (`output_attentions`; projections with
+    hooks or of a class other than `nn.Linear`, such as LoRA's) goes the old way. Doing it twice is doing it once.
+
+    Other than in transformers, which averages it, a signal that is masked altogether is attended to as if nothing were
+    masked: its mask tells no position from another.
+
+    Args:
+        model: anything with parts of transformers' Perceiver in it.
+
+    Returns:
+        The same model.
+    """
+    for module in model.modules():
+        module.__class__ = _FUSED.get(type(module), type(module))
+    for module in model.modules():
+        if isinstance(module, FusedModel) and isinstance(module.input_preprocessor, FusedImagePreprocessor):
+            module.input_preprocessor.keeps_apart = _takes_apart(module)
+    return model
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Inputs whose content differs from signal to signal, and whose positions do not, before they are joined.
+
+    Args:
+        content: `(B, N, C)`.
+        positions: `(1, N, P)`.
+    """
+
+    content: Tensor
+    positions: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """`(B, N, C + P)`, of the joined inputs."""
+        batch, n, channels = self.content.shape
+        return torch.Size([batch, n, channels + self.positions.shape[2]])
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.content.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the joined inputs."""
+        return torch.promote_types(self.content.dtype, self.positions.dtype)
+
+    def size(self) -> torch.Size:
+        """`shape`, as tensors have it."""
+        return self.shape
+
+    def join(self) -> Tensor:
+        """Content and positions, `(B, N, C + P)`."""
+        return torch.cat([self.content, self.positions.expand(len(self.content), -1, -1)], dim=2)
+
+
+def pooling_pays(*, positions: int, latents: int, heads: int, channels: int, qk: int, v: int) -> bool:
+    """Whether latents attend to inputs in fewer multiplications when no key or value is computed.
+
+    Projected, every position costs its key and value, and two products with each latent. Pooled, latents are compared
+    with the inputs themselves, head by head, and it is the latents that are projected, before and after.
+
+    Args:
+        positions: inputs N of a signal.
+        latents: queries L.
+        heads: of the attention.
+        channels: of an input.
+        qk: channels of all heads' queries.
+        v: channels of all heads' values.
+    """
+    projected = positions * (channels + latents) * (qk + v)
+    pooled = 2 * positions * heads * latents * channels + latents * channels * (qk + v)
+    return pooled < projected
+
+
+class FusedAttention(PerceiverSelfAttention):
+    """Self- or cross-attention in fewer products and passes over memory."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        inputs: Tensor | Joined | None = None,
+        inputs_mask: Tensor | None = None,
+        output_attentions: bool | None = False,
+    ) -> tuple[Tensor, ...]:
+        """Context of the queries `(B, L, width)`: `(B, L, v_channels)`; arguments are those of transformers."""
+        if output_attentions or (inputs is None and attention_mask is not None) or not self._plain():
+            inputs = inputs.join() if isinstance(inputs, Joined) else inputs
+            added = None if inputs_mask is None else _additive(inputs_mask)
+            return super().forward(hidden_states, attention_mask, inputs, added, output_attentions)
+        share = self.dropout.p if self.training else 0.0
+        if inputs is None:
+            q, k, v = self._projected(self.layernorm1(hidden_states), self.query, self.key, self.value)
+            return (self._attend(q, k, v, None, share),)
+        # Queries that are the same for every signal come expanded: one of them is enough.
+        shared = hidden_states.shape[0] > 1 and hidden_states.stride(0) == 0
+        latents = self.layernorm1(hidden_states[:1] if shared else hidden_states)
+        # A mask of one entry adds a constant, which the softmax ignores.
+        mask = None if inputs_mask is None or inputs_mask.shape[-1] == 1 else inputs_mask
+        if self._pools(latents, inputs, mask, share):
+            added = None if mask is None else _added(mask, inputs)
+            return (self._pooled(latents, inputs, added, share),)
+        query = self.query(latents).expand(inputs.shape[0], -1, -1)
+        return (self._cross(query, inputs.join() if isinstance(inputs, Joined) else inputs, mask, share),)
+
+    def _plain(self) -> bool:
+        """Whether projections do nothing but what their weights say, so that they need not be called."""
+        layers = (self.query, self.key, self.value)
+        hooks = [
+            hooks
+            for part in (*layers, self.layernorm2)
+            for hooks in (part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks)
+        ]
+        known = all(type(layer) is nn.Linear for layer in layers) and type(self.layernorm2) in _NORMS
+        return known and not any(hooks)
+
+    # Inputs that are many: attended to as they are.
+
+    def _pools(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> bool:
+        """Whether the inputs are better attended to as they are, and can be."""
+        if share and inputs.device.type != "cpu":  # the sums of the probabilities would be missing
+            return False
+        if mask is not None and not _of_positions(mask):
+            return False
+        return pooling_pays(
+            positions=inputs.shape[1],
+            latents=latents.shape[1],
+            heads=self.num_heads,
+            channels=inputs.shape[2],
+            qk=self.qk_channels,
+            v=self.v_channels,
+        )
+
+    def _pooled(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> Tensor:
+        """Context `(B, L, v)` of inputs `(B, N, d)` whose keys and values are never made.
+
+        With x the normalized inputs and g, b the weights of their layer norm, keys are Wk (g x + b) + bk. So scores are
+        (q Wk g) x and what is the same for every position, which a softmax ignores; and the context is
+        Wv g (softmax x) + (Wv b + bv) (sum of softmax).
+        """
+        heads, batch, length = self.num_heads, inputs.shape[0], latents.shape[1]
+        norm = self.layernorm2
+        query = (
+            self.query(latents).unflatten(2, (heads, -1)) * self.qk_channels_per_head**-0.5
+        )  # (B or 1, L, H, qk / H)
+        key = (self.key.weight * norm.weight).unflatten(0, (heads, -1))  # (H, qk / H, d)
+        query = torch.einsum("blhc,hcd->bhld", query, key.to(query.dtype)).flatten(1, 2)  # (B or 1, H L, d)
+        if isinstance(inputs, Joined) and inputs.device.type == "cpu":
+            content, positions = inputs.content, inputs.positions[0]
+            context, mass = pool(query, content, mask, positions=positions, dropout=share, eps=norm.eps)
+        elif not isinstance(inputs, Joined) and inputs.device.type == "cpu":
+            context, mass = pool(query, inputs, mask, dropout=share, eps=norm.eps)
+        else:
+            inputs = inputs.join() if isinstance(inputs, Joined) else inputs
+            x = layer_norm(inputs, inputs.shape[2:], eps=norm.eps).to(query.dtype)[:, None]  # (B, 1, N, d)
+            query, seen = query.expand(batch, -1, -1)[:, None], None if mask is None else _seen(mask, query.dtype)
+            seen = None if seen is None else seen[:, None, None]
+            context, mass = scaled_dot_product_attention(query, x, x, seen, scale=1.0)[:, 0], None
+        value = (self.value.weight * norm.weight).unflatten(0, (heads, -1))  # (H, v / H, d)
+        context = context.unflatten(1, (heads, length))  # (B, H, L, d)
+        context = torch.einsum("bhld,hvd->blhv", context, value.to(context.dtype))
+        bias = linear(norm.bias, self.value.weight, self.value.bias).unflatten(0, (heads, -1))  # (H, v / H)
+        # The keys' bias has no effect, so its gradient is 0: not None, which optimizers and DDP take for a fault.
+        bias = bias + 0 * self.key.bias.sum()
+        if mass is not None:
+            bias = mass.unflatten(1, (heads, length)).transpose(1, 2)[..., None] * bias  # (B, L, H, v / H)
+        return (context + bias).flatten(2)
+
+    # Keys and values.
+
+    def _cross(self, query: Tensor, inputs: Tensor, mask: Tensor | None, share: float) -> Tensor:
+        """Context `(B, L, v)` of inputs whose keys and values are made; on a CPU not those of padding."""
+
+        def attended(query: Tensor, inputs: Tensor, mask: Tensor | None) -> Tensor:
+            key, value = self._projected(self.layernorm2(inputs), self.key, self.value)
+            return self._attend(query, key, value, mask, share)
+
+        looks = inputs.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere looking means waiting
+        if mask is None or not looks or not _of_positions(mask):
+            return attended(query, inputs, mask)
+        added = _added(mask, inputs)
+        if unpadded(added):
+            return attended(query, inputs, None)
+        groups = list(by_length(added, self.num_heads * query.shape[1]))
+        order = torch.cat([rows for rows, _ in groups])
+        sizes = [len(rows) for rows, _ in groups]
+        parts = zip(query[order].split(sizes), inputs[order].split(sizes), groups, strict=True)
+        contexts = [attended(q, x[:, :n], added[rows, :n][:, None, None]) for q, x, (rows, n) in parts]
+        return torch.cat(contexts)[order.argsort()]
+
+    def _projected(self, x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+        """Several linear layers of one input, as one product."""
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        return linear(x, weight, bias).split([layer.out_features for layer in layers], dim=-1)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, share: float) -> Tensor:
+        """Attention of all heads, `(B, L, v)`; the mask is bool, True where seen, or added to the scores."""
+        q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, H, ., c)
+        seen = None if mask is None else _seen(mask, q.dtype)
+        if _quicker_with_scores(q, k, share):
+            scores = (q * self.qk_channels_per_head**-0.5) @ k.transpose(2, 3)  # (B, H, L, N)
+            p = (scores if seen is None else scores + seen).softmax(dim=3)
+            if share:
+                p = _dropped(p, share)
+            context = p @ v
+        else:
+            context = scaled_dot_product_attention(q, k, v, seen, dropout_p=share)
+        return context.transpose(1, 2).flatten(2)
+
+
+class FusedImagePreprocessor(PerceiverImagePreprocessor):
+    """Positions are projected once, not once for each image of the batch, and images are kept channels last.
+
+    Attributes:
+        keeps_apart: positions that are concatenated are given as `Joined`, so that no batch of them is ever made.
+    """
+
+    keeps_apart = False
+
+    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor | Joined, None, Tensor]:
+        """Inputs, nothing, and the content alone; arguments are those of transformers."""
+        if self.prep_type == "conv1x1":  # whose result is then channels last too, and flattened without a copy
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return super().forward(inputs, *args, **kwargs)
+
+    def _build_network_inputs(
+        self, inputs: Tensor, network_input_is_1d: bool = True, interpolate_pos_encoding: bool = False
+    ) -> tuple[Tensor | Joined, Tensor]:
+        """Content `(B, ..., C)` joined with positions, `(B, N, width)`, and content `(B, N, C)`."""
+        if not network_input_is_1d:
+            return super()._build_network_inputs(inputs, network_input_is_1d, interpolate_pos_encoding)
+        sides = inputs.shape[1:-1]
+        content = inputs.flatten(1, -2)  # (B, N, C)
+        if self.position_encoding_type == "trainable":
+            positions = self.position_embeddings(1, interpolate_pos_encoding, inputs.shape[1:3])
+        else:
+            positions = self.position_embeddings(sides, 1, device=inputs.device, dtype=inputs.dtype)
+        positions = self.positions_projection(positions)  # (1, N, P)
+        if self.concat_or_add_pos == "add":
+            return content + positions, content
+        if self.keeps_apart:
+            return Joined(content, positions), content
+        joined = Joined(content, positions).join()
+        return joined, joined[:, :, : content.shape[2]]  # a part of it, so that the content is not kept twice
+
+
+class FusedModel(PerceiverModel):
+    """Its mask has an entry for each position, not for each latent and position."""
+
+    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """What transformers' model returns; arguments are its."""
+        if _TAKES_READY_MASKS and attention_mask is None:
+            attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)  # masks nothing
+        elif _TAKES_READY_MASKS and attention_mask is not None and attention_mask.ndim == 2:
+            hidden = ~attention_mask.bool()[:, None, None]  # (B, 1, 1, N)
+            attention_mask = torch.zeros_like(hidden, dtype=self.dtype).masked_fill_(
+                hidden, torch.finfo(self.dtype).min
+            )
+        return super().forward(inputs, attention_mask, *args, **kwargs)
+
+
+FusedModel.__name__ = PerceiverModel.__name__  # which save_pretrained writes down as the architecture
+
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {
+    PerceiverSelfAttention: FusedAttention,
+    PerceiverImagePreprocessor: FusedImagePreprocessor,
+    PerceiverModel: FusedModel,
+}
+
+
+def _takes_apart(model: PerceiverModel) -> bool:
+    """Whether everything that a model does with its inputs is known to take them as `Joined`."""
+    attention = model.encoder.cross_attention.attention.self
+    return isinstance(attention, FusedAttention) and type(model.decoder) is PerceiverClassificationDecoder
+
+
+def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A mask as it is added to scores; bool is True where a position is seen."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def _of_positions(mask: Tensor) -> bool:
+    """Whether a mask is a constant of each position, the same for every head and query."""
+    return mask.shape[1:3] == (1, 1) and not mask.requires_grad
+
+
+def _added(mask: Tensor, inputs: Tensor | Joined) -> Tensor:
+    """A mask `(B or 1, 1, 1, N)` as it is added to the scores of every signal's positions, `(B, N)`."""
+    return _additive(mask)[:, 0, 0].expand(inputs.shape[:2])
+
+
+def _seen(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as fused attention to values of a type takes it: finite, and 0 at its highest."""
+    return highest_zero(_additive(mask), dtype)
+
+
+def _dropped(p: Tensor, share: float) -> Tensor:
+    """Probabilities, a share of which is 0, and the rest scaled up."""
+    if torch.compiler.is_compiling():  # which makes a kernel of its own for this
+        return dropout(p, share)
+    return p * keeping(tuple(p.shape), share, p.dtype)
+
+
+def _quicker_with_scores(q: Tensor, k: Tensor, share: float) -> bool:
+    """Whether attention that stores its scores is quicker: on CPUs with dropout, and up to a size in 16 bits."""
+    if q.device.type != "cpu":
+        return False
+    scores_bytes = q[..., 0].numel() * k.shape[2] * q.element_size()
+    return share > 0 or (q.element_size() == 2 and scores_bytes <= _SCORES_BYTES)

@@ -1,0 +1,46 @@
+"""What all classifiers on transformers' PerceiverModel share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PerceiverModel
+
+from maed.errors import MaedError
+from maed.settings import PerceiverSettings
+
+
+def latent_logits(
+    perceiver: PerceiverModel, inputs: tuple[Tensor, Any, Tensor], mask: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Class logits of preprocessed inputs.
+
+    transformers builds the attention mask in `PerceiverModel.forward`, differently from version to version, and
+    materializes one even where nothing is masked; so its parts are called here, with a mask of ours.
+
+    Args:
+        perceiver: transformers' model with a classification decoder.
+        inputs: what its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
+        mask: `(B, N)` bool, True where a position is real.
+        dtype: of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
+
+    Returns:
+        `(B, classes)`.
+    """
+    scores_mask = None
+    if mask is not None:
+        scores_mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        scores_mask = scores_mask.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
+    latents = perceiver.embeddings(batch_size=inputs[0].shape[0])  # (B, latents, width)
+    encoded = perceiver.encoder(latents, inputs=inputs[0], inputs_mask=scores_mask)[0]
+    query = perceiver.decoder.decoder_query(*inputs)
+    return perceiver.decoder(query, z=encoded).logits
+
+
+def check_heads(settings: PerceiverSettings, channels: int) -> None:
+    """Refuse heads of the cross-attention that divide neither latents nor inputs evenly."""
+    for size, what in ((settings.latent_width, "perceiver.latent_width"), (channels, "input channels")):
+        if size % settings.cross_heads:
+            raise MaedError(f"perceiver.cross_heads: must divide the {what} ({size}), got {settings.cross_heads}")

@@ -1,0 +1,1 @@
+"""Baselines, a file each; `maed.similarity.Baseline` says what they are."""

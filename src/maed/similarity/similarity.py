@@ -1,0 +1,69 @@
+"""A similarity between positions, and the folder that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maed.data.source import first_line
+from maed.errors import MaedError
+from maed.files import replacing, write_json
+from maed.similarity.sums import Sums
+
+PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
+"""What a stream that was stopped leaves in the folder."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A similarity between positions.
+
+    Args:
+        values: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. The diagonal is 0.
+        standard_error: `(N, N)` float32, of each entry.
+    """
+
+    values: Tensor
+    standard_error: Tensor
+
+
+def write_similarity(folder: Path, similarity: Similarity, sums: Sums | None, config: dict[str, object]) -> None:
+    """Write `config.json` and `model.safetensors` {similarity, standard_error, counts, sums, squares}.
+
+    A baseline has no sums; of `ablation` they are `(1, N, N)` float64, of the other estimators `(2, N, N)`: draws with
+    i visible, with i hidden.
+    """
+    tensors = {"similarity": similarity.values, "standard_error": similarity.standard_error}
+    if sums is not None:
+        tensors |= sums.stacked()
+    write_json(folder / "config.json", {"schema": 1, "n": len(similarity.values), **config})
+    with replacing(folder / "model.safetensors") as temporary:  # last: it marks the stage as finished
+        save_file(tensors, temporary)
+    for name in PARTIAL:
+        (folder / name).unlink(missing_ok=True)
+
+
+def load_similarity(folder: Path) -> Similarity:
+    """Read what `write_similarity` wrote.
+
+    Raises:
+        MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` and finite.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise MaedError(f"run: {folder} holds no similarity; `maed similarity` writes one")
+    try:
+        tensors = load_file(path)
+        values, error = tensors["similarity"], tensors["standard_error"]
+    except (SafetensorError, KeyError) as problem:
+        raise MaedError(f"{path}: not the file of a similarity ({first_line(problem)})") from None
+    if values.ndim != 2 or values.shape[0] != values.shape[1] or error.shape != values.shape:
+        shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
+        raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they may be (N, N)")
+    if not values.is_floating_point() or not values.float().isfinite().all():
+        raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it may be finite floats")
+    return Similarity(values, error)
