@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from maed.data.geometry import Geometry, grid
+from maed.files import write_json
+from maed.records import Results
 from maed.report import write_report
+from maed.run_folder import RunFolder, StageFolder
 from maed.settings import EmbeddingSettings, ReportSettings
 
 SWITCHES = (
@@ -147,24 +150,18 @@ def synthetic_run(folder: Path, side: int, *, whole: bool = True) -> Path:
     vectors = _waves(truth, side)
     similarity = {"estimator": "contrast", "draws": 4096}
     made_with = {"source": "synthetic", "similarity": similarity, "embedding": asdict(EmbeddingSettings())}
-    _embedding(folder / "embedding", vectors, truth, {"estimator": "contrast", "reduction": "heat"}, made_with)
+    run = RunFolder(folder)
+    _embedding(run.embedding(), vectors, truth, {"estimator": "contrast", "reduction": "heat"}, made_with)
     if whole:
-        _similarities(folder, truth, generator, made_with)
+        _similarities(run, truth, generator, made_with)
         baseline = {"source": "synthetic", "baseline": "correlation", "embedding": asdict(EmbeddingSettings())}
         provenance = {"estimator": "correlation", "reduction": "heat"}
-        _embedding(folder / "baseline" / "embedding", vectors[:, ::-1].copy(), truth, provenance, baseline)
-    _examples(folder / "autoencoder", truth, side, generator)
-    results = {
-        "schema": 1,
-        "source": "synthetic",
-        "positions": n,
-        "neighbors": 8,
-        "command": "maed run synthetic",
-        "geometry": {"maed": {"knn_recall": 0.9, "spearman": 0.9}, "correlation": {"knn_recall": 0.8, "spearman": 0.7}},
-        "seconds": {"pretrain": 92.4, "similarity": 3601.0, "baseline": 5.5},
-        "notes": [],
-    }
-    (folder / "results.json").write_text(json.dumps(results))
+        _embedding(run.embedding("correlation"), vectors[:, ::-1].copy(), truth, provenance, baseline)
+    _examples(run.autoencoder, truth, side, generator)
+    geometry = {"maed": {"knn_recall": 0.9, "spearman": 0.9}, "correlation": {"knn_recall": 0.8, "spearman": 0.7}}
+    seconds = {"pretrain": 92.4, "similarity": 3601.0, "baseline": 5.5}
+    results = Results(command="maed run synthetic", source="synthetic", positions=n, neighbors=8)
+    replace(results, geometry=geometry, seconds=seconds).write(run.results)
     return folder
 
 
@@ -178,10 +175,8 @@ def _waves(truth: Geometry, side: int, channels: int = 64) -> np.ndarray:
 
 
 def _embedding(
-    folder: Path, vectors: np.ndarray, truth: Geometry, provenance: dict[str, Any], made_with: dict[str, Any]
+    stage: StageFolder, vectors: np.ndarray, truth: Geometry, provenance: dict[str, Any], made_with: dict[str, Any]
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({"vectors": vectors, "coordinates": truth.coordinates}, folder / "model.safetensors")
     config = {
         "schema": 1,
         "n": vectors.shape[0],
@@ -191,17 +186,18 @@ def _embedding(
         "provenance": provenance,
         "made_with": made_with,
     }
-    (folder / "config.json").write_text(json.dumps(config))
+    write_json(stage.config, config)
+    save_file({"vectors": vectors, "coordinates": truth.coordinates}, stage.model)
 
 
-def _similarities(folder: Path, truth: Geometry, generator: np.random.Generator, made_with: dict[str, Any]) -> None:
+def _similarities(run: RunFolder, truth: Geometry, generator: np.random.Generator, made_with: dict[str, Any]) -> None:
     """Losses that fall where a position near by is seen, as sums over draws; and a correlation."""
     n = len(truth.coordinates)
     near = np.exp(-truth.distances() / 2)
     counts = np.full((2, n, n), 200.0)
     means = np.stack([1 - 0.5 * near, np.ones((n, n))]) + 0.01 * generator.standard_normal((2, n, n))
     deviation = 0.2
-    (folder / "similarity").mkdir(parents=True)
+    stage, baseline = run.similarity(), run.similarity("correlation")
     contrast = (means[1] - means[0]) / deviation
     np.fill_diagonal(contrast, 0)
     tensors = {
@@ -211,21 +207,18 @@ def _similarities(folder: Path, truth: Geometry, generator: np.random.Generator,
         "sums": means * counts,
         "squares": (means**2 + deviation**2) * counts,
     }
-    save_file(tensors, folder / "similarity" / "model.safetensors")
     made = {key: made_with[key] for key in ("source", "similarity")}
-    (folder / "similarity" / "config.json").write_text(json.dumps({"schema": 1, "n": n, "made_with": made}))
-    (folder / "baseline" / "similarity").mkdir(parents=True)
+    write_json(stage.config, {"schema": 1, "n": n, "made_with": made})
+    save_file(tensors, stage.model)
     correlation = (near * (1 - np.eye(n))).astype(np.float32)
     error = np.full((n, n), 0.01, dtype=np.float32)
     tensors = {"similarity": correlation, "standard_error": error}
-    save_file(tensors, folder / "baseline" / "similarity" / "model.safetensors")
-    made = {"source": "synthetic", "baseline": "correlation"}
-    (folder / "baseline" / "similarity" / "config.json").write_text(json.dumps({"schema": 1, "made_with": made}))
+    write_json(baseline.config, {"schema": 1, "made_with": {"source": "synthetic", "baseline": "correlation"}})
+    save_file(tensors, baseline.model)
 
 
-def _examples(folder: Path, truth: Geometry, side: int, generator: np.random.Generator) -> None:
+def _examples(stage: StageFolder, truth: Geometry, side: int, generator: np.random.Generator) -> None:
     """Color gradients at four visible fractions; what is visible at one is visible at the next."""
-    folder.mkdir(parents=True, exist_ok=True)
     n, count = side * side, 8 if side < 100 else 2
     rows, columns = truth.coordinates.T / side
     images = np.stack([np.stack([rows, columns, (rows * s) % 1], axis=1) for s in range(1, count + 1)])
@@ -240,12 +233,12 @@ def _examples(folder: Path, truth: Geometry, side: int, generator: np.random.Gen
         "visible": visible,
         "reconstruction": made.astype(np.float32),
     }
-    save_file(tensors, folder / "examples.safetensors")
     history = [
         {"step": s, "train_loss": 1 / (1 + s / 300), "validation_loss": 1.1 / (1 + s / 300) if s % 250 == 0 else None}
         for s in range(0, 3000, 50)
     ]
-    (folder / "metrics.json").write_text(json.dumps({"history": history, "visible": round(0.1 * n)}))
+    write_json(stage.metrics, {"history": history, "visible": round(0.1 * n)})
+    save_file(tensors, stage.examples)
 
 
 def main() -> None:

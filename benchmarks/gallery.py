@@ -11,9 +11,8 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,9 +20,11 @@ from sklearn.datasets import load_breast_cancer
 
 from maed.cli import main as maed
 from maed.embedding import PositionEmbedding
-from maed.files import read_json, replacing, write_json, write_text
+from maed.files import replacing, write_text
 from maed.plots.layout import recovered_layout
+from maed.records import Results
 from maed.report.tables import duration, geometry_rows, markdown_table
+from maed.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs/gallery")
@@ -155,16 +156,15 @@ def run(names: list[str]) -> None:
 def record(name: str) -> None:
     """Keep the results and the picture of a run."""
     entry, out = ENTRIES[name], RUNS / name
-    results = read_json(out / "results.json")
-    results["command"] = entry.command(name)
-    write_json(RECORDS / f"{name}.json", results)
+    run = RunFolder(out)
+    replace(Results.read(run.results), command=entry.command(name)).write(RECORDS / f"{name}.json")
     IMAGES.mkdir(parents=True, exist_ok=True)
     target = IMAGES / f"gallery-{name}.png"
     if entry.labels is None:
-        shutil.copyfile(out / "embedding" / "figure.png", target)
+        shutil.copyfile(run.embedding().figure, target)
     else:
         with replacing(target) as temporary:
-            _labeled(PositionEmbedding.from_pretrained(out / "embedding"), entry.labels()).savefig(
+            _labeled(PositionEmbedding.from_pretrained(run.embedding().path), entry.labels()).savefig(
                 temporary, format="png", dpi=150
             )
 
@@ -201,27 +201,26 @@ def page() -> str:
     for name, entry in ENTRIES.items():
         path = RECORDS / f"{name}.json"
         if path.is_file():
-            parts += ["", *_section(name, entry, read_json(path))]
+            parts += ["", *_section(name, entry, Results.read(path))]
     return "\n".join(parts) + "\n"
 
 
-def _section(name: str, entry: Entry, results: dict[str, Any]) -> list[str]:
-    took = sum(results["seconds"].get(stage) or 0.0 for stage in ("pretrain", "similarity"))
-    machine = results["machine"]
-    split_half = (results["split_half"] or {}).get("maed")
+def _section(name: str, entry: Entry, results: Results) -> list[str]:
+    took = sum(results.seconds.get(stage) or 0.0 for stage in ("pretrain", "similarity"))
+    machine, split_half = results.machine, (results.split_half or {}).get("maed")
     lines = [f"## {entry.title}", "", entry.about, ""]
     lines += ["```sh", *([f"python benchmarks/gallery.py run {name}  # writes {entry.source}"] if entry.make else [])]
     lines += [
-        results["command"],
+        results.command or "",
         "```",
         "",
         f"![{entry.title}: the layout by the embedding](images/gallery-{name}.png)",
     ]
-    if results["geometry"]:
+    if results.geometry:
         lines += ["", markdown_table(geometry_rows(results)).rstrip()]
     agree = "" if split_half is None else f"Two halves of the draws agree on {100 * split_half:.1f} % of neighbors. "
-    made = f"{results['positions']} positions, seed 0, {duration(took)} of training and streaming"
-    origin = f"commit {str(results['commit'])[:12]}, {machine['processor']}, {machine['threads']} thread(s)"
+    made = f"{results.positions} positions, seed 0, {duration(took)} of training and streaming"
+    origin = f"commit {str(results.commit)[:12]}, {machine['processor']}, {machine['threads']} thread(s)"
     return [*lines, "", f"{agree}{made}; {origin}, beside other jobs."]
 
 

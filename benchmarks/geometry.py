@@ -43,8 +43,9 @@ from geometry_tables import EMPTY, write_docs
 from maed.data import SignalData, load
 from maed.errors import MaedError, one_of
 from maed.experiments.comparison import Comparison
-from maed.files import read_json, write_json
+from maed.files import write_json
 from maed.machine import commit, describe_machine
+from maed.records import read_study
 from maed.registry import BASELINES
 from maed.run_folder import RunFolder
 from maed.settings import (
@@ -250,7 +251,7 @@ class Records:
         self.path, self.plan = path, plan
 
     def read(self) -> dict[str, Any]:
-        return read_json(self.path) if self.path.is_file() else {**EMPTY, "defaults": _defaults()}
+        return (read_study(self.path) if self.path.is_file() else None) or {**EMPTY, "defaults": _defaults()}
 
     def has(self, cell: Cell) -> bool:
         """Whether the cell is recorded, with the same settings."""
@@ -369,7 +370,7 @@ def measure(cell: Cell, data: SignalData, work: Path) -> dict[str, Any]:
         where = _baselines(before)
         record["baselines"] = list(where)
         for name, (folder, method) in where.items():
-            record["seconds"][name] = read_json(RunFolder(folder).similarity(method).config)["seconds"]
+            record["seconds"][name] = RunFolder(folder).similarity(method).work.seconds
         try:
             _learn(record, before, context)
             where = {"maed": (own, "maed"), **where}
@@ -395,14 +396,13 @@ def _learn(record: dict[str, Any], before: Context, context: Context) -> None:
         record["started_from"] = context.settings.autoencoder.init
     execute([Pretrain()], before)
     execute([Similarity()], context)
-    trained = read_json(before.folder.autoencoder.metrics)
-    streamed = read_json(context.folder.similarity().config)
-    losses = [point["validation_loss"] for point in trained["history"]]
-    record |= {"visible": trained["visible"], "steps": trained["history"][-1]["step"], "draws": streamed["draws"]}
+    trained, streamed = before.folder.autoencoder.work, context.folder.similarity().work
+    losses = [point["validation_loss"] for point in trained.history]
+    record |= {"visible": trained.visible, "steps": trained.history[-1]["step"], "draws": streamed.draws}
     record["loss"] = {"first": losses[0], "last": losses[-1], "best": min(losses)}
-    record["split_half"] = streamed["split_half"]
-    record["changed"] = streamed["changed"][-1][1] if len(streamed.get("changed") or []) > 1 else None
-    record["seconds"] |= {"pretrain": trained["seconds"], "similarity": streamed["seconds"]}
+    record["split_half"] = streamed.split_half
+    record["changed"] = streamed.changed[-1][1] if len(streamed.changed) > 1 else None
+    record["seconds"] |= {"pretrain": trained.seconds, "similarity": streamed.seconds}
 
 
 def _embed(record: dict[str, Any], cell: Cell, data: SignalData, own: Path, where: dict[str, tuple[Path, str]]) -> None:
@@ -534,7 +534,7 @@ def forget(given: argparse.Namespace) -> int:
 
 def tables(given: argparse.Namespace) -> int:
     """Write the generated parts of the page, and its figures."""
-    for path in write_docs(given.docs, read_json(given.results) if given.results.is_file() else EMPTY):
+    for path in write_docs(given.docs, (read_study(given.results) if given.results.is_file() else None) or EMPTY):
         say(f"wrote {path}")
     return 0
 

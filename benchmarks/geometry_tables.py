@@ -19,8 +19,8 @@ from maed.report.tables import (
     MEASURES,
     NOTHING,
     Cell,
-    Results,
     Rows,
+    Study,
     markdown_table,
     over_seeds,
     study_cells,
@@ -28,7 +28,7 @@ from maed.report.tables import (
     target_rows,
 )
 
-EMPTY: Results = {"schema": 1, "study": "geometry", "rows": [], "defaults": {}, "cells": []}
+EMPTY: Study = {"schema": 1, "study": "geometry", "rows": [], "defaults": {}, "cells": []}
 """The records before the first cell."""
 
 NOT_RUN = "*Not run yet.*"
@@ -56,7 +56,7 @@ _STREAMING: Column = ("Streaming, seconds", "maed", "streaming")
 _SECONDS: Column = ("Seconds", "maed", "seconds")
 
 
-def write_docs(path: Path, study: Results) -> list[Path]:
+def write_docs(path: Path, study: Study) -> list[Path]:
     """Renew the page and the figures of the groups that were run; returns what was written."""
     text = path.read_text(encoding="utf-8")
     write_text(path, render(text, study))
@@ -68,7 +68,7 @@ def write_docs(path: Path, study: Results) -> list[Path]:
     return written
 
 
-def render(text: str, study: Results) -> str:
+def render(text: str, study: Study) -> str:
     """The page with every part between its markers made anew; the words around them stay."""
 
     def renewed(match: re.Match[str]) -> str:
@@ -83,18 +83,18 @@ def render(text: str, study: Results) -> str:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def recorded(study: Results) -> str:
+def recorded(study: Study) -> str:
     """How many cells, which seeds, commits and machines."""
     return study_origin(cell for cell in study["cells"] if not cell.get("outdated"))
 
 
-def targets(study: Results) -> str:
+def targets(study: Study) -> str:
     """What was asked, and what came of it."""
     rows = target_rows(study)
     return markdown_table(rows) if rows else NOT_RUN
 
 
-def details(study: Results) -> str:
+def details(study: Study) -> str:
     """All measures of the rows that have targets: of maed and of every baseline."""
     names = [name for name in MEASURES if name not in ("changed", "test_accuracy", "seconds", "streaming")]
     rows: Rows = [["Source", "Of", *(MEASURES[name].title.format(k="k") for name in names), "Seeds"]]
@@ -111,10 +111,10 @@ def _started(of: str, cell: Cell) -> str:
     return f"maed, started from {cell['started_from']}" if of == "maed" and cell["started_from"] else of
 
 
-def varied(group: str, columns: Sequence[Column]) -> Callable[[Results], str]:
+def varied(group: str, columns: Sequence[Column]) -> Callable[[Study], str]:
     """The table of a group: a line for each row and each value that it varies."""
 
-    def table(study: Results) -> str:
+    def table(study: Study) -> str:
         rows: Rows = []
         names: list[str] = []
         refused: list[str] = []
@@ -144,10 +144,10 @@ def _refused(cell: Cell) -> str | None:
 _KEPT = ("knn_recall", "spearman", "coordinate_r2", "trustworthiness")
 
 
-def reductions(group: str, names: Sequence[str] = _KEPT, *, baselines: bool = True) -> Callable[[Results], str]:
+def reductions(group: str, names: Sequence[str] = _KEPT, *, baselines: bool = True) -> Callable[[Study], str]:
     """What each reduction of a group keeps, of maed's similarity and of the baseline's."""
 
-    def table(study: Results) -> str:
+    def table(study: Study) -> str:
         titles = [MEASURES[name].title.format(k="k").removesuffix(", embedding") for name in names]
         rows: Rows = [["Source", "Similarity", "Reduction", *titles, "Seconds to reduce", "Seeds"]]
         for title, _, cells in _rows(study, group):
@@ -166,10 +166,10 @@ def reductions(group: str, names: Sequence[str] = _KEPT, *, baselines: bool = Tr
 def _label(cell: Cell, number: int, entry: dict[str, Any]) -> str:
     """A reduction with those of its settings that are not the defaults."""
     settings = {k: v for k, v in cell["made_with"]["reductions"][number].items() if k != "reduction"}
-    return ", ".join([entry["reduction"], *(f"{name} {value}" for name, value in settings.items())])
+    return ", ".join([entry["reduction"], *(f"{name.removeprefix('n_')} {value}" for name, value in settings.items())])
 
 
-def _rows(study: Results, group: str) -> Iterable[tuple[str, dict[str, Any], list[Cell]]]:
+def _rows(study: Study, group: str) -> Iterable[tuple[str, dict[str, Any], list[Cell]]]:
     """Title, varied values and cells of all seeds, in the order of the plan."""
     titles = {row["row"]: row["title"] for row in study["rows"] if row["group"] == group}
     found: dict[str, list[Cell]] = {}
@@ -200,7 +200,7 @@ def _say(value: Any) -> str:
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
-def draws_figure(study: Results) -> Figure:
+def draws_figure(study: Study) -> Figure:
     """Recall against draws and against the time that they took; a line for each estimator, a panel for each source.
 
     The words of a row's title before its first comma name the source, the others the estimator.
@@ -229,17 +229,17 @@ def draws_figure(study: Results) -> Figure:
     return figure
 
 
-def training_figure(study: Results) -> Figure:
+def training_figure(study: Study) -> Figure:
     """Quality against training steps and against the seconds that they took."""
     return _quality_figure(study, "training", {"training steps": "steps", "seconds of training": None})
 
 
-def visible_figure(study: Results) -> Figure:
+def visible_figure(study: Study) -> Figure:
     """Quality against the number of visible positions, at equal steps and draws."""
     return _quality_figure(study, "visible", {"visible fraction": "autoencoder.visible_fraction"})
 
 
-def _quality_figure(study: Results, group: str, axes_of: dict[str, str | None]) -> Figure:
+def _quality_figure(study: Study, group: str, axes_of: dict[str, str | None]) -> Figure:
     """A row of panels for each source, a panel for each x; lines for recall and Spearman, the baseline's dashed."""
     sources: dict[str, list[list[Cell]]] = {}
     for title, _, cells in _rows(study, group):
@@ -321,7 +321,7 @@ def _finish(ax: Axes, x_label: str, title: str) -> None:
     ax.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
 
 
-FIGURES: dict[str, Callable[[Results], Figure]] = {
+FIGURES: dict[str, Callable[[Study], Figure]] = {
     "draws": draws_figure,
     "training": training_figure,
     "visible": visible_figure,
@@ -329,7 +329,7 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
 
 _MAGNITUDES: Column = ("R² of magnitudes' correlation", "correlation of magnitudes", "coordinate_r2")
 
-PARTS: dict[str, Callable[[Results], str]] = {
+PARTS: dict[str, Callable[[Study], str]] = {
     "recorded": recorded,
     "targets": targets,
     "details": details,

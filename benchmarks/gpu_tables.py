@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maed.evaluation.comparison import compare_all, summarize
+from maed.records import Results, Score
 from maed.report.tables import accuracy_rows, duration, markdown_table, paired_rows, percent
 
 Record = dict[str, Any]
@@ -68,8 +69,9 @@ def _learned(records: Sequence[Record]) -> list[str]:
 
 def _trainings(records: Sequence[Record]) -> list[str]:
     trained = [record["result"] for record in records]
-    pseudo = {"classification": trained, "summary": summarize(trained), "paired": compare_all(trained)}
-    accuracies = accuracy_rows(pseudo)
+    scores = [Score.of(result) for result in trained]
+    results = Results(scores=scores, summary=summarize(scores), paired=compare_all(scores))
+    accuracies = accuracy_rows(results)
     accuracies[0] += ["Epochs", "Share of the limit"]
     for row in accuracies[1:]:
         same = [result for result in trained if result["positions"] == row[0]]
@@ -79,7 +81,7 @@ def _trainings(records: Sequence[Record]) -> list[str]:
             [f"the original's {name}", percent(value), "one run", "–", "50", "–"] for name, value in ORIGINAL.items()
         ]
         accuracies += rows
-    differences = paired_rows(pseudo)
+    differences = paired_rows(results)
     return [markdown_table(accuracies), *([markdown_table(differences)] if differences else [])]
 
 

@@ -510,7 +510,7 @@ def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys:
     assert [results[key] for key in ("geometry", "scores", "summary", "paired")] == [None] * 4
     assert 0 <= results["split_half"]["maed"] <= 1
     assert "Perceivers skipped" in (here / "out/report.html").read_text()
-    assert not (here / "out/perceiver").exists()
+    assert not (here / "out/models").exists()
 
 
 def test_the_usual_encodings_are_those_that_the_data_can_have(here: Path) -> None:
@@ -547,10 +547,10 @@ def test_out_is_below_a_file(refused: Refused, here: Path) -> None:
         (["results"], "results: no such file"),
         (["results", "."], "path: no .json file in ."),
         (["results", "x.npz"], "x.npz: not a JSON file"),
-        (["results", "other.json"], "path: other.json is not a results.json"),
+        (["results", "other.json"], "other.json: not a results.json of maed"),
         (["info", "a"], "path: a does not exist"),
         (["info", "."], "no train-*.parquet in it"),
-        (["info", "other.json"], "path: other.json is JSON, but no results.json of maed's"),
+        (["info", "other.json"], "other.json: not a results.json of maed"),
         (["info", "strange"], "path: strange holds a config.json that is not maed's"),
         (["info", "note.txt"], "'note.txt' is a .txt file"),
     ],

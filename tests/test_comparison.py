@@ -6,14 +6,11 @@ from scipy import stats
 
 from maed.errors import MaedError
 from maed.evaluation.comparison import compare_all, interval, paired, summarize
+from maed.records import Score, Summary
 
 
-def rows(**accuracies: list[float]) -> list[dict]:
-    return [
-        {"positions": name, "seed": seed, "test_accuracy": value}
-        for name, values in accuracies.items()
-        for seed, value in enumerate(values)
-    ]
+def rows(**accuracies: list[float]) -> list[Score]:
+    return [Score(name, seed, value) for name, values in accuracies.items() for seed, value in enumerate(values)]
 
 
 def test_the_interval_of_three_values_by_hand():
@@ -44,26 +41,26 @@ def test_bad_input_is_named():
 
 def test_summary_has_a_row_for_each_encoding_in_order():
     summary = summarize(rows(none=[0.1], maed=[0.5, 0.7]))
-    assert summary[0] == {"positions": "none", "mean": 0.1, "low": None, "high": None, "seeds": 1}
-    assert summary[1]["positions"] == "maed"
-    assert summary[1]["mean"] == pytest.approx(0.6)
-    assert summary[1]["seeds"] == 2
+    assert summary[0] == Summary("none", 0.1, None, None, seeds=1)
+    assert summary[1].positions == "maed"
+    assert summary[1].mean == pytest.approx(0.6)
+    assert summary[1].seeds == 2
 
 
 def test_a_constant_gain_is_certain_however_much_seeds_differ():
     result = paired(rows(maed=[0.3, 0.5, 0.9], trainable=[0.2, 0.4, 0.8]), "maed", "trainable")
-    assert (result["a"], result["b"], result["seeds"]) == ("maed", "trainable", 3)
-    assert [result["mean"], result["low"], result["high"]] == pytest.approx([0.1] * 3)
+    assert (result.a, result.b, result.seeds) == ("maed", "trainable", 3)
+    assert [result.mean, result.low, result.high] == pytest.approx([0.1] * 3)
 
 
 def test_only_common_seeds_are_paired():
-    classification = rows(maed=[0.3, 0.5, 0.9], trainable=[0.1])
-    assert paired(classification, "maed", "trainable")["mean"] == pytest.approx(0.2)
+    scores = rows(maed=[0.3, 0.5, 0.9], trainable=[0.1])
+    assert paired(scores, "maed", "trainable").mean == pytest.approx(0.2)
     with pytest.raises(MaedError, match="share no seed"):
-        paired(classification, "maed", "fourier")
+        paired(scores, "maed", "fourier")
 
 
 def test_maed_meets_all_and_fourier_the_rest():
     compared = compare_all(rows(none=[0.1], fourier=[0.6], maed=[0.5]))
-    assert [(row["a"], row["b"]) for row in compared] == [("maed", "none"), ("maed", "fourier"), ("fourier", "none")]
-    assert [row["mean"] for row in compared] == pytest.approx([0.4, -0.1, 0.5])
+    assert [(row.a, row.b) for row in compared] == [("maed", "none"), ("maed", "fourier"), ("fourier", "none")]
+    assert [row.mean for row in compared] == pytest.approx([0.4, -0.1, 0.5])

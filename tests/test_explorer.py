@@ -16,11 +16,13 @@ from explorer import measured, opened, point_at, resize, synthetic_run
 from maed.cli import main
 from maed.errors import MaedError
 from maed.plots.layout import row_major
+from maed.records import Results, Score, Summary
 from maed.report import write_report
 from maed.report.contents import read_contents
 from maed.report.explorer import explorer_data, views
 from maed.report.explorer.blocks import Blocks, quantized
 from maed.report.explorer.kept import Kept
+from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
 from maed.similarity import Accumulator, estimate
 
@@ -174,7 +176,7 @@ def test_views_are_computed_once_and_again_when_the_similarity_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = synthetic_run(tmp_path / "run", 6)
-    explorer_data(folder, read_contents(folder), ReportSettings())
+    explorer_data(RunFolder(folder), read_contents(folder), ReportSettings())
     made: list[str] = []
     reduce = views.reduce
 
@@ -183,12 +185,12 @@ def test_views_are_computed_once_and_again_when_the_similarity_changes(
         return reduce(similarity, settings, error)
 
     monkeypatch.setattr(views, "reduce", counted)
-    explorer_data(folder, read_contents(folder), ReportSettings())
+    explorer_data(RunFolder(folder), read_contents(folder), ReportSettings())
     assert made == []
-    path = folder / "baseline" / "similarity" / "model.safetensors"
+    path = RunFolder(folder).similarity("correlation").model
     tensors = load_file(path)
     save_file({**tensors, "similarity": tensors["similarity"] / 2}, path)
-    explorer_data(folder, read_contents(folder), ReportSettings())
+    explorer_data(RunFolder(folder), read_contents(folder), ReportSettings())
     assert sorted(made) == ["pca", "tsne"]
 
 
@@ -208,7 +210,7 @@ def test_a_reduction_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: p
         raise MaedError("embedding.reduction: umap needs umap-learn")
 
     monkeypatch.setattr(views, "reduce", refuse)
-    facts, _ = explorer_data(folder, read_contents(folder), ReportSettings(reductions=["umap"]))
+    facts, _ = explorer_data(RunFolder(folder), read_contents(folder), ReportSettings(reductions=["umap"]))
     assert facts is not None
     assert any("umap needs umap-learn" in note for note in facts["notes"])
 
@@ -386,7 +388,7 @@ def test_an_old_run_has_one_fraction(run: Path, tmp_path: Path) -> None:
     stored = load_file(run / "autoencoder" / "examples.safetensors")
     old = {name: tensor[1].copy() for name, tensor in stored.items() if name in ("visible", "reconstruction")}
     save_file({"original": stored["original"], **old}, tmp_path / "autoencoder" / "examples.safetensors")
-    facts, _ = explorer_data(tmp_path, read_contents(tmp_path), ReportSettings())
+    facts, _ = explorer_data(RunFolder(tmp_path), read_contents(tmp_path), ReportSettings())
     assert facts is not None
     assert facts["signals"]["fractions"] == [pytest.approx(old["visible"].mean())]
 
@@ -487,11 +489,11 @@ def test_without_javascript_the_tables_are_there(browser: Any, run: Path) -> Non
 def test_names_and_texts_of_data_show_as_text(browser: Any, tmp_path: Path) -> None:
     """A source, a class, an encoding, a note, another run's folder and a review, each with a script in it."""
     folder = synthetic_run(tmp_path / "run", 6)
-    results = json.loads((folder / "results.json").read_text())
-    rows = [{"positions": HOSTILE, "seed": seed, "test_accuracy": 0.5 + seed / 10, "seconds": 1.0} for seed in range(2)]
-    summary = [{"positions": HOSTILE, "mean": 0.55, "low": 0.5, "high": 0.6, "seeds": 2}]
-    results |= {"source": HOSTILE, "classification": rows, "summary": summary, "notes": [f"class {HOSTILE}"]}
-    (folder / "results.json").write_text(json.dumps(results))
+    results = Results.read(folder / "results.json")
+    results.source, results.notes = HOSTILE, [f"class {HOSTILE}"]
+    results.scores = [Score(HOSTILE, seed, 0.5 + seed / 10, seconds=1.0) for seed in range(2)]
+    results.summary = [Summary(HOSTILE, 0.55, 0.5, 0.6, seeds=2)]
+    results.write(folder / "results.json")
     review = np.frombuffer(f"{HOSTILE} a fine film, says everyone.".encode(), dtype=np.uint8).astype(np.int64) + 6
     tokens = np.zeros((2, 36), dtype=np.int64)
     tokens[:, np.argsort(row_major(read_contents(folder).coordinates))] = review[:36]  # type: ignore[arg-type]
@@ -503,7 +505,9 @@ def test_names_and_texts_of_data_show_as_text(browser: Any, tmp_path: Path) -> N
     table = np.random.default_rng(0).standard_normal((36, 64)).astype(np.float32)
     save_file({"perceiver.input_preprocessor.positions.table": table}, trained / "model.safetensors")
     history = [{"step": 1, "validation_accuracy": 0.4}, {"step": 2, "validation_accuracy": 0.5}]
-    (trained / "metrics.json").write_text(json.dumps({**rows[0], "history": history}))
+    (trained / "metrics.json").write_text(
+        json.dumps({"positions": HOSTILE, "seed": 0, "test_accuracy": 0.5, "history": history})
+    )
     opened(browser, write_report(folder, ReportSettings(), [folder]))
     for place in range(0, 12000, 700):  # everything is drawn when it is seen
         browser.execute_script("window.scrollTo(0, arguments[0])", place)

@@ -20,6 +20,7 @@ from maed.data.geometry import Geometry, grid, line
 from maed.data.geometry_spec import parse_geometry
 from maed.errors import MaedError
 from maed.plots.style import INK
+from maed.records import Score, Summary
 from maed.registry import ENCODINGS
 
 RANDOM = np.random.default_rng(0)
@@ -29,14 +30,8 @@ HISTORY = [
     for step in range(10, 100, 10)
 ]
 DRAWS = [{"draws": 2**k, "knn_recall": k / 20, "spearman": k / 30, "split_half": k / 40} for k in range(10, 16)]
-PERCEIVERS = [
-    {"positions": name, "test_accuracy": 0.4, "history": [{"step": 5, "validation_accuracy": 0.3}]}
-    for name in ("maed", "trainable")
-]
-SUMMARY = [
-    {"positions": "maed", "mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 3},
-    {"positions": "trainable", "mean": 0.4, "low": None, "high": None, "seeds": 1},
-]
+SCORES = [Score(name, 0, 0.4, history=[{"step": 5, "validation_accuracy": 0.3}]) for name in ("maed", "trainable")]
+SUMMARY = [Summary("maed", 0.5, 0.4, 0.6, seeds=3), Summary("trainable", 0.4, None, None, seeds=1)]
 IMAGES = RANDOM.random((32, 30, 3)).astype(np.float32)
 SEEN = RANDOM.random((2, 32, 30)) < 0.3
 
@@ -57,8 +52,8 @@ EVERY: dict[str, Callable[[Axes | None], Axes]] = {
         IMAGES[:3], np.array([0.1, 0.5]), SEEN[:, :3], np.stack([IMAGES[:3]] * 2), GRID.coordinates, (5, 6), ax=ax
     ),
     "training_curves": lambda ax: plots.training_curves(HISTORY, ax=ax),
-    "accuracy_curves": lambda ax: plots.accuracy_curves(PERCEIVERS, ax=ax),
-    "accuracy_intervals": lambda ax: plots.accuracy_intervals(SUMMARY, PERCEIVERS, ax=ax),
+    "accuracy_curves": lambda ax: plots.accuracy_curves(SCORES, ax=ax),
+    "accuracy_intervals": lambda ax: plots.accuracy_intervals(SUMMARY, SCORES, ax=ax),
     "against_draws": lambda ax: plots.against_draws(DRAWS, ax=ax),
 }
 
@@ -338,14 +333,14 @@ def test_what_more_draws_bring_is_drawn_where_it_is_known() -> None:
 
 
 def test_an_interval_is_drawn_where_there_are_seeds_for_one() -> None:
-    ax = plots.accuracy_intervals(SUMMARY, PERCEIVERS)
+    ax = plots.accuracy_intervals(SUMMARY, SCORES)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["trainable", "maed"]  # the best on top
     (interval,) = ax.lines
     np.testing.assert_allclose(interval.get_xdata(), [40, 60])
 
 
 def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:
-    broken = [{"positions": "$\\broken{$", "mean": 0.5, "low": None, "high": None, "seeds": 1}]
+    broken = [Summary("$\\broken{$", 0.5, None, None, seeds=1)]
     plots.save(plots.figure_of(plots.accuracy_intervals(broken)), tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size > 0
 

@@ -12,9 +12,8 @@ from gallery import ENTRIES, PAGE, page
 from geometry_tables import EMPTY, render
 from maed import PositionEmbedding
 from maed.cli import build_parser
-from maed.files import read_json
+from maed.records import Results, read_study
 from maed.report import markdown
-from maed.report.tables import is_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,16 +56,15 @@ def test_the_library_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
 def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
-    results = read_json(path)
-    if is_study(results):
+    if (study := read_study(path)) is not None:
         page = (ROOT / "docs" / f"{path.stem}.md").read_text(encoding="utf-8")
-        assert page == render(page, results), f"python benchmarks/{path.stem}.py tables"
+        assert page == render(page, study), f"python benchmarks/{path.stem}.py tables"
     else:
-        assert markdown(results).strip() in (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+        assert markdown(Results.read(path)).strip() in (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_the_readme_is_the_recorded_one() -> None:
-    assert markdown(read_json(ROOT / "results" / "cifar10-cpu.json")).strip() in README
+    assert markdown(Results.read(ROOT / "results" / "cifar10-cpu.json")).strip() in README
 
 
 def test_the_page_of_the_study_says_what_was_not_run() -> None:

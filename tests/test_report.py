@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,28 @@ from safetensors.numpy import save_file
 from explorer import opened, resize
 from maed.data.geometry import grid, line
 from maed.errors import MaedError
+from maed.files import write_json
 from maed.plots.layout import ASSIGNABLE, align, recovered_layout, row_major, to_grid
+from maed.records import Paired, Results, Score, Summary
 from maed.report import markdown, print_tables, write_report
 from maed.report.tables import accuracy_rows, duration, geometry_rows, paired_rows, percent, seconds_rows
 from maed.report.tokens import text_examples
+from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
 
-RESULTS: dict[str, Any] = {
-    "schema": 1,
-    "maed": "0.1.0",
-    "command": "maed run photos --data.permute 0",
-    "commit": "0123456789abcdef",
-    "source": "photos",
-    "positions": 64,
-    "neighbors": 8,
-    "settings": {"data": {"permute": 0}, "autoencoder": {"steps": 3000}},
-    "machine": {"cpu": "a processor", "cores": 2},
-    "started": "2025-01-01T00:00:00",
-    "seconds": {"pretrain": 92.4, "similarity": 31.0},
-    "split_half": {"maed": 0.75},
-    "geometry": {
+RESULTS = Results(
+    maed="0.1.0",
+    command="maed run photos --data.permute 0",
+    commit="0123456789abcdef",
+    source="photos",
+    positions=64,
+    neighbors=8,
+    settings={"data": {"permute": 0}, "autoencoder": {"steps": 3000}},
+    machine={"cpu": "a processor", "cores": 2},
+    started="2025-01-01T00:00:00",
+    seconds={"pretrain": 92.4, "similarity": 31.0},
+    split_half={"maed": 0.75},
+    geometry={
         "maed": {
             "knn_recall": 0.8125,
             "entries_knn_recall": 0.876,
@@ -45,24 +48,19 @@ RESULTS: dict[str, Any] = {
             "coordinate_r2": 0.98,
             "trustworthiness": 0.991,
         },
-        "correlation": {"knn_recall": 0.92, "spearman": 0.95, "coordinate_r2": None, "trustworthiness": 0.99},
+        "correlation": {"knn_recall": 0.92, "spearman": 0.95, "trustworthiness": 0.99},
     },
-    "classification": [
-        {"positions": "maed", "seed": s, "test_accuracy": 0.50 + 0.02 * s, "epochs": 3, "seconds": 60.0}
-        for s in range(3)
-    ]
-    + [{"positions": "trainable", "seed": 0, "test_accuracy": 0.4, "epochs": 3, "seconds": 50.0}],
-    "summary": [
-        {"positions": "maed", "mean": 0.523, "low": 0.501, "high": 0.544, "seeds": 3},
-        {"positions": "trainable", "mean": 0.4, "low": None, "high": None, "seeds": 1},
+    scores=[
+        *(Score("maed", seed, 0.50 + 0.02 * seed, epochs=3, seconds=60.0) for seed in range(3)),
+        Score("trainable", 0, 0.4, epochs=3, seconds=50.0),
     ],
-    "paired": [
-        {"a": "maed", "b": "trainable", "mean": 0.032, "low": 0.01, "high": 0.054, "seeds": 3},
-        {"a": "maed", "b": "fourier", "mean": -0.01, "low": -0.03, "high": 0.01, "seeds": 3},
-        {"a": "maed", "b": "none", "mean": 0.2, "low": None, "high": None, "seeds": 1},
+    summary=[Summary("maed", 0.523, 0.501, 0.544, seeds=3), Summary("trainable", 0.4, None, None, seeds=1)],
+    paired=[
+        Paired("maed", "trainable", 0.032, 0.01, 0.054, seeds=3),
+        Paired("maed", "fourier", -0.01, -0.03, 0.01, seeds=3),
+        Paired("maed", "none", 0.2, None, None, seeds=1),
     ],
-    "notes": [],
-}
+)
 
 
 def waves(coordinates: np.ndarray, side: int, per_side: int = 4) -> np.ndarray:
@@ -106,14 +104,13 @@ def make_run(folder: Path, *, source: str = "photos", side: int = 8) -> Path:
     ]
     metrics = {"history": history, "seconds": 92.4, "visible": 6}
     (folder / "autoencoder" / "metrics.json").write_text(json.dumps(metrics))
-    for run in RESULTS["classification"]:
-        place = folder / "models" / f"{run['positions']}-{run['seed']}"
-        place.mkdir(parents=True)
-        steps = [
-            {"step": s, "validation_accuracy": run["test_accuracy"] * (1 - 1 / (1 + s / 50))} for s in range(0, 500, 50)
-        ]
-        (place / "metrics.json").write_text(json.dumps({**run, "history": steps}))
-    (folder / "results.json").write_text(json.dumps({**RESULTS, "source": source}))
+    for score in RESULTS.scores or []:
+        steps = [{"step": s, "validation_accuracy": 0.5 * (1 - 1 / (1 + s / 50))} for s in range(0, 500, 50)]
+        place = RunFolder(folder).model(score.positions, score.seed)
+        write_json(place.config, {"encoding": score.positions})
+        metrics = {"positions": score.positions, "seed": score.seed, "test_accuracy": score.value, "history": steps}
+        write_json(place.metrics, metrics)
+    replace(RESULTS, source=source).write(folder / "results.json")
     return folder
 
 
@@ -128,7 +125,7 @@ def test_shares_are_per_cent_and_a_missing_one_is_a_dash() -> None:
 
 
 def test_split_halves_are_shown_where_no_coordinates_are_known() -> None:
-    rows = geometry_rows({"geometry": None, "split_half": {"maed": 0.5}})
+    rows = geometry_rows(Results(split_half={"maed": 0.5}))
     assert rows[1] == ["maed", "–", "–", "–", "–", "–", "–", "50.0 %"]
 
 
@@ -139,7 +136,7 @@ def test_accuracy_has_an_interval_from_two_seeds_on() -> None:
 
 
 def test_accuracy_without_a_summary_is_the_mean_over_seeds() -> None:
-    rows = accuracy_rows({"summary": None, "classification": RESULTS["classification"]})
+    rows = accuracy_rows(Results(scores=RESULTS.scores))
     assert rows[1][1] == "52.0 % (3 seeds)"
 
 
@@ -152,8 +149,7 @@ def test_a_difference_is_above_when_its_low_end_is_above_zero() -> None:
 
 @pytest.mark.parametrize("make", [geometry_rows, accuracy_rows, paired_rows, seconds_rows])
 def test_a_section_that_was_not_run_has_no_rows(make: Any) -> None:
-    absent = {"geometry": None, "split_half": None, "summary": None, "classification": None, "paired": None}
-    assert make(absent) == make({}) == []
+    assert make(Results()) == []
 
 
 @pytest.mark.parametrize(
@@ -175,12 +171,12 @@ def test_markdown_has_the_command_the_commit_and_the_seeds_beside_the_tables() -
 
 
 def test_a_pipe_in_a_name_does_not_end_its_cell() -> None:
-    assert "| a\\|b |" in markdown({"split_half": {"a|b": 0.5}})
+    assert "| a\\|b |" in markdown(Results(split_half={"a|b": 0.5}))
 
 
 def test_the_terminal_shows_the_same_cells_and_brackets_are_no_markup() -> None:
     console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    print_tables({**RESULTS, "notes": ["[red]skipped[/red]"]}, console)
+    print_tables(replace(RESULTS, notes=["[red]skipped[/red]"]), console)
     text = console.export_text()
     assert "52.3 % [50.1, 54.4] (3 seeds)" in text
     assert "[red]skipped[/red]" in text
@@ -314,7 +310,7 @@ def test_a_missing_part_is_named(tmp_path: Path, part: str, sentence: str) -> No
 
 
 def test_sections_that_were_not_run_say_so(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"source": "digits", "geometry": None, "summary": None}))
+    Results(source="digits").write(tmp_path / "results.json")
     page = write_report(tmp_path, ReportSettings()).read_text()
     assert "Geometry was not measured" in page
     assert "Not run: no Perceiver was trained" in page

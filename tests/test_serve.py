@@ -27,6 +27,8 @@ from safetensors.numpy import save_file
 from explorer import resize, synthetic_run
 from maed.cli import main
 from maed.errors import MaedError
+from maed.records import Results, Score, Summary
+from maed.run_folder import RunFolder
 from maed.server import runs as runs_module
 from maed.server.app import Server, started
 from maed.server.progress import Part, curve, read_parts
@@ -44,19 +46,13 @@ HOUR = 3600
 def finished_run(folder: Path, *, side: int = 8, recall: float = 0.9, accuracy: float | None = 0.5) -> Path:
     """A whole run, with its report, and with a Perceiver's accuracies where one is given."""
     synthetic_run(folder, side)
-    results = json.loads((folder / "results.json").read_text())
-    results["geometry"]["maed"]["knn_recall"] = recall
+    results = Results.read(folder / "results.json")
+    results.metrics("maed")["knn_recall"] = recall
     if accuracy is not None:
         means = {"maed": accuracy, "none": accuracy - 0.1}
-        rows = [
-            {"positions": name, "seed": seed, "test_accuracy": mean, "seconds": 9.0}
-            for name, mean in means.items()
-            for seed in range(3)
-        ]
-        ends = {name: {"low": mean - 0.01, "high": mean + 0.01} for name, mean in means.items()}
-        summary = [{"positions": name, "mean": mean, **ends[name], "seeds": 3} for name, mean in means.items()]
-        results |= {"classification": rows, "summary": summary}
-    (folder / "results.json").write_text(json.dumps(results))
+        results.scores = [Score(name, seed, mean, seconds=9.0) for name, mean in means.items() for seed in range(3)]
+        results.summary = [Summary(name, mean, mean - 0.01, mean + 0.01, seeds=3) for name, mean in means.items()]
+    results.write(folder / "results.json")
     for part in ("embedding", "autoencoder"):
         save_missing(folder / part)
     (folder / "report.html").write_text("written by `maed run`")
@@ -200,9 +196,9 @@ def test_states(tmp_path: Path) -> None:
     ("file", "content", "reason"),
     [
         ("results.json", b"{", "not a JSON file"),
-        ("results.json", b"[]", "results.json holds no results"),
-        ("results.json", b'{"geometry": {"maed": [1]}}', "is not as maed writes it"),
-        ("results.json", b'{"summary": [1]}', "is not as maed writes it"),
+        ("results.json", b"[]", "not a results.json of maed"),
+        ("results.json", b'{"scores": null, "geometry": {"maed": [1]}}', "is not as maed writes it"),
+        ("results.json", b'{"scores": null, "summary": [1]}', "not a results.json of maed"),
         ("similarity/model.safetensors", b"cut short", "similarity/model.safetensors: not a safetensors file"),
         ("embedding/config.json", b"\xff", "embedding/config.json: not a JSON file"),
     ],
@@ -291,9 +287,10 @@ def test_steps_of_a_perceiver_come_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "models" / "maed-1" / "logs").mkdir(parents=True)
     (tmp_path / "models" / "maed-1" / "logs" / "metrics.csv").write_text("step,train_loss\n49,0.5\n")
     files = runs_module.scan(tmp_path, tmp_path)
-    results = {"classification": [{"history": [{"step": 703}]}], "settings": {"train": {"steps": 1200, "epochs": 1}}}
+    settings = {"train": {"steps": 1200, "epochs": 1}}
+    results = Results(settings=settings, scores=[Score("maed", 0, history=[{"step": 703}])])
     assert [part.progress for part in read_parts(tmp_path, files, results)] == [", step 50 of 703"]
-    results["classification"] = []
+    results.scores = None
     assert [part.progress for part in read_parts(tmp_path, files, results)] == [", step 50 of 1,200"]
 
 
@@ -517,7 +514,7 @@ def test_nothing_is_written(server: Server, root: Path) -> None:
 def test_a_fault_that_only_a_page_finds_is_shown_in_the_index_too(server: Server, root: Path) -> None:
     folder = finished_run(root / "mixed", side=4)
     vectors = np.zeros((5, 3), dtype=np.float32)
-    save_file({"vectors": vectors}, folder / "baseline" / "embedding" / "model.safetensors")
+    save_file({"vectors": vectors}, RunFolder(folder).embedding("correlation").model)
     try:
         assert '<a href="/run?run=mixed">' in get(server, "/")[2]
         until = time.monotonic() + 60

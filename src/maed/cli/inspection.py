@@ -16,8 +16,8 @@ from maed.embedding.legacy import read_legacy
 from maed.engine.checkpoints import is_lightning, read_checkpoint
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.records import Results
-from maed.report.tables import is_study, study_origin
+from maed.records import Results, read_study
+from maed.report.tables import study_origin
 from maed.run_folder import AUTOENCODER, BASELINES, EMBEDDING, GEOMETRY, MODELS, SIMILARITY, RunFolder, StageFolder
 from maed.settings import DataSettings, Settings
 
@@ -188,12 +188,11 @@ def _checkpoint(path: Path) -> Iterator[str]:
 
 @_written_by_maed
 def _results(path: Path) -> Iterator[str]:
-    stored = read_json(path)
-    if is_study(stored):
-        groups = dict.fromkeys(cell["group"] for cell in stored["cells"])
-        yield f"{path}: the study `{stored['study']}`, {study_origin(stored['cells'])}"
+    if (study := read_study(path)) is not None:
+        groups = dict.fromkeys(cell["group"] for cell in study["cells"])
+        yield f"{path}: the study `{study['study']}`, {study_origin(study['cells'])}"
         yield f"groups: {', '.join(groups) or 'none yet'}"
-    elif isinstance(stored, dict) and "knn_recall" in stored:
+    elif isinstance(stored := read_json(path), dict) and "knn_recall" in stored:
         yield f"{path}: metrics of an embedding against its geometry"
         yield _measured(stored)
     else:

@@ -64,8 +64,7 @@ def _add_results(parser: Parser) -> None:
 
 @verb("results", "Print the tables of recorded results.", _add_results)
 def _results(given: Namespace, command: str) -> None:
-    from maed.files import read_json
-    from maed.records import Results
+    from maed.records import Results, read_study
     from maed.report import tables
 
     paths = [Path(path) for path in given.paths or ["results"]]
@@ -75,7 +74,7 @@ def _results(given: Namespace, command: str) -> None:
             f"path: no .json file in {', '.join(map(str, paths))}; it may be a results.json or their folder"
         )
     for file in files:
-        if tables.is_study(study := read_json(file)):
+        if (study := read_study(file)) is not None:
             say(tables.study_markdown(study)) if given.markdown else tables.print_study(study, console())
         else:
             results = Results.read(file)

@@ -111,11 +111,6 @@ def summaries(results: Results) -> list[Summary]:
     return results.summary or [replace(row, low=None, high=None) for row in summarize(results.scores or [])]
 
 
-def is_study(stored: Any) -> bool:
-    """Whether the content of a file is that of a study."""
-    return isinstance(stored, Mapping) and "study" in stored and "cells" in stored
-
-
 @dataclass(frozen=True)
 class Measure:
     """How a measured number is shown.
