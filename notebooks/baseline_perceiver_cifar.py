@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from maed.pipeline import Run
-
 import maed
 from maed.data import load
+from maed.experiments.comparison import Comparison
+from maed.run_folder import RunFolder
+from maed.stages import Context
 
 
 def main() -> None:
@@ -28,8 +29,8 @@ def main() -> None:
     given = parser.parse_args()
 
     settings = maed.presets.load(given.preset, {"data": {"permute": given.permute}})
-    run = Run(Path(given.out), settings, load(given.source, settings.data), say=print)
-    metrics = run.train(given.positions, given.seed)
+    run = Context(RunFolder(Path(given.out)), settings, load(given.source, settings.data), say=print)
+    metrics = Comparison(run).train(given.positions, given.seed)
     print(f"{given.positions}, seed {given.seed}: {100 * metrics['test_accuracy']:.1f} % test accuracy")
 
 

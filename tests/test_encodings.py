@@ -10,6 +10,7 @@ from maed.data.geometry import grid, line, points
 from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.evaluation.comparison import compare_all
+from maed.records import Score
 from maed.registry import ENCODINGS
 
 N, D = 16, 8
@@ -148,9 +149,6 @@ def test_another_package_adds_an_encoding(alternating):
 
 
 def test_a_reference_of_another_package_is_held_against_the_rest(alternating):
-    rows = [
-        {"positions": name, "seed": 0, "test_accuracy": accuracy}
-        for name, accuracy in ((alternating, 0.5), ("none", 0.25), ("fourier", 0.75))
-    ]
-    pairs = [(row["a"], row["b"], row["mean"]) for row in compare_all(rows)]
+    rows = [Score(name, 0, value) for name, value in ((alternating, 0.5), ("none", 0.25), ("fourier", 0.75))]
+    pairs = [(row.a, row.b, row.mean) for row in compare_all(rows)]
     assert pairs == [("fourier", alternating, 0.25), ("fourier", "none", 0.5), (alternating, "none", 0.25)]

@@ -790,7 +790,7 @@ def test_streaming_never_goes_on_from_a_pickle(trap: Trap, copied: Path, source:
         save_file(sums, copied / "similarity" / name)
     (copied / "similarity" / "partial.json").write_text(json.dumps(there))
     trap.plant(copied / "similarity" / planted, kind)
-    opened(source, copied).similarity()  # from the beginning
+    execute([Similarity()], opened(source, copied))  # from the beginning
     assert torch.equal(load_similarity(copied / "similarity").values, expected)
     assert not list((copied / "similarity").glob("partial*"))
 
@@ -812,7 +812,7 @@ def test_partial_files_that_do_not_fit(copied: Path, source: Path, there: object
     for name in ("partial-0.safetensors", "partial-1.safetensors"):
         save_file(zeros, copied / "similarity" / name)  # of 4 positions
     (copied / "similarity" / "partial.json").write_text(json.dumps(there))
-    opened(source, copied).similarity()
+    execute([Similarity()], opened(source, copied))
     assert torch.equal(load_similarity(copied / "similarity").values, expected)
 
 
