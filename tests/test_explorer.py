@@ -157,7 +157,7 @@ def test_vectors_keep_the_proportions_of_their_distances() -> None:
 
 def test_mean_loss_comes_from_the_stored_sums(run: Path) -> None:
     contents = read_contents(run)
-    found = views.similarities(run, contents)
+    found = views.similarities(RunFolder(run), contents)
     assert list(found) == ["contrast", "mean-loss", "correlation"]
     stored = load_file(run / "similarity" / "model.safetensors")
     import torch

@@ -16,8 +16,7 @@ from maed.cli import main as maed
 from maed.data import load
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.report import markdown
-from maed.report.tables import measured, target_rows
+from maed.report.tables import measured, study_markdown, target_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "ignore:.*neighbor graph falls into")
 
@@ -374,7 +373,7 @@ def test_a_target_above_the_baseline_needs_the_interval() -> None:
 
 def test_maed_results_prints_a_study(finished: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert maed(["results", "--markdown", str(finished.results)]) == 0
-    assert capsys.readouterr().out.strip() == markdown(read_json(finished.results)).strip()
+    assert capsys.readouterr().out.strip() == study_markdown(read_json(finished.results)).strip()
     assert maed(["results", str(finished.results)]) == 0
     assert "a ring" in capsys.readouterr().out
 
