@@ -172,7 +172,6 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
             "similarity.until: 'stabel' is unknown, did you mean 'stable'?",
         ),
         (["run", "digits", "--similarity.tolerance", "1"], "similarity.tolerance: 1.0; it may be above 0 and below 1"),
-        (["run", "digits", "--similarity.batch_size", "100"], "similarity.batch_size: must be a multiple of"),
         (
             ["run", "digits", "--autoencoder.kind", "u-net"],
             "autoencoder.kind: 'u-net' is unknown, did you mean 'unet'?",
@@ -456,6 +455,7 @@ def test_the_console_script(here: Path) -> None:
             "autoencoder.init: must be random for a U-Net",
         ),
         (["--autoencoder.kind=unet", "--autoencoder.batch_size=1"], "autoencoder.batch_size: must be at least 2"),
+        (["--similarity.batch_size", "100"], "similarity.batch_size: must be a multiple of similarity.repeats"),
         (
             ["--autoencoder.loss=gaussian", "--similarity.transform=root"],
             "similarity.transform: ",
