@@ -216,7 +216,7 @@ def test_a_reduction_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unknown_reduction_is_refused() -> None:
-    with pytest.raises(MaedError, match=r"report.reductions: 'tnse' is unknown, did you mean 'tsne'\?"):
+    with pytest.raises(MaedError, match=r"report.reductions: unknown reduction 'tnse', did you mean 'tsne'\?"):
         ReportSettings(reductions=["tnse"])  # type: ignore[list-item]
 
 
