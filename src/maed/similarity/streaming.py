@@ -16,9 +16,9 @@ from maed.autoencoder.masking import Draw, MaskedAutoencoder, make_draw
 from maed.data.signals import Signals
 from maed.files import read_json, write_json
 from maed.registry import ESTIMATORS
+from maed.run_folder import PARTIAL
 from maed.settings import SimilaritySettings
 from maed.similarity.estimator import Estimator, Transform, estimate
-from maed.similarity.similarity import PARTIAL
 from maed.similarity.sums import Sums
 
 Progress = Callable[[int, int], None]
