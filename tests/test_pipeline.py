@@ -164,7 +164,7 @@ def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None
         **{"scores": list, "summary": list, "paired": list},
     }
     assert {name: type(results[name]) for name in kinds} == kinds
-    assert (results["schema"], results["maed"], results["source"]) == (1, maed.__version__, "digits")
+    assert (results["schema"], results["maed"], results["source"]) == (2, maed.__version__, "digits")
     assert results["positions"] == 64
     assert results["command"].startswith("maed run digits ")
     assert results["settings"]["data"]["permute"] == 3
@@ -192,8 +192,10 @@ def test_summary_and_pairs_follow_from_the_classification(finished: Path) -> Non
     by_name: dict[str, list[float]] = {name: [] for name in ENCODINGS}
     for row in results["scores"]:
         metrics = read_json(finished / "models" / f"{row['positions']}-{row['seed']}" / "metrics.json")
-        metrics["learning_rate"] = metrics["settings"]["train"]["learning_rate"]
-        assert {key: metrics[key] for key in row} == row
+        expected = {"value": metrics["test_accuracy"], "validation": metrics["validation_accuracy"]}
+        expected |= {name: metrics[name] for name in ("positions", "seed", "epochs", "seconds", "history")}
+        expected |= {"learning_rate": metrics["settings"]["train"]["learning_rate"]}
+        assert {name: row[name] for name in expected} == expected
         by_name[row["positions"]].append(row["value"])
     assert {entry["positions"]: entry["mean"] for entry in results["summary"]} == pytest.approx(
         {name: sum(values) / 2 for name, values in by_name.items()}
@@ -658,7 +660,7 @@ def test_a_resampled_embedding_goes_by_that_name_alone(tmp_path: Path, capsys: p
     done("export", tmp_path / "coarse", "--format=folder", "--resample=grid:8x8", "--out", tmp_path / "run/embedding")
     few = ("--data.limit=100", "--data.permute=3", *MODEL, "--run", tmp_path / "run")
     assert main([str(a) for a in ("train", "digits", "--positions=maed", *few)]) == 2
-    assert "was resampled by its geometry; it may be maed-resampled" in capsys.readouterr().err
+    assert "was resampled by its geometry; choose maed-resampled" in capsys.readouterr().err
     done("compare", "digits", "--positions=maed-resampled,none", "--seeds=1", *few)
     results = read_json(tmp_path / "run/results.json")
     assert [row["positions"] for row in results["scores"]] == ["maed-resampled", "none"]
