@@ -362,7 +362,7 @@ def measure(cell: Cell, data: SignalData, work: Path) -> dict[str, Any]:
     context = Context(RunFolder(own, shared, overwrite=True), cell.settings, data)
     record: dict[str, Any] = {
         **{"group": cell.group, "row": cell.row, "varied": cell.varied, "seed": cell.seed},
-        **{"made_with": cell.made_with(), "positions": data.positions, "neighbors": context.k()},
+        **{"made_with": cell.made_with(), "positions": data.positions, "neighbors": context.recall_k()},
         **{"baselines": [], "started_from": None, "seconds": {}, "entries": {}, "embeddings": []},
     }
     with warnings.catch_warnings(record=True) as caught:

@@ -396,7 +396,7 @@ def test_the_plan_of_the_study_is_sound() -> None:
     ("ring", "message"),
     [
         ({"similarity": {"draw": 3}}, "targets/ring: .*draw"),
-        ({"similarity": {"estimator": "contrats"}}, "targets/ring, seed 0: .*contrats"),
+        ({"similarity": {"estimator": "contrats"}}, "targets/ring: .*contrats"),
         ({"autoencoder": {**SMALL, "init": "some/folder"}}, "autoencoder.init"),
         ({"seed": 3}, "plan.yaml: targets.ring: 'seed'"),
         ({"autoencoder": {**SMALL, "steps": 0}}, "autoencoder.steps: 0"),

@@ -25,6 +25,7 @@ from maed.experiments.run import new_results
 from maed.experiments.trials import Cluster, Metrics, Trial, _kept, _work, check_cluster, run_trials
 from maed.files import read_json, write_json
 from maed.models import training
+from maed.records import Results, Tried
 from maed.report import markdown
 from maed.report.tables import tuning_rows
 from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
@@ -120,9 +121,9 @@ def test_each_encoding_is_compared_with_its_best_rate(tmp_path):
     ]
     assert {row["seed"] for row in tried} == {TUNING_SEED}
     assert [row["steps"] for row in tried] == [6, 6, None] * 2
-    assert [row["validation_accuracy"] for row in tried if row["learning_rate"] == DIVERGES] == [None, None]
+    assert [row["validation"] for row in tried if row["learning_rate"] == DIVERGES] == [None, None]
     for encoding in ("none", "fourier"):
-        finite = {r["learning_rate"]: r["validation_accuracy"] for r in tried if r["positions"] == encoding}
+        finite = {r["learning_rate"]: r["validation"] for r in tried if r["positions"] == encoding}
         del finite[DIVERGES]
         best = min(rate for rate, accuracy in finite.items() if accuracy == max(finite.values()))
         assert [r["learning_rate"] for r in tried if r["positions"] == encoding and r["chosen"]] == [best]
@@ -134,7 +135,7 @@ def test_each_encoding_is_compared_with_its_best_rate(tmp_path):
 def test_of_equal_rates_the_lower_one_is_chosen(tmp_path):
     rates = [2e-9, 1e-9]  # nothing is learned with either
     tried = compared(tmp_path, "none", seeds=1, tune=rates, tune_steps=1)["tuning"]
-    assert tried[0]["validation_accuracy"] == tried[1]["validation_accuracy"]
+    assert tried[0]["validation"] == tried[1]["validation"]
     assert [(row["learning_rate"], row["chosen"]) for row in tried] == [(1e-9, True), (2e-9, False)]
 
 
@@ -171,11 +172,8 @@ def test_impossible_rates_are_refused(rates):
 
 
 def tuned(*accuracies: float | None, chosen: int) -> list[list[str]]:
-    rows = [
-        {"positions": "maed", "learning_rate": 10.0**-i, "validation_accuracy": a, "chosen": i == chosen}
-        for i, a in enumerate(accuracies)
-    ]
-    return tuning_rows({"tuning": rows})[1:]
+    rows = [Tried("maed", 0, 10.0**-i, validation=a, chosen=i == chosen) for i, a in enumerate(accuracies)]
+    return tuning_rows(Results(tuning=rows))[1:]
 
 
 def test_the_table_of_rates_says_where_the_best_one_lies():
@@ -186,13 +184,13 @@ def test_the_table_of_rates_says_where_the_best_one_lies():
     assert tuned(0.6, 0.7, chosen=1)[0][3] == "at the edge of the grid: lower ones may be better"
     assert tuned(None, 0.8, 0.7, chosen=1)[0][2:] == ["0.01: 70.0 %, 0.1: 80.0 %, 1: not finite", "inside the grid"]
     assert tuned(0.7, chosen=0)[0][3] == "the only one tried"
-    assert tuning_rows({}) == tuning_rows({"tuning": None}) == []
+    assert tuning_rows(Results()) == []
 
 
 def test_the_rates_are_among_the_tables_only_where_they_were_tuned(tmp_path):
     found = compared(tmp_path, "none", seeds=1, tune=[1e-3])
-    assert "| none | 0.001 |" in markdown(found)
-    assert "Learning rate" not in markdown({key: value for key, value in found.items() if key != "tuning"})
+    assert "| none | 0.001 |" in markdown(Results.of(found))
+    assert "Learning rate" not in markdown(Results.of({key: value for key, value in found.items() if key != "tuning"}))
 
 
 # -- stopped and run again ----------------------------------------------------------------------------------------

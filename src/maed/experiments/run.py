@@ -110,16 +110,13 @@ def compare_only(context: Context, encodings: Sequence[str], seeds: int, *, comm
 
 def new_results(context: Context, command: str) -> Results:
     """results.json before anything has been measured."""
-    geometry, k = context.data.geometry, context.k()
-    if geometry is not None and context.settings.evaluation.n_neighbors is None:
-        k = min(geometry.neighbors, context.data.positions - 1)
     return Results(
         maed=__version__,
         command=command,
         commit=commit(),
         source=context.data.source,
         positions=context.data.positions,
-        neighbors=k,
+        neighbors=context.recall_k(),
         settings=asdict(context.settings),
         machine=describe_machine(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -57,6 +57,13 @@ class Context:
             return chosen
         return min(8, self.data.positions - 1)
 
+    def recall_k(self) -> int:
+        """The k of recall@k against the truth: as set, or that of the geometry; `k()` where none is known."""
+        geometry = self.data.geometry
+        if geometry is None or self.settings.evaluation.n_neighbors is not None:
+            return self.k()
+        return min(geometry.neighbors, self.data.positions - 1)
+
     def shown(self, trained: int | None = None) -> int:
         """How many positions a draw of the similarity shows: as the training did, unless its settings differ.
 
