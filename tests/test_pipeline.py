@@ -22,7 +22,7 @@ from maed.data.geometry import grid, permutation
 from maed.evaluation.comparison import compare_all, summarize
 from maed.experiments.run import origin_notes, run_all
 from maed.files import read_json
-from maed.records import MadeWith, Score
+from maed.records import MadeWith, Results, Score
 from maed.report.tables import geometry_rows
 from maed.settings import (
     AutoencoderSettings,
@@ -309,7 +309,7 @@ def test_the_start_of_a_warm_start_is_shown_beside_its_result(finished: Path, tm
         "row `start` is its own."
     )
     assert note in results["notes"]
-    rows = geometry_rows(results)
+    rows = geometry_rows(Results.of(results))
     assert [row[0] for row in rows[1:]] == ["maed", "correlation", "start"]
     page = (tmp_path / "out/report.html").read_text()
     assert "position vectors started from the embedding in" in page
