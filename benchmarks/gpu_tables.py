@@ -23,7 +23,7 @@ def tables(jobs: Sequence[Any], records: Mapping[str, Record]) -> str:
         of = {key: record for key, record in records.items() if record["group"] == name}
         if of:
             title = job.group["title"]
-            parts.append(f"### {title[0].upper()}{title[1:]}")
+            parts.append(f"### {title if title.startswith('maed.') else title[0].upper() + title[1:]}")
             parts.append(_origin(name, list(of.values())))
             parts += _BODIES[job.group["function"]](list(of.values()))
     return "\n\n".join(parts) if parts else "Nothing is recorded yet."
