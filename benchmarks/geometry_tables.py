@@ -137,7 +137,7 @@ def varied(group: str, columns: Sequence[Column]) -> Callable[[Study], str]:
 
 def _refused(cell: Cell) -> str | None:
     """Why there is no embedding of maed, where a stage refused."""
-    first = next((entry for entry in cell["embeddings"] if entry["of"] == "maed"), {})
+    first: dict[str, Any] = next((entry for entry in cell["embeddings"] if entry["of"] == "maed"), {})
     return cell.get("refused") or first.get("refused")
 
 

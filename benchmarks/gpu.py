@@ -316,7 +316,7 @@ def _probe(tiny: bool) -> dict[str, Any]:
     from autoencoder import matrix_limit
     from maed.machine import commit, describe_machine
 
-    facts = {"commit": commit(), "machine": describe_machine(), "name": None, "memory_gib": None}
+    facts: dict[str, Any] = {"commit": commit(), "machine": describe_machine(), "name": None, "memory_gib": None}
     if tiny or not torch.cuda.is_available():
         return facts | {"tflops": matrix_limit(size=256) / 1e12}
     properties = torch.cuda.get_device_properties(0)

@@ -30,6 +30,7 @@ from maed.evaluation.geometry import agreement
 from maed.experiments.comparison import Comparison
 from maed.files import read_json, write_json
 from maed.models import build_classifier, describe_classifier, table_for
+from maed.models.fused import fuse
 from maed.run_folder import RunFolder
 from maed.settings import AutoencoderSettings, Settings
 from maed.stages import Context
@@ -96,9 +97,13 @@ def step_flop(arguments: Mapping[str, Any]) -> dict[str, float]:
     for name in arguments["contestants"]:
         model = perceiver.model_of(_size(arguments), dropout=0.0)
         if perceiver.CONTESTANTS[name].base == "fused":
-            perceiver.fuse(model)
+            fuse(model)
         batch = perceiver.batch_of(_size(arguments), 1, False, "cpu")
-        _, whole = counted(lambda inputs, model=model: model(inputs=inputs).logits, batch["inputs"])
+
+        def logits(inputs: Tensor, model: Any = model) -> Tensor:
+            return model(inputs=inputs).logits
+
+        _, whole = counted(logits, batch["inputs"])
         found[name] = arguments["batch"] * whole
     return found
 
@@ -204,11 +209,12 @@ class Arrival(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare, bit for bit."""
-        there = pl_module.classifier.position_table
+        classifier: Any = pl_module.classifier
+        there = classifier.position_table
         if there.device.type != self.place.device:
             raise MaedError(f"table: on {there.device.type}, the job runs on {self.place.device}")
         # transformers' own classifiers take it at the size of the table that it replaces, ours at its own
-        rms = getattr(pl_module.classifier, "rms", None)
+        rms = getattr(classifier, "rms", None)
         given = self.table if rms is None else PositionEmbedding(self.table).table(rms=rms)
         self.found, self.rms = digest(there.cpu()), rms
         if self.found != digest(given):
@@ -233,7 +239,7 @@ def _table(encoding: str, vectors: Tensor | None, seed: int, data: SignalData, d
 
 def digest(table: Tensor) -> str:
     """sha256 of a table's float32 numbers."""
-    return hashlib.sha256(np.ascontiguousarray(table.detach().float().numpy())).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(table.detach().float().numpy()).data).hexdigest()
 
 
 def pretrain_job(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:

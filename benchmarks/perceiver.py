@@ -361,7 +361,7 @@ def main() -> None:
     if given.one is not None:
         print(json.dumps(one_peak(given)))
         return
-    facts = {"command": " ".join(["python", "benchmarks/perceiver.py", *sys.argv[1:]])}
+    facts: dict[str, Any] = {"command": " ".join(["python", "benchmarks/perceiver.py", *sys.argv[1:]])}
     facts |= {"commit": commit(), "machine": describe_machine()}
     print(f"commit {facts['commit']}; {facts['machine']}")
     if given.what == "memory":

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -50,8 +51,10 @@ def pairs(n: int = 600, seed: int = 0) -> SignalData:
     shared = np.repeat(generator.normal(0, 1, (n, N // 2)), 2, axis=1)
     values = (0.99 * shared + math.sqrt(1 - 0.99**2) * generator.normal(0, 1, (n, N))).astype(np.float32)[..., None]
     mean, scale = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
-    parts = [Signals(values[a:b], mean=mean, scale=scale) for a, b in ((0, n // 2), (n // 2, n), (0, 2))]
-    return SignalData("pairs", "real", *parts)
+    train, validation, test = (
+        Signals(values[a:b], mean=mean, scale=scale) for a, b in ((0, n // 2), (n // 2, n), (0, 2))
+    )
+    return SignalData("pairs", "real", train, validation, test)
 
 
 def words(n: int = 200, seed: int = 0) -> SignalData:
@@ -273,7 +276,7 @@ def test_the_trained_loss_is_the_mean_over_hidden_scored_positions():
         targets=torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 9.0]])[..., None],
         hidden=torch.tensor([[False, True, True], [True, False, False]]),
     )
-    task = AutoencoderTask(Zeros(), "mse", AutoencoderSettings())
+    task = AutoencoderTask(cast(SetAutoencoder, Zeros()), "mse", AutoencoderSettings())
     assert float(task.mean_loss(draw)) == pytest.approx((1 + 4 + 9) / 3)
 
 
@@ -295,6 +298,7 @@ def model_and_draw(kind: str) -> tuple[SetAutoencoder, Draw]:
     data = words() if kind == "tokens" else pairs()
     shape = {"n": N, "channels": data.channels, "vocabulary": data.vocabulary}
     model = build_autoencoder(quick(layers=2), **shape, loss=loss_name(quick(), data)).eval()
+    assert isinstance(model, SetAutoencoder)
     with torch.no_grad():
         for weights in model.parameters():  # branches start at zero; what is visible is to matter
             if not weights.any():
@@ -358,7 +362,7 @@ def test_heads_share_the_width_of_the_set_autoencoder_alone():
 
 def test_building_leaves_the_global_generator_alone_and_follows_the_seed():
     before = torch.get_rng_state()
-    shape = {"n": N, "channels": 1, "vocabulary": 0, "loss": "mse"}
+    shape: dict[str, Any] = {"n": N, "channels": 1, "vocabulary": 0, "loss": "mse"}
     made = [build_autoencoder(quick(seed=seed), **shape).state_dict() for seed in (0, 0, 1)]
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
@@ -455,7 +459,8 @@ def test_a_loaded_autoencoder_predicts_the_same_bit_for_bit(settings, tokens, tm
     data = words() if tokens else pairs()
     with torch.enable_grad():
         trained = pretrain(data, settings, TRAINER, tmp_path)
-    shape = {"n": N, "channels": data.channels, "vocabulary": data.vocabulary, "loss": loss_name(settings, data)}
+    sizes = {"n": N, "channels": data.channels, "vocabulary": data.vocabulary}
+    shape: dict[str, Any] = {**sizes, "loss": loss_name(settings, data)}
     write_json(tmp_path / "config.json", {**shape, "visible": 4, "made_with": {"autoencoder": asdict(settings)}})
     loaded, _ = load_autoencoder(tmp_path)
     draw = make_draw(data.validation, np.random.default_rng(0), rows=np.arange(8), visible=5, scored=9)
@@ -469,8 +474,8 @@ def test_a_loaded_autoencoder_predicts_the_same_bit_for_bit(settings, tokens, tm
 
 def test_examples_are_in_stored_units(tmp_path):
     data = pairs()
-    stored = replace(data.validation, values=(data.validation.values * 3 + 100), scale=np.float32([[3]]))
-    stored = replace(stored, mean=np.float32([[100]]))
+    stored = replace(data.validation, values=(data.validation.values * 3 + 100), scale=np.array([[3]], np.float32))
+    stored = replace(stored, mean=np.array([[100]], np.float32))
     pretrain(replace(data, train=stored, validation=stored), quick(steps=2), TRAINER, tmp_path)
     original = load_file(tmp_path / "examples.safetensors")["original"]
     among = (original[:, None] - torch.from_numpy(stored.values)).abs().amax(dim=(2, 3)).amin(dim=1)
@@ -585,11 +590,12 @@ def test_a_stopped_training_goes_on_to_the_same_end(settings, at, tmp_path, monk
     assert not (tmp_path / "cut" / "autoencoder" / "model.safetensors").exists()
     steps = []
     original = AutoencoderTask.training_step
-    monkeypatch.setattr(
-        AutoencoderTask,
-        "training_step",
-        lambda self, batch, step: steps.append(step) or original(self, batch, step),
-    )
+
+    def noted(self, batch, step):
+        steps.append(step)
+        return original(self, batch, step)
+
+    monkeypatch.setattr(AutoencoderTask, "training_step", noted)
     cut = run(tmp_path / "cut", settings)
     assert steps == list(range(at // 7 * 7, 20))  # from the last validation on
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
@@ -666,6 +672,8 @@ def test_the_default_reads_no_baseline(tmp_path):
 @pytest.mark.parametrize("width", [8, 16])
 def test_a_warm_start_fills_the_first_channels_and_leaves_the_others_random(width):
     model, before = (build_autoencoder(quick(width=width), n=N, channels=1, vocabulary=0, loss="mse") for _ in "ab")
+    assert isinstance(model, SetAutoencoder)
+    assert isinstance(before, SetAutoencoder)
     vectors = 5 * torch.randn(N, 11, generator=torch.Generator().manual_seed(0))
     start_from(model, vectors)
     d = min(width, 11)
@@ -730,7 +738,7 @@ def test_what_training_cannot_start_from_is_refused_before_anything_is_written(s
 
 
 def test_the_model_refuses_vectors_that_do_not_fit_it():
-    shape = {"n": N, "channels": 1, "vocabulary": 0, "loss": "mse"}
+    shape: dict[str, Any] = {"n": N, "channels": 1, "vocabulary": 0, "loss": "mse"}
     with pytest.raises(MaedError, match="vectors of 5 positions; they may be of 12"):
         start_from(build_autoencoder(quick(), **shape), torch.ones(5, 3))
     with pytest.raises(MaedError, match="the U-Net has no position vectors to start"):

@@ -19,7 +19,8 @@ import maed
 from maed import PositionEmbedding, presets
 from maed.cli import main
 from maed.errors import MaedError
-from maed.presets import RENAMED, preset_path
+from maed.presets import preset_path
+from maed.records import RENAMED
 from maed.settings import CHOSEN_BY_NAME, Settings, TrainSettings
 
 Refused = Callable[..., str]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -145,7 +146,7 @@ def test_permuting_and_unpermuting_is_the_identity(n: int, channels: int, seed: 
     X = normal(20, n, channels)
     X[3, 0] = np.nan
     coordinates = normal(n, 2, seed=1)
-    common = {"missing": "mask", "normalization": normalization}
+    common: dict[str, Any] = {"missing": "mask", "normalization": normalization}
     plain = from_arrays(X, coordinates=coordinates, settings=DataSettings(**common))
     moved = from_arrays(X, coordinates=coordinates, settings=DataSettings(**common, permute=seed))
     assert np.array_equal(moved.permutation, np.random.default_rng(seed).permutation(n))
@@ -176,7 +177,7 @@ def test_deleting_the_coordinates_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize(("normalization", "axes"), [("channel", (0, 1)), ("position", (0,))])
 def test_normalization_is_fitted_on_the_training_split_alone(
-    normalization: str, axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    normalization: Literal["channel", "position"], axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maed.data.prepare._BLOCK", 100)  # several blocks
     data = from_arrays(5 + 3 * normal(200, 7, 2), settings=DataSettings(normalization=normalization))
@@ -297,20 +298,20 @@ TEXTS = st.lists(st.lists(PIECES, max_size=8).map("".join), min_size=1, max_size
 
 
 @pytest.fixture(scope="module")
-def tokenizer():  # type: ignore[no-untyped-def]
+def tokenizer():
     from transformers import PerceiverTokenizer
 
     return PerceiverTokenizer()
 
 
-def tokenized_by(tokenizer, texts: list[str], length: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+def tokenized_by(tokenizer, texts: list[str], length: int) -> np.ndarray:
     out = tokenizer(texts, truncation=True, padding="max_length", max_length=length)
     return np.array(out["input_ids"])
 
 
 @settings(max_examples=200, deadline=None)
 @given(texts=TEXTS, length=st.integers(3, 80))
-def test_bytes_are_the_tokenizers(tokenizer, texts: list[str], length: int) -> None:  # type: ignore[no-untyped-def]
+def test_bytes_are_the_tokenizers(tokenizer, texts: list[str], length: int) -> None:
     ids, mask = tokenize(texts, length)
     assert ids.dtype == np.int16
     assert np.array_equal(ids, tokenized_by(tokenizer, texts, length))
@@ -332,7 +333,7 @@ def test_bytes_of_slices_and_chunks() -> None:
     assert np.array_equal(tokenize(column, 30)[0], tokenize(texts, 30)[0])
 
 
-def test_real_reviews_are_tokenized_as_the_tokenizer_does(data_folder: Path, tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_real_reviews_are_tokenized_as_the_tokenizer_does(data_folder: Path, tokenizer) -> None:
     texts = pq.read_table(data_folder / "imdb" / "train-00000-of-00001.parquet")["text"].take(
         list(range(0, 25_000, 250))
     )
@@ -653,7 +654,7 @@ def test_columns_that_cannot_be_used(tmp_path: Path, chosen: dict, said: str) ->
 
 
 def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
-    def said(table: pa.Table, **chosen: object) -> str:
+    def said(table: pa.Table, **chosen: Any) -> str:
         pq.write_table(table, tmp_path / "x.parquet")
         with pytest.raises(MaedError) as error:
             load(str(tmp_path / "x.parquet"), DataSettings(**chosen))
@@ -689,12 +690,12 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_embedded_sources_refuse_what_they_cannot_do() -> None:
     for chosen, said in (
-        ({"image_size": 32}, "data.image_size"),
-        ({"samples": 1}, "data.samples"),
-        ({"samples": 10**6}, "data.samples"),
+        (DataSettings(image_size=32), "data.image_size"),
+        (DataSettings(samples=1), "data.samples"),
+        (DataSettings(samples=10**6), "data.samples"),
     ):
         with pytest.raises(MaedError, match=said):
-            load("photos", DataSettings(**chosen))
+            load("photos", chosen)
 
 
 @pytest.mark.parametrize("source", ["imdb", "hub:owner/name"])

@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -400,7 +401,8 @@ def test_a_bundle_of_links_between_two_places_needs_a_close_one():
     close = nearest.copy()
     close[10] = 9, 30  # one that is among the two most similar: the places belong together
     assert np.array_equal(without_false_bundles(wrong, close), wrong)
-    plane = (cdist(*[grid(8, 8).coordinates] * 2) < 1.5) - np.eye(64)
+    places = grid(8, 8).coordinates
+    plane = (cdist(places, places) < 1.5) - np.eye(64)
     assert np.array_equal(without_false_bundles(plane, np.argsort(-plane, axis=1, kind="stable")[:, :2]), plane)
     assert not without_false_bundles(np.zeros((4, 4)), np.zeros((4, 2), dtype=int)).any()
 
@@ -424,7 +426,8 @@ def test_a_guest_at_several_places_stays_at_one():
 
 
 def test_fine_and_far_distances_grow_with_those_that_are_given():
-    before = cdist(*[np.random.default_rng(0).normal(size=(50, 3))] * 2)
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    before = cdist(points, points)
     for d in (1, 8, 49):
         after = fine_and_far(before, d)
         assert np.array_equal(np.argsort(after.ravel(), kind="stable"), np.argsort(before.ravel(), kind="stable"))
@@ -505,7 +508,12 @@ def test_stress_falls_from_its_start_and_weights_say_where():
 
 def test_two_directions_become_one_by_hand():
     similarity, error = np.array([[9.0, 1.0], [3.0, 9.0]]), np.array([[0.0, 0.3], [0.4, 0.0]])
-    for how, value, deviation in (("mean", 2.0, 0.25), ("max", 3.0, 0.4), ("min", 1.0, 0.3)):
+    by_hand: dict[Literal["mean", "max", "min"], tuple[float, float]] = {
+        "mean": (2.0, 0.25),
+        "max": (3.0, 0.4),
+        "min": (1.0, 0.3),
+    }
+    for how, (value, deviation) in by_hand.items():
         values, errors = symmetrize(similarity, error, how)
         assert np.array_equal(values, [[0, value], [value, 0]])
         assert errors[0, 1] == errors[1, 0] == pytest.approx(deviation)
@@ -541,7 +549,7 @@ def test_denoising_helps_where_noise_is_uneven():
     error = torch.from_numpy(np.where(true > 3, 1.0, 0.05))
     similarity = closeness(line(60), 2) + error * torch.from_numpy(generator.normal(size=(60, 60)))
 
-    def recall(denoise: str) -> float:
+    def recall(denoise: Literal["none", "positions", "significance"]) -> float:
         vectors = reduce(similarity, EmbeddingSettings(denoise=denoise, n_neighbors=4), error)
         return geometry_metrics(vectors, line(60), EvaluationSettings())["knn_recall"]
 
@@ -602,7 +610,7 @@ def test_nothing_measured_is_no_signal_and_certainty_is_one():
 
 
 def test_an_embedding_of_noise_is_refused_for_estimators_and_named_for_baselines():
-    generator, said = torch.Generator().manual_seed(0), []
+    generator, said = torch.Generator().manual_seed(0), list[str]()
     noise = Similarity(torch.randn(40, 40, generator=generator), torch.ones(40, 40))
     with pytest.raises(
         MaedError, match=r"similarity: no dependence found \(signal-to-noise ratio [01]\.\d\d of ablation"

@@ -3,8 +3,10 @@
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def killed_at(step: int, patch: pytest.MonkeyPatch, error: type[BaseException] =
     patch.setattr(AutoencoderTask, "training_step", training_step)
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[[], SignalData], AutoencoderSettings, dict[str, Any]]] = {
     "set": (pairs, quick(steps=60, learning_rate=0.01), {}),
     "tokens": (words, quick(), {}),
     "clipped": (pairs, quick(clip=0.01), {}),
@@ -132,9 +134,12 @@ def test_a_checkpoint_that_lacks_a_part_is_ignored(lost, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "cut" / "last.ckpt", kept)
     steps = []
     original = AutoencoderTask.training_step
-    monkeypatch.setattr(
-        AutoencoderTask, "training_step", lambda self, batch, i: steps.append(i) or original(self, batch, i)
-    )
+
+    def noted(self, batch, step):
+        steps.append(step)
+        return original(self, batch, step)
+
+    monkeypatch.setattr(AutoencoderTask, "training_step", noted)
     assert same(trained("plain", pairs(), quick(), TRAINER, tmp_path / "cut"), whole)
     assert steps == list(range(20))
 
@@ -156,8 +161,10 @@ class Scripted:
     """A weight that grows by about one a step, and validations that find what they are told to."""
 
     def __init__(self, found: list[float]) -> None:
-        self.model = torch.nn.Linear(1, 1, bias=False)
-        torch.nn.init.zeros_(self.model.weight)
+        linear = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(linear.weight)
+        self.weight = linear.weight
+        self.model: torch.nn.Module = linear
         self.found = iter(found)
 
     def optimizer(self):
@@ -165,7 +172,7 @@ class Scripted:
         return adamw(groups, learning_rate=1.0, warmup=0, steps=9, schedule="constant")
 
     def training_step(self, batch, step):
-        return -self.model.weight.sum()
+        return -self.weight.sum()
 
     def validation_step(self, batch):
         return torch.tensor(next(self.found)), 1

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from explorer import measured, opened, point_at, resize, synthetic_run
 from maed.cli import main
+from maed.embedding import reduce
 from maed.errors import MaedError
 from maed.plots.layout import row_major
 from maed.records import Results, Score, Summary
@@ -122,7 +123,7 @@ def focus(browser: Any, name: str) -> None:
 
 def position_at(run: Path, row: int, column: int) -> int:
     """The stored index of a place of the grid."""
-    places = row_major(read_contents(run).coordinates)  # type: ignore[arg-type]
+    places = row_major(read_contents(run).coordinates)
     return int(np.flatnonzero(places == row * SIDE + column)[0])
 
 
@@ -178,7 +179,6 @@ def test_views_are_computed_once_and_again_when_the_similarity_changes(
     folder = synthetic_run(tmp_path / "run", 6)
     explorer_data(RunFolder(folder), read_contents(folder), ReportSettings())
     made: list[str] = []
-    reduce = views.reduce
 
     def counted(similarity: Any, settings: Any, error: Any) -> Any:
         made.append(settings.reduction)
@@ -217,7 +217,7 @@ def test_a_reduction_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: p
 
 def test_an_unknown_reduction_is_refused() -> None:
     with pytest.raises(MaedError, match=r"report.reductions: unknown reduction 'tnse', did you mean 'tsne'\?"):
-        ReportSettings(reductions=["tnse"])  # type: ignore[list-item]
+        ReportSettings(reductions=["tnse"])
 
 
 def test_pages_of_equal_runs_are_equal(run: Path) -> None:
@@ -496,7 +496,7 @@ def test_names_and_texts_of_data_show_as_text(browser: Any, tmp_path: Path) -> N
     results.write(folder / "results.json")
     review = np.frombuffer(f"{HOSTILE} a fine film, says everyone.".encode(), dtype=np.uint8).astype(np.int64) + 6
     tokens = np.zeros((2, 36), dtype=np.int64)
-    tokens[:, np.argsort(row_major(read_contents(folder).coordinates))] = review[:36]  # type: ignore[arg-type]
+    tokens[:, np.argsort(row_major(read_contents(folder).coordinates))] = review[:36]
     examples = {"original": tokens, "visible": np.ones((2, 36), dtype=bool), "reconstruction": tokens.copy()}
     save_file(examples, folder / "autoencoder" / "examples.safetensors")
     trained = folder / "models" / "x-0"

@@ -101,7 +101,8 @@ def test_onnx_looks_positions_up_whatever_the_shape(tmp_path: Path, index: Any) 
 
     write_onnx(embedding(), tmp_path / "x.onnx")
     asked = np.array(index, dtype=np.int64)
-    (found,) = ReferenceEvaluator(str(tmp_path / "x.onnx")).run(None, {"index": asked})
+    (output,) = ReferenceEvaluator(str(tmp_path / "x.onnx")).run(None, {"index": asked})
+    found = np.asarray(output)
     assert found.dtype == np.float32
     assert np.array_equal(found, embedding().numpy()[asked])
 
@@ -440,7 +441,7 @@ def test_info_of_a_model_that_was_saved(tmp_path: Path) -> None:
 
 
 def test_info_of_a_checkpoint(tmp_path: Path) -> None:
-    parts = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
+    parts: dict[str, Any] = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
     weights = {"a": torch.zeros(3, 4), "b": torch.zeros(5)}
     checkpoint = {**parts, "state_dict": weights, "global_step": 250, "pytorch-lightning_version": "2.6.1"}
     torch.save(checkpoint, tmp_path / "last.ckpt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def test_sizes_of_the_splits() -> None:
 
 
 def test_a_signal_does_not_depend_on_how_many_are_asked_for() -> None:
-    chosen = {"normalization": "none", "seed": 3}
+    chosen: dict[str, Any] = {"normalization": "none", "seed": 3}
     whole, limited = (load("field:ring:20", DataSettings(samples=2_500, limit=n, **chosen)) for n in (None, 100))
     assert len(limited.train) == 100
     known = {row.tobytes() for row in whole.train.values}
@@ -263,7 +264,7 @@ def test_fields_that_do_not_exist(source: str, said: str) -> None:
         ({"drop_rate": float("nan")}, "data.drop_rate"),
     ],
 )
-def test_settings_that_cannot_be(chosen: dict[str, float], said: str) -> None:
+def test_settings_that_cannot_be(chosen: dict[str, Any], said: str) -> None:
     with pytest.raises(MaedError, match=said):
         DataSettings(**chosen)
 
@@ -387,7 +388,7 @@ def test_a_torus_is_drawn_row_by_row_and_a_sphere_as_a_map() -> None:
     assert np.array_equal(row_major(torus(4, 5).permuted(order).coordinates, "torus"), order)
     # Hammer's map: the poles are sqrt 2 up and down, the middle is (0, 0), the rims are 2 sqrt 2 away
     places = np.array([[1, 0, 0], [0, 0, 1], [0, 0, -1], [-1, 1e-9, 0], [0, 1, 0]], dtype=float)
-    expected = [[0, 0], [0, 2**0.5], [0, -(2**0.5)], [8**0.5, 0], [2 / (1 + 0.5**0.5) ** 0.5, 0]]
+    expected = np.array([[0, 0], [0, 2**0.5], [0, -(2**0.5)], [8**0.5, 0], [2 / (1 + 0.5**0.5) ** 0.5, 0]])
     np.testing.assert_allclose(chart(places / np.linalg.norm(places, axis=1)[:, None], "sphere"), expected, atol=1e-8)
 
 

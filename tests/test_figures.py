@@ -133,11 +133,11 @@ def test_a_map_shows_values_at_their_true_places(height: int, width: int, random
 def test_the_matrix_does_not_depend_on_the_order_of_storage(height: int, width: int, random: Any) -> None:
     order = np.array(random.sample(range(height * width), height * width))
     truth = grid(height, width)
-    shown = [
+    straight, permuted = (
         np.ma.getdata(plots.similarity_matrix(closeness(g), g.coordinates, g.shape).images[0].get_array())
         for g in (truth, truth.permuted(order))
-    ]
-    np.testing.assert_array_equal(*shown)
+    )
+    np.testing.assert_array_equal(permuted, straight)
 
 
 def test_the_matrix_takes_an_order_and_refuses_what_is_none() -> None:
@@ -291,11 +291,11 @@ def test_signals_on_a_line_are_curves_along_it(known: bool) -> None:
     seen = np.zeros((1, 30), dtype=bool)
     seen[0, 4] = True
     ax = plots.reconstructions(signals, seen, signals - 99, truth.coordinates if known else None)
-    slope, made = (curve.get_data() for curve in ax.lines)
+    slope, made = (np.asarray(curve.get_data()) for curve in ax.lines)
     assert (np.diff(slope[1]) > 0).all() == known
     assert (made[1] == 0).all()  # clipped
     np.testing.assert_array_equal(
-        ax.collections[0].get_offsets()[0], [truth.coordinates[4, 0] if known else 4, signals[0, 4, 0]]
+        np.asarray(ax.collections[0].get_offsets())[0], [truth.coordinates[4, 0] if known else 4, signals[0, 4, 0]]
     )
     by_fraction = plots.reconstructions_by_fraction(
         signals, np.array([0.1]), seen[None], signals[None], truth.coordinates if known else None
@@ -316,7 +316,7 @@ def test_token_ids_are_refused() -> None:
 
 def test_curves_leave_out_steps_without_a_value() -> None:
     training, validation = plots.training_curves(HISTORY).lines
-    assert len(training.get_xdata()) == 9
+    assert len(np.asarray(training.get_xdata())) == 9
     np.testing.assert_array_equal(validation.get_xdata(), [20, 40, 60, 80])
 
 
@@ -336,7 +336,7 @@ def test_an_interval_is_drawn_where_there_are_seeds_for_one() -> None:
     ax = plots.accuracy_intervals(SUMMARY, SCORES)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["trainable", "maed"]  # the best on top
     (interval,) = ax.lines
-    np.testing.assert_allclose(interval.get_xdata(), [40, 60])
+    np.testing.assert_allclose(np.asarray(interval.get_xdata()), [40, 60])
 
 
 def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:

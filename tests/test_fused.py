@@ -527,7 +527,7 @@ def test_positions_are_replaced_before_or_after(model_class: Any, n: int, batch:
 
 def ours(architecture: str) -> ClassifierConfig:
     small = PerceiverSettings(latents=4, latent_width=16, layers=1, heads=2, cross_heads=1, dropout=0.0)
-    common = {"positions": 16, "classes": ("low", "high"), "encoding": "random", "dim": 8}
+    common: dict[str, Any] = {"positions": 16, "classes": ("low", "high"), "encoding": "random", "dim": 8}
     if architecture == "text":
         return ClassifierConfig(kind="tokens", vocabulary=11, perceiver=replace(small, architecture="text"), **common)
     return ClassifierConfig(

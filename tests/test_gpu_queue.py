@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_the_table_that_was_trained_with_is_the_artifact(tiny: dict[str, Any]) -
 def test_a_table_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:
     place = gpu_jobs.Place(tmp_path, tmp_path, "cpu", 1.0)
     arrival = gpu_jobs.Arrival(torch.ones(3, 2), place)
-    module = type("Module", (), {"classifier": type("Model", (), {"position_table": torch.full((3, 2), 1.001)})})
+    module: Any = type("Module", (), {"classifier": type("Model", (), {"position_table": torch.full((3, 2), 1.001)})})
 
     with pytest.raises(MaedError, match="table"):
         arrival.on_train_start(None, module)
@@ -91,7 +92,7 @@ def test_the_command_that_is_recorded_asks_for_the_same_settings(name: str) -> N
     arguments = BY_NAME[name].arguments
     words = gpu_jobs.command(arguments, "somewhere")
     parser = build_parser([words.split()[1]])
-    parsed = parser.instantiate_classes(parser.parse_args(gpu_jobs.shlex.split(words)[1:]))
+    parsed = parser.instantiate_classes(parser.parse_args(shlex.split(words)[1:]))
 
     given = parsed[parsed.verb]
     settings = gpu_jobs.settings_of(arguments, "cpu")

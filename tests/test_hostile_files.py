@@ -26,6 +26,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from huggingface_hub import hf_hub_download
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -356,11 +357,10 @@ def snapshot(cache: Path) -> Path:
 
 def test_only_two_files_of_a_repository_are_read(trap: Trap, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    download = storage.hf_hub_download
 
     def watched(name: str, file: str, **options: Any) -> str:
         asked.append(file)
-        return download(name, file, **options)
+        return hf_hub_download(name, file, **options)
 
     monkeypatch.setattr(storage, "hf_hub_download", watched)
     for name in ("pytorch_model.bin", "modeling_maed.py", "README.md"):

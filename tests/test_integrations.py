@@ -35,6 +35,7 @@ from transformers import (
     PerceiverForImageClassificationLearned,
     PerceiverForMaskedLM,
     PerceiverForSequenceClassification,
+    PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
     T5Config,
@@ -88,7 +89,7 @@ def gpt2() -> GPT2Config:
 class Consumer:
     """A model, what it reads, and what its position table is like."""
 
-    model_class: type
+    model_class: type[PreTrainedModel]
     config: Callable[[], Any]
     n: int
     width: int

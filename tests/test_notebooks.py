@@ -77,8 +77,9 @@ def test_the_baseline_is_a_script(
     real_data(request, monkeypatch)
     preset = tmp_path / "small.yaml"
     preset.write_text(json.dumps(PIXELS))  # JSON is YAML
-    script = [sys.executable, NOTEBOOKS / "baseline_perceiver_cifar.py", "--preset", preset, "--out", tmp_path / "run"]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    script = str(NOTEBOOKS / "baseline_perceiver_cifar.py")
+    command = [sys.executable, script, "--preset", str(preset), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"trainable, seed 0: \d+\.\d % test accuracy\n$", done.stdout)
     assert (tmp_path / "run/models/trainable-0/metrics.json").is_file()

@@ -32,7 +32,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverTextPrepro
 from maed import PositionEmbedding
 from maed.cli import main
 from maed.data.geometry import Geometry, grid, line
-from maed.data.signals import SignalData, Signals
+from maed.data.signals import SignalData, SignalKind, Signals
 from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.files import read_json
@@ -54,7 +54,7 @@ from maed.settings import PerceiverSettings
 SIDE, FINE, LENGTH, DIM = 8, 12, 24, 16
 """Pixels a side as stored and as resized, bytes of a text, channels of an embedding."""
 
-SMALL = {"latents": 4, "latent_width": 16, "layers": 1, "heads": 2, "cross_heads": 1}
+SMALL: dict[str, Any] = {"latents": 4, "latent_width": 16, "layers": 1, "heads": 2, "cross_heads": 1}
 TEXT = PerceiverSettings(architecture="text", **SMALL)
 IMAGE = PerceiverSettings(architecture="image", input_width=16, **SMALL)
 
@@ -69,7 +69,7 @@ def signals(values: np.ndarray, geometry: Geometry, classes: int = 3, **facts: A
     split = Signals(values, np.arange(len(values)) % classes)
     if values.ndim == 3:
         split = replace(split, mean=np.zeros((1, 3), np.float32), scale=np.ones((1, 3), np.float32))
-    kind = "real" if values.ndim == 3 else "tokens"
+    kind: SignalKind = "real" if values.ndim == 3 else "tokens"
     names = tuple("abcdefgh"[:classes])
     return SignalData("test", kind, split, split, split, classes=names, geometry=geometry, **facts)
 
@@ -89,8 +89,17 @@ def data_for(settings: PerceiverSettings) -> SignalData:
 
 def build(
     settings: PerceiverSettings, encoding: str, data: SignalData | None = None, *, seed: int = 0, calibrate: bool = True
+) -> tuple[TransformersClassifier, torch.Tensor]:
+    """A classifier of transformers of an encoding, and the table that it was given."""
+    model, table = build_any(settings, encoding, data, seed=seed, calibrate=calibrate)
+    assert isinstance(model, TransformersClassifier)
+    return model, table
+
+
+def build_any(
+    settings: PerceiverSettings, encoding: str, data: SignalData | None = None, *, seed: int = 0, calibrate: bool = True
 ) -> tuple[TargetModel, torch.Tensor]:
-    """A classifier of an encoding, and the table that it was given."""
+    """A classifier of any architecture and of an encoding, and the table that it was given."""
     data = data or data_for(settings)
     config = describe_classifier(data, encoding, DIM, settings)
     n = len((resized_grid(data, settings) or data.geometry).coordinates)
@@ -244,7 +253,9 @@ def test_the_presets_are_the_seeds_models() -> None:
         )  # what PerceiverConfig says where the original says nothing
         theirs = PerceiverForSequenceClassification(PerceiverConfig(num_self_attends_per_block=4, d_model=64))
     table = position_table("trainable", 2048, config.dim, seed=0)
-    model = build_classifier(config, table, seed=0).model
+    classifier = build_classifier(config, table, seed=0)
+    assert isinstance(classifier, Text)
+    model = classifier.model
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     assert shapes == {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     assert sum(p.numel() for p in model.parameters()) == 53_156_034
@@ -265,6 +276,7 @@ def test_what_only_positions_tell_is_learned(settings: PerceiverSettings) -> Non
     settings = replace(settings, latent_width=32)
     config = describe_classifier(data, "random", 16, settings)
     model = build_classifier(config, table_for(config, data, seed=0, vectors=None), seed=0)
+    assert isinstance(model, TransformersClassifier)
     inputs = batch(data)
     model.calibrate(inputs)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
@@ -436,7 +448,7 @@ def test_tensors_of_other_shapes_are_named_with_both_shapes(text_checkpoint: Pat
 
 @pytest.mark.parametrize("settings", [TEXT, IMAGE, PerceiverSettings(**SMALL)], ids=["text", "image", "maed"])
 def test_a_trained_folder_whose_shapes_do_not_fit_is_named(settings: PerceiverSettings, tmp_path: Path) -> None:
-    model, _ = build(settings, "maed")
+    model, _ = build_any(settings, "maed")
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     name = next(key for key in weights if key.endswith("embeddings.latents"))
@@ -456,7 +468,7 @@ def test_a_trained_folder_whose_shapes_do_not_fit_is_named(settings: PerceiverSe
 def test_a_folder_tells_which_classifier_it_holds(tmp_path: Path) -> None:
     kinds = {"maed": Maed, "text": Text}
     for architecture, kind in kinds.items():
-        build(PerceiverSettings(architecture=architecture, **SMALL), "random", texts())[0].save_pretrained(tmp_path)
+        build_any(PerceiverSettings(architecture=architecture, **SMALL), "random", texts())[0].save_pretrained(tmp_path)
         assert type(load_classifier(tmp_path)) is kind
 
 

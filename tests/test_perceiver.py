@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from maed.data.geometry import line
-from maed.data.signals import SignalData, Signals
+from maed.data.signals import SignalData, SignalKind, Signals
 from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.files import read_json
@@ -29,7 +29,7 @@ def table(encoding: str, n: int = N, d: int = D, seed: int = 0) -> torch.Tensor:
     return position_table(encoding, n, d, seed=seed, geometry=line(n), vectors=vectors)
 
 
-def classifier(encoding: str = "maed", kind: str = "real", seed: int = 0, **settings) -> Maed:
+def classifier(encoding: str = "maed", kind: SignalKind = "real", seed: int = 0, **settings) -> Maed:
     config = ClassifierConfig(
         kind=kind,
         positions=N,
@@ -155,7 +155,7 @@ def test_broken_folders_are_named(tmp_path):
 def test_normalization_and_permutation_survive_and_are_applied(tmp_path):
     order = np.array([2, 0, 1])
     config = ClassifierConfig("real", 3, ("a", "b"), "none", 2, channels=1, perceiver=SMALL)
-    config = replace(config, mean=np.float32([[0.1]]), scale=np.float32([[3.0]]), permutation=order)
+    config = replace(config, mean=np.array([[0.1]], np.float32), scale=np.array([[3.0]], np.float32), permutation=order)
     config.save(tmp_path / "config.json")
     loaded = ClassifierConfig.load(tmp_path / "config.json")
     stored = np.array([[[1], [2], [3]]], dtype=np.uint8)
@@ -355,7 +355,8 @@ def test_a_broken_checkpoint_is_not_resumed(tmp_path):
 
 class Record(pl.Callback):
     def __init__(self) -> None:
-        self.batches, self.modes = [], []
+        self.batches: list[torch.Tensor] = []
+        self.modes: list[bool] = []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         self.batches.append(batch[0].clone())

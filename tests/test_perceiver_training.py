@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,7 +273,7 @@ def test_every_further_signal_keeps_as_much():
 
 def test_a_batch_beyond_the_memory_names_one_that_fits():
     model, batch = classifier(), Batch(torch.randn(2, 16, 1), None, torch.zeros(2).long())
-    limits = {"accumulate": 1, "half_precision": False}
+    limits: dict[str, Any] = {"accumulate": 1, "half_precision": False}
     line = r"train.batch_size: 1000000; .* there are; \d+ fits \(train.accumulate \d+"
     with pytest.raises(MaedError, match=line) as error:
         check_memory(model, batch, batch_size=10**6, available=2**28, **limits)

@@ -664,8 +664,8 @@ def test_a_resampled_embedding_goes_by_that_name_alone(tmp_path: Path, capsys: p
     done("compare", "digits", "--positions=maed-resampled,none", "--seeds=1", *few)
     results = read_json(tmp_path / "run/results.json")
     assert [row["positions"] for row in results["scores"]] == ["maed-resampled", "none"]
-    table = load_file(tmp_path / "run/models/maed-resampled-0/model.safetensors")
-    table = table["perceiver.input_preprocessor.positions.table"]
+    weights = load_file(tmp_path / "run/models/maed-resampled-0/model.safetensors")
+    table = weights["perceiver.input_preprocessor.positions.table"]
     assert torch.equal(table, coarse.resampled("grid:8x8").vectors[torch.from_numpy(permutation(64, 3))])
     done("export", tmp_path / "coarse", "--format=folder", "--resample=grid:4x16", "--out", tmp_path / "wide/embedding")
     few = (*few[:-1], tmp_path / "wide")

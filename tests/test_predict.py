@@ -5,9 +5,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ class Trained:
     def classifier(self) -> TargetModel:
         return load_classifier(self.folder)
 
-    def load(self, **changes: object) -> SignalData:
+    def load(self, **changes: Any) -> SignalData:
         return load(self.source, replace(self.data, **changes))
 
     def expected(self) -> list[str]:
@@ -59,10 +60,10 @@ class Trained:
         return [classifier.config.classes[index] for index in best.tolist()]
 
 
-def train(folder: Path, source: str, *flags: str, **data: object) -> Trained:
+def train(folder: Path, source: str, *flags: str, **data: Any) -> Trained:
     read = [f"--data.{name}={value}" for name, value in data.items()]
     assert main(["train", source, "--positions", "random", "--out", str(folder), *TINY, *flags, *read]) == 0
-    return Trained(folder / "models" / "random-0", source, DataSettings(**data))  # type: ignore[arg-type]
+    return Trained(folder / "models" / "random-0", source, DataSettings(**data))
 
 
 def png(pixels: np.ndarray, format: str = "PNG") -> bytes:
@@ -71,7 +72,7 @@ def png(pixels: np.ndarray, format: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def write_parquet(path: Path, columns: dict[str, Sequence[object]], names: Sequence[str] = ()) -> Path:
+def write_parquet(path: Path, columns: Mapping[str, Sequence[object] | np.ndarray], names: Sequence[str] = ()) -> Path:
     """A table, with the metadata by which the hub names classes."""
     table = pa.table(columns)
     if names:
@@ -122,7 +123,7 @@ def gaps(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     labels = np.arange(120) % 2
     values = generator.normal(size=(120, 12)) + labels[:, None]
     values[generator.random((120, 12)) < 0.1] = np.nan
-    columns: dict[str, Sequence[object]] = {f"sensor_{i}": values[:, i] for i in range(12)}
+    columns = {f"sensor_{i}": values[:, i] for i in range(12)}
     path = write_parquet(folder / "gaps.parquet", {"state": np.where(labels, "warm", "cold"), **columns})
     return train(folder, str(path), missing="mask", label="state", permute=2)
 
@@ -243,7 +244,7 @@ def test_missing_values_are_masked_and_columns_found_by_name(
     gaps: Trained, tmp_path: Path, predicted: Predicted
 ) -> None:
     test = gaps.load(permute=None).test
-    values = np.where(test.mask[..., None], test.values, np.nan)[..., 0]  # type: ignore[index]
+    values = np.where(test.mask[..., None], test.values, np.nan)[..., 0]
     shuffled = [3, 0, 5, 11, 1, 10, 4, 9, 2, 7, 8, 6]
     write_parquet(tmp_path / "new.parquet", {f"sensor_{i}": values[:, i] for i in shuffled})
     expected = gaps.expected()
@@ -353,23 +354,23 @@ def test_a_txt_file_is_one_text(texts: Trained, tmp_path: Path, predicted: Predi
 # --- outputs ------------------------------------------------------------------------------------------------------
 
 
-def read_csv(path: Path) -> list[dict[str, object]]:
+def read_csv(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8") as file:
         numbers = ("index", "probability")
         return [{k: float(v) if k.startswith(numbers) else v for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def read_jsonl(path: Path) -> list[dict[str, object]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def read_parquet(path: Path) -> list[dict[str, object]]:
+def read_parquet(path: Path) -> list[dict[str, Any]]:
     return pyarrow.parquet.read_table(path).to_pylist()
 
 
 @pytest.mark.parametrize(("suffix", "read"), [("csv", read_csv), ("jsonl", read_jsonl), ("parquet", read_parquet)])
 def test_files_hold_the_same_rows(
-    suffix: str, read: Callable[[Path], list[dict[str, object]]], texts: Trained, tmp_path: Path, predicted: Predicted
+    suffix: str, read: Callable[[Path], list[dict[str, Any]]], texts: Trained, tmp_path: Path, predicted: Predicted
 ) -> None:
     (tmp_path / "new.txt").write_text("good fine\nawful\nlovely\nugly bad\n" * 5)
     printed = predicted(texts, tmp_path / "new.txt", "--lines", "--probabilities")

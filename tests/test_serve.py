@@ -566,7 +566,7 @@ def test_an_address_that_cannot_be_had_is_refused(root: Path, host: str, port: i
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_while_a_page_is_built(root: Path, tmp_path: Path, how: signal.Signals) -> None:
-    command = [SCRIPT, "serve", str(root), "--port", "0"]
+    command = [str(SCRIPT), "serve", str(root), "--port", "0"]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, **pipes, env=environment) as process:

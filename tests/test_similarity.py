@@ -51,6 +51,7 @@ from maed.similarity import (
 )
 from maed.similarity.estimators.contrast import centered
 from maed.similarity.streaming import Halves, Progress, Watch, transform_of
+from maed.similarity.sums import Sums
 from maed.stages import Baseline, Context, Embed, Pretrain, execute
 from maed.stages import Similarity as SimilarityStage
 from stages import context
@@ -364,6 +365,7 @@ def test_ablations_equal_a_loop_over_the_definition(kind):
                         expected.squares[i, j] += float(rise[j]) ** 2
     assert (shown_alone > 0) == (kind == "tokens")
     found = merged(streamed.halves)
+    assert isinstance(found, PairedSums)
     assert torch.equal(found.counts, expected.counts)
     assert torch.allclose(found.sums, expected.sums, atol=1e-4)
     assert torch.allclose(found.squares, expected.squares, atol=1e-4)
@@ -372,6 +374,7 @@ def test_ablations_equal_a_loop_over_the_definition(kind):
 
 def test_the_folder_of_an_ablation_has_its_sums(tmp_path):
     sums = merged(stream_some("real", draws=16, estimator="ablation").halves)
+    assert isinstance(sums, PairedSums)
     similarity = estimate(sums, "ablation")
     write_similarity(tmp_path, similarity, sums, {})
     tensors = load_file(tmp_path / "model.safetensors")
@@ -438,7 +441,7 @@ def test_pairs_that_were_never_drawn_are_counted():
 # -- merging ------------------------------------------------------------------------------------------------------
 
 
-def same(a: Accumulator, b: Accumulator) -> None:
+def same(a: Sums, b: Sums) -> None:
     for name in SUMS:
         left, right = getattr(a, name), getattr(b, name)
         if name.endswith("counts"):
@@ -530,8 +533,10 @@ def padded_tokens(n: int = 50) -> Signals:
 def untrained(kind: str) -> SetAutoencoder:
     small = AutoencoderSettings(width=8, heads=2, layers=1)
     tokens = kind == "tokens"
-    shape = {"n": N, "channels": 0 if tokens else 1, "vocabulary": 5 if tokens else 0}
-    return mixed(build_autoencoder(small, **shape, loss=loss_of(kind))).eval()
+    channels, vocabulary = (0, 5) if tokens else (1, 0)
+    model = build_autoencoder(small, n=N, channels=channels, vocabulary=vocabulary, loss=loss_of(kind))
+    assert isinstance(model, SetAutoencoder)
+    return mixed(model).eval()
 
 
 def mixed(model: SetAutoencoder) -> SetAutoencoder:
@@ -574,7 +579,7 @@ def stream_some(
     )
 
 
-def record(monkeypatch: pytest.MonkeyPatch, kind: type = Accumulator) -> list[tuple[Tensor, ...]]:
+def record(monkeypatch: pytest.MonkeyPatch, kind: type[Accumulator | PairedSums] = Accumulator) -> list[Draws]:
     """Every batch that is added: losses, visible, scored, real."""
     batches = []
     original = kind.add
@@ -604,8 +609,9 @@ def test_halves_are_disjoint_draws_that_merge_to_all_of_them(kind, estimator, mo
     rows = [tuple(batch[1].flatten().tolist()) for batch in batches]
     assert len(set(rows)) == 10  # no batch is drawn twice
 
-    def naive(chosen: list) -> Accumulator:
-        return accumulate(tuple(None if x[0] is None else torch.cat(x) for x in zip(*chosen, strict=True)))
+    def naive(chosen: list[Draws]) -> Accumulator:
+        losses, visible, scored, real = (None if x[0] is None else torch.cat(x) for x in zip(*chosen, strict=True))
+        return accumulate((losses, visible, scored, real))
 
     same(first, naive(batches[::2]))
     same(second, naive(batches[1::2]))
@@ -645,6 +651,8 @@ def test_memory_is_bounded_without_changing_the_sums(monkeypatch):
     whole = stream_some("tokens")
     monkeypatch.setattr(streaming, "_MEMORY", 1)  # one signal at a time
     for a, b in zip(stream_some("tokens").halves, whole.halves, strict=True):
+        assert isinstance(a, Accumulator)
+        assert isinstance(b, Accumulator)
         assert torch.equal(a.all_counts, b.all_counts)
         assert torch.allclose(a.visible_sums, b.visible_sums, rtol=1e-5, atol=1e-5)
 
@@ -697,7 +705,9 @@ def test_a_stopped_stream_goes_on_to_the_same_sums(kind, choices, at, tmp_path, 
 
 
 def shown_so_far(halves: Halves) -> dict[str, float]:
-    return {"shown": float(merged(halves).all_counts.sum())}
+    sums = merged(halves)
+    assert isinstance(sums, Accumulator)
+    return {"shown": float(sums.all_counts.sum())}
 
 
 def test_what_is_watched_is_kept_at_powers_of_two_and_changes_nothing(tmp_path, monkeypatch):
@@ -827,8 +837,10 @@ def magnitudes(n: int = 4_000) -> SignalData:
     loud = np.repeat(generator.random((n, 3)) < 0.5, 2, axis=1)
     values = (np.where(loud, 1.4, 0.1) * generator.normal(0, 1, (n, 6))).astype(np.float32)[..., None]
     mean, scale = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
-    parts = [Signals(values[a:b], mean=mean, scale=scale) for a, b in ((0, n - 500), (n - 500, n), (0, 2))]
-    return SignalData("magnitudes", "real", *parts)
+    train, validation, test = (
+        Signals(values[a:b], mean=mean, scale=scale) for a, b in ((0, n - 500), (n - 500, n), (0, 2))
+    )
+    return SignalData("magnitudes", "real", train, validation, test)
 
 
 def found_with(loss: LossName, folder: Path) -> Similarity:
@@ -897,6 +909,7 @@ def test_the_contrast_of_permuted_data_agrees_within_its_standard_error(tmp_path
     run = small_run(tmp_path, straight, steps=200)
     execute([Pretrain()], run)
     model, config = load_autoencoder(tmp_path / "autoencoder")
+    assert isinstance(model, SetAutoencoder)
 
     def contrast(data: SignalData, seed: int) -> Similarity:
         choices = SimilaritySettings(draws=8_192, batch_size=128, seed=seed)
@@ -929,7 +942,8 @@ def correlated(n: int = 2_500, channels: int = 3) -> np.ndarray:
 
 
 def normalized(values: np.ndarray, mask: np.ndarray | None = None) -> Signals:
-    return Signals(values, mask=mask, mean=np.float32([[19] * values.shape[2]]), scale=np.float32([[3]]))
+    mean, scale = np.full((1, values.shape[2]), 19, np.float32), np.array([[3]], np.float32)
+    return Signals(values, mask=mask, mean=mean, scale=scale)
 
 
 def correlation(signals: Signals) -> Similarity:
@@ -1090,8 +1104,9 @@ def test_permuting_positions_permutes_a_baseline(baseline):
 
 
 def test_each_baseline_is_refused_for_the_other_kind():
-    real = SignalData("real", "real", *[normalized(correlated(50))] * 3)
-    words = SignalData("words", "tokens", *[tokens(chain(50))] * 3, vocabulary=4)
+    numbers, letters = normalized(correlated(50)), tokens(chain(50))
+    real = SignalData("real", "real", numbers, numbers, numbers)
+    words = SignalData("words", "tokens", letters, letters, letters, vocabulary=4)
     assert (baseline_for(real), baseline_for(words)) == ("correlation", "dependence")
     for name, data in (("dependence", real), ("correlation", words)):
         with pytest.raises(MaedError) as refused:

@@ -94,7 +94,10 @@ def test_the_input_in_storage_order():
 def test_tokens_enter_as_embeddings():
     model = UNetAutoencoder(3, channels=0, vocabulary=11, width=2, depth=1)
     laid_out = model.lay_out(torch.tensor([[5, 0]]), torch.tensor([[2, 0]]), None)
-    hidden, (five, zero) = [0.0, 0.0, 0.0], [[*model.embed.weight[token].tolist(), 1.0] for token in (5, 0)]
+    hidden, (five, zero) = (
+        [0.0, 0.0, 0.0],
+        [[*model.embed.get_parameter("weight")[token].tolist(), 1.0] for token in (5, 0)],
+    )
     assert laid_out[0].T.tolist() == [zero, hidden, five, hidden]
 
 
@@ -181,7 +184,7 @@ def test_shifting_the_signal_shifts_the_reconstruction():
 @torch.no_grad()
 def test_skip_connections_carry_what_pooling_loses():
     model, (values, visible) = unet(), inputs(N, tokens=False)
-    model.upsample[-1].weight.zero_()  # nothing arrives from below the first block
+    model.upsample[-1].get_parameter("weight").zero_()  # nothing arrives from below the first block
     outputs = [model.predict(v, visible, torch.arange(N)) for v in (values, -values)]
     assert (outputs[0] - outputs[1]).abs().max() > 1e-2
 

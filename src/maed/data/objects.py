@@ -105,7 +105,7 @@ def as_table(X: Any) -> pa.Table | None:
     if hasattr(X, "with_format") and hasattr(X, "column_names"):  # datasets.Dataset
         return X.with_format("arrow")[:]
     if type(X).__module__.partition(".")[0] == "pandas":
-        import pandas as pd  # type: ignore[import-untyped]
+        import pandas as pd
 
         frame = X.to_frame("X") if isinstance(X, pd.Series) else X
         try:
