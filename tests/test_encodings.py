@@ -12,6 +12,7 @@ from maed.errors import MaedError
 from maed.evaluation.comparison import compare_all
 from maed.records import Score
 from maed.registry import ENCODINGS
+from plug_ins import install, installed
 
 N, D = 16, 8
 
@@ -129,17 +130,9 @@ class Alternating(Encoding):
 
 
 @pytest.fixture
-def alternating(tmp_path, monkeypatch):
-    (tmp_path / "of_others.py").write_text(ALTERNATING)
-    (tmp_path / "of_others-1.0.dist-info").mkdir()
-    (tmp_path / "of_others-1.0.dist-info" / "METADATA").write_text("Name: of-others\nVersion: 1.0\n")
-    (tmp_path / "of_others-1.0.dist-info" / "entry_points.txt").write_text(
-        "[maed.encodings]\nalternating = of_others:Alternating\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    ENCODINGS.__dict__.pop("plugged_in", None)
-    yield "alternating"
-    ENCODINGS.__dict__.pop("plugged_in", None)
+def alternating(tmp_path):
+    with installed(install(tmp_path / "site", ALTERNATING, {"encodings": {"alternating": "Alternating"}})):
+        yield "alternating"
 
 
 def test_another_package_adds_an_encoding(alternating):

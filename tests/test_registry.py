@@ -1,9 +1,6 @@
 """Names that users choose by: a file of the package each, or an entry point of somebody else's."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +8,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import maed
+from maed.cli import main
 from maed.errors import MaedError
+from maed.files import read_json
 from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS, Registry
+from plug_ins import fresh, install, installed, printed
 
 SOURCE = Path(maed.__file__).parents[1]
 THEIRS = """
-import numpy as np
+import torch
 from maed.embedding import Reduction
+from maed.encodings import Encoding, unit_mean_square
+from maed.models import TargetModel
+from maed.similarity import Similarity
+from maed.similarity.baseline import Baseline
 from maed.similarity.estimators.contrast import Contrast
 
 
@@ -32,6 +36,44 @@ class Columns(Reduction):
 
     def reduce(self, similarity, d, k, steps):
         return similarity[:, :d]
+
+
+class SameColumn(Baseline):
+    kinds = ("real",)
+    made = "made by looking at the columns of the digits"
+
+    def similarity(self, data):
+        column = torch.arange(data.positions) % 8
+        same = (column[:, None] == column).float().fill_diagonal_(0)
+        return Similarity(same, torch.full_like(same, 0.01))
+
+
+class OfSameColumn(Encoding):
+    embedding = "same-column"
+
+    @staticmethod
+    def table(n, d, *, vectors, **unused):
+        return unit_mean_square(vectors)
+
+
+class Pooled(TargetModel):
+    kinds = ("real",)
+
+    def __init__(self, config, table, *, seed=0):
+        super().__init__(config, table)
+        self.register_buffer("positions", table.clone())
+        torch.manual_seed(seed)
+        self.head = torch.nn.Linear(table.shape[1], len(config.classes))
+
+    @property
+    def position_table(self):
+        return self.positions
+
+    def calibrate(self, values, mask=None):
+        pass
+
+    def forward(self, values, mask=None):
+        return self.head(values.mean(dim=2) @ self.positions)
 """
 LEARN = """
 import sys
@@ -50,25 +92,15 @@ assert made[1].embedding_.provenance["reduction"] == "columns"
 """
 
 
-def fresh(code: list[str], *path: Path) -> subprocess.CompletedProcess[str]:
-    """Python in a process of its own, with folders in front of what it imports from."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, SOURCE))), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *code], capture_output=True, text=True, env=environment, timeout=300)
-
-
 @pytest.fixture
 def theirs(tmp_path: Path) -> Path:
     """A folder in which a distribution of somebody else's is installed."""
-    folder = tmp_path / "site"
-    information = folder / "their_maed-1.0.dist-info"
-    information.mkdir(parents=True)
-    (folder / "their_maed.py").write_text(THEIRS)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: their-maed\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(
-        "[maed.estimators]\nopposite = their_maed:Opposite\ncontrast = their_maed:Opposite\n\n"
-        "[maed.reductions]\ncolumns = their_maed:Columns\ngone = their_maed:Gone\n"
-    )
-    return folder
+    estimators = {"opposite": "Opposite", "contrast": "Opposite"}  # a built-in keeps its name
+    reductions = {"columns": "Columns", "gone": "Gone"}
+    baselines, encodings = {"same-column": "SameColumn"}, {"same-column": "OfSameColumn"}
+    architectures = {"pooled": "Pooled"}
+    kinds = {"estimators": estimators, "reductions": reductions, "baselines": baselines, "encodings": encodings}
+    return install(tmp_path / "site", THEIRS, {**kinds, "architectures": architectures})
 
 
 def test_names_of_the_package_are_its_files() -> None:
@@ -91,8 +123,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 
 def test_an_estimator_and_a_reduction_of_somebody_else_learn(theirs: Path) -> None:
-    done = fresh(["-c", LEARN], theirs)
-    assert done.returncode == 0, done.stderr
+    printed(LEARN, theirs)
 
 
 def test_a_reduction_of_somebody_else_on_the_command_line(theirs: Path, tmp_path: Path) -> None:
@@ -113,7 +144,53 @@ def test_a_reduction_of_somebody_else_on_the_command_line(theirs: Path, tmp_path
     assert "columns,gone}" in fresh(["-m", "maed", "embed", "--help"], theirs).stdout.replace("\n", "")
     done = fresh([*embed, "--embedding.reduction=gone", "--overwrite"], theirs)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "'gone' (their_maed:Gone)" in done.stderr
+    assert "'gone' (theirs:Gone)" in done.stderr
+
+
+FEW = (
+    *("--data.limit=200", "--trainer.progress=none", "--trainer.precision=32-true", "--embedding.dim=4"),
+    *("--perceiver.layers=1", "--perceiver.latents=4", "--perceiver.latent_width=8", "--train.steps=2"),
+)
+"""Settings under which the digits are learned from in seconds."""
+
+
+def test_a_baseline_of_somebody_else_is_measured_and_compared_by_its_encoding(theirs: Path, tmp_path: Path) -> None:
+    learned = ("--autoencoder.steps=10", "--autoencoder.width=16", "--similarity.draws=512", "--embedding.force=true")
+    compared = ("--report.reductions=[]", "--positions=same-column,none", "--seeds=1", f"--out={tmp_path / 'run'}")
+    with installed(theirs):
+        assert main(["run", "digits", *learned, *FEW, *compared]) == 0
+    results = read_json(tmp_path / "run" / "results.json")
+    assert list(results["geometry"]) == ["maed", "correlation", "same-column"]
+    assert [row["positions"] for row in results["scores"]] == ["same-column", "none"]
+    folder = tmp_path / "run" / "baselines" / "same-column"
+    made = load_file(folder / "similarity" / "model.safetensors")["similarity"]
+    assert np.array_equal(made[0], [0, *(position % 8 == 0 for position in range(1, 64))])
+    card = (folder / "embedding" / "README.md").read_text()
+    assert "made by looking at the columns of the digits" in card
+    trained = load_file(tmp_path / "run" / "models" / "same-column-0" / "model.safetensors")
+    embedding = load_file(folder / "embedding" / "model.safetensors")["vectors"]
+    assert any(np.array_equal(tensor, embedding) for tensor in trained.values())
+
+
+def test_a_learner_takes_a_baseline_of_somebody_else(theirs: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 64))
+    with installed(theirs):
+        learner = maed.PositionLearner(dim=3, estimator="same-column").fit(values)
+        assert learner.embedding_.label == "same-column"
+    assert np.array_equal(learner.similarity_[0, :10], [0, 0, 0, 0, 0, 0, 0, 0, 1, 0])
+
+
+def test_an_architecture_of_somebody_else_is_trained_and_predicts(theirs: Path, tmp_path: Path) -> None:
+    chosen = ("--perceiver.architecture=pooled", "--positions=random", f"--out={tmp_path / 'run'}")
+    folder = tmp_path / "run" / "models" / "random-0"
+    np.save(tmp_path / "new.npy", np.random.default_rng(0).random((9, 64)))
+    with installed(theirs):
+        assert main(["train", "digits", *FEW, *chosen]) == 0
+        assert main(["predict", str(folder), str(tmp_path / "new.npy"), f"--out={tmp_path / 'labels.csv'}"]) == 0
+    assert read_json(folder / "config.json")["perceiver"]["architecture"] == "pooled"
+    assert set(load_file(folder / "model.safetensors")) == {"positions", "head.weight", "head.bias"}
+    assert read_json(folder / "metrics.json")["history"][-1]["step"] == 2
+    assert len((tmp_path / "labels.csv").read_text().splitlines()) == 1 + 9
 
 
 def test_listing_names_imports_none_of_them(theirs: Path) -> None:
@@ -121,10 +198,9 @@ def test_listing_names_imports_none_of_them(theirs: Path) -> None:
         "import sys; from maed.registry import ESTIMATORS, REDUCTIONS; from maed.settings import Settings\n"
         "assert {'opposite', 'contrast'} <= set(ESTIMATORS.names) and 'gone' in REDUCTIONS.names\n"
         "assert ESTIMATORS.names.count('contrast') == 1; Settings(); import maed.similarity, maed.embedding\n"
-        "assert not {'torch', 'numpy', 'their_maed'} & set(sys.modules)"
+        "assert not {'torch', 'numpy', 'theirs'} & set(sys.modules)"
     )
-    done = fresh(["-c", code], theirs)
-    assert done.returncode == 0, done.stderr
+    printed(code, theirs)
 
 
 def test_methods_of_a_kind_do_not_import_one_another() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +12,7 @@ from maed.data.source import SourceType, listed
 from maed.errors import MaedError
 from maed.registry import SOURCES
 from maed.settings import DataSettings
-
-
-def fresh(program: str, *folders: Path) -> str:
-    """What a program prints in a process of its own, with more folders to import from."""
-    path = os.pathsep.join([*map(str, folders), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from plug_ins import install, printed
 
 
 def test_every_file_is_a_source_and_is_listed() -> None:
@@ -90,17 +78,13 @@ class Lines(FileType):
 
 def test_a_source_of_another_package(tmp_path: Path) -> None:
     """It opens by its name and by its suffix, is listed and proposed, and a broken one is in nobody else's way."""
-    (tmp_path / "moons_of_theirs.py").write_text(PLUG_IN)
-    metadata = tmp_path / "theirs-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[maed.sources]\n"
-        "moons = moons_of_theirs:Moons\n"
-        "lines = moons_of_theirs:Lines\n"
-        "broken = nowhere_to_be_found:Broken\n"
-        "digits = moons_of_theirs:Moons\n"  # a built-in keeps its name
-    )
+    sources = {
+        "moons": "Moons",
+        "lines": "Lines",
+        "broken": "nowhere_to_be_found:Broken",
+        "digits": "Moons",  # a built-in keeps its name
+    }
+    installed = install(tmp_path / "site", PLUG_IN, {"sources": sources})
     np.savetxt(tmp_path / "x.lines", np.random.default_rng(0).normal(size=(20, 4)))
     program = f"""
 from maed.data import load
@@ -111,7 +95,7 @@ for source in ("moons", "moons:9", {str(tmp_path / "x.lines")!r}, "digits", "bro
     except MaedError as error:
         print(error)
 """
-    *opened, broken, unknown = fresh(program, tmp_path).splitlines()
+    *opened, broken, unknown = printed(program, installed).splitlines()
     assert opened == ["7", "9", "4", "64"]
     assert "'broken' (nowhere_to_be_found:Broken) cannot be imported" in broken
     assert "did you mean 'moons'" in unknown
@@ -127,10 +111,10 @@ for source in ("moons", "moons:9", {str(tmp_path / "x.lines")!r}, "digits", "bro
     ],
 )
 def test_a_module_does_not_wake_what_it_does_not_use(module: str, heavy: str) -> None:
-    woken = fresh(f"import sys, {module}; print(*(name for name in {heavy.split()!r} if name in sys.modules))")
+    woken = printed(f"import sys, {module}; print(*(name for name in {heavy.split()!r} if name in sys.modules))")
     assert woken.split() == []
 
 
 def test_names_of_the_room_come_lazily() -> None:
     program = "import sys, maed.data; print('numpy' in sys.modules); from maed.data import *; print(load.__name__)"
-    assert fresh(program).split() == ["False", "load"]
+    assert printed(program).split() == ["False", "load"]
