@@ -1,9 +1,10 @@
-"""The one error that users are meant to read, and the check that words it."""
+"""The one error that users are meant to read, and the checks that word it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import inf
 
 
 class MaedError(ValueError):
@@ -30,6 +31,24 @@ def one_of(argument: str, value: str, allowed: Iterable[str]) -> str:
     if value in names:
         return value
     raise MaedError(f"{argument}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}")
+
+
+def require_at_least(argument: str, value: float | None, least: float) -> None:
+    """Refuse a number below `least`, or one that is not finite; None is none."""
+    if value is not None and not least <= value < inf:
+        raise MaedError(f"{argument}: {value}; it may be {least} or more")
+
+
+def require_between(argument: str, value: float, low: float, high: float) -> None:
+    """Refuse a number that is not above `low` and below `high`."""
+    if not low < value < high:
+        raise MaedError(f"{argument}: {value}; it may be above {low} and below {high}")
+
+
+def require_share(argument: str, value: float) -> None:
+    """Refuse a number below 0, and 1 or more."""
+    if not 0 <= value < 1:
+        raise MaedError(f"{argument}: {value}; it may be 0 or more and below 1")
 
 
 def nearest(value: str, names: Iterable[str]) -> str:
