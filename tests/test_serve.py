@@ -324,7 +324,7 @@ def test_runs_are_compared(server: Server) -> None:
 
 
 def test_a_page_is_kept_until_its_run_changes(server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maed.server.app._FRESH", 0.0)
+    monkeypatch.setattr("maed.server.pages._FRESH", 0.0)
     folder = finished_run(root / "changing", side=4)
     try:
         assert "90.0 %" in built(server, "/run?run=changing")

@@ -1,0 +1,245 @@
+"""What the server answers, by address; of http it knows no more than status, type and headers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import markupsafe
+
+from maed.records import Score
+from maed.report import page
+from maed.report.explorer import charts
+from maed.report.tables import duration
+from maed.server.pages import Pages
+from maed.server.progress import Part, curve
+from maed.server.runs import Overview, find_runs, overview
+from maed.settings import ReportSettings
+
+_HERE = Path(__file__).parent / "served"
+
+_MOST = 8
+"""Most runs side by side."""
+
+_LISTED = 200
+"""Most parts of a run that its progress lists."""
+
+_HTML, _JSON = "text/html; charset=utf-8", "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent for a request.
+
+    Args:
+        body: text, or its bytes.
+        status: of HTTP.
+        kind: content type.
+        scripts: which alone may run.
+        headers: further ones.
+    """
+
+    body: str | bytes
+    status: HTTPStatus = HTTPStatus.OK
+    kind: str = _HTML
+    scripts: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Site:
+    """The pages by their addresses. Runs are looked up among those that were found: no address becomes a path.
+
+    Args:
+        root: resolved; nothing outside of it is read.
+        settings: what pages of runs show.
+        scratch: an empty folder that may be written in.
+    """
+
+    def __init__(self, root: Path, settings: ReportSettings, scratch: Path) -> None:
+        self.root, self.pages = root, Pages(settings, scratch)
+        self._templates = page.templates(_HERE)
+        self._templates.filters["ago"] = ago
+        self._templates.globals["query"] = lambda *names: urlencode([("run", name) for name in names])
+        self._addresses: dict[str, Callable[[list[str]], Answer]] = {
+            "/": self._index,
+            "/run": self._run,
+            "/compare": self._compare,
+            "/live": self._live,
+            "/live.json": self._progress,
+        }
+
+    def answer(self, target: str) -> Answer:
+        """What a GET of `target`, a path with its query, is answered with."""
+        try:
+            parts = urlsplit(target)
+            names = parse_qs(parts.query, errors="strict").get("run", []) if parts.query else []
+        except ValueError:  # not an address, or too many fields
+            return self.message(HTTPStatus.BAD_REQUEST, "This address cannot be read.")
+        found = self._addresses.get(parts.path)
+        if found is None:
+            return self.message(HTTPStatus.NOT_FOUND, "There is no such page.")
+        return found(names)
+
+    def message(
+        self,
+        status: HTTPStatus,
+        text: str,
+        *,
+        title: str = "",
+        run: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """A page that says one thing, and leads to the progress of `run` where one is given."""
+        title = title or status.phrase
+        return self._page("message.html.j2", status=status, headers=headers or {}, title=title, text=text, run=run)
+
+    def _index(self, names: list[str]) -> Answer:
+        runs = [self._seen(name, folder) for name, folder in find_runs(self.root).items()]
+        going = sum(run.state == "going on" for run in runs)
+        scripts = (page.script("page.js"), page.script("index.js", _HERE))
+        return self._page(
+            "index.html.j2", scripts, title=self.root.name or str(self.root), runs=runs, going=going, most=_MOST
+        )
+
+    def _run(self, names: list[str]) -> Answer:
+        if len(names) != 1:
+            return self.message(HTTPStatus.BAD_REQUEST, "The address names no run, or more than one.")
+        return self._explorer(names)
+
+    def _compare(self, names: list[str]) -> Answer:
+        names = list(dict.fromkeys(names))
+        if not 2 <= len(names) <= _MOST:
+            return self.message(HTTPStatus.BAD_REQUEST, f"Two to {_MOST} runs can be compared: tick them in the list.")
+        return self._explorer(names)
+
+    def _explorer(self, names: list[str]) -> Answer:
+        """The page of the first run, the others beside it; one that takes long is announced, and asked for again."""
+        runs = find_runs(self.root)
+        seen = [self._seen(name, runs[name]) for name in names if name in runs]
+        if len(seen) < len(names):
+            return self._unknown()
+        for run in seen:
+            if run.state == "damaged":
+                title = f"{run.name} is damaged"
+                return self.message(HTTPStatus.INTERNAL_SERVER_ERROR, run.reason, title=title)
+            if not run.explorable:
+                text = "Nothing of it can be explored yet: no stage is finished."
+                return self.message(HTTPStatus.OK, text, title=run.name, run=run.name)
+        built = self.pages.get({run.name: runs[run.name] for run in seen}, "".join(run.signature for run in seen))
+        if built is None:
+            text = "What other reductions and estimators make of it is computed once, which can take a minute."
+            headers = {"Refresh": "2"}
+            title = f"The page of {' and '.join(names)} is being built"
+            return self.message(HTTPStatus.ACCEPTED, text, title=title, headers=headers)
+        if isinstance(built, str):
+            title = f"{' and '.join(names)}: no page can be made"
+            return self.message(HTTPStatus.INTERNAL_SERVER_ERROR, built, title=title)
+        return Answer(built, scripts=(*map(page.script, page.SCRIPTS), page.plotly()))
+
+    def _live(self, names: list[str]) -> Answer:
+        run = self._one(names)
+        if run is None:
+            return self._unknown()
+        scripts = (page.script("page.js"), page.script("live.js", _HERE))
+        data = page.inlined({"live": f"/live.json?{urlencode({'run': run.name})}"})
+        return self._page("live.html.j2", scripts, plotly=page.plotly(), title=run.name, run=run, data=data)
+
+    def _progress(self, names: list[str]) -> Answer:
+        run = self._one(names)
+        if run is None:
+            return Answer("{}", HTTPStatus.NOT_FOUND, _JSON)
+        return Answer(json.dumps(progress(run, find_runs(self.root)[run.name])), kind=_JSON)
+
+    def _one(self, names: list[str]) -> Overview | None:
+        runs = find_runs(self.root)
+        return self._seen(names[0], runs[names[0]]) if len(names) == 1 and names[0] in runs else None
+
+    def _seen(self, name: str, folder: Path) -> Overview:
+        """A run as it is; damaged where no page could be made of just what is there."""
+        run = overview(self.root, name, folder)
+        wrong = self.pages.wrong((name,), run.signature)
+        if wrong and run.state != "damaged":
+            return Overview(name, "damaged", wrong, written=run.written, signature=run.signature)
+        return run
+
+    def _unknown(self) -> Answer:
+        return self.message(HTTPStatus.NOT_FOUND, "There is no such run in the folder that is served.")
+
+    def _page(
+        self,
+        template: str,
+        scripts: tuple[str, ...] = (),
+        *,
+        plotly: str | None = None,
+        status: HTTPStatus = HTTPStatus.OK,
+        headers: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> Answer:
+        styles = [page.style("explorer.css"), page.style("served.css", _HERE)]
+        given = {"styles": styles, "scripts": scripts, "plotly": plotly, "data": markupsafe.Markup("{}"), **values}
+        allowed = (*scripts, *([plotly] if plotly else []))
+        text = self._templates.get_template(template).render(given)
+        return Answer(text, status, scripts=allowed, headers=headers or {})
+
+
+def progress(run: Overview, folder: Path) -> dict[str, Any]:
+    """What the page of a run that is going on shows: plain values, and plotly figures of what is trained now."""
+    current = run.current if run.state in ("going on", "stopped") else None
+    shown = current or max(run.parts, key=lambda part: part.written, default=None)
+    points = curve(folder, shown) if shown is not None and run.state != "damaged" else []
+    loss = charts.training_curves({"": points})
+    if loss is not None and shown is not None and shown.name != "autoencoder":
+        loss["layout"]["yaxis"]["title"] = {"text": "loss"}
+    known = current is not None and current.step is not None and current.steps
+    return {
+        "state": run.state,
+        "sentence": _sentence(run, current),
+        "explorable": run.explorable,
+        "share": current.step / current.steps if known else None,  # type: ignore[union-attr,operator]
+        "title": "" if shown is None else shown.title,
+        "rows": [_row(part, run.state) for part in run.parts[-_LISTED:]],
+        "loss": loss,
+        "accuracy": charts.accuracy_curves({"": [Score(shown.title if shown else "", 0, history=points)]}),
+    }
+
+
+def _sentence(run: Overview, current: Part | None) -> str:
+    """How a run is doing."""
+    if run.state == "damaged":
+        return run.reason
+    if run.state == "done":
+        return f"This run has ended: {run.stage}."
+    if current is None:
+        what = "Between two stages"
+    else:
+        left = f"; {current.remaining}" if current.remaining and run.state == "going on" else ""
+        what = f"{current.title}{current.progress}{left}"
+    if run.state == "stopped":
+        return f"{what}. Nothing was written for {ago(run.written).removesuffix(' ago')}: it was stopped, or is stuck."
+    return f"{what}."
+
+
+def _row(part: Part, state: str) -> list[str]:
+    """A part as cells: what it is, its state, its step, its time."""
+    if part.finished:
+        return [part.title, "done", "", "" if part.seconds is None else duration(part.seconds)]
+    left = part.remaining if state == "going on" else ""
+    return [part.title, state, part.progress.removeprefix(", "), left]
+
+
+def ago(moment: float) -> str:
+    """How long a moment, in seconds since 1970, is past, in words."""
+    if not moment:
+        return "–"
+    seconds = max(0.0, time.time() - moment)
+    for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {name}{'' if count == 1 else 's'} ago"
+    return f"{int(seconds)} s ago"
