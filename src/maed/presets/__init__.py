@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -64,13 +65,20 @@ def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> S
     _check_keys(changes)
     for group, members in changes.items():
         content[group] = {**content.get(group, {}), **members}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Settings, as_group=False)
+    parser = _parser()
     try:
         given = parser.instantiate_classes(parser.parse_object(content))
     except ArgumentError as error:
         raise MaedError(plainly(str(error))) from None
     return Settings(**{group: getattr(given, group) for group in Settings.__dataclass_fields__})
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """Of all settings. It is built once: that takes longer than to read a preset with it."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Settings, as_group=False)
+    return parser
 
 
 def plainly(message: str) -> str:
