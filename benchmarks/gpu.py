@@ -250,7 +250,7 @@ class Workers:
         here = str(Path(__file__).parent)  # before Python 3.14 the process to fork from does not know sys.path
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
         self.context: Any = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["gpu_jobs"])
+        self.context.set_forkserver_preload(["gpu_preload"])
 
     def probe(self) -> dict[str, Any]:
         """The device; where a forked process cannot open it, jobs start from nothing, which takes longer."""
