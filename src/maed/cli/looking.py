@@ -46,14 +46,7 @@ def _serve(given: Namespace, command: str) -> None:
     from maed.server import serve
 
     one_process("serve")
-    serve(
-        Path(given.folder),
-        host=given.host,
-        port=given.port,
-        settings=given.report,
-        say=say,
-        open_browser=given.open,
-    )
+    serve(Path(given.folder), host=given.host, port=given.port, settings=given.report, say=say, open_browser=given.open)
 
 
 def _add_results(parser: Parser) -> None:

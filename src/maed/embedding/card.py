@@ -21,10 +21,7 @@ _METRICS = {
 }
 """Names of metrics for readers, and what they mean; others are shown by the name they have."""
 
-_MADE = {
-    "maed": "learned by a masked autoencoder from unlabeled data",
-    "seed": "published by the original",
-}
+_MADE = {"maed": "learned by a masked autoencoder from unlabeled data", "seed": "published by the original"}
 
 
 def _made(label: str) -> str:

@@ -236,11 +236,7 @@ class Comparison:
         return embedding
 
     def _as_trained(
-        self,
-        trials: Sequence[Trial],
-        title: str,
-        row: Callable[[Trial, Metrics | None], Any],
-        cluster: Cluster | None,
+        self, trials: Sequence[Trial], title: str, row: Callable[[Trial, Metrics | None], Any], cluster: Cluster | None
     ) -> Iterator[list[Any]]:
         """Train; after each trial, a row for each that is done, in the order of the trials and not of their ends."""
         context, done = self.context, dict[Trial, Any]()

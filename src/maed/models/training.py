@@ -122,11 +122,7 @@ class PerceiverModule(pl.LightningModule):
         ]
         train = self.settings
         optimizer, scheduler = adamw(
-            groups,
-            learning_rate=train.learning_rate,
-            warmup=train.warmup,
-            steps=self.steps,
-            schedule=train.schedule,
+            groups, learning_rate=train.learning_rate, warmup=train.warmup, steps=self.steps, schedule=train.schedule
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -242,13 +238,7 @@ def finished_training(
 
 
 def _described(
-    data: SignalData,
-    encoding: str,
-    seed: int,
-    folder: Path,
-    dim: int,
-    settings: Settings,
-    vectors: Tensor | None,
+    data: SignalData, encoding: str, seed: int, folder: Path, dim: int, settings: Settings, vectors: Tensor | None
 ) -> tuple[ClassifierConfig, Tensor, _Job]:
     """The classifier that a training is to make, its position table, and the training."""
     _check_labels(data)
@@ -264,13 +254,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
     data = job.data
     augment = Augmentation(train, data.geometry, permuted=data.permutation is not None, kind=data.kind)
     module = PerceiverModule(
-        classifier,
-        train,
-        steps=job.steps,
-        seed=job.seed,
-        augment=augment,
-        fingerprint=job.fingerprint,
-        folder=folder,
+        classifier, train, steps=job.steps, seed=job.seed, augment=augment, fingerprint=job.fingerprint, folder=folder
     )
     if job.settings.trainer.compile:
         classifier.compile()

@@ -7,18 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from maed.plots.style import (
-    BLUE,
-    GREEN,
-    INK,
-    SKY,
-    VERMILION,
-    color_of,
-    legend,
-    panels,
-    plain,
-    tidy,
-)
+from maed.plots.style import BLUE, GREEN, INK, SKY, VERMILION, color_of, legend, panels, plain, tidy
 from maed.records import Score, Summary
 
 

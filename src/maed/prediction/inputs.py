@@ -345,9 +345,4 @@ def _decoded(content: bytes, name: str) -> str:
         raise MaedError(f"input: {name} is not UTF-8 text (byte {error.start})") from None
 
 
-_READERS: dict[str, Callable[[Path, _Model], Input]] = {
-    ".npy": _npy,
-    ".npz": _npz,
-    ".csv": _csv,
-    ".parquet": _parquet,
-}
+_READERS: dict[str, Callable[[Path, _Model], Input]] = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".parquet": _parquet}
