@@ -18,7 +18,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
         ("train_loss", "training", SKY, 1.0),
         ("validation_loss", "validation", VERMILION, 2.0),
     ):
-        steps, values = _curve(history, key)
+        steps, values = known_points(history, key)
         if steps:
             ax.plot(steps, values, color=color, linewidth=width, label=label, marker="o" if len(steps) == 1 else None)
     ax.set_xlabel("step")
@@ -33,7 +33,7 @@ def accuracy_curves(scores: Sequence[Score], *, ax: Axes | None = None) -> Axes:
     ax, _ = panels(ax, 1, 1, (6.4, 3.2))
     named: set[str] = set()
     for score in scores:
-        steps, values = _curve(score.history, "validation_accuracy")
+        steps, values = known_points(score.history, "validation_accuracy")
         name = score.positions
         label = None if name in named else plain(name)
         named.add(name)
@@ -79,7 +79,7 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
         ("spearman", "Spearman with true distances", BLUE, "--"),
         ("split_half", "agreement of two halves", GREEN, ":"),
     ):
-        draws, values = _curve(history, key, over="draws")
+        draws, values = known_points(history, key, over="draws")
         if draws:
             ax.plot(draws, values, color=color, linestyle=dashes, linewidth=1.8, marker="o", markersize=3, label=label)
     ax.set_xscale("log", base=2)
@@ -90,7 +90,7 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     return ax
 
 
-def _curve(history: Sequence[Mapping[str, Any]], key: str, over: str = "step") -> tuple[list[float], list[float]]:
+def known_points(history: Sequence[Mapping[str, Any]], key: str, over: str = "step") -> tuple[list[float], list[float]]:
     """Steps and values of `key`, where there is a value."""
     known = [(entry[over], entry[key]) for entry in history if entry.get(key) is not None]
     return [step for step, _ in known], [value for _, value in known]

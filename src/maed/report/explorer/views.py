@@ -99,8 +99,9 @@ def compute_views(
         for name in names:
             if any((view.estimator, view.reduction) == (estimator, name) for view in views):
                 continue
-            settings = own if name == own.reduction else _other(own, name)
-            vectors = _reduced(kept, estimator, similarity, settings, absent)
+            dim = REDUCTIONS.get(name).shown_dim or own.dim
+            other = EmbeddingSettings(name, dim, own.n_neighbors, symmetrize=own.symmetrize)
+            vectors = _reduced(kept, estimator, similarity, own if name == own.reduction else other, absent)
             if vectors is not None:
                 encoding = estimator if estimator in contents.baselines else "maed"
                 views.append(_view(encoding, vectors, kept, estimator, name))
@@ -150,12 +151,6 @@ def _own_settings(contents: Contents) -> EmbeddingSettings:
     except (TypeError, MaedError):  # written by another version
         settings = EmbeddingSettings()
     return settings if contents.vectors is None else replace(settings, dim=contents.vectors.shape[1])
-
-
-def _other(own: EmbeddingSettings, reduction: str) -> EmbeddingSettings:
-    """The run's settings with another reduction, in the channels that the explorer shows it in."""
-    dim = REDUCTIONS.get(reduction).shown_dim or own.dim
-    return EmbeddingSettings(reduction, dim, own.n_neighbors, symmetrize=own.symmetrize)
 
 
 def _reduced(
