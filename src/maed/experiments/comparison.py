@@ -171,10 +171,6 @@ class Comparison:
             self.check(encoding)
         return {encoding: self._vectors(encoding) for encoding in encodings}
 
-    def origin(self) -> MadeWith:
-        """What `maed`'s embedding was made with; empty where there is none, or it does not say."""
-        return self.context.folder.earlier.embedding().made_with
-
     def _vectors(self, encoding: str) -> torch.Tensor | None:
         """The vectors of a learned encoding; a baseline's are made where they are missing."""
         kind, data = ENCODINGS.get(encoding, "positions"), self.context.data

@@ -49,7 +49,7 @@ def similarity_map(
         tidy(ax)
         ax.set(xlabel="column", ylabel="row")
     if drawn is None:
-        _label_curves([ax], 1, coordinates, "similarity")
+        label_curves([ax], 1, coordinates, "similarity")
     else:
         _color_bar(ax, drawn, "similarity")
     return ax
@@ -76,7 +76,7 @@ def similarity_maps(
     ax, parts = panels(ax, len(positions), columns, panel_size(coordinates, shape, kind), projection=projection)
     for part, position in zip(parts, positions, strict=True):
         _draw_similarity(part, similarity[position], position, coordinates, shape, kind)
-    _label_curves(parts, columns, coordinates, "similarity")
+    label_curves(parts, columns, coordinates, "similarity")
     return ax
 
 
@@ -152,7 +152,7 @@ def embedding_channels(
         most = float(np.abs(values).max()) or 1.0
         draw_values(part, values, coordinates, shape, kind, cmap="cividis", limits=(-most, most))
         headline(part, f"channel {channel + 1}")
-    _label_curves(parts, columns, coordinates, "value")
+    label_curves(parts, columns, coordinates, "value")
     return ax
 
 
@@ -180,8 +180,10 @@ def draw_values(
         tidy(ax)
         return drawn
     if coordinates is not None and _is_image(coordinates, shape, kind):
+        image = np.empty(len(values))
+        image[row_major(coordinates, kind)] = values
         ax.set_axis_off()
-        return ax.imshow(_image(values, coordinates, shape, kind), interpolation="nearest", **colors)
+        return ax.imshow(image.reshape(shape[0], shape[1]), interpolation="nearest", **colors)
     if coordinates is not None and coordinates.shape[1] > 1:
         drawn = _dots(ax, chart(coordinates, kind), c=values, s=14, linewidths=0, **colors)
         ax.set_aspect("equal")
@@ -194,7 +196,9 @@ def draw_values(
     order = np.argsort(x)
     ax.plot(x[order], values[order], color=BLUE, linewidth=1.2)
     if around is not None and len(values) > WINDOW:
-        ax.set_xlim(*_window(x, around))
+        width = float(np.ptp(x)) * WINDOW / len(x)
+        start = float(np.clip(x[around] - width / 2, x.min(), x.max() - width))
+        ax.set_xlim(start, start + width)
     tidy(ax)
     return None
 
@@ -236,9 +240,8 @@ def _draw_similarity(
 ) -> Any:
     values = values.astype(np.float64)
     values[position] = np.nan
-    drawn = draw_values(
-        ax, values, coordinates, shape, kind, cmap="viridis", limits=_robust_limits(values), around=position
-    )
+    limits = _robust_limits(values)
+    drawn = draw_values(ax, values, coordinates, shape, kind, cmap="viridis", limits=limits, around=position)
     _mark(ax, position, coordinates, shape, kind)
     headline(ax, _place_name(position, coordinates, shape, kind))
     return drawn
@@ -266,13 +269,6 @@ def _is_space(coordinates: np.ndarray | None, kind: GeometryKind) -> bool:
     return coordinates is not None and coordinates.shape[1] == 3 and kind != "sphere"
 
 
-def _image(values: np.ndarray, coordinates: np.ndarray, shape: Sequence[int], kind: GeometryKind) -> np.ndarray:
-    """Values `(N,)` at their true places of the grid or torus, `(height, width)`."""
-    canvas = np.empty(len(values))
-    canvas[row_major(coordinates, kind)] = values
-    return canvas.reshape(shape[0], shape[1])
-
-
 def _in_blocks(matrix: np.ndarray) -> np.ndarray:
     """The means of square blocks of `(N, N)`, at most `_DRAWN` of them to a side; NaN counts as absent."""
     size = -(-len(matrix) // _DRAWN)
@@ -289,13 +285,6 @@ def _cell(position: int, coordinates: np.ndarray, shape: Sequence[int], kind: Ge
     """Row and column of a position of a grid or torus."""
     row, column = divmod(int(row_major(coordinates, kind)[position]), shape[1])
     return row, column
-
-
-def _window(x: np.ndarray, around: int) -> tuple[float, float]:
-    """Limits of an axis that show the share of a line which holds `WINDOW` positions, around one of them."""
-    width = np.ptp(x) * WINDOW / len(x)
-    start = float(np.clip(x[around] - width / 2, x.min(), x.max() - width))
-    return start, start + float(width)
 
 
 def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> None:
@@ -324,7 +313,7 @@ def _place_name(position: int, coordinates: np.ndarray | None, shape: Sequence[i
     return f"at {', '.join(f'{round(float(value), 2):g}' for value in coordinates[position][:3])}"
 
 
-def _label_curves(axes: Sequence[Axes], columns: int, coordinates: np.ndarray | None, quantity: str) -> None:
+def label_curves(axes: Sequence[Axes], columns: int, coordinates: np.ndarray | None, quantity: str) -> None:
     """Label the outer axes of curve panels; images and points need none."""
     if coordinates is not None and coordinates.shape[1] > 1:
         return

@@ -71,22 +71,6 @@ def _csv(stream: TextIO) -> Write:
     return write
 
 
-def _jsonl(stream: TextIO) -> Write:
-    """One object a signal."""
-
-    def write(columns: Columns) -> None:
-        plain = [_shortest(values) if isinstance(values, np.ndarray) else values for values in columns.values()]
-        for row in zip(*plain, strict=True):
-            stream.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
-
-    return write
-
-
-def _shortest(values: np.ndarray) -> list[float]:
-    """float32 as the floats with the fewest digits that round to them."""
-    return [float(text) for text in values.astype(str)]
-
-
 @contextmanager
 def _csv_file(path: Path) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", newline="") as stream:
@@ -95,8 +79,18 @@ def _csv_file(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _jsonl_file(path: Path) -> Iterator[Write]:
+    """One object a signal; float32 as the floats with the fewest digits that round to them."""
+
+    def write(columns: Columns) -> None:
+        plain = [
+            [float(text) for text in values.astype(str)] if isinstance(values, np.ndarray) else values
+            for values in columns.values()
+        ]
+        for row in zip(*plain, strict=True):
+            stream.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+
     with path.open("w", encoding="utf-8") as stream:
-        yield _jsonl(stream)
+        yield write
 
 
 @contextmanager
