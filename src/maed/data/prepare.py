@@ -156,7 +156,7 @@ def _permuted(signals: Signals, order: np.ndarray) -> Signals:
 def _read(source: Source, chosen: Cut) -> _Part:
     stored = source.parts[chosen.part]
     values, mask = stored.read(chosen.rows)
-    return _Part(values, mask, None if stored.labels is None else stored.labels[chosen.rows], chosen.rows)
+    return _Part(values, mask, stored.labels_at(chosen.rows), chosen.rows)
 
 
 def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:

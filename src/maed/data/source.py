@@ -43,6 +43,10 @@ class Stored:
         """A split whose signals `(n, ...)` lie in an array already."""
         return cls(len(values), lambda rows: (values[rows], None), labels)
 
+    def labels_at(self, rows: np.ndarray) -> np.ndarray | None:
+        """The labels of some signals; None without labels."""
+        return None if self.labels is None else self.labels[rows]
+
 
 @dataclass(frozen=True)
 class Source:
