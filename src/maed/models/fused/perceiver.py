@@ -50,7 +50,10 @@ def fuse(model: Model) -> Model:
         module.__class__ = _FUSED.get(type(module), type(module))
     for module in model.modules():
         if isinstance(module, FusedModel) and isinstance(module.input_preprocessor, FusedImagePreprocessor):
-            module.input_preprocessor.keeps_apart = _takes_apart(module)
+            # where everything that the model does with its inputs is known to take them as `Joined`
+            fused = isinstance(module.encoder.cross_attention.attention.self, FusedAttention)
+            known = fused and type(module.decoder) is PerceiverClassificationDecoder
+            module.input_preprocessor.keeps_apart = known
     return model
 
 
@@ -304,12 +307,6 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     PerceiverImagePreprocessor: FusedImagePreprocessor,
     PerceiverModel: FusedModel,
 }
-
-
-def _takes_apart(model: PerceiverModel) -> bool:
-    """Whether everything that a model does with its inputs is known to take them as `Joined`."""
-    attention = model.encoder.cross_attention.attention.self
-    return isinstance(attention, FusedAttention) and type(model.decoder) is PerceiverClassificationDecoder
 
 
 def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
