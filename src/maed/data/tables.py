@@ -76,7 +76,9 @@ def from_tables(
     twice = sorted({name for name in train.column_names if train.column_names.count(name) > 1})
     if twice:
         raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names may be there once")
-    label = _label(train, settings, origin)
+    label = next((name for name in LABELS if name in train.column_names), None)
+    if settings.label is not None:
+        label = known_column(train, "data.label", settings.label, origin)
     columns = _columns(train, settings, label, origin)
     content = {name: _content_of(train.schema.field(name).type, settings.type == "image") for name in columns}
     chosen = _choose(columns, content, settings, origin)
@@ -96,13 +98,6 @@ def from_tables(
         columns=tuple(chosen),
     )
     return with_classes(source, class_names(train, label) or names)
-
-
-def _label(table: pa.Table, settings: DataSettings, origin: str) -> str | None:
-    """The column with the labels."""
-    if settings.label is not None:
-        return known_column(table, "data.label", settings.label, origin)
-    return next((name for name in LABELS if name in table.column_names), None)
 
 
 def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin: str) -> list[str]:

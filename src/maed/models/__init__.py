@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from maed._lazy import lazy
 
 if TYPE_CHECKING:
-    from maed.models.architectures.maed import Preprocessor
+    from maed.models.architectures.maed import PositionEncoding, Preprocessor
     from maed.models.classifiers import build_classifier, describe_classifier, load_classifier, resized_grid, table_for
     from maed.models.config import ClassifierConfig
     from maed.models.fused.perceiver import fuse
-    from maed.models.position_encoding import PositionEncoding
     from maed.models.target import TargetModel
     from maed.models.training import PerceiverModule, finished_training, train_classifier
 
@@ -32,11 +31,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "architectures.maed": ("Preprocessor",),
+    "architectures.maed": ("PositionEncoding", "Preprocessor"),
     "classifiers": ("build_classifier", "describe_classifier", "load_classifier", "resized_grid", "table_for"),
     "config": ("ClassifierConfig",),
     "fused.perceiver": ("fuse",),
-    "position_encoding": ("PositionEncoding",),
     "target": ("TargetModel",),
     "training": ("PerceiverModule", "finished_training", "train_classifier"),
 }

@@ -156,9 +156,9 @@ def _streamed(stage: StageFolder) -> tuple[int | None, int | None, float | None]
     """Batches done, in all, and seconds left, by the last save of a stream of draws."""
     draws, size = (stage.made_with.setting(SIMILARITY, name) for name in ("draws", "batch_size"))
     batches = max(2, -(-draws // size)) if draws and size else None
-    if not stage.partial[0].is_file():
+    if not stage.partial.is_file():
         return None, batches, None
-    saved = read_json(stage.partial[0])
+    saved = read_json(stage.partial)
     done, seconds = int(saved["done"]), float(saved["seconds"])
     return done, batches, seconds / done * (batches - done) if batches and done else None
 

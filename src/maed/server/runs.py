@@ -242,34 +242,3 @@ def _state(
             return "done"
         return "going on" if lately else "stopped"
     return "going on" if now - written < SETTLED else "done"
-
-
-def _described(
-    name: str,
-    state: State,
-    folder: Path,
-    results: Results,
-    parts: list[Part],
-    files: Mapping[str, os.stat_result],
-    written: float,
-    signature: str,
-) -> Overview:
-    stages = [StageFolder(folder / part.name) for part in parts if not part.is_model]
-    sources = [results.source, *(source for each in stages for source in (each.work.source, each.made_with.source))]
-    positions = [results.positions, *(stage.work.n for stage in stages)]
-    maed, k = results.metrics("maed"), results.neighbors
-    recall = tables.percent(maed.get("knn_recall"))
-    ranked = sorted(tables.summaries(results), key=lambda entry: entry.mean, reverse=True)
-    return Overview(
-        name,
-        state,
-        source=str(next(filter(None, sources), "")),
-        positions=whole(next(filter(None, positions), None)),
-        parts=parts,
-        recall=f"{recall} @{k}" if k and recall != tables.NOTHING else recall,
-        spearman=tables.decimal(maed.get("spearman")),
-        best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry.positions}" for entry in ranked[:_LISTED]],
-        written=written,
-        signature=signature,
-        explorable=any(Path(path) in _EXPLORABLE or path.endswith(f"/{METRICS}") for path in files),
-    )

@@ -241,8 +241,10 @@ class FusedAttention(PerceiverSelfAttention):
         if _quicker_with_scores(q, k, share):
             scores = (q * self.qk_channels_per_head**-0.5) @ k.transpose(2, 3)  # (B, H, L, N)
             p = (scores if seen is None else scores + seen).softmax(dim=3)
-            if share:
-                p = _dropped(p, share)
+            if share and torch.compiler.is_compiling():  # which makes a kernel of its own for this
+                p = dropout(p, share)
+            elif share:
+                p = p * keeping(tuple(p.shape), share, p.dtype)
             context = p @ v
         else:
             context = scaled_dot_product_attention(q, k, v, seen, dropout_p=share)
@@ -294,9 +296,7 @@ class FusedModel(PerceiverModel):
             attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)  # masks nothing
         elif _TAKES_READY_MASKS and attention_mask is not None and attention_mask.ndim == 2:
             hidden = ~attention_mask.bool()[:, None, None]  # (B, 1, 1, N)
-            attention_mask = torch.zeros_like(hidden, dtype=self.dtype).masked_fill_(
-                hidden, torch.finfo(self.dtype).min
-            )
+            attention_mask = _additive(~hidden, self.dtype)
         return super().forward(inputs, attention_mask, *args, **kwargs)
 
 
@@ -329,13 +329,6 @@ def _added(mask: Tensor, inputs: Tensor | Joined) -> Tensor:
 def _seen(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as fused attention to values of a type takes it: finite, and 0 at its highest."""
     return highest_zero(_additive(mask), dtype)
-
-
-def _dropped(p: Tensor, share: float) -> Tensor:
-    """Probabilities, a share of which is 0, and the rest scaled up."""
-    if torch.compiler.is_compiling():  # which makes a kernel of its own for this
-        return dropout(p, share)
-    return p * keeping(tuple(p.shape), share, p.dtype)
 
 
 def _quicker_with_scores(q: Tensor, k: Tensor, share: float) -> bool:

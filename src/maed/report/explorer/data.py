@@ -13,8 +13,7 @@ from maed.plots.layout import align, align_in_space, chart, row_major
 from maed.registry import ESTIMATORS
 from maed.report.contents import Contents, Examples
 from maed.report.explorer.blocks import Blocks
-from maed.report.explorer.kept import Kept
-from maed.report.explorer.views import MATRIX, View, compute_views, encodings, laid_out, similarities
+from maed.report.explorer.views import MATRIX, Kept, View, compute_views, encodings, laid_out, similarities
 from maed.report.tokens import text_examples
 from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
