@@ -35,7 +35,7 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
         MaedError: too few signals; no test split for `original-imdb`; a class without a training signal.
     """
     generator = np.random.default_rng(settings.seed)
-    cuts = _seed_imdb(source) if settings.split == "original-imdb" else _stratified(source, settings, generator)
+    cuts = _original_imdb(source) if settings.split == "original-imdb" else _stratified(source, settings, generator)
     if settings.limit is not None and settings.limit < len(cuts["train"].rows):
         factor = settings.limit / len(cuts["train"].rows)
         for name, (part, rows) in cuts.items():
@@ -106,7 +106,7 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
     return {"train": Cut("train", left), "validation": cuts["validation"], "test": cuts["test"]}
 
 
-def _seed_imdb(source: Source) -> dict[PartName, Cut]:
+def _original_imdb(source: Source) -> dict[PartName, Cut]:
     """The original's split: the middle half of the stored test split validates, its first and last quarter test."""
     if "test" not in source.parts:
         raise MaedError("data.split: original-imdb needs a stored test split, and this source has none")

@@ -243,17 +243,7 @@ class Comparison:
 
     def _score(self, trial: Trial, metrics: Metrics | None) -> Score:
         assert metrics is not None  # only a trial that tunes may fail
-        return Score(
-            positions=trial.encoding,
-            seed=trial.seed,
-            value=metrics["test_accuracy"],
-            validation=metrics["validation_accuracy"],
-            epochs=metrics["epochs"],
-            seconds=metrics["seconds"],
-            learning_rate=trial.learning_rate,
-            history=metrics["history"],
-            labels=len(self.context.data.train),
-        )
+        return Score.of({**metrics, "learning_rate": trial.learning_rate, "labels": len(self.context.data.train)})
 
     def _tried(self, trial: Trial, metrics: Metrics | None) -> Tried:
         """What a rate came to; nothing is known of one with which the loss left the finite numbers."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import nn
 
 from maed.errors import MaedError
-from maed.integrations.finding import Found, at, install, is_table, parameter_of
-from maed.integrations.record import records_of
+from maed.integrations.finding import Found, at, install, is_table, parameter_of, records_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

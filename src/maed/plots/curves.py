@@ -21,11 +21,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
         steps, values = known_points(history, key)
         if steps:
             ax.plot(steps, values, color=color, linewidth=width, label=label, marker="o" if len(steps) == 1 else None)
-    ax.set_xlabel("step")
-    ax.set_ylabel("masked loss")
-    tidy(ax)
-    legend(ax)
-    return ax
+    return _labeled(ax, "step", "masked loss")
 
 
 def accuracy_curves(scores: Sequence[Score], *, ax: Axes | None = None) -> Axes:
@@ -38,11 +34,7 @@ def accuracy_curves(scores: Sequence[Score], *, ax: Axes | None = None) -> Axes:
         label = None if name in named else plain(name)
         named.add(name)
         ax.plot(steps, [100 * value for value in values], color=color_of(name), linewidth=1.5, alpha=0.85, label=label)
-    ax.set_xlabel("step")
-    ax.set_ylabel("validation accuracy, %")
-    tidy(ax)
-    legend(ax)
-    return ax
+    return _labeled(ax, "step", "validation accuracy, %")
 
 
 def accuracy_intervals(summary: Sequence[Summary], scores: Sequence[Score] = (), *, ax: Axes | None = None) -> Axes:
@@ -83,8 +75,11 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
         if draws:
             ax.plot(draws, values, color=color, linestyle=dashes, linewidth=1.8, marker="o", markersize=3, label=label)
     ax.set_xscale("log", base=2)
-    ax.set_xlabel("draws")
-    ax.set_ylabel("of the similarity's entries")
+    return _labeled(ax, "draws", "of the similarity's entries")
+
+
+def _labeled(ax: Axes, x: str, y: str) -> Axes:
+    ax.set(xlabel=x, ylabel=y)
     tidy(ax)
     legend(ax)
     return ax
