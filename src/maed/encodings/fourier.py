@@ -29,12 +29,12 @@ class Fourier(Encoding):
         """
         assert geometry is not None
         coordinates = torch.as_tensor(geometry.coordinates, dtype=torch.float64)  # (N, D)
-        n, dims = coordinates.shape
+        dims = coordinates.shape[1]
         low, high = coordinates.amin(0), coordinates.amax(0)
         x = torch.where(high > low, 2 * (coordinates - low) / (high - low) - 1, 0.0)
         bands = max(1, (d - dims) // (2 * dims))
-        # distinct values on lines and grids, else N to the power of one over the dimensions of the shape: a ring has one
-        # whatever the number of its coordinates, a torus, a sphere and a swiss roll have two
+        # Distinct values on lines and grids, else N to the power of one over the dimensions of the shape: a ring has
+        # one, whatever the number of its coordinates; a torus, a sphere and a swiss roll have two.
         resolution = [round(n ** (1 / {"points": dims, "ring": 1}.get(geometry.kind, 2)))] * dims
         if geometry.kind in ("line", "grid"):
             resolution = [len(torch.unique(column)) for column in coordinates.T]
