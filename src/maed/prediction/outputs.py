@@ -34,13 +34,7 @@ def writing(out: Path | None) -> Iterator[Write]:
         MaedError: a folder, or another suffix.
     """
     if out is None:
-        write = _csv(sys.stdout)
-
-        def shown(columns: Columns) -> None:
-            write(columns)
-            sys.stdout.flush()  # whoever feeds lines through a pipe waits for their labels
-
-        yield shown
+        yield _csv(sys.stdout)
         return
     check_out(out)
     with replacing(out) as temporary, _OPENERS[out.suffix.lower()](temporary) as write:
@@ -67,6 +61,7 @@ def _csv(stream: TextIO) -> Write:
             started = True
         shown = [values.astype(str) if isinstance(values, np.ndarray) else values for values in columns.values()]
         writer.writerows(zip(*shown, strict=True))
+        stream.flush()  # whoever feeds lines through a pipe waits for their labels
 
     return write
 
