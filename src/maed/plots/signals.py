@@ -46,7 +46,13 @@ def reconstructions(
     """
     _check_values(original)
     if not _are_images(coordinates, shape):
-        return _curves(original, visible, reconstruction, coordinates, ax)
+        columns = min(2 if len(original) <= _ROW else 4, len(original))
+        ax, parts = panels(ax, len(original), columns, (4.4, 2.0) if columns < 4 else (2.4, 1.5))
+        for part, values, seen, guess in zip(parts, original, visible, reconstruction, strict=True):
+            _draw_curve(part, values, seen, guess, coordinates)
+        label_curves(parts, columns, _line(coordinates), "value")
+        legend(parts[0])
+        return ax
     assert coordinates is not None
     truth, made = to_unit(original, original), to_unit(reconstruction, original)
     share = 100 * float(visible.mean())
@@ -171,23 +177,6 @@ def _blocks(kinds: Mapping[str, np.ndarray], places: np.ndarray, shape: Sequence
             part.text(-0.01, 0.5, name, transform=part.transAxes, ha="right", va="center", color=INK, fontsize=11)
         else:
             headline(part, name)
-    return ax
-
-
-def _curves(
-    original: np.ndarray,
-    visible: np.ndarray,
-    reconstruction: np.ndarray,
-    coordinates: np.ndarray | None,
-    ax: Axes | None,
-) -> Axes:
-    """A panel for each signal."""
-    columns = min(2 if len(original) <= _ROW else 4, len(original))
-    ax, parts = panels(ax, len(original), columns, (4.4, 2.0) if columns < 4 else (2.4, 1.5))
-    for part, values, seen, made in zip(parts, original, visible, reconstruction, strict=True):
-        _draw_curve(part, values, seen, made, coordinates)
-    label_curves(parts, columns, _line(coordinates), "value")
-    legend(parts[0])
     return ax
 
 
