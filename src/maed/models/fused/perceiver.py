@@ -295,8 +295,7 @@ class FusedModel(PerceiverModel):
         if _TAKES_READY_MASKS and attention_mask is None:
             attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)  # masks nothing
         elif _TAKES_READY_MASKS and attention_mask is not None and attention_mask.ndim == 2:
-            hidden = ~attention_mask.bool()[:, None, None]  # (B, 1, 1, N)
-            attention_mask = _additive(~hidden, self.dtype)
+            attention_mask = _additive(attention_mask.bool()[:, None, None], self.dtype)  # (B, 1, 1, N)
         return super().forward(inputs, attention_mask, *args, **kwargs)
 
 
