@@ -22,7 +22,7 @@ from maed.report import write_report
 from maed.report.contents import read_contents
 from maed.report.explorer import explorer_data, views
 from maed.report.explorer.blocks import Blocks, quantized
-from maed.report.explorer.kept import Kept
+from maed.report.explorer.views import Kept
 from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
 from maed.similarity import Accumulator, estimate

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from maed._lazy import lazy
 from maed._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -25,25 +26,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AddPositions": "maed.integrations",
-    "MaedError": "maed.errors",
-    "PositionEmbedding": "maed.embedding",
-    "PositionLearner": "maed.learner",
-    "Settings": "maed.settings",
-    "learn": "maed.learner",
-    "load_model": "maed.integrations",
-    "replace_positions": "maed.integrations",
+    "embedding": ("PositionEmbedding",),
+    "errors": ("MaedError",),
+    "integrations": ("AddPositions", "load_model", "replace_positions"),
+    "learner": ("PositionLearner", "learn"),
+    "settings": ("Settings",),
 }
-
-_MODULES = ("plots", "presets")
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `import maed` and `maed --help` need no PyTorch."""
-    from importlib import import_module
-
-    if name in _MODULES:
-        return import_module(f"maed.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'maed' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__, __dir__ = lazy(__name__, _HOMES, modules=("plots", "presets"))

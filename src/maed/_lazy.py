@@ -7,19 +7,24 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(
+    package: str, homes: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make the `__getattr__` and `__dir__` of a package.
 
     Args:
         package: its `__name__`.
         homes: the public names by the module of the package that they come from. No module may have a name of them:
             once imported, it would hide what goes by it.
+        modules: of the package, which are public themselves.
     """
     home = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
 
     def getattr_(name: str) -> Any:
+        if name in modules:
+            return import_module(f"{package}.{name}")
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(home[name]), name)
 
-    return getattr_, lambda: sorted(home)
+    return getattr_, lambda: sorted([*home, *modules])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from maed.errors import MaedError
-from maed.files import read_json, write_json
+from maed.files import plain, read_json, write_json
 
 SCHEMA = 2
 
@@ -24,6 +24,8 @@ RENAMED = {
 
 RENAMED_VALUES = {("data.split", "seed-imdb"): "original-imdb"}
 """Values of settings that had another name in earlier versions."""
+
+_RENAMED_COLUMNS = {"test_accuracy": "value", "validation_accuracy": "validation"}
 
 Row = TypeVar("Row")
 
@@ -65,7 +67,7 @@ class MadeWith:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> MadeWith:
         """From the `made_with` of a file, of any version."""
-        return _row(cls, _plain(modern(stored)))
+        return _row(cls, plain(modern(stored)))
 
     def setting(self, group: str, name: str) -> Any:
         """One of the settings; None where it is not known."""
@@ -154,8 +156,7 @@ class Score:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Score:
         """From a row of a results.json, or the metrics.json of a model, of any version."""
-        new = {"test_accuracy": "value", "validation_accuracy": "validation"}
-        return _row(cls, {new.get(name, name): value for name, value in stored.items()})
+        return _row(cls, stored)
 
 
 @dataclass(frozen=True)
@@ -244,13 +245,9 @@ class Results:
         if "classification" in found:
             found["scores"] = found.pop("classification") or None
         found["settings"] = modern(found.get("settings") or {})
-        if found.get("scores") is not None:
-            found["scores"] = [Score.of(row) for row in found["scores"]]
-        for name, kind in (("summary", Summary), ("paired", Paired)):
+        for name, kind in (("scores", Score), ("summary", Summary), ("paired", Paired), ("tuning", Tried)):
             if found.get(name) is not None:
                 found[name] = [_row(kind, row) for row in found[name]]
-        if found.get("tuning") is not None:
-            found["tuning"] = [_row(Tried, _modern_tried(row)) for row in found["tuning"]]
         for name in ("seconds", "machine"):
             found[name] = found.get(name) or {}
         found["notes"] = list(found.get("notes") or [])
@@ -275,13 +272,9 @@ class Results:
         """What was measured of a method against the true geometry; empty where nothing was."""
         return (self.geometry or {}).get(method) or {}
 
-    def as_json(self) -> dict[str, Any]:
-        """What is written."""
-        return {"schema": SCHEMA, **asdict(self)}
-
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_json(path, self.as_json())
+        write_json(path, {"schema": SCHEMA, **asdict(self)})
 
 
 def read_study(path: Path) -> dict[str, Any] | None:
@@ -310,20 +303,8 @@ def is_results(stored: Any) -> bool:
     return isinstance(stored, Mapping) and ("scores" in stored or "classification" in stored)
 
 
-def _modern_tried(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {("validation" if name == "validation_accuracy" else name): value for name, value in row.items()}
-
-
 def _row(kind: type[Row], stored: Mapping[str, Any]) -> Row:
-    """A record of the keys that it has; others are of another version."""
+    """A record of the keys that it has, some of which had another name in earlier versions; others are left out."""
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in stored.items() if name in known})
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples are lists."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
+    found = {_RENAMED_COLUMNS.get(name, name): value for name, value in stored.items()}
+    return kind(**{name: value for name, value in found.items() if name in known})

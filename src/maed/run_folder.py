@@ -69,25 +69,14 @@ class StageFolder:
         return self.path / EXAMPLES
 
     @property
-    def last(self) -> Path:
-        """`last.ckpt`: where a training resumes."""
-        return self.path / LAST
-
-    @property
-    def best(self) -> Path:
-        """`best.ckpt`: the weights of the best validation, while it trains."""
-        return self.path / BEST
-
-    @property
     def log(self) -> Path:
         """`logs/metrics.csv` of a training."""
         return self.path / LOGS / "metrics.csv"
 
     @property
-    def partial(self) -> tuple[Path, Path, Path]:
-        """The sums of a similarity that is being streamed: facts, and the two halves of the draws."""
-        first, second, third = (self.path / name for name in PARTIAL)
-        return first, second, third
+    def partial(self) -> Path:
+        """`partial.json`: how far a similarity is that is being streamed."""
+        return self.path / PARTIAL[0]
 
     @property
     def figure(self) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import Namespace
 
 from maed.cli.common import say
-from maed.cli.parsing import Parser, remove_bare, verb
+from maed.cli.parsing import Parser, settings_group, verb
 from maed.errors import MaedError
 from maed.run_folder import GEOMETRY
 
@@ -33,8 +33,7 @@ def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help=text)
     from maed.settings import EvaluationSettings
 
-    parser.add_class_arguments(EvaluationSettings, "evaluation")
-    remove_bare(parser, "evaluation")
+    settings_group(parser, EvaluationSettings, "evaluation")
 
 
 @verb("evaluate", "Measure an embedding against the true coordinates.", _add_evaluate)

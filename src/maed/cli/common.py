@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from maed.stages import Context
 
 
-def open_context(given: Namespace, source: str | None = None) -> Context:
+def open_context(given: Namespace) -> Context:
     """The run folder, its settings and its data."""
     from maed.data import load
     from maed.run_folder import RunFolder
     from maed.stages import Context
 
     settings = Settings(**{name: getattr(given, name) for name in Settings.__dataclass_fields__})
-    source = source or given.source
     upstream = Path(given.run) if getattr(given, "run", None) else None
-    out = Path(given.out) if given.out else upstream or Path("runs") / Path(source.replace(":", "-")).stem
+    out = Path(given.out) if given.out else upstream or Path("runs") / Path(given.source.replace(":", "-")).stem
     if out.exists() and not out.is_dir():
         raise MaedError(f"out: {out} is a file; it may be a folder")
-    data = load(source, settings.data)
+    data = load(given.source, settings.data)
     say(describe_data(data))
     return Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from maed.cli.common import add_compared, console, encodings_of, fitting, one_process, open_context, say
-from maed.cli.parsing import Parser, remove_bare, settings_arguments, verb
+from maed.cli.parsing import Parser, settings_arguments, settings_group, verb
 from maed.registry import ENCODINGS
 
 
@@ -61,12 +61,8 @@ def _add_predict(parser: Parser) -> None:
     parser.add_argument("--batch_size", type=int, default=64, metavar="COUNT", help="signals labeled at a time")
     from maed.settings import DataSettings, TrainerSettings
 
-    read = {"type", "columns", "label", "missing"}
-    parser.add_class_arguments(DataSettings, "data", skip=set(DataSettings.__dataclass_fields__) - read)
-    read = {"accelerator", "threads"}
-    parser.add_class_arguments(TrainerSettings, "trainer", skip=set(TrainerSettings.__dataclass_fields__) - read)
-    for group in ("data", "trainer"):
-        remove_bare(parser, group)
+    settings_group(parser, DataSettings, "data", {"type", "columns", "label", "missing"})
+    settings_group(parser, TrainerSettings, "trainer", {"accelerator", "threads"})
 
 
 @verb("predict", "Label new text, images or arrays with a trained Perceiver.", _add_predict)

@@ -33,17 +33,12 @@ def describe(path: Path) -> Iterator[str]:
     """
     if not path.exists():
         raise MaedError(f"path: {path} does not exist; it may be a file or folder that maed wrote or reads")
+    if path.is_dir() and StageFolder(path).config.is_file():
+        return _stage(path)
     if path.is_dir():
-        return _folder(path)
+        return _run(path) if any((path / name).exists() for name in _NAMES) else _data(path)
     readers = {".pth": _legacy, ".pt": _legacy, ".ckpt": _checkpoint, ".json": _results}
     return readers.get(path.suffix.lower(), _data)(path)
-
-
-def _folder(path: Path) -> Iterator[str]:
-    """A stage of a run, a whole run, a model of transformers, or data."""
-    if StageFolder(path).config.is_file():
-        return _stage(path)
-    return _run(path) if any((path / name).exists() for name in _NAMES) else _data(path)
 
 
 def _written_by_maed(read: Callable[[Path], Iterator[str]]) -> Callable[[Path], Iterator[str]]:
@@ -92,6 +87,7 @@ def _run(path: Path) -> Iterator[str]:
 
 def _embedding(path: Path) -> Iterator[str]:
     embedding = PositionEmbedding.from_pretrained(path)
+    there = embedding.geometry
     yield f"{path}: a position embedding of {embedding.n} positions, {embedding.dim} channels"
     known, made_with = dict(embedding.provenance), embedding.provenance.get("made_with") or {}
     versions = known.pop("versions", None) or {"maed": known.get("maed")}
@@ -104,7 +100,7 @@ def _embedding(path: Path) -> Iterator[str]:
         {
             "source": embedding.source,
             "label": embedding.label,
-            "geometry": _geometry(embedding),
+            "geometry": " ".join((there.kind, " x ".join(map(str, there.shape)))).rstrip() if there else "not known",
             "fingerprint": embedding.fingerprint,
             **known,  # estimator, reduction, and what else somebody thought worth keeping
             "seed": (made_with.get("autoencoder") or {}).get("seed") if seed is None else seed,
@@ -224,13 +220,6 @@ def _list(facts: Mapping[str, Any]) -> str:
     """`name value, name value` of what is known."""
     shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in facts.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
-
-
-def _geometry(embedding: PositionEmbedding) -> str:
-    if embedding.geometry is None:
-        return "not known"
-    sides = " x ".join(map(str, embedding.geometry.shape))
-    return " ".join(filter(None, (embedding.geometry.kind, sides)))
 
 
 def _measured(metrics: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -47,11 +48,7 @@ def _similarity(given: Namespace, command: str) -> None:
     say(f"wrote {context.folder.similarity().path}")
 
 
-def _add_embed(parser: Parser) -> None:
-    settings_arguments(parser, source=False)
-
-
-@verb("embed", "Reduce the similarity to a position embedding.", _add_embed)
+@verb("embed", "Reduce the similarity to a position embedding.", partial(settings_arguments, source=False))
 def _embed(given: Namespace, command: str) -> None:
     from maed.run_folder import RunFolder
     from maed.stages.embed import embed_again

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from maed.cli.common import console, one_process, printable, say
-from maed.cli.parsing import Parser, remove_bare, verb
+from maed.cli.parsing import Parser, settings_group, verb
 from maed.errors import MaedError
 
 
@@ -17,8 +17,7 @@ def _add_report(parser: Parser) -> None:
     parser.add_argument("--compare", type=str, nargs="+", default=[], metavar="OTHER", help=text)
     from maed.settings import ReportSettings
 
-    parser.add_class_arguments(ReportSettings, "report")
-    remove_bare(parser, "report")
+    settings_group(parser, ReportSettings, "report")
 
 
 @verb("report", "Write the HTML page and the figures of a run.", _add_report)
@@ -37,8 +36,7 @@ def _add_serve(parser: Parser) -> None:
     parser.add_argument("--open", action="store_true", help="open the list of runs in a browser")
     from maed.settings import ReportSettings
 
-    parser.add_class_arguments(ReportSettings, "report")
-    remove_bare(parser, "report")
+    settings_group(parser, ReportSettings, "report")
 
 
 @verb("serve", "Show the pages of many runs, and how they go on, over local http; writes nothing.", _add_serve)
@@ -46,14 +44,7 @@ def _serve(given: Namespace, command: str) -> None:
     from maed.server import serve
 
     one_process("serve")
-    serve(
-        Path(given.folder),
-        host=given.host,
-        port=given.port,
-        settings=given.report,
-        say=say,
-        open_browser=given.open,
-    )
+    serve(Path(given.folder), host=given.host, port=given.port, settings=given.report, say=say, open_browser=given.open)
 
 
 def _add_results(parser: Parser) -> None:

@@ -111,10 +111,17 @@ def settings_arguments(parser: Parser, *, source: bool | str = True, run: bool =
     for name, registry in CHOSEN_BY_NAME.items():
         parser._option_string_actions[f"--{name}"].metavar = f"{{{','.join(registry.names)}}}"
     for group in Settings.__dataclass_fields__:
-        remove_bare(parser, group)
+        _remove_bare(parser, group)
 
 
-def remove_bare(parser: Parser, group: str) -> None:
+def settings_group(parser: Parser, settings: type, group: str, names: set[str] | None = None) -> None:
+    """The arguments of a group of settings; of those with these `names`, where they are given."""
+    skip = set() if names is None else set(settings.__dataclass_fields__) - names  # type: ignore[attr-defined]
+    parser.add_class_arguments(settings, group, skip=skip)
+    _remove_bare(parser, group)
+
+
+def _remove_bare(parser: Parser, group: str) -> None:
     """A group is set by its members: `--data FILE` would be one more way to say `--config`."""
     action = parser._option_string_actions.pop(f"--{group}")
     parser._actions.remove(action)

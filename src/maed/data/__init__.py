@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from maed._lazy import lazy
 
 if TYPE_CHECKING:
     from maed.data.geometry import Geometry
@@ -12,10 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "SignalData", "Signals", "from_arrays", "from_given", "like", "load"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for, so that importing a module of this room does not wake the others."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"Geometry": "geometry", "SignalData": "signals", "Signals": "signals"}.get(name, "loading")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+_HOMES = {
+    "geometry": ("Geometry",),
+    "loading": ("from_arrays", "from_given", "like", "load"),
+    "signals": ("SignalData", "Signals"),
+}
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -50,7 +50,8 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
             geometry = array_source(np.zeros((2, len(coordinates))), None, coordinates, DataSettings()).geometry
             source = replace(source, geometry=geometry)
         return source
-    if _is_stream(X):
+    # neither an array nor a list: iterated for batches
+    if isinstance(X, Iterable) and not isinstance(X, (list, tuple, str, bytes, dict)) and not hasattr(X, "shape"):
         X = sample(_batches(X), generator)
     array = as_array(X)
     for size, least, what in (
@@ -167,11 +168,6 @@ def _table_source(table: pa.Table, settings: DataSettings) -> Source:
         longest = pc.max(pc.binary_length(texts[0])).as_py() or 0
         settings = replace(settings, length=max(3, min(settings.length, longest + 2)))  # [CLS] and [SEP]
     return from_tables({"train": table.select(kept)}, replace(settings, label=None), origin="X")
-
-
-def _is_stream(X: Any) -> bool:
-    """Whether X is iterated for batches: neither an array nor a list."""
-    return isinstance(X, Iterable) and not isinstance(X, (list, tuple, str, bytes, dict)) and not hasattr(X, "shape")
 
 
 def _batches(stream: Iterable[Any]) -> Iterator[np.ndarray]:

@@ -61,9 +61,11 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     vocabulary = 0
     if source.kind == "tokens":
         vocabulary = _check_tokens(parts, source.vocabulary)
+        content: SignalContent = "text" if source.vocabulary else "tokens"
         _drop(parts, settings)
         _blank_missing(parts)
     else:
+        content = "numbers" if pixels is None else "images"
         _check_numbers(parts, settings)
         _drop(parts, settings)
         mode = source.normalization if settings.normalization == "auto" else settings.normalization
@@ -78,7 +80,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         vocabulary=vocabulary,
         classes=source.classes,
         geometry=pixels or source.geometry,
-        content=_content(source, pixels),
+        content=content,
         columns=source.columns,
     )
     return data if settings.permute is None else permute(data, settings.permute)
@@ -156,7 +158,7 @@ def _permuted(signals: Signals, order: np.ndarray) -> Signals:
 def _read(source: Source, chosen: Cut) -> _Part:
     stored = source.parts[chosen.part]
     values, mask = stored.read(chosen.rows)
-    return _Part(values, mask, None if stored.labels is None else stored.labels[chosen.rows], chosen.rows)
+    return _Part(values, mask, stored.labels_at(chosen.rows), chosen.rows)
 
 
 def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
@@ -174,13 +176,6 @@ def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
         # a split of grayscale images alone, where others have colors
         part.values = pixels if pixels.shape[2] == channels else np.repeat(pixels, channels, axis=2)
     return grid(*sizes.pop())
-
-
-def _content(source: Source, pixels: Geometry | None) -> SignalContent:
-    """What the signals of a source are made of."""
-    if source.kind == "tokens":
-        return "text" if source.vocabulary else "tokens"
-    return "numbers" if pixels is None else "images"
 
 
 def _check_shapes(parts: dict[PartName, _Part]) -> None:

@@ -43,6 +43,10 @@ class Stored:
         """A split whose signals `(n, ...)` lie in an array already."""
         return cls(len(values), lambda rows: (values[rows], None), labels)
 
+    def labels_at(self, rows: np.ndarray) -> np.ndarray | None:
+        """The labels of some signals; None without labels."""
+        return None if self.labels is None else self.labels[rows]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -147,7 +151,8 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
             raise MaedError(f"labels: the stored {name} split has none, the training split has")
     raw = {name: _plain_labels(part.labels) for name, part in source.parts.items()}
     # competitions publish test splits whose labels are all -1: no test can be made of them
-    kept = {name: labels for name, labels in raw.items() if name == "train" or not _hidden(labels)}
+    hidden = [name for name, labels in raw.items() if labels.dtype.kind == "i" and (labels < 0).all()]
+    kept = {name: labels for name, labels in raw.items() if name == "train" or name not in hidden}
     indices, classes = _indices(kept, names)
     parts = {name: replace(source.parts[name], labels=indices[name]) for name in kept}
     return replace(source, parts=parts, classes=classes)
@@ -157,10 +162,6 @@ def first_line(error: Exception) -> str:
     """What a library said of data that it could not read, as one line; it may have quoted the data."""
     line = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
     return line if line.isprintable() else repr(line)[1:-1]
-
-
-def _hidden(labels: np.ndarray) -> bool:
-    return labels.dtype.kind == "i" and bool((labels < 0).all())
 
 
 def _indices(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from maed.errors import MaedError
 from maed.settings import DataSettings
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """Rows of one stored split that make up a split in use.
 
     Args:
@@ -36,10 +35,13 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
         MaedError: too few signals; no test split for `original-imdb`; a class without a training signal.
     """
     generator = np.random.default_rng(settings.seed)
-    cuts = _seed_imdb(source) if settings.split == "original-imdb" else _stratified(source, settings, generator)
+    cuts = _original_imdb(source) if settings.split == "original-imdb" else _stratified(source, settings, generator)
     if settings.limit is not None and settings.limit < len(cuts["train"].rows):
         factor = settings.limit / len(cuts["train"].rows)
-        cuts = {name: _shrink(source, part, factor, generator) for name, part in cuts.items()}
+        for name, (part, rows) in cuts.items():
+            count = max(round(factor * len(rows)), 1)
+            kept = stratified_rows(source.parts[part].labels_at(rows), len(rows), count, generator)
+            cuts[name] = Cut(part, rows[kept])
     _check_classes(source, cuts, settings)
     return cuts
 
@@ -93,9 +95,8 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
         raise MaedError(f"inputs: {source.train.size} signals; at least {needed}")
     for name, share in wanted:
         if name in missing:
-            labels = None if source.train.labels is None else source.train.labels[left]
             count = min(max(round(share * len(left)), 1), len(left) - 2)
-            held_out = stratified_rows(labels, len(left), count, generator, spare=1)
+            held_out = stratified_rows(source.train.labels_at(left), len(left), count, generator, spare=1)
             if not len(held_out):
                 raise MaedError(f"labels: no class has a second signal; none can be kept for {name}")
             cuts[name] = Cut("train", left[held_out])
@@ -105,7 +106,7 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
     return {"train": Cut("train", left), "validation": cuts["validation"], "test": cuts["test"]}
 
 
-def _seed_imdb(source: Source) -> dict[PartName, Cut]:
+def _original_imdb(source: Source) -> dict[PartName, Cut]:
     """The original's split: the middle half of the stored test split validates, its first and last quarter test."""
     if "test" not in source.parts:
         raise MaedError("data.split: original-imdb needs a stored test split, and this source has none")
@@ -123,19 +124,15 @@ def _seed_imdb(source: Source) -> dict[PartName, Cut]:
     }
 
 
-def _shrink(source: Source, chosen: Cut, factor: float, generator: np.random.Generator) -> Cut:
-    """The share `factor` of a split; one signal at least, one a class where possible."""
-    labels = source.parts[chosen.part].labels
-    labels = None if labels is None else labels[chosen.rows]
-    count = max(round(factor * len(chosen.rows)), 1)
-    return Cut(chosen.part, chosen.rows[stratified_rows(labels, len(chosen.rows), count, generator)])
-
-
 def _check_classes(source: Source, cuts: dict[PartName, Cut], settings: DataSettings) -> None:
     """A class must not go missing unnoticed: refused in the training split, warned about in the others."""
     if source.train.labels is None:
         return
-    labels = {name: np.unique(_labels(source, part)) for name, part in cuts.items()}
+    labels = {
+        name: np.unique(found)
+        for name, (part, rows) in cuts.items()
+        if (found := source.parts[part].labels_at(rows)) is not None
+    }
     known = np.unique(np.concatenate([*labels.values(), source.train.labels]))
     for name, present in labels.items():
         absent = [source.classes[index] for index in np.setdiff1d(known, present)]
@@ -144,9 +141,3 @@ def _check_classes(source: Source, cuts: dict[PartName, Cut], settings: DataSett
             raise MaedError(f"labels: no training signal of class {', '.join(absent[:5])}{limit}")
         if absent:
             warnings.warn(f"the {name} split has no signal of class {', '.join(absent[:5])}", stacklevel=2)
-
-
-def _labels(source: Source, chosen: Cut) -> np.ndarray:
-    labels = source.parts[chosen.part].labels
-    assert labels is not None
-    return labels[chosen.rows]

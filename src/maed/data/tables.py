@@ -73,17 +73,21 @@ def from_tables(
         if not table.num_rows:
             raise MaedError(f"{origin}: the {name} table has no rows")
     train = tables["train"]
-    _check_names(train, origin)
-    label = _label(train, settings, origin)
+    twice = sorted({name for name in train.column_names if train.column_names.count(name) > 1})
+    if twice:
+        raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names may be there once")
+    label = next((name for name in LABELS if name in train.column_names), None)
+    if settings.label is not None:
+        label = known_column(train, "data.label", settings.label, origin)
     columns = _columns(train, settings, label, origin)
-    content = _content(train, columns, settings)
+    content = {name: _content_of(train.schema.field(name).type, settings.type == "image") for name in columns}
     chosen = _choose(columns, content, settings, origin)
     kind = content[chosen[0]]
-    stored: dict[PartName, Stored] = {
-        name: Stored(table.num_rows, _reader(table, chosen, kind, settings), _raw_labels(table, label))
-        for name, table in tables.items()
-        if _has(table, chosen, name, origin)
-    }
+    stored: dict[PartName, Stored] = {}
+    for name, table in tables.items():
+        if missing := [column for column in chosen if column not in table.column_names]:
+            raise MaedError(f"{origin}: column {missing[0]!r} is missing in the {name} table")
+        stored[name] = Stored(table.num_rows, _reader(table, chosen, kind, settings), _raw_labels(table, label))
     tokens = kind == "text" or settings.type == "tokens"
     source = Source(
         "tokens" if tokens else "real",
@@ -94,19 +98,6 @@ def from_tables(
         columns=tuple(chosen),
     )
     return with_classes(source, class_names(train, label) or names)
-
-
-def _check_names(table: pa.Table, origin: str) -> None:
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if twice:
-        raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names may be there once")
-
-
-def _label(table: pa.Table, settings: DataSettings, origin: str) -> str | None:
-    """The column with the labels."""
-    if settings.label is not None:
-        return known_column(table, "data.label", settings.label, origin)
-    return next((name for name in LABELS if name in table.column_names), None)
 
 
 def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin: str) -> list[str]:
@@ -132,12 +123,8 @@ def known_column(table: pa.Table, argument: str, name: str, origin: str) -> str:
     return name
 
 
-def _content(table: pa.Table, columns: list[str], settings: DataSettings) -> dict[str, Content | None]:
-    """What each column holds; None for what cannot be read."""
-    return {name: _content_of(table.schema.field(name).type, settings.type == "image") for name in columns}
-
-
 def _content_of(type_: pa.DataType, binary_is_image: bool) -> Content | None:
+    """What a column holds; None for what cannot be read."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
@@ -182,13 +169,6 @@ def _choose(columns: list[str], content: dict[str, Content | None], settings: Da
     return picked
 
 
-def _has(table: pa.Table, columns: list[str], part: str, origin: str) -> bool:
-    for name in columns:
-        if name not in table.column_names:
-            raise MaedError(f"{origin}: column {name!r} is missing in the {part} table")
-    return True
-
-
 def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings: DataSettings) -> Reader:
     """How the signals at some rows are read."""
     whole = settings.type == "tokens"
@@ -202,7 +182,9 @@ def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings:
         if kind == "text":
             return text.tokenize(column, settings.length)
         if kind == "image":
-            return images.decode(_encoded(column), settings.image_size, lambda i: f"the one in row {rows[i]}"), None
+            # the hub's struct of bytes and path, or plain bytes
+            files = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+            return images.decode(files.to_pylist(), settings.image_size, lambda i: f"the one in row {rows[i]}"), None
         values = _lists(column, columns[0], rows, whole)
         return (values if whole else values[..., None]), None
 
@@ -248,11 +230,6 @@ def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.nda
         found = f"row {rows[0]} holds {sizes[0]} values, row {rows[other]} {sizes[other]}"
         raise MaedError(f"column {name!r}: ragged lists ({found}); they may be of one length")
     return _numbers(column.flatten(), name, whole).reshape(len(column), int(sizes[0]))
-
-
-def _encoded(column: pa.Array) -> list[bytes | None]:
-    """The files in an image column: the hub's struct of bytes and path, or plain bytes."""
-    return (pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column).to_pylist()
 
 
 def _raw_labels(table: pa.Table, label: str | None) -> np.ndarray | None:

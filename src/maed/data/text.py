@@ -41,26 +41,19 @@ def tokenize(texts: pa.Array | pa.ChunkedArray | list[str], length: int) -> tupl
     if column.null_count:
         raise MaedError(f"text: {column.null_count} of {len(column)} texts are missing")
     column = column.cast(pa.large_string())
-    ids = np.zeros((len(column), length), dtype=np.int16)
+    ids, places = np.zeros((len(column), length), dtype=np.int16), np.arange(length - 2)
     start = 0
     for chunk in column.chunks:
         for first in range(0, len(chunk), _ROWS):
-            block = chunk.slice(first, _ROWS)
-            _fill(ids[start : start + len(block)], block)
+            flat, offsets = _flat(chunk.slice(first, _ROWS))
+            sizes = np.minimum(np.diff(offsets), length - 2)  # as many bytes as fit
+            block = ids[start : start + len(sizes)]  # (m, length), all [PAD] so far
+            there = places < sizes[:, None]  # (m, length - 2)
+            block[:, 1:-1][there] = flat[(offsets[:-1, None] + places)[there]]
+            block[:, 0] = CLS
+            block[np.arange(len(block)), sizes + 1] = SEP
             start += len(block)
     return ids, ids != PAD
-
-
-def _fill(ids: np.ndarray, texts: pa.LargeStringArray) -> None:
-    """Write the ids of `texts` (m of them) into `ids`, `(m, length)` and all `[PAD]`."""
-    length = ids.shape[1]
-    flat, offsets = _flat(texts)
-    sizes = np.minimum(np.diff(offsets), length - 2)  # as many bytes as fit
-    places = np.arange(length - 2)
-    there = places < sizes[:, None]  # (m, length - 2)
-    ids[:, 1:-1][there] = flat[(offsets[:-1, None] + places)[there]]
-    ids[:, 0] = CLS
-    ids[np.arange(len(ids)), sizes + 1] = SEP
 
 
 def _flat(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,15 +21,7 @@ _METRICS = {
 }
 """Names of metrics for readers, and what they mean; others are shown by the name they have."""
 
-_MADE = {
-    "maed": "learned by a masked autoencoder from unlabeled data",
-    "seed": "published by the original",
-}
-
-
-def _made(label: str) -> str:
-    """How a card says that an embedding of this label was made."""
-    return BASELINES.get(label).made if label in BASELINES.names else _MADE.get(label, "by hand")
+_MADE = {"maed": "learned by a masked autoencoder from unlabeled data", "seed": "published by the original"}
 
 
 def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figure: bool, where: str) -> ModelCard:
@@ -43,7 +35,8 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
     """
     resampled, source = embedding.provenance.get("resampled"), _plain(embedding.source or "data")
     data = ModelCardData(library_name="maed", tags=["position-embedding", "masked-autoencoder", "model_hub_mixin"])
-    made = _made(embedding.label.removesuffix("-resampled"))
+    label = embedding.label.removesuffix("-resampled")
+    made = BASELINES.get(label).made if label in BASELINES.names else _MADE.get(label, "by hand")
     parts = [
         f"# Position embedding learned from {source}",
         f"A vector for each of {embedding.n} positions, in {embedding.dim} channels: {made}. It tells a Perceiver, or "
@@ -72,12 +65,12 @@ positions.neighbors(0, k=4)  # the positions nearest to the first
         "All settings are in `config.json`.",
         "## Quality",
     ]
-    rows = [_metric(name, value) for name, value in metrics.items() if isinstance(value, (int, float))]
-    if rows:
-        table = ["| metric | value | meaning |", "| --- | ---: | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
-        parts.append("\n".join(table))
-    else:
-        parts.append("Nothing was measured of it.")
+    rows = ["| metric | value | meaning |", "| --- | ---: | --- |"]
+    for name, value in metrics.items():
+        if isinstance(value, (int, float)):
+            shown, meaning = _METRICS.get(name, (_plain(name), ""))
+            rows.append(f"| {shown} | {value:.4f} | {meaning} |")
+    parts.append("\n".join(rows) if len(rows) > 2 else "Nothing was measured of it.")
     if resampled or embedding.geometry is None:
         parts.append("No true geometry is known.")
     else:
@@ -107,11 +100,6 @@ def _facts(embedding: PositionEmbedding) -> list[tuple[str, Any]]:
         "made by": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
     }
     return [(name, value) for name, value in facts.items() if value not in (None, "")]
-
-
-def _metric(name: str, value: float) -> tuple[str, str, str]:
-    shown, meaning = _METRICS.get(name, (_plain(name), ""))
-    return shown, f"{value:.4f}", meaning
 
 
 def _plain(value: Any) -> str:

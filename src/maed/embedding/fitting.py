@@ -65,22 +65,15 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
             raise MaedError(f"resample: between positions of kind {geometry.kind}; it may be {' or '.join(RESAMPLED)}")
     if there.kind != wanted.kind:
         raise MaedError(f"resample: from a {there.kind} to a {wanted.kind}; both may be of one kind")
-    sides = _sides(there)
+    # a line that came as coordinates has no sides but its number of positions
+    sides, target = (geometry.shape or (len(geometry.coordinates),) for geometry in (there, wanted))
     table = torch.empty(len(vectors), vectors.shape[1], dtype=torch.float64)
     table[_order(there, sides)] = vectors.detach().double().cpu()
-    target = _sides(wanted)
     height, width = sides if len(sides) == 2 else (1, *sides)
     size = target if len(target) == 2 else (1, *target)
     image = table.T.reshape(1, -1, height, width)
     found = F.interpolate(image, size=tuple(size), mode="bicubic", align_corners=False, antialias=True)
     return standardize(found.flatten(2)[0].T)
-
-
-def _sides(geometry: Geometry) -> tuple[int, ...]:
-    """Side lengths; those of a line that came as coordinates are its number of positions."""
-    if geometry.shape:
-        return geometry.shape
-    return (len(geometry.coordinates),)
 
 
 def _order(geometry: Geometry, sides: tuple[int, ...]) -> np.ndarray:

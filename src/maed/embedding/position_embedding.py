@@ -23,7 +23,7 @@ from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find
 from maed.errors import MaedError
 from maed.files import replacing, write_json, write_text
 from maed.registry import BASELINES
-from maed.run_folder import CONFIG, MODEL
+from maed.run_folder import CARD, CONFIG, FIGURE, MODEL
 from maed.settings import EmbeddingSettings
 
 if TYPE_CHECKING:
@@ -293,10 +293,10 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         description = {"schema": SCHEMA, "n": self.n, "d": self.dim, "source": self.source, "geometry": geometry}
         origin = {"fingerprint": self.fingerprint, "provenance": provenance, "made_with": made_with}
         if figure is not None:
-            _write_figure(figure, folder / "figure.png")
-        card = self.generate_model_card(figure=(folder / "figure.png").is_file(), where=repo_id or handed.get("where"))
+            _write_figure(figure, folder / FIGURE)
+        card = self.generate_model_card(figure=(folder / FIGURE).is_file(), where=repo_id or handed.get("where"))
         write_json(folder / CONFIG, {**description, **origin})
-        write_text(folder / "README.md", f"{card.content.rstrip()}\n")
+        write_text(folder / CARD, f"{card.content.rstrip()}\n")
         with replacing(folder / MODEL) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
         if not push_to_hub:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from reprlib import repr as short
 from types import NoneType
 from typing import Any, get_args
 
@@ -78,7 +78,7 @@ def checked_config(path: Path) -> dict[str, Any]:
     config = _json(path)
     found = config.get("schema") if isinstance(config, dict) else None
     if found != SCHEMA:
-        raise MaedError(f"{path}: schema {_short(found)}; it may be a position embedding of schema {SCHEMA}")
+        raise MaedError(f"{path}: schema {short(found)}; it may be a position embedding of schema {SCHEMA}")
     lacking = [name for name in ("n", "d", "source") if name not in config]
     if lacking:
         raise MaedError(
@@ -92,7 +92,7 @@ def checked_config(path: Path) -> dict[str, Any]:
         fits = isinstance(value, types) and not isinstance(value, bool)
         if not fits or (isinstance(value, int) and value < least):
             words = " or ".join(_WORDS[kind] for kind in types)
-            raise MaedError(f"{path}: {name} is {_short(value)}; it may be {words}{', 1 or more' * least}")
+            raise MaedError(f"{path}: {name} is {short(value)}; it may be {words}{', 1 or more' * least}")
     geometry = config.get("geometry")
     if geometry:
         shape = geometry.get("shape") or []
@@ -100,8 +100,8 @@ def checked_config(path: Path) -> dict[str, Any]:
         fits = isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape)
         known = isinstance(kind, str) and kind in get_args(GeometryKind)
         if not known or not fits or len(shape) > 2 or (shape and prod(shape) != config["n"]):
-            n = _short(config["n"])
-            raise MaedError(f"{path}: geometry is {_short(geometry)}; it may be a kind and a shape of {n} positions")
+            n = short(config["n"])
+            raise MaedError(f"{path}: geometry is {short(geometry)}; it may be a kind and a shape of {n} positions")
     return config
 
 
@@ -117,11 +117,6 @@ def _json(path: Path) -> Any:
     return content
 
 
-def _short(value: Any) -> str:
-    """A value of a file as a part of one line, however long it is."""
-    return reprlib.repr(value)
-
-
 def _line(error: Exception) -> str:
     """What a library said, as a part of one line."""
     text = " ".join(str(error).split())[:240] or type(error).__name__
@@ -134,11 +129,11 @@ def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
         tensors = load_file(path)
     expected = {"vectors"} | ({"coordinates"} if config.get("geometry") else set())
     if set(tensors) != expected:
-        raise MaedError(f"{path}: holds {_short(sorted(tensors))}; it may hold {sorted(expected)}")
+        raise MaedError(f"{path}: holds {short(sorted(tensors))}; it may hold {sorted(expected)}")
     shape = tuple(tensors["vectors"].shape)
     if shape != (config["n"], config["d"]):
         raise MaedError(
-            f"{path}: vectors of shape {shape}, config.json says ({_short(config['n'])}, {_short(config['d'])})"
+            f"{path}: vectors of shape {shape}, config.json says ({short(config['n'])}, {short(config['d'])})"
         )
     for name, tensor in tensors.items():
         if tensor.ndim != 2 or len(tensor) != config["n"]:

@@ -58,13 +58,7 @@ class Encoding(ABC):
 
 
 def position_table(
-    encoding: str,
-    n: int,
-    d: int,
-    *,
-    seed: int,
-    geometry: Geometry | None = None,
-    vectors: Tensor | None = None,
+    encoding: str, n: int, d: int, *, seed: int, geometry: Geometry | None = None, vectors: Tensor | None = None
 ) -> Tensor:
     """Make the vectors that a target model is given for its positions.
 

@@ -33,19 +33,12 @@ class Fourier(Encoding):
         low, high = coordinates.amin(0), coordinates.amax(0)
         x = torch.where(high > low, 2 * (coordinates - low) / (high - low) - 1, 0.0)
         bands = max(1, (d - dims) // (2 * dims))
-        frequency = torch.stack([torch.linspace(1, max(1.0, r / 2), bands).double() for r in _resolution(geometry)])
+        # Distinct values on lines and grids, else N to the power of one over the dimensions of the shape: a ring has
+        # one, whatever the number of its coordinates; a torus, a sphere and a swiss roll have two.
+        resolution = [round(n ** (1 / {"points": dims, "ring": 1}.get(geometry.kind, 2)))] * dims
+        if geometry.kind in ("line", "grid"):
+            resolution = [len(torch.unique(column)) for column in coordinates.T]
+        frequency = torch.stack([torch.linspace(1, max(1.0, r / 2), bands).double() for r in resolution])
         angle = (math.pi * x[:, :, None] * frequency).flatten(1)  # (N, D * bands)
         features = torch.cat([x, angle.sin(), angle.cos()], dim=1)[:, :d]
         return unit_mean_square(pad(features, (0, d - features.shape[1])).float())
-
-
-def _resolution(geometry: Geometry) -> list[int]:
-    """Positions along each dimension: distinct values on grids and lines, else N to the power of one over dimensions.
-
-    A ring has one dimension, whatever the number of its coordinates; a torus, a sphere and a swiss roll have two.
-    """
-    n, dims = geometry.coordinates.shape
-    if geometry.kind in ("line", "grid"):
-        return [len(torch.unique(torch.as_tensor(column))) for column in geometry.coordinates.T]
-    within = {"points": dims, "ring": 1}.get(geometry.kind, 2)
-    return [round(n ** (1 / within))] * dims

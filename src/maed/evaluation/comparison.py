@@ -46,7 +46,7 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
     """
     found = []
     for rows in _by_encoding(scores).values():
-        first, (mean, low, high) = _first(rows), interval(_values(rows))
+        first, (mean, low, high) = _first(rows), interval([float(row.value or 0.0) for row in rows.values()])
         found.append(Summary(first.positions, mean, low, high, len(rows), first.task, first.labels, first.metric))
     return found
 
@@ -95,7 +95,3 @@ def _by_encoding(scores: Iterable[Score]) -> dict[str, dict[int, Score]]:
 
 def _first(rows: dict[int, Score]) -> Score:
     return next(iter(rows.values()))
-
-
-def _values(rows: dict[int, Score]) -> list[float]:
-    return [float(row.value or 0.0) for row in rows.values()]

@@ -33,7 +33,9 @@ def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> flo
     true = true_distances.astype(np.float64, copy=True)
     np.fill_diagonal(true, np.inf)
     farthest = np.partition(true, k - 1, axis=1)[:, k - 1]
-    nearest = _nearest(distances, k)
+    found = distances.astype(np.float64, copy=True)
+    np.fill_diagonal(found, np.inf)
+    nearest = np.argpartition(found, k - 1, axis=1)[:, :k]
     reached = np.take_along_axis(true, nearest, axis=1)
     return float((reached <= farthest[:, None] * (1 + _TOLERANCE)).mean())
 
@@ -103,12 +105,6 @@ def check_neighbors(k: int, n: int) -> None:
     """Refuse a k that `n` positions are too few for."""
     if k >= n:
         raise MaedError(f"evaluation.n_neighbors: must be at most {n - 1} for {n} positions, got {k}")
-
-
-def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
-    d = distances.astype(np.float64, copy=True)
-    np.fill_diagonal(d, np.inf)
-    return np.argpartition(d, k - 1, axis=1)[:, :k]
 
 
 def _trustworthiness(x: np.ndarray, geometry: Geometry, true: np.ndarray, k: int) -> float:

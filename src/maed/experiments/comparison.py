@@ -171,10 +171,6 @@ class Comparison:
             self.check(encoding)
         return {encoding: self._vectors(encoding) for encoding in encodings}
 
-    def origin(self) -> MadeWith:
-        """What `maed`'s embedding was made with; empty where there is none, or it does not say."""
-        return self.context.folder.earlier.embedding().made_with
-
     def _vectors(self, encoding: str) -> torch.Tensor | None:
         """The vectors of a learned encoding; a baseline's are made where they are missing."""
         kind, data = ENCODINGS.get(encoding, "positions"), self.context.data
@@ -236,11 +232,7 @@ class Comparison:
         return embedding
 
     def _as_trained(
-        self,
-        trials: Sequence[Trial],
-        title: str,
-        row: Callable[[Trial, Metrics | None], Any],
-        cluster: Cluster | None,
+        self, trials: Sequence[Trial], title: str, row: Callable[[Trial, Metrics | None], Any], cluster: Cluster | None
     ) -> Iterator[list[Any]]:
         """Train; after each trial, a row for each that is done, in the order of the trials and not of their ends."""
         context, done = self.context, dict[Trial, Any]()
@@ -251,17 +243,7 @@ class Comparison:
 
     def _score(self, trial: Trial, metrics: Metrics | None) -> Score:
         assert metrics is not None  # only a trial that tunes may fail
-        return Score(
-            positions=trial.encoding,
-            seed=trial.seed,
-            value=metrics["test_accuracy"],
-            validation=metrics["validation_accuracy"],
-            epochs=metrics["epochs"],
-            seconds=metrics["seconds"],
-            learning_rate=trial.learning_rate,
-            history=metrics["history"],
-            labels=len(self.context.data.train),
-        )
+        return Score.of({**metrics, "learning_rate": trial.learning_rate, "labels": len(self.context.data.train)})
 
     def _tried(self, trial: Trial, metrics: Metrics | None) -> Tried:
         """What a rate came to; nothing is known of one with which the loss left the finite numbers."""

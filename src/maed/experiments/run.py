@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from maed._version import __version__
 from maed.embedding import PositionEmbedding
@@ -16,7 +15,6 @@ from maed.machine import commit, describe_machine
 from maed.records import MadeWith, Results, first_difference
 from maed.registry import BASELINES
 from maed.report import embedding_figure, write_report
-from maed.run_folder import StageFolder
 from maed.similarity import baselines_for
 from maed.stages import (
     Baseline,
@@ -51,7 +49,8 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
-    results.notes += origin_notes(MadeWith.of({**context.data_made_with, **_asked(context)}), measured)
+    asked = {"autoencoder": asdict(context.settings.autoencoder)}
+    results.notes += origin_notes(MadeWith.of({**context.data_made_with, **asked}), measured)
     methods = ["maed", *baselines_for(data)]
     # refused where there is nothing to embed, before more work is done
     execute([Pretrain(), Similarity(), Embed()], context)
@@ -70,8 +69,11 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
         results.geometry = {method: evaluate(context, method) for method in methods}
         if (start := evaluate_start(context)) is not None:
             results.geometry["start"] = start
-    for method, embedding in embeddings.items():
-        _describe(embedding, folder.embedding(method), (results.geometry or {}).get(method))
+    for method, embedding in embeddings.items():  # once more, where its card lacks what was measured, or a picture
+        stage, figure, metrics = folder.embedding(method), embedding_figure(embedding), results.metrics(method)
+        unmeasured = bool(metrics) and embedding.provenance.get("metrics") != metrics
+        if unmeasured or (figure is not None and not stage.figure.is_file()):
+            embedding.save_pretrained(stage.path, metrics or None, figure)
     comparison.save(results)
     comparison.run(encodings, seeds, results)
     context.say(f"report: {write_report(folder.path, context.settings.report)}")
@@ -103,7 +105,9 @@ def compare_only(context: Context, encodings: Sequence[str], seeds: int, *, comm
             difference = first_difference(there, here)
             raise MaedError(f"out: {path} is of another run ({difference}); take another --out, or --overwrite")
     if "maed" in encodings:
-        results.notes += origin_notes(comparison.origin(), (*(results.geometry or {}), *encodings))
+        results.notes += origin_notes(
+            context.folder.earlier.embedding().made_with, (*(results.geometry or {}), *encodings)
+        )
     comparison.run(encodings, seeds, results)
     return results
 
@@ -146,15 +150,3 @@ def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
         )
         notes.append(f"The U-Net knows the storage order by construction; {order}.")
     return notes
-
-
-def _asked(context: Context) -> dict[str, Any]:
-    return {"autoencoder": asdict(context.settings.autoencoder)}
-
-
-def _describe(embedding: PositionEmbedding, folder: StageFolder, metrics: dict[str, float] | None) -> None:
-    """Save an embedding once more, with what was measured of it and its picture, unless its card has them."""
-    figure = embedding_figure(embedding)
-    pictured = figure is None or folder.figure.is_file()
-    if not pictured or (metrics is not None and embedding.provenance.get("metrics") != metrics):
-        embedding.save_pretrained(folder.path, metrics, figure)

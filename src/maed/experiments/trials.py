@@ -235,18 +235,18 @@ def _on_ray(
 ) -> Iterator[tuple[Trial, Metrics | None]]:
     """`of`: trials in all, finished ones included: with it the share of a worker is the same when resumed."""
     ray = cluster.connect()
-    share = _share(ray, of, trials[0].settings.trainer)
+    cpus, gpus, workers = _share(ray, of, trials[0].settings.trainer)
     # none is tried again by Ray itself, which would do so without end where the memory is too small
-    work = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, num_returns=2, max_retries=0)(_work)
+    work = ray.remote(num_cpus=cpus, num_gpus=gpus, num_returns=2, max_retries=0)(_work)
     waiting = deque((trial, 1) for trial in trials)
     running: dict[Any, tuple[Any, Trial, int]] = {}
     try:
         shared = ray.put(data)
         while waiting or running:
-            while waiting and len(running) < share.workers:
+            while waiting and len(running) < workers:
                 trial, attempt = waiting.popleft()
                 board.started(trial)
-                done, files = work.remote(shared, _for_worker(trial, share.cpus), cluster.address != "local")
+                done, files = work.remote(shared, _for_worker(trial, cpus), cluster.address != "local")
                 running[done] = files, trial, attempt
             done = ray.wait(list(running), num_returns=1)[0][0]
             files, trial, attempt = running.pop(done)
@@ -310,17 +310,11 @@ def _kept(ray: Any, trial: Trial, done: Any, files: Any) -> Metrics | None:
     return outcome
 
 
-@dataclass(frozen=True)
-class _Share:
-    """What each worker gets, and how many there are."""
+def _share(ray: Any, trials: int, settings: TrainerSettings) -> tuple[int, int, int]:
+    """Cores and GPUs of each worker, and how many there are.
 
-    cpus: int
-    gpus: int
-    workers: int
-
-
-def _share(ray: Any, trials: int, settings: TrainerSettings) -> _Share:
-    """A GPU for each worker where there are any, and its part of the cores, of which no machine may have fewer."""
+    A worker gets a GPU where there are any, and its part of the cores, of which no machine may have fewer.
+    """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = settings.accelerator in ("auto", "gpu", "cuda") and any(m.get("GPU", 0) >= 1 for m in machines)
     slots, cores = [], []  # of each machine
@@ -335,9 +329,7 @@ def _share(ray: Any, trials: int, settings: TrainerSettings) -> _Share:
     cpus = settings.threads or max(1, min(sum(cores) // workers, least))
     if cpus > max(cores):
         raise MaedError(f"trainer.threads: {cpus}, but no machine of trainer.cluster has more than {max(cores)} cores")
-    if gpus:
-        return _Share(cpus, 1, workers)
-    return _Share(cpus, 0, max(1, min(workers, sum(c // cpus for c in cores))))
+    return (cpus, 1, workers) if gpus else (cpus, 0, max(1, min(workers, sum(c // cpus for c in cores))))
 
 
 def _line(error: BaseException) -> str:

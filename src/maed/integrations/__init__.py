@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from maed._lazy import lazy
 
 if TYPE_CHECKING:
     from maed.integrations.add_positions import AddPositions
@@ -14,14 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["AddPositions", "TablePositionEncoding", "load_model", "replace_positions"]
 
 _HOMES = {
-    "AddPositions": "add_positions",
-    "TablePositionEncoding": "finding",
-    "load_model": "loading",
-    "replace_positions": "replacing",
+    "add_positions": ("AddPositions",),
+    "finding": ("TablePositionEncoding",),
+    "loading": ("load_model",),
+    "replacing": ("replace_positions",),
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'maed.integrations' has no attribute {name!r}")
-    return getattr(import_module(f"maed.integrations.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

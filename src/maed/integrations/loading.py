@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import nn
 
 from maed.errors import MaedError
-from maed.integrations.finding import Found, at, install, is_table, parameter_of
-from maed.integrations.record import records_of
+from maed.integrations.finding import Found, at, install, is_table, parameter_of, records_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,8 +49,13 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
         model_class.__init__(self, config, *args, **options)
         records.extend(records_of(config))
         for record in records:
-            if record["kind"] == "fourier":
-                _make_room(self, record)
+            if record["kind"] == "fourier":  # a table of the recorded shape, for the checkpoint to fill
+                found = _recorded(self, record)
+                width = found.module.output_size()  # type: ignore[operator]
+                if record["dim"] != width:
+                    name = type(self).__name__
+                    raise MaedError(f"config.maed_positions: dim must be {width} in {name}, got {record['dim']}")
+                install(self, found, record["n"])
 
     # The class that loads differs only in its room for the table. Name and module are those of `model_class`, by which
     # transformers looks things up, and the model becomes one of `model_class` as soon as it is loaded.
@@ -80,15 +84,6 @@ def _recorded(model: nn.Module, record: dict[str, Any]) -> Found:
         f"config.maed_positions: {where!r} is no {record['kind']} of {type(model).__name__}; load it by the "
         "class that saved it"
     )
-
-
-def _make_room(model: nn.Module, record: dict[str, Any]) -> None:
-    """Make a table of the recorded shape, for the checkpoint to fill."""
-    found = _recorded(model, record)
-    width = found.module.output_size()  # type: ignore[operator]
-    if record["dim"] != width:
-        raise MaedError(f"config.maed_positions: dim must be {width} in {type(model).__name__}, got {record['dim']}")
-    install(model, found, record["n"])
 
 
 def _restored(model: _Pretrained, info: dict[str, Any], name: str | Path) -> _Pretrained:

@@ -15,13 +15,14 @@ from maed.integrations.finding import (
     Found,
     TablePositionEncoding,
     install,
+    keep_record,
     named,
     parameter_of,
+    records_of,
     rows_of,
     rows_that_stay,
     search,
 )
-from maed.integrations.record import keep_record, records_of
 
 _Model = TypeVar("_Model", bound=nn.Module)
 

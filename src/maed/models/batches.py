@@ -137,7 +137,9 @@ class Augmentation:
         if self.hide:
             kept = torch.rand(values.shape[:2], device=values.device) >= self.hide
             kept[:, 0] |= ~kept.any(dim=1)  # a signal with nothing left says nothing
-            mask = kept if mask is None else _some(mask & kept, mask)
+            if mask is not None:
+                kept = torch.where((mask & kept).any(dim=1, keepdim=True), mask & kept, mask)
+            mask = kept
         return batch._replace(values=values, mask=mask)
 
     def _changed(self, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -147,8 +149,3 @@ class Augmentation:
         images = pixels.transpose(1, 2).unflatten(2, self._sides)  # (B, C, H, W)
         pixels = self._images(images).flatten(2).transpose(1, 2)
         return (pixels, None) if real is None else (pixels[:, :, :-1], pixels[:, :, -1] > 0.5)
-
-
-def _some(mask: Tensor, before: Tensor) -> Tensor:
-    """`mask`, but as `before` for signals that it leaves nothing of."""
-    return torch.where(mask.any(dim=1, keepdim=True), mask, before)

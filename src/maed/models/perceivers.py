@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PerceiverModel
+from transformers import PerceiverConfig, PerceiverModel
+from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
 from maed.errors import MaedError
 from maed.settings import PerceiverSettings
@@ -37,6 +38,17 @@ def latent_logits(
     encoded = perceiver.encoder(latents, inputs=inputs[0], inputs_mask=scores_mask)[0]
     query = perceiver.decoder.decoder_query(*inputs)
     return perceiver.decoder(query, z=encoded).logits
+
+
+def classification_decoder(config: PerceiverConfig) -> PerceiverClassificationDecoder:
+    """transformers' decoder of one query, whose logits are those of the classes."""
+    query = {"num_channels": config.d_latents, "index_dims": 1}
+    return PerceiverClassificationDecoder(
+        config,
+        num_channels=config.d_latents,
+        trainable_position_encoding_kwargs=query,
+        use_query_residual=True,
+    )
 
 
 def check_heads(settings: PerceiverSettings, channels: int) -> None:

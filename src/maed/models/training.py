@@ -116,17 +116,13 @@ class PerceiverModule(pl.LightningModule):
         """AdamW; weight decay for the matrices of linear layers only."""
         linear = {id(m.weight) for m in self.modules() if isinstance(m, torch.nn.Linear)}
         trained = [p for p in self.parameters() if p.requires_grad]
+        train = self.settings
         groups = [
-            {"params": [p for p in trained if id(p) in linear], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in trained if id(p) in linear], "weight_decay": train.weight_decay},
             {"params": [p for p in trained if id(p) not in linear], "weight_decay": 0.0},
         ]
-        train = self.settings
         optimizer, scheduler = adamw(
-            groups,
-            learning_rate=train.learning_rate,
-            warmup=train.warmup,
-            steps=self.steps,
-            schedule=train.schedule,
+            groups, learning_rate=train.learning_rate, warmup=train.warmup, steps=self.steps, schedule=train.schedule
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -144,27 +140,24 @@ class PerceiverModule(pl.LightningModule):
             self._stop_if_bad()
 
     def _stop_if_bad(self) -> None:
-        if self._first_bad is not None and int(self._first_bad) >= 0:
-            raise NotFiniteError(
-                f"train: the loss is not finite at step {int(self._first_bad)}; {self._last_good()}; "
-                f"lower train.learning_rate (it was {self.settings.learning_rate:g}), "
-                "or set trainer.precision to 32-true"
-            )
-
-    def _last_good(self) -> str:
-        """Where the training was last known to be sound."""
-        last = None if self.folder is None else read_checkpoint(self.folder / LAST)
-        if last is None or self.folder is None:
-            return "no checkpoint had been written"
-        return f"the last good checkpoint is {self.folder / 'last.ckpt'}, of step {last['global_step']}"
+        if self._first_bad is None or int(self._first_bad) < 0:
+            return
+        last_good = "no checkpoint had been written"
+        if self.folder is not None and (last := read_checkpoint(self.folder / LAST)) is not None:
+            last_good = f"the last good checkpoint is {self.folder / LAST}, of step {last['global_step']}"
+        raise NotFiniteError(
+            f"train: the loss is not finite at step {int(self._first_bad)}; {last_good}; lower train.learning_rate "
+            f"(it was {self.settings.learning_rate:g}), or set trainer.precision to 32-true"
+        )
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One training, as its helpers need it."""
+    """One training: the classifier that it is to make, its position table, and what tells it from others."""
 
     data: SignalData
-    encoding: str
+    config: ClassifierConfig
+    table: Tensor
     seed: int
     folder: Path
     settings: Settings
@@ -209,11 +202,11 @@ def train_classifier(
             beyond the memory, or a loss that is not finite.
     """
     use_threads(settings.trainer.threads)
-    config, table, job = _described(data, encoding, seed, folder, dim, settings, vectors)
+    job = _job(data, encoding, seed, folder, dim, settings, vectors)
     finished = _finished(job, overwrite)
     if finished is not None:
         return finished
-    classifier = build_classifier(config, table, seed=seed)
+    classifier = build_classifier(job.config, job.table, seed=seed)
     train = settings.train
     first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
     classifier.calibrate(*take(data.train, first)[:2])
@@ -237,53 +230,27 @@ def finished_training(
     Raises:
         MaedError: as `train_classifier` before it trains.
     """
-    _, _, job = _described(data, encoding, seed, folder, dim, settings, vectors)
-    return _finished(job, overwrite)
-
-
-def _described(
-    data: SignalData,
-    encoding: str,
-    seed: int,
-    folder: Path,
-    dim: int,
-    settings: Settings,
-    vectors: Tensor | None,
-) -> tuple[ClassifierConfig, Tensor, _Job]:
-    """The classifier that a training is to make, its position table, and the training."""
-    _check_labels(data)
-    if seed < 0:
-        raise MaedError(f"seed: must be at least 0, got {seed}")
-    config = describe_classifier(data, encoding, dim, settings.perceiver)
-    table = table_for(config, data, seed=seed, vectors=vectors)
-    return config, table, _job(data, encoding, seed, folder, dim, settings, table)
+    return _finished(_job(data, encoding, seed, folder, dim, settings, vectors), overwrite)
 
 
 def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
-    train, folder = job.settings.train, job.folder
-    data = job.data
+    train, folder, data = job.settings.train, job.folder, job.data
     augment = Augmentation(train, data.geometry, permuted=data.permutation is not None, kind=data.kind)
     module = PerceiverModule(
-        classifier,
-        train,
-        steps=job.steps,
-        seed=job.seed,
-        augment=augment,
-        fingerprint=job.fingerprint,
-        folder=folder,
+        classifier, train, steps=job.steps, seed=job.seed, augment=augment, fingerprint=job.fingerprint, folder=folder
     )
     if job.settings.trainer.compile:
         classifier.compile()
     history = History()
-    extra: list[Callback] = []
+    watching: list[Callback] = [history, LastValidation()]
     if train.patience is not None:
-        extra.append(Patience(train.patience, "validation_accuracy", "max"))
+        watching.append(Patience(train.patience, "validation_accuracy", "max"))
     if train.average is not None:  # the table is a buffer, which is to stay as it is
-        extra.append(EMAWeightAveraging(decay=train.average, use_buffers=False))
+        watching.append(EMAWeightAveraging(decay=train.average, use_buffers=False))
     trainer, best = build_trainer(
         job.settings.trainer,
         folder,
-        title=f"perceiver {job.encoding}, seed {job.seed}",
+        title=f"perceiver {job.config.encoding}, seed {job.seed}",
         steps=job.steps,
         validate_every=min(train.validate_every or job.per_epoch, job.steps),
         clip=train.clip,
@@ -292,19 +259,20 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         wide=True,
         accumulate=train.accumulate,
         distributed=True,
-        callbacks=[history, LastValidation(), *extra, *callbacks],
+        callbacks=[*watching, *callbacks],
     )
     _check_memory(job, classifier, trainer)
     start = resumable(folder, job.fingerprint)
     checkpoint = None if start is None else folder / LAST
-    if checkpoint is None and is_main_process():
-        _clear(folder)
+    if checkpoint is None and is_main_process():  # what another training left
+        for name in (METRICS, MODEL, CONFIG, LAST, BEST):
+            (folder / name).unlink(missing_ok=True)
     process: Any = {"rank": trainer.global_rank, "world": trainer.world_size}
-    shuffled = ShuffledBatches(job.data.train, train.batch_size, job.seed, **process)
+    shuffled = ShuffledBatches(data.train, train.batch_size, job.seed, **process)
     numbers = Steps(job.steps * train.accumulate, (start or 0) * train.accumulate)
     batches = DataLoader(shuffled, batch_size=None, sampler=numbers)
     try:
-        fit(trainer, module, batches, every_signal(job.data.validation, train.batch_size, **process), checkpoint)
+        fit(trainer, module, batches, every_signal(data.validation, train.batch_size, **process), checkpoint)
     except torch.OutOfMemoryError:
         raise MaedError(
             f"train.batch_size: {train.batch_size} does not fit the memory of the GPU; {max(1, train.batch_size // 2)} "
@@ -313,7 +281,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
     step, score = trainer.global_step, best.best_model_score
     assert score is not None
     module.load_state_dict(best_weights(best))
-    tested = trainer.test(module, every_signal(job.data.test, train.batch_size, **process), verbose=False)
+    tested = trainer.test(module, every_signal(data.test, train.batch_size, **process), verbose=False)
     if trainer.is_global_zero:
         classifier.save_pretrained(folder)
         metrics = _metrics(job, classifier, history, step, float(score), tested[0]["test_accuracy"])
@@ -353,8 +321,15 @@ def _check_memory(job: _Job, classifier: TargetModel, trainer: pl.Trainer) -> No
     )
 
 
-def _job(data: SignalData, encoding: str, seed: int, folder: Path, dim: int, settings: Settings, table: Tensor) -> _Job:
-    train = settings.train
+def _job(
+    data: SignalData, encoding: str, seed: int, folder: Path, dim: int, settings: Settings, vectors: Tensor | None
+) -> _Job:
+    """What is to be trained; refused where these data or settings cannot be."""
+    _check_labels(data)
+    if seed < 0:
+        raise MaedError(f"seed: must be at least 0, got {seed}")
+    config, train = describe_classifier(data, encoding, dim, settings.perceiver), settings.train
+    table = table_for(config, data, seed=seed, vectors=vectors)
     per_epoch = math.ceil(len(data.train) / (train.batch_size * train.accumulate))
     steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
     perceiver = asdict(settings.perceiver)
@@ -371,7 +346,7 @@ def _job(data: SignalData, encoding: str, seed: int, folder: Path, dim: int, set
         "data": _digest([part for split in (data.train, data.validation, data.test) for part in _sketch(split)]),
     }
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return _Job(data, encoding, seed, folder, settings, steps, per_epoch, fingerprint)
+    return _Job(data, config, table, seed, folder, settings, steps, per_epoch, fingerprint)
 
 
 def _sketch(split: Signals) -> list[np.ndarray]:
@@ -405,12 +380,6 @@ def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
     return None
 
 
-def _clear(folder: Path) -> None:
-    """Remove what another training left, so that no file here speaks of another."""
-    for name in (METRICS, MODEL, CONFIG, LAST, BEST):
-        (folder / name).unlink(missing_ok=True)
-
-
 def _metrics(
     job: _Job, classifier: TargetModel, history: History, step: int, validation: float, test: float
 ) -> dict[str, Any]:
@@ -418,7 +387,7 @@ def _metrics(
     # whole epochs of batches, of which the last may be smaller; then whole batches
     epochs, batches = divmod(step * train.accumulate, math.ceil(n / train.batch_size))
     return {
-        "positions": job.encoding,
+        "positions": job.config.encoding,
         "seed": job.seed,
         "test_accuracy": test,
         "validation_accuracy": validation,

@@ -13,13 +13,7 @@ from maed._lazy import lazy
 if TYPE_CHECKING:
     from maed.plots.curves import accuracy_curves, accuracy_intervals, against_draws, training_curves
     from maed.plots.layouts import grid_edges, position_colors, recovered_layout, unshuffled
-    from maed.plots.maps import (
-        embedding_channels,
-        similarity_map,
-        similarity_maps,
-        similarity_matrix,
-        spread_positions,
-    )
+    from maed.plots.maps import embedding_channels, similarity_map, similarity_maps, similarity_matrix, spread_positions
     from maed.plots.signals import reconstructions, reconstructions_by_fraction, to_unit
     from maed.plots.style import color_of, figure_of, save
 

@@ -7,18 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from maed.plots.style import (
-    BLUE,
-    GREEN,
-    INK,
-    SKY,
-    VERMILION,
-    color_of,
-    legend,
-    panels,
-    plain,
-    tidy,
-)
+from maed.plots.style import BLUE, GREEN, INK, SKY, VERMILION, color_of, legend, panels, plain, tidy
 from maed.records import Score, Summary
 
 
@@ -29,14 +18,10 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
         ("train_loss", "training", SKY, 1.0),
         ("validation_loss", "validation", VERMILION, 2.0),
     ):
-        steps, values = _curve(history, key)
+        steps, values = known_points(history, key)
         if steps:
             ax.plot(steps, values, color=color, linewidth=width, label=label, marker="o" if len(steps) == 1 else None)
-    ax.set_xlabel("step")
-    ax.set_ylabel("masked loss")
-    tidy(ax)
-    legend(ax)
-    return ax
+    return _labeled(ax, "step", "masked loss")
 
 
 def accuracy_curves(scores: Sequence[Score], *, ax: Axes | None = None) -> Axes:
@@ -44,16 +29,12 @@ def accuracy_curves(scores: Sequence[Score], *, ax: Axes | None = None) -> Axes:
     ax, _ = panels(ax, 1, 1, (6.4, 3.2))
     named: set[str] = set()
     for score in scores:
-        steps, values = _curve(score.history, "validation_accuracy")
+        steps, values = known_points(score.history, "validation_accuracy")
         name = score.positions
         label = None if name in named else plain(name)
         named.add(name)
         ax.plot(steps, [100 * value for value in values], color=color_of(name), linewidth=1.5, alpha=0.85, label=label)
-    ax.set_xlabel("step")
-    ax.set_ylabel("validation accuracy, %")
-    tidy(ax)
-    legend(ax)
-    return ax
+    return _labeled(ax, "step", "validation accuracy, %")
 
 
 def accuracy_intervals(summary: Sequence[Summary], scores: Sequence[Score] = (), *, ax: Axes | None = None) -> Axes:
@@ -90,18 +71,21 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
         ("spearman", "Spearman with true distances", BLUE, "--"),
         ("split_half", "agreement of two halves", GREEN, ":"),
     ):
-        draws, values = _curve(history, key, over="draws")
+        draws, values = known_points(history, key, over="draws")
         if draws:
             ax.plot(draws, values, color=color, linestyle=dashes, linewidth=1.8, marker="o", markersize=3, label=label)
     ax.set_xscale("log", base=2)
-    ax.set_xlabel("draws")
-    ax.set_ylabel("of the similarity's entries")
+    return _labeled(ax, "draws", "of the similarity's entries")
+
+
+def _labeled(ax: Axes, x: str, y: str) -> Axes:
+    ax.set(xlabel=x, ylabel=y)
     tidy(ax)
     legend(ax)
     return ax
 
 
-def _curve(history: Sequence[Mapping[str, Any]], key: str, over: str = "step") -> tuple[list[float], list[float]]:
+def known_points(history: Sequence[Mapping[str, Any]], key: str, over: str = "step") -> tuple[list[float], list[float]]:
     """Steps and values of `key`, where there is a value."""
     known = [(entry[over], entry[key]) for entry in history if entry.get(key) is not None]
     return [step for step, _ in known], [value for _, value in known]

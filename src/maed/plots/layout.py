@@ -59,13 +59,7 @@ def align(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     Returns:
         float64, as `layout`.
     """
-    target = seen_from(layout, coordinates)
-    center = target.mean(axis=0)
-    source = layout - layout.mean(axis=0)
-    rotation, _ = orthogonal_procrustes(source, target - center)
-    spread = np.linalg.norm(source)
-    scale = np.linalg.norm(target - center) / spread if spread > 0 else 0.0
-    return source @ rotation * scale + center
+    return _laid_over(layout, seen_from(layout, coordinates))
 
 
 def align_in_space(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
@@ -77,12 +71,17 @@ def align_in_space(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     target = np.asarray(coordinates, dtype=np.float64)
     if target.shape[1] > 3:
         target = np.asarray(PCA(3, svd_solver="full").fit_transform(target))
-    target = np.pad(target, ((0, 0), (0, 3 - target.shape[1])))
+    return _laid_over(layout, np.pad(target, ((0, 0), (0, 3 - target.shape[1]))))
+
+
+def _laid_over(layout: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """A layout by one orthogonal matrix and one scale as near as can be to a target of as many columns."""
     center = target.mean(axis=0)
     source = layout - layout.mean(axis=0)
     rotation, _ = orthogonal_procrustes(source, target - center)
     spread = np.linalg.norm(source)
-    return source @ rotation * (np.linalg.norm(target - center) / spread if spread > 0 else 0.0) + center
+    scale = np.linalg.norm(target - center) / spread if spread > 0 else 0.0
+    return source @ rotation * scale + center
 
 
 def seen_from(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:

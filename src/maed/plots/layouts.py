@@ -17,11 +17,7 @@ from maed.plots.style import BLUE, INK, ORANGE, SKY, VERMILION, headline, panels
 
 
 def recovered_layout(
-    vectors: np.ndarray,
-    coordinates: np.ndarray | None = None,
-    shape: Sequence[int] = (),
-    *,
-    ax: Axes | None = None,
+    vectors: np.ndarray, coordinates: np.ndarray | None = None, shape: Sequence[int] = (), *, ax: Axes | None = None
 ) -> Axes:
     """Draw the layout that an embedding makes, beside the true one where it is known.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,16 @@ def similarity_map(
         kind: of the geometry, where it is known; `torus` and `sphere` are drawn on maps of their own.
         ax: where to draw, `projection="3d"` to see three coordinates in space.
     """
-    projection = "3d" if _is_space(coordinates, kind) else None
-    width, height = panel_size(coordinates, shape, kind)
-    ax, _ = panels(ax, 1, 1, (max(4.0, 1.3 * width), max(3.0, 1.3 * height)), projection=projection)
-    drawn = _draw_similarity(ax, similarity, position, coordinates, shape, kind)
-    if _is_image(coordinates, shape, kind):
+    places = _Places(coordinates, shape, kind)
+    width, height = places.panel_size()
+    ax, _ = panels(ax, 1, 1, (max(4.0, 1.3 * width), max(3.0, 1.3 * height)), projection=places.projection)
+    drawn = _draw_similarity(ax, similarity, position, places)
+    if places.are_image:
         ax.set_axis_on()
         tidy(ax)
         ax.set(xlabel="column", ylabel="row")
     if drawn is None:
-        _label_curves([ax], 1, coordinates, "similarity")
+        label_curves([ax], 1, coordinates, "similarity")
     else:
         _color_bar(ax, drawn, "similarity")
     return ax
@@ -71,12 +72,12 @@ def similarity_maps(
         positions: which ones, as indices in storage order (`spread_positions` chooses some).
         coordinates, shape, kind, ax: as for `similarity_map`.
     """
-    columns = min(6 if _is_image(coordinates, shape, kind) else 3, len(positions))
-    projection = "3d" if _is_space(coordinates, kind) else None
-    ax, parts = panels(ax, len(positions), columns, panel_size(coordinates, shape, kind), projection=projection)
+    places = _Places(coordinates, shape, kind)
+    columns = min(6 if places.are_image else 3, len(positions))
+    ax, parts = panels(ax, len(positions), columns, places.panel_size(), projection=places.projection)
     for part, position in zip(parts, positions, strict=True):
-        _draw_similarity(part, similarity[position], position, coordinates, shape, kind)
-    _label_curves(parts, columns, coordinates, "similarity")
+        _draw_similarity(part, similarity[position], position, places)
+    label_curves(parts, columns, coordinates, "similarity")
     return ax
 
 
@@ -143,60 +144,16 @@ def embedding_channels(
         channels: how many; fewer where d is less.
         ax: where to draw.
     """
-    count = min(channels, vectors.shape[1])
-    columns = min(4 if _is_image(coordinates, shape, kind) else 3, count)
-    projection = "3d" if _is_space(coordinates, kind) else None
-    ax, parts = panels(ax, count, columns, panel_size(coordinates, shape, kind), projection=projection)
+    places, count = _Places(coordinates, shape, kind), min(channels, vectors.shape[1])
+    columns = min(4 if places.are_image else 3, count)
+    ax, parts = panels(ax, count, columns, places.panel_size(), projection=places.projection)
     for channel, part in enumerate(parts):
         values = vectors[:, channel]
         most = float(np.abs(values).max()) or 1.0
-        draw_values(part, values, coordinates, shape, kind, cmap="cividis", limits=(-most, most))
+        places.draw(part, values, cmap="cividis", limits=(-most, most))
         headline(part, f"channel {channel + 1}")
-    _label_curves(parts, columns, coordinates, "value")
+    label_curves(parts, columns, coordinates, "value")
     return ax
-
-
-def draw_values(
-    ax: Axes,
-    values: np.ndarray,
-    coordinates: np.ndarray | None,
-    shape: Sequence[int],
-    kind: GeometryKind,
-    *,
-    cmap: str,
-    limits: tuple[float, float],
-    around: int | None = None,
-) -> Any:
-    """Draw one value for each position `(N,)`: an image on a grid, a curve on a line, colored points elsewhere.
-
-    A torus is cut open to an image, a sphere is spread out as a map (`chart`).
-
-    Returns:
-        What a color bar is made of; None for a curve.
-    """
-    colors: dict[str, Any] = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1]}
-    if coordinates is not None and ax.name == "3d" and coordinates.shape[1] >= 3:
-        drawn = _dots(ax, coordinates[:, :3], c=values, s=14, linewidths=0, depthshade=False, **colors)
-        tidy(ax)
-        return drawn
-    if coordinates is not None and _is_image(coordinates, shape, kind):
-        ax.set_axis_off()
-        return ax.imshow(_image(values, coordinates, shape, kind), interpolation="nearest", **colors)
-    if coordinates is not None and coordinates.shape[1] > 1:
-        drawn = _dots(ax, chart(coordinates, kind), c=values, s=14, linewidths=0, **colors)
-        ax.set_aspect("equal")
-        if kind == "sphere":
-            ax.set_axis_off()  # the numbers of a map are not coordinates
-        else:
-            tidy(ax)
-        return drawn
-    x = along(coordinates, len(values))
-    order = np.argsort(x)
-    ax.plot(x[order], values[order], color=BLUE, linewidth=1.2)
-    if around is not None and len(values) > WINDOW:
-        ax.set_xlim(*_window(x, around))
-    tidy(ax)
-    return None
 
 
 def spread_positions(coordinates: np.ndarray | None, n: int, count: int, kind: GeometryKind = "points") -> list[int]:
@@ -214,33 +171,101 @@ def along(coordinates: np.ndarray | None, count: int) -> np.ndarray:
     return coordinates[:, 0].astype(np.float64) if coordinates is not None else np.arange(count, dtype=np.float64)
 
 
-def panel_size(coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> tuple[float, float]:
-    """Inches of one panel."""
-    if _is_image(coordinates, shape, kind):
-        return 1.4, 1.4 * max(0.4, min(2.0, shape[0] / shape[1])) + 0.25
-    if coordinates is None or coordinates.shape[1] == 1:
-        return 3.2, 1.9
-    if _is_space(coordinates, kind):
-        return 2.8, 2.7
-    across, up = np.ptp(chart(coordinates, kind), axis=0)
-    return 2.8, 0.3 + 2.4 * float(np.clip(up / (across + 1e-12), 0.3, 1.0))
+@dataclass(frozen=True)
+class _Places:
+    """Where positions truly lie, as far as it is known, and how values of them are drawn there."""
+
+    coordinates: np.ndarray | None
+    shape: Sequence[int]
+    kind: GeometryKind
+
+    @property
+    def are_image(self) -> bool:
+        """Whether they fill a grid, or a torus, which is cut open."""
+        width = 0 if self.coordinates is None else self.coordinates.shape[1]
+        return len(self.shape) == 2 and (width == 2 or (width > 0 and self.kind == "torus"))
+
+    @property
+    def projection(self) -> str | None:
+        """`3d` where coordinates are three, of no shape that has a map."""
+        in_space = self.coordinates is not None and self.coordinates.shape[1] == 3 and self.kind != "sphere"
+        return "3d" if in_space else None
+
+    def panel_size(self) -> tuple[float, float]:
+        """Inches of one panel."""
+        if self.are_image:
+            return 1.4, 1.4 * max(0.4, min(2.0, self.shape[0] / self.shape[1])) + 0.25
+        if self.coordinates is None or self.coordinates.shape[1] == 1:
+            return 3.2, 1.9
+        if self.projection:
+            return 2.8, 2.7
+        across, up = np.ptp(chart(self.coordinates, self.kind), axis=0)
+        return 2.8, 0.3 + 2.4 * float(np.clip(up / (across + 1e-12), 0.3, 1.0))
+
+    def draw(
+        self, ax: Axes, values: np.ndarray, *, cmap: str, limits: tuple[float, float], around: int | None = None
+    ) -> Any:
+        """Draw one value for each position `(N,)`: an image on a grid, a curve on a line, colored points elsewhere.
+
+        A torus is cut open to an image, a sphere is spread out as a map (`chart`). Of a long line, what is drawn is
+        `around` a position.
+
+        Returns:
+            What a color bar is made of; None for a curve.
+        """
+        colors: dict[str, Any] = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1]}
+        if self.coordinates is None or self.coordinates.shape[1] == 1:
+            x = along(self.coordinates, len(values))
+            order = np.argsort(x)
+            ax.plot(x[order], values[order], color=BLUE, linewidth=1.2)
+            if around is not None and len(values) > WINDOW:
+                width = float(np.ptp(x)) * WINDOW / len(x)
+                start = float(np.clip(x[around] - width / 2, x.min(), x.max() - width))
+                ax.set_xlim(start, start + width)
+            tidy(ax)
+            return None
+        if ax.name == "3d" and self.coordinates.shape[1] >= 3:
+            drawn = _dots(ax, self.coordinates[:, :3], c=values, s=14, linewidths=0, depthshade=False, **colors)
+            tidy(ax)
+            return drawn
+        if self.are_image:
+            image = np.empty(len(values))
+            image[row_major(self.coordinates, self.kind)] = values
+            ax.set_axis_off()
+            return ax.imshow(image.reshape(self.shape[0], self.shape[1]), interpolation="nearest", **colors)
+        drawn = _dots(ax, chart(self.coordinates, self.kind), c=values, s=14, linewidths=0, **colors)
+        ax.set_aspect("equal")
+        if self.kind == "sphere":
+            ax.set_axis_off()  # the numbers of a map are not coordinates
+        else:
+            tidy(ax)
+        return drawn
+
+    def mark(self, ax: Axes, position: int) -> None:
+        """Mark the position in question, and name its place: a ring, or an upright line on a curve."""
+        if self.coordinates is None or self.coordinates.shape[1] == 1:
+            x = along(self.coordinates, position + 1)[position]
+            ax.axvline(x, color=VERMILION, linewidth=1.2, alpha=0.8, zorder=0)
+        name = f"stored as {position}"
+        if self.coordinates is not None:
+            name = f"at {', '.join(f'{round(float(value), 2):g}' for value in self.coordinates[position][:3])}"
+        if self.coordinates is not None and self.coordinates.shape[1] > 1:
+            place = chart(self.coordinates, self.kind)[position]
+            if self.are_image:
+                row, column = divmod(int(row_major(self.coordinates, self.kind)[position]), self.shape[1])
+                name, place = f"row {row}, column {column}", np.array([column, row])
+            if ax.name == "3d" and self.coordinates.shape[1] >= 3:
+                place = self.coordinates[position, :3]
+            for color, width in (("white", 2.6), (VERMILION, 1.4)):
+                _dots(ax, place[None], s=70, facecolors="none", edgecolors=color, linewidths=width)
+        headline(ax, name)
 
 
-def _draw_similarity(
-    ax: Axes,
-    values: np.ndarray,
-    position: int,
-    coordinates: np.ndarray | None,
-    shape: Sequence[int],
-    kind: GeometryKind,
-) -> Any:
+def _draw_similarity(ax: Axes, values: np.ndarray, position: int, places: _Places) -> Any:
     values = values.astype(np.float64)
     values[position] = np.nan
-    drawn = draw_values(
-        ax, values, coordinates, shape, kind, cmap="viridis", limits=_robust_limits(values), around=position
-    )
-    _mark(ax, position, coordinates, shape, kind)
-    headline(ax, _place_name(position, coordinates, shape, kind))
+    drawn = places.draw(ax, values, cmap="viridis", limits=_robust_limits(values), around=position)
+    places.mark(ax, position)
     return drawn
 
 
@@ -257,22 +282,6 @@ def _color_bar(ax: Axes, drawn: Any, name: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _is_image(coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> bool:
-    return coordinates is not None and len(shape) == 2 and (coordinates.shape[1] == 2 or kind == "torus")
-
-
-def _is_space(coordinates: np.ndarray | None, kind: GeometryKind) -> bool:
-    """Whether coordinates are three, of no shape that has a map."""
-    return coordinates is not None and coordinates.shape[1] == 3 and kind != "sphere"
-
-
-def _image(values: np.ndarray, coordinates: np.ndarray, shape: Sequence[int], kind: GeometryKind) -> np.ndarray:
-    """Values `(N,)` at their true places of the grid or torus, `(height, width)`."""
-    canvas = np.empty(len(values))
-    canvas[row_major(coordinates, kind)] = values
-    return canvas.reshape(shape[0], shape[1])
-
-
 def _in_blocks(matrix: np.ndarray) -> np.ndarray:
     """The means of square blocks of `(N, N)`, at most `_DRAWN` of them to a side; NaN counts as absent."""
     size = -(-len(matrix) // _DRAWN)
@@ -285,46 +294,7 @@ def _in_blocks(matrix: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _cell(position: int, coordinates: np.ndarray, shape: Sequence[int], kind: GeometryKind) -> tuple[int, int]:
-    """Row and column of a position of a grid or torus."""
-    row, column = divmod(int(row_major(coordinates, kind)[position]), shape[1])
-    return row, column
-
-
-def _window(x: np.ndarray, around: int) -> tuple[float, float]:
-    """Limits of an axis that show the share of a line which holds `WINDOW` positions, around one of them."""
-    width = np.ptp(x) * WINDOW / len(x)
-    start = float(np.clip(x[around] - width / 2, x.min(), x.max() - width))
-    return start, start + float(width)
-
-
-def _mark(ax: Axes, position: int, coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> None:
-    """Mark the position in question: a ring on an image or among points, an upright line on a curve."""
-    if coordinates is None or coordinates.shape[1] == 1:
-        x = along(coordinates, position + 1)[position]
-        ax.axvline(x, color=VERMILION, linewidth=1.2, alpha=0.8, zorder=0)
-        return
-    if ax.name == "3d" and coordinates.shape[1] >= 3:
-        place = coordinates[position, :3]
-    elif _is_image(coordinates, shape, kind):
-        place = np.array(_cell(position, coordinates, shape, kind)[::-1])
-    else:
-        place = chart(coordinates, kind)[position]
-    for color, width in (("white", 2.6), (VERMILION, 1.4)):
-        _dots(ax, place[None], s=70, facecolors="none", edgecolors=color, linewidths=width)
-
-
-def _place_name(position: int, coordinates: np.ndarray | None, shape: Sequence[int], kind: GeometryKind) -> str:
-    """What the place of a position is called."""
-    if coordinates is None:
-        return f"stored as {position}"
-    if _is_image(coordinates, shape, kind):
-        row, column = _cell(position, coordinates, shape, kind)
-        return f"row {row}, column {column}"
-    return f"at {', '.join(f'{round(float(value), 2):g}' for value in coordinates[position][:3])}"
-
-
-def _label_curves(axes: Sequence[Axes], columns: int, coordinates: np.ndarray | None, quantity: str) -> None:
+def label_curves(axes: Sequence[Axes], columns: int, coordinates: np.ndarray | None, quantity: str) -> None:
     """Label the outer axes of curve panels; images and points need none."""
     if coordinates is not None and coordinates.shape[1] > 1:
         return

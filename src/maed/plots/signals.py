@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from maed.errors import MaedError
 from maed.plots.layout import row_major
-from maed.plots.maps import along
+from maed.plots.maps import along, label_curves
 from maed.plots.style import BLUE, INK, VERMILION, headline, legend, panels, tidy
 
 _HIDDEN = np.array([0.5, 0.5, 0.5, 0.15])
@@ -46,7 +46,13 @@ def reconstructions(
     """
     _check_values(original)
     if not _are_images(coordinates, shape):
-        return _curves(original, visible, reconstruction, coordinates, ax)
+        columns = min(2 if len(original) <= _ROW else 4, len(original))
+        ax, parts = panels(ax, len(original), columns, (4.4, 2.0) if columns < 4 else (2.4, 1.5))
+        for part, values, seen, guess in zip(parts, original, visible, reconstruction, strict=True):
+            _draw_curve(part, values, seen, guess, coordinates)
+        label_curves(parts, columns, _line(coordinates), "value")
+        legend(parts[0])
+        return ax
     assert coordinates is not None
     truth, made = to_unit(original, original), to_unit(reconstruction, original)
     share = 100 * float(visible.mean())
@@ -91,7 +97,7 @@ def reconstructions_by_fraction(
             at, signal = divmod(index, len(original))
             _draw_curve(part, original[signal], visible[at, signal], reconstruction[at, signal], coordinates)
             headline(part, names[at])
-        _label(parts, len(original), coordinates)
+        label_curves(parts, len(original), _line(coordinates), "value")
         legend(parts[0])
         return ax
     assert coordinates is not None
@@ -174,28 +180,11 @@ def _blocks(kinds: Mapping[str, np.ndarray], places: np.ndarray, shape: Sequence
     return ax
 
 
-def _curves(
-    original: np.ndarray,
-    visible: np.ndarray,
-    reconstruction: np.ndarray,
-    coordinates: np.ndarray | None,
-    ax: Axes | None,
-) -> Axes:
-    """A panel for each signal."""
-    columns = min(2 if len(original) <= _ROW else 4, len(original))
-    ax, parts = panels(ax, len(original), columns, (4.4, 2.0) if columns < 4 else (2.4, 1.5))
-    for part, values, seen, made in zip(parts, original, visible, reconstruction, strict=True):
-        _draw_curve(part, values, seen, made, coordinates)
-    _label(parts, columns, coordinates)
-    legend(parts[0])
-    return ax
-
-
 def _draw_curve(
     ax: Axes, original: np.ndarray, visible: np.ndarray, made: np.ndarray, coordinates: np.ndarray | None
 ) -> None:
     """The first channel of a signal `(N, C)`, its reconstruction, and dots where it was seen."""
-    x = along(coordinates if _is_line(coordinates) else None, len(original))
+    x = along(_line(coordinates), len(original))
     order = np.argsort(x)
     known, clipped = original[:, 0], np.clip(made[:, 0], np.nanmin(original[:, 0]), np.nanmax(original[:, 0]))
     ax.plot(x[order], known[order], color=INK, linewidth=1.0, label="original")
@@ -204,12 +193,6 @@ def _draw_curve(
     tidy(ax)
 
 
-def _is_line(coordinates: np.ndarray | None) -> bool:
-    return coordinates is not None and coordinates.shape[1] == 1
-
-
-def _label(axes: Sequence[Axes], columns: int, coordinates: np.ndarray | None) -> None:
-    for ax in axes[-columns:]:
-        ax.set_xlabel("position" if _is_line(coordinates) else "position, as stored")
-    for ax in axes[::columns]:
-        ax.set_ylabel("value")
+def _line(coordinates: np.ndarray | None) -> np.ndarray | None:
+    """Coordinates that can be the axis of a curve."""
+    return coordinates if coordinates is not None and coordinates.shape[1] == 1 else None

@@ -115,7 +115,10 @@ def label_input(
             (found,) = predict(classifier, batch.values, batch.mask, batch_size=batch_size)
             labels = [classes[index] for index in found.argmax(dim=1).tolist()]
             write(_columns(score.signals, labels, found.numpy(), batch, classes if probabilities else ()))
-            _count(score, labels, batch)
+            truth = batch.truth or [None] * len(labels)
+            score.signals += len(labels)
+            score.known += sum(name is not None for name in truth)
+            score.right += sum(label == name for label, name in zip(labels, truth, strict=True))
             bar.update(task, completed=score.signals)
     return score
 
@@ -171,10 +174,3 @@ def _columns(start: int, labels: list[str], found: np.ndarray, batch: Batch, cla
     if batch.files is not None:
         columns["file"] = batch.files
     return columns | {f"probability_{name}": found[:, index] for index, name in enumerate(classes)}
-
-
-def _count(score: Score, labels: list[str], batch: Batch) -> None:
-    score.signals += len(labels)
-    for label, truth in zip(labels, batch.truth or [None] * len(labels), strict=True):
-        score.known += truth is not None
-        score.right += truth == label

@@ -100,7 +100,8 @@ class _Model:
 
     def __init__(self, config: ClassifierConfig, settings: DataSettings) -> None:
         self.config, self.settings = config, settings
-        self.content = config.content or _guess(config)
+        guess: SignalContent = "text" if config.vocabulary == text.VOCABULARY else "tokens"
+        self.content = config.content or ("numbers" if config.kind == "real" else guess)
         height, width = config.sides if self.content == "images" else (0, 0)
         self.type = _TYPES[self.content] if settings.type == "auto" else settings.type
         self.image_size = height or None if height == width else None
@@ -144,7 +145,8 @@ class _Model:
         def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
             contents = [paths[row].read_bytes() for row in rows]
             if written:
-                return self._tokenize([_decoded(contents[i], names[row]) for i, row in enumerate(rows)])
+                texts = [_decoded(contents[i], names[row]) for i, row in enumerate(rows)]
+                return text.tokenize(texts, self.config.positions)
             return images.decode(contents, self.image_size, lambda i: names[rows[i]]), None
 
         return self._random_access(len(paths), read, files=names)
@@ -161,13 +163,10 @@ class _Model:
             if not some:
                 raise MaedError(f"input: {origin} holds no text")
             while some:
-                yield Batch(*self._tokenize(some))
+                yield Batch(*text.tokenize(some, self.config.positions))
                 some = list(islice(texts, batch_size))
 
         return Input(None, batches)
-
-    def _tokenize(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        return text.tokenize(texts, self.config.positions)
 
     def _random_access(
         self,
@@ -234,13 +233,6 @@ class _Model:
         return name if name in classes else None
 
 
-def _guess(config: ClassifierConfig) -> SignalContent:
-    """What the signals of a classifier are made of, where its config does not say."""
-    if config.kind == "real":
-        return "numbers"
-    return "text" if config.vocabulary == text.VOCABULARY else "tokens"
-
-
 # One function for each thing an input may be.
 
 
@@ -256,7 +248,8 @@ def _folder(path: Path, model: _Model) -> Input:
     return model.files(files, path)
 
 
-def _array(array: np.ndarray, labels: np.ndarray | None, origin: str, model: _Model) -> Input:
+def _array(found: dict[str, np.ndarray], origin: str, model: _Model) -> Input:
+    array, labels = found["inputs"], found.get("labels")
     type_ = "tokens" if model.type == "text" else model.type
     if type_ == "tokens" and array.dtype.kind not in "iu":
         raise MaedError(f"input: {origin} holds numbers of type {array.dtype}; this model takes {model.takes}")
@@ -271,23 +264,6 @@ def _array(array: np.ndarray, labels: np.ndarray | None, origin: str, model: _Mo
     if labels is None or labels.shape != array.shape[:1]:
         return model.source(source, origin, None)
     return model.source(source, origin, lambda rows: labels[rows].tolist())
-
-
-def _npy(path: Path, model: _Model) -> Input:
-    return _array(arrays.read_npy(path), None, str(path), model)
-
-
-def _npz(path: Path, model: _Model) -> Input:
-    found = arrays.read_npz(path)
-    return _array(found["inputs"], found.get("labels"), str(path), model)
-
-
-def _csv(path: Path, model: _Model) -> Input:
-    return _table(tables.read_csv(path), str(path), model)
-
-
-def _parquet(path: Path, model: _Model) -> Input:
-    return _table(tables.read_parquet([path]), str(path), model)
 
 
 def _table(table: pa.Table, origin: str, model: _Model) -> Input:
@@ -346,8 +322,8 @@ def _decoded(content: bytes, name: str) -> str:
 
 
 _READERS: dict[str, Callable[[Path, _Model], Input]] = {
-    ".npy": _npy,
-    ".npz": _npz,
-    ".csv": _csv,
-    ".parquet": _parquet,
+    ".npy": lambda path, model: _array({"inputs": arrays.read_npy(path)}, str(path), model),
+    ".npz": lambda path, model: _array(arrays.read_npz(path), str(path), model),
+    ".csv": lambda path, model: _table(tables.read_csv(path), str(path), model),
+    ".parquet": lambda path, model: _table(tables.read_parquet([path]), str(path), model),
 }

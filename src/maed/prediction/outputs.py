@@ -34,13 +34,7 @@ def writing(out: Path | None) -> Iterator[Write]:
         MaedError: a folder, or another suffix.
     """
     if out is None:
-        write = _csv(sys.stdout)
-
-        def shown(columns: Columns) -> None:
-            write(columns)
-            sys.stdout.flush()  # whoever feeds lines through a pipe waits for their labels
-
-        yield shown
+        yield _csv(sys.stdout)
         return
     check_out(out)
     with replacing(out) as temporary, _OPENERS[out.suffix.lower()](temporary) as write:
@@ -67,24 +61,9 @@ def _csv(stream: TextIO) -> Write:
             started = True
         shown = [values.astype(str) if isinstance(values, np.ndarray) else values for values in columns.values()]
         writer.writerows(zip(*shown, strict=True))
+        stream.flush()  # whoever feeds lines through a pipe waits for their labels
 
     return write
-
-
-def _jsonl(stream: TextIO) -> Write:
-    """One object a signal."""
-
-    def write(columns: Columns) -> None:
-        plain = [_shortest(values) if isinstance(values, np.ndarray) else values for values in columns.values()]
-        for row in zip(*plain, strict=True):
-            stream.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
-
-    return write
-
-
-def _shortest(values: np.ndarray) -> list[float]:
-    """float32 as the floats with the fewest digits that round to them."""
-    return [float(text) for text in values.astype(str)]
 
 
 @contextmanager
@@ -95,8 +74,18 @@ def _csv_file(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _jsonl_file(path: Path) -> Iterator[Write]:
+    """One object a signal; float32 as the floats with the fewest digits that round to them."""
+
+    def write(columns: Columns) -> None:
+        plain = [
+            [float(text) for text in values.astype(str)] if isinstance(values, np.ndarray) else values
+            for values in columns.values()
+        ]
+        for row in zip(*plain, strict=True):
+            stream.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+
     with path.open("w", encoding="utf-8") as stream:
-        yield _jsonl(stream)
+        yield write
 
 
 @contextmanager

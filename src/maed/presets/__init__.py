@@ -89,10 +89,6 @@ def plainly(message: str) -> str:
     return text
 
 
-def _choice(match: re.Match[str]) -> str:
-    return _unknown(match[1], match[3], match[2])
-
-
 def _optional(match: re.Match[str]) -> str:
     name, type_, value = match.groups()
     shown = {"list[str]": "a list such as [a,b]", "list[float]": "a list such as [1e-3,3e-3]"}.get(
@@ -101,7 +97,7 @@ def _optional(match: re.Match[str]) -> str:
     return f"{name}: {value or 'empty'}; it may be {shown}, or null"
 
 
-def _unknown(name: str, value: str, choices: str) -> str:
+def _unknown(name: str, choices: str, value: str) -> str:
     """As `one_of` words it; `choices` is a list of quoted names."""
     if (new := RENAMED_VALUES.get((name, value))) is not None:
         return f"{name}: {value!r} is called {new!r} now"
@@ -110,11 +106,11 @@ def _unknown(name: str, value: str, choices: str) -> str:
 
 
 _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', _choice),
+    (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', lambda m: _unknown(*m.groups())),
     (r'Parser key "([^"]*)": Does not validate .* \[(.*), <class \'NoneType\'>\] .* Given value: ?(.*)', _optional),
     (r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: (.*)', r"\1: \3; it may be of type \2"),
     (r'Parser key "([^"]*)":', r"\1:"),
-    (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[2], m[3])),
+    (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[3], m[2])),
     (r"the following arguments are required: \w+\.(\w+)", r"\1: not given; see --help"),
 )
 """How jsonargparse puts things, and how we do."""

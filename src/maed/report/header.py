@@ -51,11 +51,13 @@ def tiles(results: Results) -> list[tuple[str, str]]:
 
 def facts(contents: Contents) -> list[tuple[str, str]]:
     """What was run, as names and values; only what is known."""
-    results = contents.results
+    results, order = contents.results, ""
+    if contents.coordinates is not None and contents.shape:
+        order = "shuffled: storage order tells nothing" if is_shuffled(contents) else "stored in true order"
     facts = {
         "Source": contents.source,
         "Positions": f"{contents.positions:,}" if contents.positions else "",
-        "Order": _order_name(contents),
+        "Order": order,
         "Command": results.command,
         "Commit": results.commit,
         "Version": results.maed,
@@ -81,9 +83,3 @@ def is_shuffled(contents: Contents) -> bool:
     if contents.coordinates is None or not contents.shape:
         return False
     return not np.array_equal(row_major(contents.coordinates, contents.kind), np.arange(len(contents.coordinates)))
-
-
-def _order_name(contents: Contents) -> str:
-    if contents.coordinates is None or not contents.shape:
-        return ""
-    return "shuffled: storage order tells nothing" if is_shuffled(contents) else "stored in true order"

@@ -26,7 +26,7 @@ from maed.report import header
 from maed.report.contents import Contents, read_contents
 from maed.report.explorer import explorer_data
 from maed.report.printed import Picture, Printer
-from maed.report.sections import ChartBlock, Section, TableBlock, sections
+from maed.report.sections import ChartBlock, TableBlock, sections
 from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
 
@@ -52,7 +52,9 @@ def write_report(folder: Path, settings: ReportSettings, compare: Sequence[Path]
     for other in compare:
         if not other.is_dir():
             raise MaedError(f"compare: {other} is no folder; it may be a folder that `maed run` wrote")
-        runs[_free_name(other, runs)] = read_contents(other)
+        path = other.resolve()
+        names = (path.name, f"{path.parent.name}/{path.name}")
+        runs[next((name for name in names if name not in runs), str(path))] = read_contents(other)
     run = RunFolder(folder)
     printer = Printer(next(iter(runs.values())), settings, run.figures)
     printer.write_all()
@@ -91,38 +93,6 @@ def _page(
     facts, blocks = explorer_data(folder, contents, settings, kept)
     made = sections(runs, printer, facts)
     charts = [block.chart for section in made for block in section.blocks if isinstance(block, ChartBlock)]
-    data = {"explorer": facts, "charts": charts}
-    return _render(contents, made, printer.unshuffled(), data, blocks, served=served)
-
-
-def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
-    """The layout that an embedding makes, for its card; None where it is too small, or too large to be laid out."""
-    if not FEWEST <= embedding.n <= ASSIGNABLE:
-        return None
-    geometry = embedding.geometry
-    coordinates = None if geometry is None else geometry.coordinates
-    if geometry is not None and geometry.kind == "swissroll":
-        coordinates = unrolled(geometry.coordinates)
-    shape = () if geometry is None else geometry.shape
-    return plots.figure_of(plots.recovered_layout(recovered_layout(embedding.numpy()), coordinates, shape))
-
-
-def _free_name(folder: Path, taken: dict[str, Contents]) -> str:
-    """A run's name in tables: its folder's, with that of the folder above where another has it too."""
-    path = folder.resolve()
-    names = [path.name, f"{path.parent.name}/{path.name}"]
-    return next((name for name in names if name not in taken), str(path))
-
-
-def _render(
-    contents: Contents,
-    made: list[Section],
-    headline: Picture | None,
-    data: dict[str, Any],
-    blocks: dict[str, str],
-    *,
-    served: bool,
-) -> str:
     environment = templates()
     environment.filters["code"] = _code
     for kind in (Picture, TableBlock, ChartBlock):
@@ -137,16 +107,28 @@ def _render(
         facts=header.facts(contents),
         settings=header.settings_text(results),
         notes=[str(note) for note in results.notes],
-        headline=headline,
+        headline=printer.unshuffled(),
         sections=made,
         style=style("explorer.css"),
         scripts=scripts,
         plotly=plotly(),
         policy=policy((*scripts, plotly())),
-        data=inlined(data),
+        data=inlined({"explorer": facts, "charts": charts}),
         served=served,
         blocks={name: markupsafe.Markup(text) for name, text in blocks.items()},
     )
+
+
+def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
+    """The layout that an embedding makes, for its card; None where it is too small, or too large to be laid out."""
+    if not FEWEST <= embedding.n <= ASSIGNABLE:
+        return None
+    geometry = embedding.geometry
+    coordinates = None if geometry is None else geometry.coordinates
+    if geometry is not None and geometry.kind == "swissroll":
+        coordinates = unrolled(geometry.coordinates)
+    shape = () if geometry is None else geometry.shape
+    return plots.figure_of(plots.recovered_layout(recovered_layout(embedding.numpy()), coordinates, shape))
 
 
 _HERE = Path(__file__).parent

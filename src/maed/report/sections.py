@@ -55,6 +55,10 @@ class Section:
         if block is not None:
             self.blocks.append(block)
 
+    def add_chart(self, chart: charts.Chart | None, alt: str, caption: str) -> None:
+        """Add a chart, where there is one."""
+        self.add(None if chart is None else ChartBlock(chart, alt, caption))
+
 
 Runs = Mapping[str, Contents]
 """Runs by their names, the page's own first."""
@@ -111,20 +115,14 @@ def _compared(runs: Runs) -> Section:
         section.add(TableBlock(geometry, "Geometry found, by run and method."))
     if accuracies := _with_runs(several, tables.accuracy_rows):
         section.add(TableBlock(accuracies, "Test accuracy of Perceivers, by run and encoding."))
-    _add_chart(
-        section, charts.accuracy_intervals(several), "Test accuracy by encoding and run", "Test accuracy by run."
-    )
+    section.add_chart(charts.accuracy_intervals(several), "Test accuracy by encoding and run", "Test accuracy by run.")
     losses = charts.training_curves({name: c.autoencoder.history for name, c in runs.items()})
-    _add_chart(section, losses, "Losses over steps, by run", "Masked loss of the autoencoder, by run.")
+    section.add_chart(losses, "Losses over steps, by run", "Masked loss of the autoencoder, by run.")
     draws = charts.against_draws({name: c.draws.history for name, c in runs.items()})
-    _add_chart(
-        section,
-        draws,
-        "Recall, Spearman and agreement of halves against draws, by run",
-        "The similarity against draws, by run.",
-    )
+    alt = "Recall, Spearman and agreement of halves against draws, by run"
+    section.add_chart(draws, alt, "The similarity against draws, by run.")
     curves = charts.accuracy_curves({name: c.models for name, c in runs.items()})
-    _add_chart(section, curves, "Validation accuracy over steps, by run", "Validation accuracy, by run.")
+    section.add_chart(curves, "Validation accuracy over steps, by run", "Validation accuracy, by run.")
     if not section.blocks:
         section.absent.append("None of these runs has results to compare.")
     return section
@@ -137,10 +135,6 @@ def _with_runs(several: Mapping[str, Results], rows_of: Callable[[Results], tabl
         return []
     header = ["Run", *next(iter(found.values()))[0]]
     return [header, *([name, *row] for name, rows in found.items() for row in rows[1:])]
-
-
-def _add_chart(section: Section, chart: charts.Chart | None, alt: str, caption: str) -> None:
-    section.add(None if chart is None else ChartBlock(chart, alt, caption))
 
 
 def _geometry(contents: Contents) -> Section:
@@ -160,7 +154,7 @@ def _geometry(contents: Contents) -> Section:
         )
     chart = charts.against_draws({"": contents.draws.history})
     caption = "What the similarity has found after so many draws; the scale is logarithmic."
-    _add_chart(section, chart, "Recall, Spearman and agreement of halves against draws", caption)
+    section.add_chart(chart, "Recall, Spearman and agreement of halves against draws", caption)
     return section
 
 
@@ -177,7 +171,7 @@ def _accuracy(contents: Contents) -> Section:
         section.absent.append("Not run: no Perceiver was trained in this folder (`maed compare` trains them).")
         return section
     caption = "Large dots: means over seeds; lines: 95 % intervals; small dots: seeds."
-    _add_chart(section, charts.accuracy_intervals({"": results}), "Test accuracy of each encoding", caption)
+    section.add_chart(charts.accuracy_intervals({"": results}), "Test accuracy of each encoding", caption)
     section.add(TableBlock(rows))
     if paired := tables.paired_rows(results):
         section.add(TableBlock(paired, "Differences are paired: same seed, same test signals."))
@@ -187,7 +181,7 @@ def _accuracy(contents: Contents) -> Section:
         caption = "Learning rates, chosen by validation accuracy with a seed of their own, as many for each encoding."
         section.add(TableBlock(tuning, caption))
     caption = "Validation accuracy while training; one line for each seed."
-    _add_chart(section, charts.accuracy_curves({"": contents.models}), "Validation accuracy over steps", caption)
+    section.add_chart(charts.accuracy_curves({"": contents.models}), "Validation accuracy over steps", caption)
     return section
 
 
@@ -219,7 +213,7 @@ def _autoencoder(contents: Contents, explored: Mapping[str, Any] | None) -> Sect
     caption = "Masked loss while training."
     if contents.autoencoder.visible:
         caption += f" {contents.autoencoder.visible} positions of each signal were shown."
-    _add_chart(section, chart, "Loss over steps", caption)
+    section.add_chart(chart, "Loss over steps", caption)
     if chart is None:
         section.absent.append("No training curve: this folder has no record of the training (`maed pretrain`).")
     return section

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,19 +31,12 @@ def geometry_rows(results: Results) -> Rows:
     methods = list(geometry) + [method for method in halves if method not in geometry]
     if not methods:
         return []
-    k = results.neighbors or "k"
-    columns: list[tuple[str, str, Callable[[Any], str]]] = [
-        (f"Recall@{k}, similarity", "entries_knn_recall", percent),
-        (f"Recall@{k}, embedding", "knn_recall", percent),
-        ("Spearman, similarity", "entries_spearman", decimal),
-        ("Spearman, embedding", "spearman", decimal),
-        ("Coordinate R²", "coordinate_r2", decimal),
-        ("Trustworthiness", "trustworthiness", decimal),
-    ]
-    rows = [["Method", *(title for title, _, _ in columns), "Split-half agreement"]]
+    names = ("entries_knn_recall", "knn_recall", "entries_spearman", "spearman", "coordinate_r2", "trustworthiness")
+    titles = [MEASURES[name].title.format(k=results.neighbors or "k") for name in names]
+    rows = [["Method", *titles, "Split-half agreement"]]
     for method in methods:
         metrics = geometry.get(method) or {}
-        cells = [show(metrics.get(name)) for _, name, show in columns]
+        cells = [(percent if MEASURES[name].unit else decimal)(metrics.get(name)) for name in names]
         rows.append([method, *cells, percent(halves.get(method))])
     return rows
 
@@ -94,10 +87,8 @@ def _place(chosen: int | None, tried: int) -> str:
 
 def paired_rows(results: Results) -> Rows:
     """Paired differences of test accuracy between encodings, in points of per cent; no rows where there are none."""
-    rows = [["Difference", "Points [95 % interval]", "Reading"]]
-    for entry in results.paired or []:
-        rows.append([f"{entry.a} − {entry.b}", difference(entry), verdict(entry)])
-    return rows if len(rows) > 1 else []
+    rows = [[f"{entry.a} − {entry.b}", difference(entry), verdict(entry)] for entry in results.paired or []]
+    return [["Difference", "Points [95 % interval]", "Reading"], *rows] if rows else []
 
 
 def seconds_rows(results: Results) -> Rows:

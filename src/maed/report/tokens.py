@@ -32,7 +32,7 @@ def text_examples(
         For each signal `shown`, `reconstructed` and `original`. Ids are read as bytes where they look like text,
         and written as numbers elsewhere.
     """
-    name = _as_byte if looks_like_bytes(original) else _as_number
+    name = _as_byte if looks_like_bytes(original) else "{} ".format
     examples = []
     for ids, seen, made in zip(original[:, order], visible[:, order], reconstruction[:, order], strict=True):
         end = min(most, int(np.flatnonzero(ids != ids[-1]).max(initial=-1)) + 2) if len(ids) else 0
@@ -64,10 +64,6 @@ def _as_byte(token: int) -> str:
     if byte in (9, 10, 13):
         return " "
     return chr(byte) if 32 <= byte < 127 else UNPRINTABLE
-
-
-def _as_number(token: int) -> str:
-    return f"{int(token)} "
 
 
 def _pieces(texts: list[str], marks: list[str]) -> Pieces:

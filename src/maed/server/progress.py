@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,22 +114,27 @@ def read_parts(folder: Path, files: Mapping[str, os.stat_result], results: Resul
             written[part[1]] = max(found.st_mtime, written.get(part[1], 0.0))
     parts = [_read_part(folder, Part(name, False, last), results) for name, last in written.items()]
     parts.sort(key=lambda part: (part.place, part.written))
-    return [part for part in parts if not _given_up(part, parts)]
+    # a learning rate with which the loss was not finite: unfinished, and others were tried after it
+    ended = max((part.written for part in parts if part.finished), default=0.0)
+    return [part for part in parts if part.finished or not part.tunes or part.written >= ended]
 
 
 def curve(folder: Path, part: Part) -> list[Point]:
-    """What a training has logged so far: points of `step` and of the losses and accuracies that were logged there."""
-    return _thinned(_rows(StageFolder(folder / part.name).log))
+    """What a training has logged so far: points of `step` and of the losses and accuracies that were logged there.
+
+    Every so many of the training's points, and each of a validation.
+    """
+    points = _rows(StageFolder(folder / part.name).log)
+    logged = [point for point in points if "train_loss" in point]
+    stride = -(-len(logged) // _POINTS) or 1
+    kept = [*logged[::stride][:-1], *logged[-1:]]
+    kept += [point for point in points if "train_loss" not in point]
+    return sorted(kept, key=lambda point: point["step"])
 
 
 def whole(value: Any) -> int | None:
     """A whole number from a file; None of anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _given_up(part: Part, parts: Iterable[Part]) -> bool:
-    """Whether it is a learning rate with which the loss was not finite: unfinished, and others were tried after it."""
-    return part.tunes and not part.finished and any(other.written > part.written for other in parts if other.finished)
 
 
 def _read_part(folder: Path, part: Part, results: Results) -> Part:
@@ -151,9 +156,9 @@ def _streamed(stage: StageFolder) -> tuple[int | None, int | None, float | None]
     """Batches done, in all, and seconds left, by the last save of a stream of draws."""
     draws, size = (stage.made_with.setting(SIMILARITY, name) for name in ("draws", "batch_size"))
     batches = max(2, -(-draws // size)) if draws and size else None
-    if not stage.partial[0].is_file():
+    if not stage.partial.is_file():
         return None, batches, None
-    saved = read_json(stage.partial[0])
+    saved = read_json(stage.partial)
     done, seconds = int(saved["done"]), float(saved["seconds"])
     return done, batches, seconds / done * (batches - done) if batches and done else None
 
@@ -214,12 +219,3 @@ def _number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if abs(value) < float("inf") else None  # nor not-a-number
-
-
-def _thinned(points: list[Point]) -> list[Point]:
-    """Every so many of the training's points, and each of a validation."""
-    logged = [point for point in points if "train_loss" in point]
-    stride = -(-len(logged) // _POINTS) or 1
-    kept = [*logged[::stride][:-1], *logged[-1:]]
-    kept += [point for point in points if "train_loss" not in point]
-    return sorted(kept, key=lambda point: point["step"])

@@ -140,16 +140,32 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
         for path, found in shown.items():
             if not path.startswith(tuple(unfinished)) and (wrong := _fault(folder / path, found.st_mtime_ns)):
                 raise MaedError(f"{path}: {wrong}")
-        state = _state(parts, files, results, written, time.time() if now is None else now)
-        return _described(name, state, folder, results, parts, files, written, signature)
+        stages = [StageFolder(folder / part.name) for part in parts if not part.is_model]
+        sources = [results.source, *(source for each in stages for source in (each.work.source, each.made_with.source))]
+        positions = [results.positions, *(stage.work.n for stage in stages)]
+        maed, k = results.metrics("maed"), results.neighbors
+        recall = tables.percent(maed.get("knn_recall"))
+        ranked = sorted(tables.summaries(results), key=lambda entry: entry.mean, reverse=True)
+        return Overview(
+            name,
+            _state(parts, files, results, written, time.time() if now is None else now),
+            source=str(next(filter(None, sources), "")),
+            positions=whole(next(filter(None, positions), None)),
+            parts=parts,
+            recall=f"{recall} @{k}" if k and recall != tables.NOTHING else recall,
+            spearman=tables.decimal(maed.get("spearman")),
+            best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry.positions}" for entry in ranked[:_LISTED]],
+            written=written,
+            signature=signature,
+            explorable=any(Path(path) in _EXPLORABLE or path.endswith(f"/{METRICS}") for path in files),
+        )
     except FileNotFoundError:  # a run that is going on, or was moved; the next look will tell
-        return Overview(name, "damaged", "a file went away while it was read", written=written, signature=signature)
+        reason = "a file went away while it was read"
     except (MaedError, OSError) as error:
         reason = str(error).replace(f"{folder}/", "").replace(str(folder), name)
-        return Overview(name, "damaged", reason, written=written, signature=signature)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # JSON of another shape
         reason = f"{_RESULTS} or a {CONFIG} is not as maed writes it ({error})"
-        return Overview(name, "damaged", reason, written=written, signature=signature)
+    return Overview(name, "damaged", reason, written=written, signature=signature)
 
 
 def scan(root: Path, folder: Path) -> dict[str, os.stat_result]:
@@ -226,34 +242,3 @@ def _state(
             return "done"
         return "going on" if lately else "stopped"
     return "going on" if now - written < SETTLED else "done"
-
-
-def _described(
-    name: str,
-    state: State,
-    folder: Path,
-    results: Results,
-    parts: list[Part],
-    files: Mapping[str, os.stat_result],
-    written: float,
-    signature: str,
-) -> Overview:
-    stages = [StageFolder(folder / part.name) for part in parts if not part.is_model]
-    sources = [results.source, *(source for each in stages for source in (each.work.source, each.made_with.source))]
-    positions = [results.positions, *(stage.work.n for stage in stages)]
-    maed, k = results.metrics("maed"), results.neighbors
-    recall = tables.percent(maed.get("knn_recall"))
-    ranked = sorted(tables.summaries(results), key=lambda entry: entry.mean, reverse=True)
-    return Overview(
-        name,
-        state,
-        source=str(next(filter(None, sources), "")),
-        positions=whole(next(filter(None, positions), None)),
-        parts=parts,
-        recall=f"{recall} @{k}" if k and recall != tables.NOTHING else recall,
-        spearman=tables.decimal(maed.get("spearman")),
-        best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry.positions}" for entry in ranked[:_LISTED]],
-        written=written,
-        signature=signature,
-        explorable=any(Path(path) in _EXPLORABLE or path.endswith(f"/{METRICS}") for path in files),
-    )

@@ -101,21 +101,16 @@ def _reader(root: np.ndarray, stream: int, settings: DataSettings) -> Callable[[
         values = np.empty((len(rows), len(root)), dtype=np.float32)
         for block in np.unique(rows // _ROWS):
             generator = np.random.default_rng([settings.seed, stream, int(block)])
+            g = generator.standard_normal((_ROWS, len(root)), dtype=np.float32) @ root
+            white = generator.standard_normal(g.shape, dtype=np.float32)
+            made = g + np.float32(settings.noise) * white
+            if settings.variant == "magnitude":
+                made = (1 + np.float32(MODULATION) * np.tanh(g)) * white
             chosen = rows // _ROWS == block
-            values[chosen] = _block(root, generator, settings)[rows[chosen] % _ROWS]
+            values[chosen] = made[rows[chosen] % _ROWS]
         return values[..., None], None
 
     return read
-
-
-def _block(root: np.ndarray, generator: np.random.Generator, settings: DataSettings) -> np.ndarray:
-    """`_ROWS` signals, `(_ROWS, N)` float32."""
-    shape = (_ROWS, len(root))
-    g = generator.standard_normal(shape, dtype=np.float32) @ root
-    white = generator.standard_normal(shape, dtype=np.float32)
-    if settings.variant == "magnitude":
-        return (1 + np.float32(MODULATION) * np.tanh(g)) * white
-    return g + np.float32(settings.noise) * white
 
 
 def _extent(geometry: Geometry) -> float:

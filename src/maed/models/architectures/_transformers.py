@@ -63,7 +63,10 @@ class TransformersClassifier(TargetModel):
             start_from(self.model, weights, str(config.perceiver.checkpoint), table=self.table_key)
             replaced = root_mean_square(weights[self.table_key]) if self.table_key in weights else 0.0
         self._settled = replaced > 0
-        self.rms = replaced if self._settled else self.joining(self._expected_content(), table)
+        # of a content embedding of images whose channels are independent and of unit variance
+        fan_in = self.content.weight.shape[1] if isinstance(self.content, nn.Conv2d) else 1
+        expected = root_mean_square(self.content.weight) * fan_in**0.5
+        self.rms = replaced if self._settled else self.joining(expected, table)
         self._put(table)
 
     @property
@@ -161,11 +164,6 @@ class TransformersClassifier(TargetModel):
     @abstractmethod
     def joining(self, content: float, table: Tensor) -> float:
         """Root mean square of the table at which positions join the content as loud as that is."""
-
-    def _expected_content(self) -> float:
-        """Root mean square of the content embedding; of images whose channels are independent and of unit variance."""
-        fan_in = self.content.weight.shape[1] if isinstance(self.content, nn.Conv2d) else 1
-        return root_mean_square(self.content.weight) * fan_in**0.5
 
     def _put(self, table: Tensor) -> None:
         embedding = PositionEmbedding(table, source=self.config.source, provenance={"label": self.config.encoding})

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import PerceiverConfig, PerceiverForImageClassificationLearned, PreTrainedModel
 from transformers.models.perceiver.modeling_perceiver import (
-    PerceiverClassificationDecoder,
     PerceiverImagePreprocessor,
     PerceiverModel,
     PerceiverPreTrainedModel,
@@ -19,7 +18,7 @@ from maed.errors import MaedError
 from maed.integrations.replacing import root_mean_square
 from maed.models.architectures._transformers import TransformersClassifier
 from maed.models.config import ClassifierConfig
-from maed.models.perceivers import check_heads
+from maed.models.perceivers import check_heads, classification_decoder
 from maed.settings import PerceiverSettings
 
 _WIDTH = 256
@@ -126,12 +125,7 @@ class ImageClassifier(PerceiverForImageClassificationLearned):
             project_pos_dim=position_width,
             trainable_position_encoding_kwargs={"num_channels": width, "index_dims": positions},
         )
-        decoder = PerceiverClassificationDecoder(
-            config,
-            num_channels=config.d_latents,
-            trainable_position_encoding_kwargs={"num_channels": config.d_latents, "index_dims": 1},
-            use_query_residual=True,
-        )
+        decoder = classification_decoder(config)
         self.perceiver = PerceiverModel(config, input_preprocessor=preprocessor, decoder=decoder)
         self.post_init()
 

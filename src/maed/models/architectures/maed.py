@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
-from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
 from maed.models.config import ClassifierConfig
 from maed.models.fused import fuse
-from maed.models.perceivers import check_heads, latent_logits
-from maed.models.position_encoding import PositionEncoding
+from maed.models.perceivers import check_heads, classification_decoder, latent_logits
 from maed.models.target import TargetModel, blanked, working_dtype
 
 
@@ -105,6 +103,45 @@ class Preprocessor(nn.Module):
         return torch.cat([content, positions.expand_as(content)], dim=2), None, content
 
 
+class PositionEncoding(nn.Module):
+    """A table of position vectors, then the same linear map and learned gain for every encoding.
+
+    The linear map starts orthogonal, so it keeps the table's root mean square, and the gain starts at that of the
+    content: no encoding is louder than another at the start.
+
+    Args:
+        table: `(N, d)` of unit mean square (or zeros), from `maed.encodings.position_table`.
+        trained: whether the table is a parameter; otherwise it is a buffer, saved but never changed.
+    """
+
+    table: Tensor
+
+    def __init__(self, table: Tensor, *, trained: bool) -> None:
+        super().__init__()
+        copy = table.detach().clone()
+        if trained:
+            self.table = nn.Parameter(copy)
+        else:
+            self.register_buffer("table", copy)
+        self.linear = nn.Linear(table.shape[1], table.shape[1], bias=False)
+        self.gain = nn.Parameter(torch.ones(()))
+        self.start(1.0)
+
+    def start(self, rms: float) -> None:
+        """Initialize map and gain so that the output's root mean square is `rms`; the table is left alone."""
+        nn.init.orthogonal_(self.linear.weight)
+        self.scale_to(rms)
+
+    def scale_to(self, rms: float) -> None:
+        """Set the gain alone."""
+        with torch.no_grad():
+            self.gain.fill_(rms)
+
+    def forward(self) -> Tensor:
+        """The vectors as the content meets them, `(N, d)`."""
+        return self.gain * self.linear(self.table)
+
+
 def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
     """transformers' model with our preprocessor and its classification decoder."""
     settings = config.perceiver
@@ -123,10 +160,4 @@ def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
         initializer_range=settings.latent_width**-0.5,
         num_labels=len(config.classes),
     )
-    decoder = PerceiverClassificationDecoder(
-        built,
-        num_channels=settings.latent_width,
-        trainable_position_encoding_kwargs={"num_channels": settings.latent_width, "index_dims": 1},
-        use_query_residual=True,
-    )
-    return PerceiverModel(built, decoder=decoder, input_preprocessor=preprocessor)
+    return PerceiverModel(built, decoder=classification_decoder(built), input_preprocessor=preprocessor)

@@ -50,7 +50,10 @@ def fuse(model: Model) -> Model:
         module.__class__ = _FUSED.get(type(module), type(module))
     for module in model.modules():
         if isinstance(module, FusedModel) and isinstance(module.input_preprocessor, FusedImagePreprocessor):
-            module.input_preprocessor.keeps_apart = _takes_apart(module)
+            # where everything that the model does with its inputs is known to take them as `Joined`
+            fused = isinstance(module.encoder.cross_attention.attention.self, FusedAttention)
+            known = fused and type(module.decoder) is PerceiverClassificationDecoder
+            module.input_preprocessor.keeps_apart = known
     return model
 
 
@@ -238,8 +241,10 @@ class FusedAttention(PerceiverSelfAttention):
         if _quicker_with_scores(q, k, share):
             scores = (q * self.qk_channels_per_head**-0.5) @ k.transpose(2, 3)  # (B, H, L, N)
             p = (scores if seen is None else scores + seen).softmax(dim=3)
-            if share:
-                p = _dropped(p, share)
+            if share and torch.compiler.is_compiling():  # which makes a kernel of its own for this
+                p = dropout(p, share)
+            elif share:
+                p = p * keeping(tuple(p.shape), share, p.dtype)
             context = p @ v
         else:
             context = scaled_dot_product_attention(q, k, v, seen, dropout_p=share)
@@ -290,10 +295,7 @@ class FusedModel(PerceiverModel):
         if _TAKES_READY_MASKS and attention_mask is None:
             attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)  # masks nothing
         elif _TAKES_READY_MASKS and attention_mask is not None and attention_mask.ndim == 2:
-            hidden = ~attention_mask.bool()[:, None, None]  # (B, 1, 1, N)
-            attention_mask = torch.zeros_like(hidden, dtype=self.dtype).masked_fill_(
-                hidden, torch.finfo(self.dtype).min
-            )
+            attention_mask = _additive(attention_mask.bool()[:, None, None], self.dtype)  # (B, 1, 1, N)
         return super().forward(inputs, attention_mask, *args, **kwargs)
 
 
@@ -304,12 +306,6 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     PerceiverImagePreprocessor: FusedImagePreprocessor,
     PerceiverModel: FusedModel,
 }
-
-
-def _takes_apart(model: PerceiverModel) -> bool:
-    """Whether everything that a model does with its inputs is known to take them as `Joined`."""
-    attention = model.encoder.cross_attention.attention.self
-    return isinstance(attention, FusedAttention) and type(model.decoder) is PerceiverClassificationDecoder
 
 
 def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -332,13 +328,6 @@ def _added(mask: Tensor, inputs: Tensor | Joined) -> Tensor:
 def _seen(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as fused attention to values of a type takes it: finite, and 0 at its highest."""
     return highest_zero(_additive(mask), dtype)
-
-
-def _dropped(p: Tensor, share: float) -> Tensor:
-    """Probabilities, a share of which is 0, and the rest scaled up."""
-    if torch.compiler.is_compiling():  # which makes a kernel of its own for this
-        return dropout(p, share)
-    return p * keeping(tuple(p.shape), share, p.dtype)
 
 
 def _quicker_with_scores(q: Tensor, k: Tensor, share: float) -> bool:

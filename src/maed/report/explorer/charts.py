@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from maed import plots
+from maed.plots.curves import known_points
 from maed.records import Results, Score, Summary
 from maed.report.tables import summaries
 
@@ -26,14 +27,8 @@ def label(text: Any) -> str:
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
     """Training and validation loss over steps, by the names of runs; None where nothing was recorded."""
-    traces = []
-    for index, (name, history) in enumerate(histories.items()):
-        color = _RUN_COLORS[index % len(_RUN_COLORS)]
-        for key, title, dash in (("train_loss", "training", "dot"), ("validation_loss", "validation", "solid")):
-            steps, values = _curve(history, key)
-            shown = title if len(histories) == 1 else f"{label(name)}, {title}"
-            if steps:
-                traces.append(_line(steps, values, shown, color, dash=dash))
+    lines = (("train_loss", "training", "dot"), ("validation_loss", "validation", "solid"))
+    traces = _lines(histories, lines, over="step")
     return _chart(traces, "step", "masked loss", 320) if traces else None
 
 
@@ -42,7 +37,7 @@ def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> Chart | None:
     traces, named = [], set()
     for index, (run, scores) in enumerate(runs.items()):
         for score in scores:
-            steps, values = _curve(score.history, "validation_accuracy")
+            steps, values = known_points(score.history, "validation_accuracy")
             if not steps:
                 continue
             shown = label(score.positions) if len(runs) == 1 else f"{label(score.positions)}, {label(run)}"
@@ -111,18 +106,9 @@ def accuracy_intervals(runs: Mapping[str, Results]) -> Chart | None:
 
 def against_draws(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | None:
     """Recall, Spearman and split-half agreement of the similarity against the draws made so far; None where unknown."""
-    traces = []
-    for index, (name, history) in enumerate(histories.items()):
-        color = _RUN_COLORS[index % len(_RUN_COLORS)]
-        for key, title, dash in (
-            ("knn_recall", "recall", "solid"),
-            ("spearman", "Spearman", "dot"),
-            ("split_half", "agreement of two halves", "dash"),
-        ):
-            found = [(entry["draws"], entry[key]) for entry in history if entry.get(key) is not None]
-            shown = title if len(histories) == 1 else f"{label(name)}, {title}"
-            if found:
-                traces.append(_line([x for x, _ in found], [y for _, y in found], shown, color, dash=dash))
+    halves = ("split_half", "agreement of two halves", "dash")
+    lines = (("knn_recall", "recall", "solid"), ("spearman", "Spearman", "dot"), halves)
+    traces = _lines(histories, lines, over="draws")
     if not traces:
         return None
     chart = _chart(traces, "draws", "of the similarity's entries", 320)
@@ -135,9 +121,18 @@ def _reach(entry: Summary, end: float | None) -> float:
     return 0.0 if end is None or entry.seeds == 1 else abs(100 * (end - entry.mean))
 
 
-def _curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    known = [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
-    return [step for step, _ in known], [value for _, value in known]
+def _lines(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], lines: Sequence[tuple[str, str, str]], *, over: str
+) -> list[dict[str, Any]]:
+    """A color for each run, and for each of `lines`, which are a key, what it is called and a dash, a line in it."""
+    traces = []
+    for index, (run, history) in enumerate(histories.items()):
+        for key, title, dash in lines:
+            x, y = known_points(history, key, over)
+            name = title if len(histories) == 1 else f"{label(run)}, {title}"
+            if x:
+                traces.append(_line(x, y, name, _RUN_COLORS[index % len(_RUN_COLORS)], dash=dash))
+    return traces
 
 
 def _line(x: Sequence[float], y: Sequence[float], name: str, color: str, *, dash: str) -> dict[str, Any]:

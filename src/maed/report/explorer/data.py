@@ -13,8 +13,7 @@ from maed.plots.layout import align, align_in_space, chart, row_major
 from maed.registry import ESTIMATORS
 from maed.report.contents import Contents, Examples
 from maed.report.explorer.blocks import Blocks
-from maed.report.explorer.kept import Kept
-from maed.report.explorer.views import MATRIX, View, compute_views, encodings, laid_out, similarities
+from maed.report.explorer.views import MATRIX, Kept, View, compute_views, encodings, laid_out, similarities
 from maed.report.tokens import text_examples
 from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
@@ -68,13 +67,15 @@ def _positions(
     views, absent = compute_views(contents, made_of, settings.reductions, kept)
     views += [View(name, vectors, *laid_out(vectors)) for name, vectors in encodings(contents)]
     first = views[0].layout if views else None
-    n = contents.positions or 0
+    n, known = contents.positions or 0, contents.coordinates
+    # by where a position truly lies, else by where it is stored
+    colors = plots.position_colors(np.arange(n, dtype=np.float64)[:, None] if known is None else known)
     facts: Facts = {
         "n": n,
         "k": min(contents.results.neighbors or _LISTED, n - 1),
         "drawn": _drawn(contents, first, blocks),
-        "coordinates": None if contents.coordinates is None else blocks.add(contents.coordinates.astype(np.float32)),
-        "colors": blocks.add(_colors(contents, n)),
+        "coordinates": None if known is None else blocks.add(known.astype(np.float32)),
+        "colors": blocks.add(np.round(255 * np.clip(colors, 0, 1)).astype(np.uint8)),
         "own": {"estimator": contents.estimator, "reduction": contents.reduction},
         "baselines": list(contents.baselines),
         "views": [],
@@ -84,7 +85,8 @@ def _positions(
     full: list[str] = []
     for item in waiting:
         if isinstance(item, View):
-            _add(facts["views"], _view(contents, item, blocks), _title(item), full)
+            title = f"{item.encoding} ({item.estimator}, {item.reduction})" if item.estimator else item.encoding
+            _add(facts["views"], _view(contents, item, blocks), title, full)
         elif n <= MATRIX:
             _add(facts["estimators"], _estimator(item, made_of[item].values.numpy(), blocks), item, full)
     notes += absent
@@ -106,10 +108,6 @@ def _positions(
 
 def _add(items: list[Facts], item: Facts | None, name: str, full: list[str]) -> None:
     items.append(item) if item is not None else full.append(name)
-
-
-def _title(view: View) -> str:
-    return f"{view.encoding} ({view.estimator}, {view.reduction})" if view.estimator else view.encoding
 
 
 def _estimator(name: str, values: np.ndarray, blocks: Blocks) -> Facts | None:
@@ -172,13 +170,6 @@ def _drawn(contents: Contents, layout: np.ndarray | None, blocks: Blocks) -> Fac
     return {"kind": "points", "xy": points, "names": "coordinates", "where": "at the true coordinates"}
 
 
-def _colors(contents: Contents, n: int) -> np.ndarray:
-    """A color for each position, by where it truly lies, else by where it is stored, `(N, 3)` uint8."""
-    known = contents.coordinates
-    colors = plots.position_colors(np.arange(n, dtype=np.float64)[:, None] if known is None else known)
-    return np.round(255 * np.clip(colors, 0, 1)).astype(np.uint8)
-
-
 def _signals(contents: Contents, examples: Examples, blocks: Blocks) -> Facts | None:
     """Reconstructions: images, curves or texts, of as many signals as the page has room for."""
     numbers = examples.reconstruction[:, 0].size
@@ -199,7 +190,8 @@ def _signals(contents: Contents, examples: Examples, blocks: Blocks) -> Facts | 
         hidden = ~visible & _before_padding(original, order)
         right = (hidden & (made == original)).sum(axis=2) / np.maximum(hidden.sum(axis=2), 1)
         facts |= {"kind": "texts", "right": np.round(right, 4).tolist()}
-        content = {"texts": _texts(original, visible, made, order, blocks)}
+        pieces = [text_examples(original, seen, guess, order) for seen, guess in zip(visible, made, strict=True)]
+        content = {"texts": blocks.add(np.frombuffer(json.dumps(pieces).encode(), dtype=np.uint8))}
     else:
         error = np.square(made.astype(np.float64) - original).mean(axis=3)
         error = np.where(visible, 0, error).sum(axis=2) / np.maximum((~visible).sum(axis=2), 1)
@@ -249,11 +241,3 @@ def _before_padding(ids: np.ndarray, order: np.ndarray) -> np.ndarray:
     result = np.empty_like(before)
     result[:, order] = before
     return result
-
-
-def _texts(
-    original: np.ndarray, visible: np.ndarray, made: np.ndarray, order: np.ndarray, blocks: Blocks
-) -> Facts | None:
-    """Marked pieces of text, as JSON in a block: for each fraction, of each signal, what was shown and made of it."""
-    pieces = [text_examples(original, seen, guess, order) for seen, guess in zip(visible, made, strict=True)]
-    return blocks.add(np.frombuffer(json.dumps(pieces).encode(), dtype=np.uint8))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 
 from maed.embedding import reduce
 from maed.encodings import position_table
 from maed.errors import MaedError
+from maed.files import replacing
 from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout
 from maed.registry import ENCODINGS, ESTIMATORS, REDUCTIONS
 from maed.report.contents import Contents
-from maed.report.explorer.kept import Kept, fingerprint
 from maed.run_folder import RunFolder, StageFolder
 from maed.settings import EmbeddingSettings
 from maed.similarity import Similarity, estimate, load_similarity
@@ -31,6 +35,41 @@ LARGEST = ASSIGNABLE
 
 _ISOMAP, _COMPONENTS = "Isomap", "principal components"
 """How vectors lay positions out."""
+
+
+class Kept:
+    """A file of named arrays: each is taken from there if it was made of the same, computed and added otherwise.
+
+    Args:
+        path: a safetensors file; one that cannot be read counts as absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._arrays: dict[str, np.ndarray] = {}
+        self._made_of: dict[str, str] = {}
+        try:
+            with safe_open(path, framework="numpy") as file:
+                self._made_of = dict(file.metadata() or {})
+                self._arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception:  # absent, cut short or something else: readers raise many kinds
+            self._arrays, self._made_of = {}, {}
+
+    def get(self, name: str, made_of: dict[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array `name`; computed by `make`, and written at once, unless one made of the same is there."""
+        text = json.dumps(made_of, sort_keys=True)
+        if self._made_of.get(name) != text or name not in self._arrays:
+            self._arrays[name] = np.ascontiguousarray(make())
+            self._made_of[name] = text
+            metadata = {key: self._made_of[key] for key in self._arrays if key in self._made_of}
+            with replacing(self.path) as temporary:
+                save_file(self._arrays, temporary, metadata=metadata)
+        return self._arrays[name]
+
+
+def fingerprint(array: np.ndarray) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -99,8 +138,9 @@ def compute_views(
         for name in names:
             if any((view.estimator, view.reduction) == (estimator, name) for view in views):
                 continue
-            settings = own if name == own.reduction else _other(own, name)
-            vectors = _reduced(kept, estimator, similarity, settings, absent)
+            dim = REDUCTIONS.get(name).shown_dim or own.dim
+            other = EmbeddingSettings(name, dim, own.n_neighbors, symmetrize=own.symmetrize)
+            vectors = _reduced(kept, estimator, similarity, own if name == own.reduction else other, absent)
             if vectors is not None:
                 encoding = estimator if estimator in contents.baselines else "maed"
                 views.append(_view(encoding, vectors, kept, estimator, name))
@@ -150,12 +190,6 @@ def _own_settings(contents: Contents) -> EmbeddingSettings:
     except (TypeError, MaedError):  # written by another version
         settings = EmbeddingSettings()
     return settings if contents.vectors is None else replace(settings, dim=contents.vectors.shape[1])
-
-
-def _other(own: EmbeddingSettings, reduction: str) -> EmbeddingSettings:
-    """The run's settings with another reduction, in the channels that the explorer shows it in."""
-    dim = REDUCTIONS.get(reduction).shown_dim or own.dim
-    return EmbeddingSettings(reduction, dim, own.n_neighbors, symmetrize=own.symmetrize)
 
 
 def _reduced(
