@@ -18,6 +18,8 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "
 OLIVE, BROWN = "#B5A700", "#A6761D"
 """The yellow of Okabe and Ito's palette, darkened until white paper shows it, and an orange that is not `ORANGE`."""
 
+WINE, TEAL, VIOLET = "#A8336B", "#2FA39A", "#8B6BB1"
+
 COLORS = {
     "maed": VERMILION,
     "maed-resampled": OLIVE,
@@ -25,11 +27,14 @@ COLORS = {
     "fourier": GREEN,
     "correlation": ORANGE,
     "dependence": BROWN,
+    "partial": WINE,
+    "magnitude": TEAL,
+    "auto": VIOLET,
     "sinusoidal": PURPLE,
     "random": SKY,
     "none": INK,
 }
-"""A color for each built-in position encoding (Okabe and Ito's palette, and two more)."""
+"""A color for each built-in position encoding (Okabe and Ito's palette, and five more)."""
 
 
 def color_of(encoding: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,10 +25,12 @@ class Similarity:
     Args:
         values: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. The diagonal is 0.
         standard_error: `(N, N)` float32, of each entry.
+        facts: what was chosen while it was made, such as the ridge of `partial`; written into its config.json.
     """
 
     values: Tensor
     standard_error: Tensor
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_similarity(folder: Path, similarity: Similarity, sums: Sums | None, config: dict[str, object]) -> None:
@@ -38,7 +42,7 @@ def write_similarity(folder: Path, similarity: Similarity, sums: Sums | None, co
     tensors = {"similarity": similarity.values, "standard_error": similarity.standard_error}
     if sums is not None:
         tensors |= sums.stacked()
-    write_json(folder / CONFIG, {"schema": 1, "n": len(similarity.values), **config})
+    write_json(folder / CONFIG, {"schema": 1, "n": len(similarity.values), **config, **similarity.facts})
     with replacing(folder / MODEL) as temporary:  # last: it marks the stage as finished
         save_file(tensors, temporary)
     for name in PARTIAL:

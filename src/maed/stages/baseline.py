@@ -44,8 +44,9 @@ class Baseline(Stage):
 
     def run(self, context: Context) -> None:
         """Compute and write it."""
-        context.say(f"baseline: {self.method}")
         started, folder = time.perf_counter(), self.folder(context)
         result = compute_baseline(self.method, context.data, context.settings.similarity.signals)
+        chosen = ", ".join(f"{name} {value:.3g}" for name, value in result.facts.items())
+        context.say(f"baseline: {self.method}{f' ({chosen})' if chosen else ''}")
         config = {**read_json(folder.config), "seconds": time.perf_counter() - started}
         write_similarity(folder.path, result, None, config)
