@@ -22,6 +22,9 @@ RENAMED = {
 }
 """Settings by names of earlier versions, and what they are called now: read in files of runs, refused elsewhere."""
 
+ADDED = {"autoencoder.most_visible": None, "autoencoder.common_mode": "keep", "autoencoder.readout": "feed-forward"}
+"""Settings that files of earlier versions do not have, and the value that does what was done then."""
+
 RENAMED_VALUES = {("data.split", "seed-imdb"): "original-imdb"}
 """Values of settings that had another name in earlier versions."""
 
@@ -67,7 +70,12 @@ class MadeWith:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> MadeWith:
         """From the `made_with` of a file, of any version."""
-        return _row(cls, plain(modern(stored)))
+        groups = plain(modern(stored))
+        for name, value in ADDED.items():
+            group, _, setting = name.partition(".")
+            if isinstance(groups.get(group), dict):
+                groups[group].setdefault(setting, value)
+        return _row(cls, groups)
 
     def setting(self, group: str, name: str) -> Any:
         """One of the settings; None where it is not known."""
@@ -123,6 +131,36 @@ class Work:
     def of(cls, stored: Mapping[str, Any]) -> Work:
         """From the content of a file."""
         return _row(cls, {name: value for name, value in stored.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method that a run has tried, and what is known of it without truth (a row of `auto.json`).
+
+    Args:
+        name: of the method; `random` for the vectors that are probed beside all others.
+        probe_loss: mean over seeds and held-out draws; None where nothing was probed.
+        probe_loss_above: how far that is above the best candidate's.
+        probe_loss_se: standard error of that, paired.
+        probe_share: 0 for random vectors, 1 for the best.
+        neighbor_error: mean over positions.
+        split_half: agreement of two halves of the draws.
+        seconds: that making it took.
+    """
+
+    name: str
+    probe_loss: float | None = None
+    probe_loss_above: float | None = None
+    probe_loss_se: float | None = None
+    probe_share: float | None = None
+    neighbor_error: float | None = None
+    split_half: float | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Candidate:
+        """From a row of an auto.json."""
+        return _row(cls, stored)
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,12 @@ def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, vis
         "reconstruction": torch.stack([torch.cat([*_predicted(model, draw, loss, at_once)]) for draw in draws]),
     }
     if data.kind == "real":
-        mean, scale = torch.from_numpy(data.train.mean), torch.from_numpy(data.train.scale)
-        tensors |= {name: tensors[name] * scale + mean for name in ("original", "reconstruction")}
+        held_out = data.validation
+        for name in ("original", "reconstruction"):
+            if held_out.common is not None:
+                tensors[name] = tensors[name] * torch.from_numpy(held_out.rest)
+                tensors[name] += torch.from_numpy(held_out.common[rows])[:, None]
+            tensors[name] = tensors[name] * torch.from_numpy(held_out.scale) + torch.from_numpy(held_out.mean)
     tensors["fractions"] = torch.tensor(counts, dtype=torch.float32) / n
     with replacing(folder / EXAMPLES) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)

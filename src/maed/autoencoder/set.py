@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maed.settings import Readout
+
 
 class SelfAttention(nn.Module):
     """A pre-norm transformer layer over the visible tokens, `(B, V, width)` to the same."""
@@ -74,6 +76,8 @@ class SetAutoencoder(nn.Module):
         layers: self-attention layers over the visible tokens.
         heads: attention heads.
         outputs: numbers put out for a position; C or the vocabulary where not given.
+        readout: what a query makes of what it has read: `feed-forward`, a layer that acts on it; `linear`, none, at a
+            third of the decoder's arithmetic.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class SetAutoencoder(nn.Module):
         layers: int,
         heads: int,
         outputs: int | None = None,
+        readout: Readout = "feed-forward",
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -104,7 +109,7 @@ class SetAutoencoder(nn.Module):
         self.memory_norm = nn.LayerNorm(width)
         self.to_key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.feed_forward = FeedForward(width)
+        self.feed_forward = FeedForward(width) if readout == "feed-forward" else None
         self.head_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs or vocabulary or channels)
         self._start_alike()
@@ -158,5 +163,6 @@ class SetAutoencoder(nn.Module):
         query = self.to_query(self.query_norm(start)).view(s, self.heads, -1).transpose(0, 1)  # (heads, S, .)
         attended = F.scaled_dot_product_attention(query.expand(b, -1, -1, -1), key, value, attn_mask=mask)
         x = start + self.out(attended.transpose(1, 2).reshape(b, s, width))
-        x = x + self.feed_forward(x)
+        if self.feed_forward is not None:
+            x = x + self.feed_forward(x)
         return self.head(self.head_norm(x))

@@ -41,6 +41,8 @@ class DrawStream:
     Args:
         signals: the split to draw from.
         visible: positions shown.
+        most: of draws that show different numbers of positions the largest, `visible` being the smallest, all evenly
+            on a logarithmic scale.
         scored: positions scored; None for all.
         batch_size: signals in a draw.
         length: number of draws.
@@ -48,9 +50,17 @@ class DrawStream:
     """
 
     def __init__(
-        self, signals: Signals, *, visible: int, scored: int | None, batch_size: int, length: int, seed: int
+        self,
+        signals: Signals,
+        *,
+        visible: int,
+        most: int | None = None,
+        scored: int | None,
+        batch_size: int,
+        length: int,
+        seed: int,
     ) -> None:
-        self.signals, self.visible, self.scored = signals, visible, scored
+        self.signals, self.visible, self.most, self.scored = signals, visible, most, scored
         self.batch_size, self.length, self.seed = batch_size, length, seed
 
     def __len__(self) -> int:
@@ -64,7 +74,10 @@ class DrawStream:
         """Draw `step`, `0 <= step < length`."""
         generator = np.random.default_rng((self.seed, step))
         rows = generator.integers(0, len(self.signals), size=self.batch_size)
-        return make_draw(self.signals, generator, rows=rows, visible=self.visible, scored=self.scored)
+        visible = self.visible
+        if self.most is not None:
+            visible = round(visible * (self.most / visible) ** generator.random())
+        return make_draw(self.signals, generator, rows=rows, visible=visible, scored=self.scored)
 
 
 class AutoencoderTask:
@@ -148,7 +161,13 @@ def build_autoencoder(
         if settings.kind == "unet":
             return UNetAutoencoder(n, **shape, width=settings.width, depth=settings.depth, outputs=outputs)
         return SetAutoencoder(
-            n, **shape, width=settings.width, layers=settings.layers, heads=settings.heads, outputs=outputs
+            n,
+            **shape,
+            width=settings.width,
+            layers=settings.layers,
+            heads=settings.heads,
+            outputs=outputs,
+            readout=settings.readout,
         )
 
 
@@ -281,8 +300,15 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
 
 def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int) -> DrawStream:
     """The first `steps` draws of the stream with this seed, as the settings size them."""
+    n, most = signals.values.shape[1], settings.most_visible
     return DrawStream(
-        signals, visible=visible, scored=settings.scored, batch_size=settings.batch_size, length=steps, seed=seed
+        signals,
+        visible=visible,
+        most=None if most is None else max(visible, min(round(most * n), n - 1)),
+        scored=settings.scored,
+        batch_size=settings.batch_size,
+        length=steps,
+        seed=seed,
     )
 
 

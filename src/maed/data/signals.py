@@ -27,6 +27,9 @@ class Signals:
         labels: `(n,)` int64 class indices, or None.
         mask: `(n, N)` bool, True where a position is real; None where all are.
         mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`. None for tokens.
+        common: `(n, C)` float32, what each normalized signal has in common at all positions, which a batch is without;
+            None where it is kept (`without_common_mode`).
+        rest: `(N, C)` float32, the deviation of what is left, to which a batch is scaled again; None with `common`.
     """
 
     values: np.ndarray
@@ -34,6 +37,8 @@ class Signals:
     mask: np.ndarray | None = None
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
+    common: np.ndarray | None = None
+    rest: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -45,11 +50,12 @@ class Signals:
             values=self.values[rows],
             labels=None if self.labels is None else self.labels[rows],
             mask=None if self.mask is None else self.mask[rows],
+            common=None if self.common is None else self.common[rows],
         )
 
     def take(self, rows: np.ndarray) -> Tensor:
         """Whole signals: `(B, N, C)` normalized float32, or `(B, N)` int64 token ids."""
-        return self._batch(self.values[rows], slice(None))
+        return self._batch(self.values[rows], rows, slice(None))
 
     def gather(self, rows: np.ndarray, positions: np.ndarray) -> Tensor:
         """Signals `rows` `(B,)` at `positions` `(B, V)` of their own or `(S,)` shared: costs what it returns, not N.
@@ -57,7 +63,7 @@ class Signals:
         Returns:
             `(B, V, C)` normalized float32, or `(B, V)` int64 token ids.
         """
-        return self._batch(self.values[rows[:, None], positions], positions)
+        return self._batch(self.values[rows[:, None], positions], rows, positions)
 
     def real(self, rows: np.ndarray) -> Tensor | None:
         """Which positions of signals `rows` are real, `(B, N)` bool; None where all are."""
@@ -68,7 +74,7 @@ class Signals:
         assert self.labels is not None
         return torch.from_numpy(self.labels[rows])
 
-    def _batch(self, values: np.ndarray, positions: np.ndarray | slice) -> Tensor:
+    def _batch(self, values: np.ndarray, rows: np.ndarray, positions: np.ndarray | slice) -> Tensor:
         if self.mean is None or self.scale is None:
             return torch.from_numpy(values.astype(np.int64))
         mean, scale = self.mean, self.scale
@@ -77,6 +83,9 @@ class Signals:
         batch = values.astype(np.float32)
         batch -= mean
         batch /= scale
+        if self.common is not None and self.rest is not None:
+            batch -= self.common[rows][:, None]
+            batch /= self.rest[positions]
         return torch.from_numpy(batch)
 
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from maed.errors import require_at_least
 from maed.registry import ESTIMATORS, REDUCTIONS
-from maed.settings.learning import AutoencoderSettings, DataSettings, EmbeddingSettings, Schedule, SimilaritySettings
+from maed.settings.learning import (
+    AutoencoderSettings,
+    DataSettings,
+    EmbeddingSettings,
+    Readout,
+    Schedule,
+    SimilaritySettings,
+)
 from maed.settings.training import PerceiverSettings, TrainerSettings, TrainSettings
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "EmbeddingSettings",
     "EvaluationSettings",
     "PerceiverSettings",
+    "Readout",
     "ReportSettings",
     "Schedule",
     "Settings",
@@ -30,19 +38,25 @@ CHOSEN_BY_NAME = {"similarity.estimator": ESTIMATORS, "embedding.reduction": RED
 
 @dataclass
 class EvaluationSettings:
-    """Measuring geometry.
+    """Measuring positions, against a known geometry and without one.
 
     Args:
         n_neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
         folds: Folds of the coordinate regression.
+        probe_steps: Training steps of a probe, the small autoencoder that is given positions; 0 for no probes.
+        probe_seeds: Probes of each candidate.
     """
 
     n_neighbors: int | None = None
     folds: int = 5
+    probe_steps: int = 300
+    probe_seeds: int = 2
 
     def __post_init__(self) -> None:
         require_at_least("evaluation.n_neighbors", self.n_neighbors, 1)
         require_at_least("evaluation.folds", self.folds, 2)
+        require_at_least("evaluation.probe_steps", self.probe_steps, 0)
+        require_at_least("evaluation.probe_seeds", self.probe_seeds, 1)
 
 
 @dataclass

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from maed.errors import MaedError, require_at_least, require_between, require_share
-from maed.registry import ESTIMATORS, REDUCTIONS
+from maed.errors import MaedError, one_of, require_at_least, require_between, require_share
+from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS
 
 Schedule = Literal["cosine", "linear", "constant"]
 """Shape of the decay of a learning rate."""
+
+Readout = Literal["feed-forward", "linear"]
+"""What the set-style autoencoder makes of what a position has attended to."""
 
 
 @dataclass
@@ -86,10 +89,17 @@ class AutoencoderSettings:
             `auto` chooses.
         width: Channels of a token and of a position vector; of the first block of `unet`.
         layers: Self-attention layers over the visible tokens of `set`.
+        readout: What a position of `set` makes of the tokens that it has attended to: a `feed-forward` layer, or a
+            `linear` one, at a third of the arithmetic.
         heads: Attention heads of `set`.
         depth: Encoder blocks of `unet`; each halves the length and doubles the channels.
         visible_fraction: Share of the positions shown; where not given, 3/4 of sqrt(N) positions of real channels,
             a fifth of the positions of tokens.
+        most_visible: Largest share of the positions shown: each step of a training shows another number of them,
+            between `visible_fraction` and this, evenly on a logarithmic scale. The same number where not given.
+        common_mode: Whether the mean over the positions of each normalized signal is kept, or removed before
+            anything is masked, and positions scaled to unit deviation again: for real channels that mostly move
+            together, as under one reference.
         scored: Positions whose reconstruction a training step scores.
         batch_size: Signals in a training step.
         steps: Training steps.
@@ -110,9 +120,12 @@ class AutoencoderSettings:
     loss: Literal["auto", "mse", "gaussian", "cross-entropy"] = "auto"
     width: int = 64
     layers: int = 2
+    readout: Readout = "feed-forward"
     heads: int = 2
     depth: int = 4
     visible_fraction: float | None = None
+    most_visible: float | None = None
+    common_mode: Literal["keep", "remove"] = "keep"
     scored: int = 64
     batch_size: int = 64
     steps: int = 4_000
@@ -129,6 +142,8 @@ class AutoencoderSettings:
     def __post_init__(self) -> None:
         if self.visible_fraction is not None:
             require_between("autoencoder.visible_fraction", self.visible_fraction, 0, 1)
+        if self.most_visible is not None:
+            require_between("autoencoder.most_visible", self.most_visible, self.visible_fraction or 0, 1)
         for name in ("width", "heads", "depth", "scored", "batch_size", "steps", "validate_every", "patience"):
             require_at_least(f"autoencoder.{name}", getattr(self, name), 1)
         for name in ("layers", "learning_rate", "position_rate", "warmup", "weight_decay", "clip", "seed"):
@@ -144,6 +159,9 @@ class SimilaritySettings:
     """How losses become a similarity between positions.
 
     Args:
+        method: What makes the positions that a run leads with: `maed` (the autoencoder), a training-free baseline
+            (`correlation`, `partial`, `magnitude` of real channels; `dependence` of tokens), or `auto`, the one of them
+            with the lowest probe loss.
         estimator: `contrast`, the original's `mean-loss`, or `ablation`, which hides each visible position in turn and
             costs as many passes as positions are visible.
         draws: Draws of visible positions, rounded up to whole batches, two or more; the most with `until` `stable`.
@@ -159,6 +177,7 @@ class SimilaritySettings:
         seed: Seed of the draws.
     """
 
+    method: str = "auto"
     estimator: str = "contrast"
     draws: int = 65_536
     until: Literal["draws", "stable"] = "draws"
@@ -172,7 +191,10 @@ class SimilaritySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.estimator in BASELINES.names:
+            raise MaedError(f"similarity.estimator: {self.estimator} is no estimator; choose it by similarity.method")
         ESTIMATORS.check("similarity.estimator", self.estimator)
+        one_of("similarity.method", self.method, ("auto", "maed", *BASELINES.names))
         require_at_least("similarity.draws", self.draws, 2)
         require_at_least("similarity.batch_size", self.batch_size, 1)
         require_at_least("similarity.repeats", self.repeats, 1)

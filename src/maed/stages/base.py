@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maed.autoencoder.masking import visible_count
+from maed.data.common_mode import without_common_mode
 from maed.data.signals import SignalData
 from maed.embedding import embedding_dim
 from maed.engine.progress import progress_kind
@@ -48,6 +50,13 @@ class Context:
     def data_made_with(self) -> dict[str, Any]:
         """Source and settings of the data, as every stage's config.json says them."""
         return {"source": self.data.source, "data": asdict(self.settings.data)}
+
+    @cached_property
+    def shown_data(self) -> SignalData:
+        """The signals as the autoencoder is shown them: with or without their common mode."""
+        if self.data.kind == "tokens" or self.settings.autoencoder.common_mode == "keep":
+            return self.data
+        return without_common_mode(self.data)
 
     def k(self) -> int:
         """The k on which halves of the draws are compared: as set, or 8; never N or more. No geometry decides it."""

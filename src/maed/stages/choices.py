@@ -7,16 +7,31 @@ from math import sqrt
 
 from maed.autoencoder import visible_count
 from maed.data import SignalData
+from maed.data.common_mode import common_share
 from maed.settings import AutoencoderSettings, Settings, SimilaritySettings
 
-_STEPS = 32
-"""Training steps for each square root of N ..."""
+_STEPS, _STEPS_TOKENS = 60, 32
+"""Training steps for each square root of N, of real channels and of tokens ..."""
 
 _PLATEAU = 800
 """... and at the least: a training starts on a plateau, and is of no use before it has left it ..."""
 
 _FEW = 100
 """... or so many for each position, where there are fewer than 8: with so little to tell apart it leaves soon."""
+
+_MOST_VISIBLE, _STREAMED_VISIBLE = 0.3, 0.2
+"""Shares of the positions of real channels that a training shows at the most, and streaming always: few visible ones
+teach where positions lie, many leave the finer differences between near ones ..."""
+
+_MOST_TOKENS = 128
+"""... but no more than so many positions, among which attention takes their number squared."""
+
+_MOSTLY_COMMON = 0.9
+"""Share of the variance from which on the common mode is taken off: then every position predicts every other. Less of
+it helps to tell near from far (a reference electrode's, 0.5 to 0.8)."""
+
+_FEW_POSITIONS = 16
+"""Below so many, all of this changes little."""
 
 _DRAWS = 24
 """Draws for each position, at the most: streaming stops before where neighbor lists no longer change ..."""
@@ -47,10 +62,16 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     most = max(_LEAST_STEPS, _EPOCHS * count // autoencoder.batch_size)
     autoencoder = with_steps(autoencoder, min(autoencoder.steps, most))
     similarity = _similarity(n, given.similarity)
+    if autoencoder.most_visible is not None and similarity.visible_fraction is None:
+        streamed = min(_STREAMED_VISIBLE, 0.75 * autoencoder.most_visible)
+        similarity = replace(similarity, visible_fraction=max(streamed, 2 / n))
     visible = visible_count(n, data.kind, autoencoder.visible_fraction)
     content = f"{c} channel{'s' if c > 1 else ''}" if c else f"{data.vocabulary} token ids"
     lines = [f"{count} signals of {n} positions, {content}", *lines]
-    lines.append(f"visible: {visible} of {n} positions, {autoencoder.steps} training steps of {autoencoder.batch_size}")
+    upper = "" if autoencoder.most_visible is None else f" to {max(visible, round(autoencoder.most_visible * n))}"
+    lines.append(
+        f"visible: {visible}{upper} of {n} positions, {autoencoder.steps} training steps of {autoencoder.batch_size}"
+    )
     until = ", or fewer once neighbors no longer change" if similarity.until == "stable" else ""
     lines.append(f"estimator: {similarity.estimator}, {similarity.draws} draws{until}")
     lines.append(f"reduction: {given.embedding.reduction}")
@@ -66,8 +87,8 @@ def _autoencoder(
     data: SignalData, given: AutoencoderSettings, fixed: set[str], reading_order: bool
 ) -> tuple[AutoencoderSettings, list[str]]:
     """The kind of autoencoder and what goes with it."""
-    n, tokens = data.positions, data.kind == "tokens"
-    steps = max(min(_PLATEAU, _FEW * n), round(_STEPS * sqrt(n)))
+    n, tokens, common = data.positions, data.kind == "tokens", None
+    steps = max(min(_PLATEAU, _FEW * n), round((_STEPS_TOKENS if tokens else _STEPS) * sqrt(n)))
     kind = given.kind
     if "autoencoder.kind" not in fixed:
         kind = "unet" if tokens and reading_order else "set"
@@ -90,9 +111,16 @@ def _autoencoder(
     else:
         chosen = replace(given, kind="set", scored=min(64, n), steps=steps)
         fraction, why = None, "the order of storage may mean nothing"
+        if given.loss != "gaussian":
+            chosen = replace(chosen, layers=1, readout="linear")
+        if n >= _FEW_POSITIONS and "autoencoder.visible_fraction" not in fixed:
+            chosen = replace(chosen, most_visible=min(_MOST_VISIBLE, _MOST_TOKENS / n))
+        if n >= _FEW_POSITIONS and (share := common_share(data.train)) > _MOSTLY_COMMON:
+            chosen = replace(chosen, common_mode="remove")
+            common = f"common mode: removed, for the mean over positions is {100 * share:.0f} % of the variance"
     if "autoencoder.visible_fraction" not in fixed:
         chosen = replace(chosen, visible_fraction=fraction)
-    lines = [f"autoencoder: {kind}, for {why}"]
+    lines = [f"autoencoder: {kind}, for {why}", *([common] if common else [])]
     if tokens and kind == "set" and chosen.init == "random":
         lines.append("tokens in an unknown order are hard from random vectors; init='dependence' finds more of them")
     return chosen, lines

@@ -68,7 +68,7 @@ class Pretrain(Stage):
 
     def run(self, context: Context) -> None:
         """Train, from random vectors or a start that was named."""
-        data, settings = context.data, context.settings.autoencoder
+        data, settings = context.shown_data, context.settings.autoencoder
         start = _start_vectors(context)
         visible = visible_count(data.positions, data.kind, settings.visible_fraction)
         context.say(f"autoencoder: {visible} of {data.positions} positions visible, {settings.steps} steps")

@@ -50,7 +50,9 @@ class Similarity(Stage):
     def made_with(self, context: Context) -> Mapping[str, Any]:
         """What the autoencoder was made with, and the similarity's settings."""
         config = read_json(context.folder.earlier.autoencoder.config)
-        return {**config["made_with"], "similarity": asdict(context.settings.similarity)}
+        own = asdict(context.settings.similarity)
+        del own["method"]  # which of several is led with changes none of them
+        return {**config["made_with"], "similarity": own}
 
     def check(self, context: Context) -> None:
         """Refuse an estimator that the loss, or the number of visible positions, is not for; and what will not fit."""
@@ -68,7 +70,7 @@ class Similarity(Stage):
 
     def run(self, context: Context) -> None:
         """Stream, estimate, and measure how far two halves of the draws agree."""
-        settings, data = context.settings.similarity, context.data
+        settings, data = context.settings.similarity, context.shown_data
         model, config = load_autoencoder(context.folder.earlier.autoencoder.path)
         visible = context.shown(config["visible"])
         context.say(f"similarity: {settings.draws} draws, {settings.estimator}")
