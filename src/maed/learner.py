@@ -17,16 +17,19 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from maed.autoencoder import held_out_loss, load_autoencoder
 from maed.data import from_given, like
+from maed.data.common_mode import like_training
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, one_of
+from maed.records import Candidate
 from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, Settings
 from maed.similarity import baselines_for, load_similarity
 from maed.stages import Baseline as MakeBaseline
-from maed.stages import Context, Embed, Pretrain, Similarity, execute
+from maed.stages import Context, Embed, Pretrain, Similarity, choose_method, execute, make_candidates, sentence
 from maed.stages.budget import affordable, parse_budget, within_draws
 from maed.stages.choices import choose
+from maed.stages.choose import candidate_lines
 
 _LEAST_TEST = 1e-9
 """The share of signals kept for a test, where none is asked for: one signal, for none is tested."""
@@ -34,8 +37,8 @@ _LEAST_TEST = 1e-9
 
 def _is_trained(learner: PositionLearner) -> bool:
     """Baselines have no autoencoder whose loss could be a score."""
-    if learner.estimator in BASELINES.names:
-        raise AttributeError(f"estimator={learner.estimator!r} trains no autoencoder, so there is no score")
+    if learner.method in BASELINES.names:
+        raise AttributeError(f"method={learner.method!r} trains no autoencoder, so there is no score")
     return True
 
 
@@ -53,8 +56,11 @@ class PositionLearner(BaseEstimator):
         dim: channels d of the embedding; min(64, N - 1) where not given.
         autoencoder: `set` reads visible positions as a set, `unet` knows the order of storage; `auto` takes `unet`
             for texts alone.
-        estimator: how losses become a similarity: `contrast`, `mean-loss`, `ablation`; or a training-free baseline:
-            `correlation` of real channels, `dependence` of tokens. `auto` is `contrast`.
+        method: `maed` is the autoencoder alone; `correlation`, `partial` and `magnitude` of real channels and
+            `dependence` of tokens are made without training, in seconds; `auto` makes all that fit, gives their
+            embeddings to small autoencoders, and takes the one with which these learn best (the probe loss); where
+            they cannot be told apart, `maed`. No truth is read.
+        estimator: how the autoencoder's losses become a similarity: `contrast` (`auto`), `mean-loss`, `ablation`.
         reduction: how the similarity becomes vectors; see `maed.settings.EmbeddingSettings`.
         init: where the autoencoder's position vectors start: `random`, `correlation`, `dependence`, or the folder of an
             embedding.
@@ -73,8 +79,10 @@ class PositionLearner(BaseEstimator):
 
     Attributes:
         embedding_: the `PositionEmbedding`.
+        method_: what made it.
+        candidates_: of `method="auto"`, what was compared, the chosen one first: `maed.records.Candidate` each.
         similarity_: `(N, N)` float32; row i, column j: how much seeing i helps to predict j.
-        autoencoder_: the trained `torch.nn.Module`; None for a baseline.
+        autoencoder_: the trained `torch.nn.Module`; None where none was.
         settings_: all settings it was made with.
         choices_: what was chosen and why, a list of lines.
         n_features_in_: N.
@@ -90,6 +98,7 @@ class PositionLearner(BaseEstimator):
         dim: int | None = None,
         *,
         autoencoder: Literal["auto", "set", "unet"] = "auto",
+        method: str = "auto",
         estimator: str = "auto",
         reduction: str = "heat",
         init: str = "random",
@@ -105,6 +114,7 @@ class PositionLearner(BaseEstimator):
     ) -> None:
         self.dim = dim
         self.autoencoder = autoencoder
+        self.method = method
         self.estimator = estimator
         self.reduction = reduction
         self.init = init
@@ -144,10 +154,7 @@ class PositionLearner(BaseEstimator):
             text = data.geometry is not None and data.geometry.kind == "line" and data.kind == "tokens"
             settings, self.choices_ = choose(data, settings, fixed, reading_order=text and coordinates is None)
         with tempfile.TemporaryDirectory() as temporary:
-            folder = RunFolder(Path(self.folder or temporary))
-            if self.estimator in BASELINES.names:
-                self._learn(Context(folder, settings, data, self._say), str(self.estimator))
-            else:
+            if self.method not in BASELINES.names:
                 if self.budget is not None:
                     settings, line = (
                         affordable(data, settings, (seconds or 0.0) - (time.monotonic() - started))
@@ -157,8 +164,9 @@ class PositionLearner(BaseEstimator):
                     self.choices_.append(line)
                 for line in self.choices_:
                     self._say(line)
-                self._learn(Context(folder, settings, data, self._say), "maed")
-        nothing = data.train.rows(np.arange(0))  # normalization and shape are kept, signals are not
+            context = Context(RunFolder(Path(self.folder or temporary)), settings, data, self._say)
+            self._learn(context)
+        nothing = context.shown_data.train.rows(np.arange(0))  # normalization and shape are kept, signals are not
         self._data = replace(data, train=nothing, validation=nothing, test=nothing)
         self.settings_ = settings
         self.n_features_in_ = data.positions
@@ -181,6 +189,8 @@ class PositionLearner(BaseEstimator):
             name, n = type(self).__name__, self.n_features_in_
             raise MaedError(f"X has {found[1]} features, but {name} is expecting {n} features as input")
         signals = like(X, self._data, self.settings_.data)
+        if self._data.train.rest is not None:
+            signals = like_training(signals, self._data.train.rest)
         return -held_out_loss(self.autoencoder_, signals, self.settings_.autoencoder, self._data)
 
     def __sklearn_tags__(self) -> Tags:
@@ -191,26 +201,37 @@ class PositionLearner(BaseEstimator):
 
     # The stages.
 
-    def _learn(self, context: Context, method: str) -> None:
-        """Run the stages of `maed`, or of a baseline, and keep what they made."""
-        if method == "maed":
+    def _learn(self, context: Context) -> None:
+        """Run the stages of a method, or of all that fit, and keep what they made."""
+        method, fitting = self.method, baselines_for(context.data)
+        self.candidates_: list[Candidate] = []
+        if method == "auto":
+            self.candidates_ = choose_method(context, *make_candidates(context))
+            method = self.candidates_[0].name
+            self.choices_.append(sentence(self.candidates_))
+            for line in (*candidate_lines(self.candidates_), self.choices_[-1]):
+                self._say(line)
+        elif method == "maed":
             execute([Pretrain(), Similarity(), Embed()], context)
+        elif method not in fitting:
+            kind = context.data.kind
+            raise MaedError(f"method: {method!r} is not for {kind} signals; choose {', '.join(fitting)}, maed or auto")
         else:
-            fitting = baselines_for(context.data)
-            if method not in fitting:
-                kind = context.data.kind
-                raise MaedError(f"estimator: {method!r} is not for {kind} signals; choose {' or '.join(fitting)}")
             execute([MakeBaseline(method), Embed(method)], context)
+        self.method_ = method
         self.embedding_ = PositionEmbedding.from_pretrained(context.folder.embedding(method).path)
         self.similarity_ = load_similarity(context.folder.similarity(method).path).values.numpy()
-        trained = context.folder.autoencoder.path
-        self.autoencoder_: Any = load_autoencoder(trained)[0] if method == "maed" else None
+        trained = context.folder.autoencoder
+        self.autoencoder_: Any = load_autoencoder(trained.path)[0] if trained.is_finished else None
 
     def _given(self) -> Settings:
         """The settings that the parameters ask for, before anything is chosen."""
         base = self.settings or Settings()
         one_of("autoencoder", self.autoencoder, ("auto", "set", "unet"))
-        one_of("estimator", self.estimator, ("auto", *ESTIMATORS.names, *BASELINES.names))
+        one_of("method", self.method, ("auto", "maed", *BASELINES.names))
+        if self.estimator in BASELINES.names:
+            raise MaedError(f"estimator: {self.estimator!r} is no estimator; say method={self.estimator!r}")
+        one_of("estimator", self.estimator, ("auto", *ESTIMATORS.names))
         REDUCTIONS.check("reduction", self.reduction)
         one_of("kind", self.kind, ("auto", "real", "tokens"))
         one_of("device", self.device, ("auto", "cpu", "gpu", "cuda", "mps"))
@@ -224,7 +245,7 @@ class PositionLearner(BaseEstimator):
             autoencoder["visible_fraction"] = self.visible_fraction
         if self.init != "random":
             autoencoder["init"] = self.init
-        similarity: dict[str, Any] = dict(seed)
+        similarity: dict[str, Any] = {**seed, "method": self.method}
         if self.estimator in ESTIMATORS.names:
             similarity["estimator"] = self.estimator
         embedding: dict[str, Any] = {"force": self.force or base.embedding.force}
@@ -258,7 +279,7 @@ def learn(X: Any, dim: int | None = None, *, coordinates: Any = None, **paramete
             of batches (`PositionLearner.fit`).
         dim: channels d of the embedding; min(64, N - 1) where not given.
         coordinates: the true `(N, D)` coordinates, for evaluation alone.
-        parameters: of `PositionLearner`: `budget`, `estimator`, `device`, `random_state` and so on; `verbose` is on.
+        parameters: of `PositionLearner`: `method`, `budget`, `device`, `random_state` and so on; `verbose` is on.
 
     Returns:
         The embedding.

@@ -14,7 +14,7 @@ from maed.files import read_json, write_json
 from maed.records import MadeWith, Work
 
 AUTOENCODER, SIMILARITY, EMBEDDING = "autoencoder", "similarity", "embedding"
-BASELINES, MODELS, TUNING = "baselines", "models", "tune"
+BASELINES, MODELS, TUNING, AUTO = "baselines", "models", "tune", "auto"
 _OLD_BASELINE, _OLD_MODELS = "baseline", "perceiver"
 """Folders of runs before version 0.2, which are still read."""
 
@@ -161,8 +161,16 @@ class RunFolder:
         stages = (stage for stage in found if STAGE.fullmatch(stage.relative_to(self.path).as_posix()))
         return self.results.is_file() or any((stage / mark).exists() for stage in stages for mark in marks)
 
+    @property
+    def chosen(self) -> str | None:
+        """The method that the run leads with, as `auto.json` says; None without one."""
+        chosen = read_json(self.auto).get("chosen") if self.auto.is_file() else None
+        return None if chosen is None else str(chosen)
+
     def _of(self, method: str) -> Path:
-        """Where the stages of `maed`, or of a baseline, lie."""
+        """Where the stages of `maed`, of a baseline, or of the one of them that was chosen (`auto`) lie."""
+        if method == AUTO:
+            method = self.chosen or "maed"
         if method == "maed":
             return self.path
         old = self.path / _OLD_BASELINE
@@ -176,6 +184,11 @@ class RunFolder:
     def results(self) -> Path:
         """`results.json`."""
         return self.path / "results.json"
+
+    @property
+    def auto(self) -> Path:
+        """`auto.json`: the candidates, and which of them was chosen."""
+        return self.path / "auto.json"
 
     @property
     def report(self) -> Path:

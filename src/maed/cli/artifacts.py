@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 
@@ -26,32 +26,67 @@ _COORDINATES = (
 
 
 def _add_evaluate(parser: Parser) -> None:
+    from maed.data.source import listed
+
     parser.add_argument("embedding", type=str, metavar="EMBEDDING_DIR", help=EMBEDDING)
+    text = f"signals for scores that need no truth, probe loss and neighbor error: {listed()}"
+    parser.add_argument("source", type=str | None, nargs="?", default=None, metavar="SOURCE", help=text)
     text = f"where the positions truly lie: {_COORDINATES}"
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
     text = "where to write geometry.json; the embedding's folder where not given, nowhere if it is not in a folder"
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help=text)
-    from maed.settings import EvaluationSettings
+    from maed.settings import DataSettings, EvaluationSettings
 
+    settings_group(parser, DataSettings, "data")
     settings_group(parser, EvaluationSettings, "evaluation")
 
 
-@verb("evaluate", "Measure an embedding against the true coordinates.", _add_evaluate)
+@verb("evaluate", "Measure an embedding: on signals, without truth; or against the true coordinates.", _add_evaluate)
 def _evaluate(given: Namespace, command: str) -> None:
     from maed.evaluation.geometry import geometry_metrics
     from maed.files import write_json
 
     embedding = open_embedding_of(given.embedding)
-    geometry = embedding.true_geometry(_given_geometry(embedding, given.coordinates))
-    metrics = geometry_metrics(embedding.vectors, geometry, given.evaluation)
-    k = given.evaluation.n_neighbors or geometry.neighbors
-    for name, value in metrics.items():
-        say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
+    written: dict[str, Any] = {"schema": 1}
+    if given.source is not None:
+        written |= {"source": given.source, **_without_truth(embedding, given)}
+    if given.source is None or given.coordinates or embedding.geometry is not None:
+        geometry = embedding.true_geometry(_given_geometry(embedding, given.coordinates))
+        k = given.evaluation.n_neighbors or geometry.neighbors
+        metrics = geometry_metrics(embedding.vectors, geometry, given.evaluation)
+        for name, value in metrics.items():
+            say(f"{name}{f'@{k}' if name == 'knn_recall' else ''}: {value:.4f}")
+        written |= {"neighbors": k, "coordinates": given.coordinates or "its own", **metrics}
     folder = Path(given.out or given.embedding)
     if given.out or folder.is_dir():
         target = folder / GEOMETRY
-        write_json(target, {"schema": 1, "neighbors": k, "coordinates": given.coordinates or "its own", **metrics})
+        write_json(target, written)
         say(f"wrote {target}")
+
+
+def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, Any]:
+    """Probe loss, beside that of random vectors and, where they are known, of the true coordinates; neighbor error."""
+    import torch
+
+    from maed.data import load
+    from maed.evaluation.probe import neighbor_error, probe
+
+    data, settings = load(given.source, given.data), given.evaluation
+    if data.positions != embedding.n:
+        raise MaedError(f"source: {given.source} has {data.positions} positions, the embedding {embedding.n}")
+    candidates, found = {"embedding": embedding.vectors}, dict[str, Any]()
+    if embedding.coordinates is not None:
+        candidates["coordinates"] = torch.as_tensor(embedding.coordinates, dtype=torch.float32)
+    if settings.probe_steps:
+        probed = probe(candidates, data, steps=settings.probe_steps, seeds=settings.probe_seeds)
+        for name, row in probed.items():
+            say(f"probe loss, {name}: {row.probe_loss:.4f}")
+            found[f"probe_loss_{name}"] = row.probe_loss
+        found["probe_loss"] = found.pop("probe_loss_embedding")
+    k = settings.n_neighbors or min(8, embedding.n - 1)
+    errors = neighbor_error(embedding.vectors, data.train, data.validation, k)
+    say(f"neighbor error: {errors.mean():.4f} (worst position: {errors.argmax()}, {errors.max():.4f})")
+    return {**found, "neighbor_error": float(errors.mean()), "neighbor_errors": errors.tolist()}
 
 
 def _add_export(parser: Parser) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from maed.data.geometry import GeometryKind
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.run_folder import CONFIG, MODEL
+from maed.run_folder import CONFIG, MODEL, RunFolder
 
 SCHEMA = 1
 _FILES = (CONFIG, MODEL)
@@ -32,6 +32,9 @@ def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tu
     """Where `config.json` and `model.safetensors` lie, downloaded if `name` is one of the hub."""
     folder = Path(name)
     if folder.is_dir():
+        run = RunFolder(folder)
+        if not (folder / CONFIG).exists() and run.embedding("auto").path.is_dir():  # the folder of a whole run
+            folder = run.embedding("auto").path
         return folder / _FILES[0], folder / _FILES[1]
     if folder.exists() or str(name).count("/") != 1 or not all(str(name).split("/")) or str(name).startswith("."):
         raise MaedError(

@@ -48,7 +48,7 @@ class Comparison:
         if kind.needs_geometry and data.geometry is None:
             raise MaedError(f"positions: {encoding} needs coordinates, and none are known for {data.source}")
         fitting = baselines_for(data)
-        if kind.embedding not in (None, "maed", *fitting):
+        if kind.embedding not in (None, "maed", "auto", *fitting):
             raise MaedError(f"positions: {encoding} is not for {data.kind} signals; choose {' or '.join(fitting)}")
         describe_classifier(data, encoding, embedding_dim(data.positions, settings.embedding.dim), settings.perceiver)
         if kind.embedding is not None and not kind.resampled and resized_grid(data, settings.perceiver) is not None:
@@ -178,6 +178,11 @@ class Comparison:
             return None
         if kind.embedding == "maed":
             embedding = self._maed(kind.resampled)
+        elif kind.embedding == "auto":
+            earlier = self.context.folder.earlier
+            if earlier.chosen is None:
+                raise MaedError(f"positions: auto needs a choice, and {earlier.auto} is missing; `maed run` makes one")
+            embedding = PositionEmbedding.from_pretrained(earlier.embedding("auto").path)
         else:
             there = self.context.folder.earlier.embedding(kind.embedding)
             if not there.path.is_dir():

@@ -15,7 +15,7 @@ from maed.machine import commit, describe_machine
 from maed.records import MadeWith, Results, first_difference
 from maed.registry import BASELINES
 from maed.report import embedding_figure, write_report
-from maed.similarity import baselines_for
+from maed.similarity import baseline_for, baselines_for
 from maed.stages import (
     Baseline,
     Context,
@@ -23,10 +23,12 @@ from maed.stages import (
     Pretrain,
     Similarity,
     check_evaluation,
+    choose_method,
     evaluate,
     evaluate_start,
     execute,
     noise_note,
+    sentence,
 )
 
 
@@ -49,15 +51,33 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
-    asked = {"autoencoder": asdict(context.settings.autoencoder)}
-    results.notes += origin_notes(MadeWith.of({**context.data_made_with, **asked}), measured)
-    methods = ["maed", *baselines_for(data)]
+    trained = {"autoencoder": asdict(context.settings.autoencoder)}
+    results.notes += origin_notes(MadeWith.of({**context.data_made_with, **trained}), measured)
+    asked = context.settings.similarity.method
+    fitting = baselines_for(data)
+    if asked not in ("auto", "maed", *fitting):
+        raise MaedError(
+            f"similarity.method: {asked} is not for {data.kind} signals; choose {', '.join(fitting)} or maed"
+        )
+    # beside the method that was asked for the one that all are measured against; all of them, where one is to be chosen
+    wanted = fitting if asked == "auto" else (baseline_for(data), asked)
+    methods = list(dict.fromkeys(["maed", *wanted]))
     # refused where there is nothing to embed, before more work is done
     execute([Pretrain(), Similarity(), Embed()], context)
-    execute([stage for method in methods[1:] for stage in (Baseline(method), Embed(method))], context)
+    for method in methods[1:]:
+        execute([Baseline(method), Embed(method, required=method == asked)], context)
+    candidates = choose_method(context, methods)
+    context.say(sentence(candidates))
     embeddings = {method: PositionEmbedding.from_pretrained(folder.embedding(method).path) for method in methods}
     split_half = embeddings["maed"].provenance["split_half"]
     results.split_half = {"maed": split_half}
+    results.chosen = candidates[0].name
+    results.neighbor_error = {row.name: row.neighbor_error for row in candidates if row.neighbor_error is not None}
+    results.probe_loss = {
+        row.name: {"mean": row.probe_loss, "se": row.probe_loss_se or 0.0, "share": row.probe_share or 0.0}
+        for row in candidates
+        if row.probe_loss is not None
+    } or None
     note = None if split_half is None else noise_note(split_half, context.k(), data.positions)
     results.notes += [] if note is None else [note]
     results.seconds = {

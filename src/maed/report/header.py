@@ -39,6 +39,7 @@ def tiles(results: Results) -> list[tuple[str, str]]:
     """The numbers that a reader looks for first: value and label, where known."""
     maed, k = results.metrics("maed"), results.neighbors or "k"
     tiles = [
+        (results.chosen or tables.NOTHING, "chosen, by a score that needs no truth"),
         (tables.percent(maed.get("knn_recall")), f"of the {k} true neighbors of a position found by the embedding"),
         (tables.percent(maed.get("entries_knn_recall")), "found by the similarity itself"),
         (tables.percent((results.split_half or {}).get("maed")), "agreement of two halves of the draws"),

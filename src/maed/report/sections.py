@@ -75,6 +75,7 @@ def sections(runs: Runs, printer: Printer, explored: Mapping[str, Any] | None) -
     contents = next(iter(runs.values()))
     made = [
         _explore(contents, explored),
+        _candidates(contents),
         _geometry(contents),
         _accuracy(contents),
         _embedding(contents, printer),
@@ -135,6 +136,22 @@ def _with_runs(several: Mapping[str, Results], rows_of: Callable[[Results], tabl
         return []
     header = ["Run", *next(iter(found.values()))[0]]
     return [header, *([name, *row] for name, rows in found.items() for row in rows[1:])]
+
+
+def _candidates(contents: Contents) -> Section:
+    section = Section(
+        "candidates",
+        "Which positions to take?",
+        "Judged without truth. Probe loss: how well a small masked autoencoder predicts held-out signals when it is "
+        "given these positions; lower is better; random vectors stand beside it. Neighbor error: how "
+        "well a position is predicted from its nearest by ridge regression. Of methods within two standard errors "
+        "of the best, maed is taken, or partial.",
+    )
+    if rows := tables.candidate_rows(contents.results):
+        section.add(TableBlock(rows))
+    else:
+        section.absent.append("No positions were probed (`maed run` does it unless --evaluation.probe_steps is 0).")
+    return section
 
 
 def _geometry(contents: Contents) -> Section:

@@ -41,6 +41,21 @@ def geometry_rows(results: Results) -> Rows:
     return rows
 
 
+def candidate_rows(results: Results) -> Rows:
+    """What is known of each method without truth, the chosen one first; no rows where nothing was probed."""
+    probed, errors = results.probe_loss or {}, results.neighbor_error or {}
+    if not probed:
+        return []
+    best = min(row["mean"] for row in probed.values())
+    rows = [["Positions", "Probe loss", "Above the best (standard error)", "Neighbor error", "Chosen"]]
+    for method, row in probed.items():
+        above = f"{row['mean'] - best:.4f} ({row['se']:.4f})"
+        chosen = "yes" if method == results.chosen else ""
+        error = errors.get(method)
+        rows.append([method, f"{row['mean']:.4f}", above, NOTHING if error is None else f"{error:.4f}", chosen])
+    return rows
+
+
 def accuracy_rows(results: Results) -> Rows:
     """Test accuracy of each encoding with its 95 % interval; no rows where no Perceiver was trained."""
     summary = summaries(results)
@@ -268,7 +283,13 @@ def _met(row: dict[str, Any], name: str, target: float | None, mine: Mapping[int
 
 def markdown(results: Results) -> str:
     """The tables of a run as markdown, below the command, commit, seeds and machine that they come from."""
-    tables = (geometry_rows(results), tuning_rows(results), accuracy_rows(results), paired_rows(results))
+    tables = (
+        candidate_rows(results),
+        geometry_rows(results),
+        tuning_rows(results),
+        accuracy_rows(results),
+        paired_rows(results),
+    )
     parts = [_origin(results), _machine(results), *map(str, results.notes), *map(markdown_table, filter(None, tables))]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -282,6 +303,7 @@ def study_markdown(study: Study) -> str:
 def print_tables(results: Results, console: Console) -> None:
     """Print the tables of a run on a rich `console`."""
     tables = {
+        "Candidates, without truth": candidate_rows(results),
         "Geometry": geometry_rows(results),
         "Learning rates": tuning_rows(results),
         "Test accuracy": accuracy_rows(results),

@@ -2,7 +2,8 @@
 
 from maed.stages.base import Context, Stage, execute, run_stage
 from maed.stages.baseline import Baseline
-from maed.stages.embed import Embed, embed_folder
+from maed.stages.choose import choose_method, make_candidates, sentence
+from maed.stages.embed import Embed, NoDependence, embed_folder
 from maed.stages.evaluate import check_evaluation, evaluate, evaluate_start
 from maed.stages.pretrain import Pretrain
 from maed.stages.similarity import Similarity, noise_note
@@ -11,14 +12,18 @@ __all__ = [
     "Baseline",
     "Context",
     "Embed",
+    "NoDependence",
     "Pretrain",
     "Similarity",
     "Stage",
     "check_evaluation",
+    "choose_method",
     "embed_folder",
     "evaluate",
     "evaluate_start",
     "execute",
+    "make_candidates",
     "noise_note",
     "run_stage",
+    "sentence",
 ]

@@ -12,7 +12,7 @@ from maed.autoencoder import AutoencoderTask, build_autoencoder, draw_stream, lo
 from maed.data import SignalData
 from maed.engine.device import device
 from maed.errors import MaedError
-from maed.settings import Settings
+from maed.settings import EvaluationSettings, Settings
 from maed.similarity import stream
 from maed.stages.choices import with_steps
 
@@ -63,6 +63,7 @@ def within_draws(settings: Settings, draws: int) -> tuple[Settings, str]:
         settings,
         autoencoder=with_steps(autoencoder, steps),
         similarity=replace(similarity, draws=streamed, until="draws"),
+        evaluation=_probes(settings, share),
     )
     return scaled, f"budget: {steps} training steps of {autoencoder.batch_size} and {streamed} draws for the similarity"
 
@@ -79,8 +80,15 @@ def affordable(data: SignalData, settings: Settings, seconds: float) -> tuple[Se
         settings,
         autoencoder=with_steps(settings.autoencoder, steps),
         similarity=replace(settings.similarity, draws=draws, seconds=_STREAMING * seconds),
+        evaluation=_probes(settings, steps / settings.autoencoder.steps),
     )
     return bought, f"budget: {steps} training steps and {draws} draws at the most, in about {seconds:.0f} s"
+
+
+def _probes(settings: Settings, share: float) -> EvaluationSettings:
+    """Probes that a budget shortens with everything else, and never lengthens."""
+    evaluation = settings.evaluation
+    return replace(evaluation, probe_steps=min(evaluation.probe_steps, max(5, round(share * evaluation.probe_steps))))
 
 
 def _model(data: SignalData, settings: Settings) -> AutoencoderTask:

@@ -12,7 +12,7 @@ from maed.embedding import LEAST_SIGNAL_TO_NOISE, PositionEmbedding, reduce, sig
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.machine import describe_machine
-from maed.registry import BASELINES, ESTIMATORS
+from maed.registry import ESTIMATORS
 from maed.run_folder import RunFolder, StageFolder
 from maed.settings import EmbeddingSettings
 from maed.similarity import Similarity, load_similarity
@@ -24,10 +24,11 @@ class Embed(Stage):
 
     Args:
         method: `maed`, or a baseline.
+        required: refuse a similarity in which no dependence was found; otherwise it is only said.
     """
 
-    def __init__(self, method: str = "maed") -> None:
-        self.method = method
+    def __init__(self, method: str = "maed", *, required: bool = True) -> None:
+        self.method, self.required = method, required
 
     def folder(self, context: Context) -> StageFolder:
         """`embedding/`, or `baselines/NAME/embedding/`."""
@@ -43,7 +44,8 @@ class Embed(Stage):
         if source.config.is_file():
             context.check_upstream(source, source.made_with, read_json(source.config).get("n", n))
         if not context.settings.embedding.force:
-            check_signal(load_similarity(source.path), str(source.made_with.estimator), context.say)
+            said = None if self.required else context.say
+            check_signal(load_similarity(source.path), str(source.made_with.estimator), said)
 
     def run(self, context: Context) -> None:
         """Reduce and write it."""
@@ -111,17 +113,21 @@ def embed_again(folder: RunFolder, method: str, settings: EmbeddingSettings, say
     source, target = folder.earlier.similarity(method), folder.embedding(method)
     matrix = load_similarity(source.path)
     if not settings.force:
-        check_signal(matrix, str(source.made_with.estimator), say)
+        check_signal(matrix, str(source.made_with.estimator), None if method == "maed" else say)
     if not folder.claim(target, embedding_made_with(source, settings)):
         embed_folder(source, target, settings, say=say)
     return target
 
 
-def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], None]) -> None:
-    """Refuse a similarity that is no more than its noise; of a baseline, which maed is measured against, say so.
+class NoDependence(MaedError):
+    """A similarity that is no more than its noise."""
+
+
+def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], None] | None = None) -> None:
+    """Refuse a similarity that is no more than its noise; or only say so, where `say` is given.
 
     Raises:
-        MaedError: no dependence was found.
+        NoDependence: no dependence was found.
     """
     known = estimator in ESTIMATORS.names  # not a baseline, nor somebody else's that is not installed
     values = ESTIMATORS.get(estimator)().dependence(similarity) if known else similarity.values
@@ -132,6 +138,6 @@ def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], No
         f"similarity: no dependence found (signal-to-noise ratio {ratio:.2f} of {estimator}; noise has about 1, "
         f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
     )
-    if estimator not in BASELINES.names:
-        raise MaedError(f"{line}; --embedding.force true embeds it all the same")
+    if say is None:
+        raise NoDependence(f"{line}; --embedding.force true embeds it all the same")
     say(f"{line}; its embedding is noise")
