@@ -11,9 +11,10 @@ demo: .venv/installed
 	@echo
 	@echo "Reports: runs/photos/report.html (recovered layout), runs/digits/report.html (Perceivers compared)"
 
-# One thread for each of the workers: PyTorch's own threads would fight over the cores.
+# One thread for each of the workers: PyTorch's own threads would fight over the cores. Tests of a group share a worker,
+# and so what it takes long to set up.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -58,7 +58,7 @@ from maed.settings import (
     TrainerSettings,
     TrainSettings,
 )
-from maed.similarity import baselines_for
+from maed.similarity import baseline_for
 from maed.stages import Baseline, Context, Embed, Pretrain, Similarity, check_evaluation, evaluate, execute
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -343,7 +343,7 @@ def prepare(cell: Cell, data: SignalData, work: Path) -> bool:
 def _baselines(context: Context) -> dict[str, tuple[Path, str]]:
     """Make the baselines; returns where the similarity of each lies, and by what method it was made."""
     where = {}
-    for method in baselines_for(context.data):
+    for method in (baseline_for(context.data),):
         execute([Baseline(method)], context)
         where[method] = context.folder.path, method
     if context.settings.data.variant == "magnitude":

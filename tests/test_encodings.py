@@ -11,7 +11,7 @@ from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.evaluation.comparison import compare_all
 from maed.records import Score
-from maed.registry import ENCODINGS
+from maed.registry import BASELINES, ENCODINGS
 from plug_ins import install, installed
 
 N, D = 16, 8
@@ -109,7 +109,8 @@ def trained(fine_tune: bool) -> set[str]:
 
 def test_which_tables_are_trained():
     assert trained(False) == {"trainable"}
-    assert trained(True) == {"trainable", "random", "correlation", "dependence", "maed", "maed-resampled"}
+    learned = {"auto", "maed", "maed-resampled", *BASELINES.built_in}
+    assert trained(True) == {"trainable", "random", *learned}
 
 
 # -- an encoding of another package -------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from maed.errors import MaedError
 from maed.files import read_json, write_json
 from maed.settings import Settings
 
+pytestmark = pytest.mark.xdist_group("gpu_queue")  # for one worker: the jobs at toy size take a minute
+
 JOBS, START = gpu.read_plan()
 BY_NAME = {job.name: job for job in JOBS}
 TRAININGS = [job.name for job in {job.group["name"]: job for job in JOBS if "settings" in job.arguments}.values()]

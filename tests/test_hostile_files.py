@@ -629,7 +629,7 @@ FLAGS = [
     *("--autoencoder.steps=4", "--autoencoder.width=8", "--autoencoder.layers=1", "--autoencoder.validate_every=2"),
     *("--autoencoder.batch_size=8", "--similarity.draws=512", "--embedding.force=true", "--trainer.progress=none"),
     *("--trainer.accelerator=cpu", "--perceiver.latents=4", "--perceiver.latent_width=8", "--perceiver.layers=1"),
-    "--train.epochs=1",
+    *("--train.epochs=1", "--similarity.method=maed", "--evaluation.probe_steps=0"),
 ]
 
 

@@ -560,6 +560,7 @@ QUICK = (
     *("--autoencoder.validate_every=2", "--autoencoder.batch_size=8", "--similarity.draws=256", "--embedding.dim=8"),
     *("--perceiver.latents=4", "--perceiver.latent_width=16", "--perceiver.layers=1", "--train.steps=2"),
     *("--train.epochs=1", "--train.validate_every=2", "--data.limit=120"),
+    *("--similarity.method=maed", "--evaluation.probe_steps=0"),
 )
 CHANGES = {
     "original-imdb-small": ("--data.length=128", "--similarity.signals=40", "--embedding.dim=16"),

@@ -28,6 +28,7 @@ from maed.settings import (
     AutoencoderSettings,
     DataSettings,
     EmbeddingSettings,
+    EvaluationSettings,
     Settings,
     SimilaritySettings,
     TrainerSettings,
@@ -43,6 +44,7 @@ MODEL = (
     *("--trainer.progress=none", "--trainer.precision=32-true", "--autoencoder.width=16", "--perceiver.layers=1"),
     *("--perceiver.latents=4", "--perceiver.latent_width=8", "--train.epochs=1", "--embedding.dim=8"),
     "--embedding.force=true",  # so little training may find no dependence
+    *("--similarity.method=maed", "--evaluation.probe_steps=0"),
 )
 DIGITS = (
     *("--data.limit=300", "--data.permute=3", "--autoencoder.steps=60", "--autoencoder.validate_every=30"),
@@ -124,7 +126,7 @@ def test_every_folder_and_file(finished: Path, folder: str, files: str, tensors:
 
 def test_nothing_else_lies_at_the_top(finished: Path) -> None:
     folders = {"autoencoder", "similarity", "embedding", "baselines", "models", "figures", "explorer"}
-    assert {path.name for path in finished.iterdir()} == folders | {"results.json", "report.html"}
+    assert {path.name for path in finished.iterdir()} == folders | {"auto.json", "results.json", "report.html"}
     assert {path.name for path in (finished / "models").iterdir()} == {
         f"{encoding}-{seed}" for encoding in ENCODINGS for seed in range(2)
     }
@@ -464,6 +466,7 @@ def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Pa
         autoencoder=AutoencoderSettings(steps=5),
         similarity=SimilaritySettings(draws=600),
         embedding=EmbeddingSettings(force=True),
+        evaluation=EvaluationSettings(probe_steps=0),
     )
     data = load("digits", settings.data)
     found = [
@@ -695,6 +698,7 @@ def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> No
         autoencoder=AutoencoderSettings(steps=20, width=16),
         similarity=SimilaritySettings(draws=1000),
         embedding=EmbeddingSettings(force=True),
+        evaluation=EvaluationSettings(probe_steps=10, probe_seeds=1),
     )
     embedding = maed.learn(line, dim=5, settings=few, folder=tmp_path / "run")
     assert (embedding.n, embedding.dim, embedding.vectors.dtype) == (20, 5, torch.float32)

@@ -83,7 +83,7 @@ X = np.random.default_rng(0).normal(size=(60, 9)).cumsum(axis=1)
 few = maed.presets.load("digits", {"autoencoder": {"steps": 20}, "similarity": {"draws": 2048, "seed": 0}})
 few.autoencoder.init = "random"
 made = [
-    maed.PositionLearner(dim=3, settings=few, estimator=name, reduction="columns", force=True).fit(X)
+    maed.PositionLearner(dim=3, settings=few, method="maed", estimator=name, reduction="columns", force=True).fit(X)
     for name in ("contrast", "opposite")
 ]
 assert np.array_equal(made[0].similarity_, -made[1].similarity_) and made[0].similarity_.any()
@@ -105,7 +105,7 @@ def theirs(tmp_path: Path) -> Path:
 
 def test_names_of_the_package_are_its_files() -> None:
     assert ESTIMATORS.built_in == ("ablation", "contrast", "mean-loss")
-    assert BASELINES.built_in == ("correlation", "dependence")
+    assert BASELINES.built_in == ("correlation", "dependence", "magnitude", "partial")
     assert REDUCTIONS.built_in == ("diffusion", "heat", "isomap", "laplacian", "pca", "spectral", "tsne", "umap")
 
 
@@ -150,6 +150,7 @@ def test_a_reduction_of_somebody_else_on_the_command_line(theirs: Path, tmp_path
 FEW = (
     *("--data.limit=200", "--trainer.progress=none", "--trainer.precision=32-true", "--embedding.dim=4"),
     *("--perceiver.layers=1", "--perceiver.latents=4", "--perceiver.latent_width=8", "--train.steps=2"),
+    *("--evaluation.probe_steps=5", "--evaluation.probe_seeds=1"),
 )
 """Settings under which the digits are learned from in seconds."""
 
@@ -160,7 +161,7 @@ def test_a_baseline_of_somebody_else_is_measured_and_compared_by_its_encoding(th
     with installed(theirs):
         assert main(["run", "digits", *learned, *FEW, *compared]) == 0
     results = read_json(tmp_path / "run" / "results.json")
-    assert list(results["geometry"]) == ["maed", "correlation", "same-column"]
+    assert list(results["geometry"]) == ["maed", "correlation", "magnitude", "partial", "same-column"]
     assert [row["positions"] for row in results["scores"]] == ["same-column", "none"]
     folder = tmp_path / "run" / "baselines" / "same-column"
     made = load_file(folder / "similarity" / "model.safetensors")["similarity"]
@@ -175,7 +176,7 @@ def test_a_baseline_of_somebody_else_is_measured_and_compared_by_its_encoding(th
 def test_a_learner_takes_a_baseline_of_somebody_else(theirs: Path) -> None:
     values = np.random.default_rng(0).normal(size=(40, 64))
     with installed(theirs):
-        learner = maed.PositionLearner(dim=3, estimator="same-column").fit(values)
+        learner = maed.PositionLearner(dim=3, method="same-column").fit(values)
         assert learner.embedding_.label == "same-column"
     assert np.array_equal(learner.similarity_[0, :10], [0, 0, 0, 0, 0, 0, 0, 0, 1, 0])
 
