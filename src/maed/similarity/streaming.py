@@ -19,6 +19,7 @@ from maed.registry import ESTIMATORS
 from maed.run_folder import PARTIAL
 from maed.settings import SimilaritySettings
 from maed.similarity.estimator import Estimator, Transform, estimate
+from maed.similarity.moments import nearest
 from maed.similarity.sums import Sums
 
 Progress = Callable[[int, int], None]
@@ -206,9 +207,7 @@ def _look(state: _State, drawn: int, settings: SimilaritySettings) -> None:
 
 def neighbor_lists(similarity: Tensor, k: int) -> Tensor:
     """`(N, N)` bool: the k most similar positions of each, by the mean with the transpose."""
-    ranked = (similarity + similarity.T).fill_diagonal_(-torch.inf)
-    lists = torch.zeros_like(ranked, dtype=torch.bool)
-    return lists.scatter_(1, ranked.topk(k, dim=1).indices, True)
+    return nearest(similarity + similarity.T, k)
 
 
 def merged(halves: Halves) -> Sums:
