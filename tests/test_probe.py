@@ -172,5 +172,16 @@ def test_maed_evaluate_needs_no_coordinates_where_it_is_given_signals(tmp_path, 
     told = json.loads((tmp_path / "mine" / "geometry.json").read_text())
     assert told["probe_loss"] < told["probe_loss_random"]
     assert len(told["neighbor_errors"]) == 12
+    assert main(["info", str(tmp_path / "mine")]) == 0
     assert main(["evaluate", str(tmp_path / "mine"), "photos"]) == 2
     assert main(["evaluate", str(tmp_path / "mine")]) == 2  # neither signals nor coordinates
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"chosen": 5, "candidates": []}', '{"chosen": "../x", "candidates": []}', "{"]
+)
+def test_what_is_no_choice_of_maeds_is_refused(text, tmp_path):
+    (tmp_path / "embedding").mkdir()
+    (tmp_path / "auto.json").write_text(text)
+    with pytest.raises(MaedError, match=r"auto\.json"):
+        PositionEmbedding.from_pretrained(tmp_path)

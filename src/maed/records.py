@@ -157,10 +157,44 @@ class Candidate:
     split_half: float | None = None
     seconds: float | None = None
 
+
+@dataclass(frozen=True)
+class Choice:
+    """`auto.json`: the candidates of a run, and which of them was chosen.
+
+    Args:
+        chosen: name of the method.
+        candidates: the chosen one first, then by probe loss, random vectors last.
+        no_dependence: methods that found none.
+        seconds: that choosing took.
+        made_with: what it depends on.
+    """
+
+    chosen: str
+    candidates: list[Candidate] = field(default_factory=list)
+    no_dependence: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    made_with: dict[str, Any] = field(default_factory=dict)
+
     @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Candidate:
-        """From a row of an auto.json."""
-        return _row(cls, stored)
+    def read(cls, path: Path) -> Choice:
+        """Read a file.
+
+        Raises:
+            MaedError: it is missing, no JSON, or no auto.json; or what it names as chosen is no name of a method.
+        """
+        stored = read_json(path)
+        try:
+            choice = _row(cls, {**stored, "candidates": [_row(Candidate, row) for row in stored["candidates"]]})
+            if Path(choice.chosen).name == choice.chosen:  # a part of a path, which must not lead elsewhere
+                return choice
+        except (TypeError, KeyError, AttributeError):
+            pass
+        raise MaedError(f"{path}: not an auto.json of maed")
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, {"schema": 1, **asdict(self)})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.records import MadeWith, Work
+from maed.records import Choice, MadeWith, Work
 
 AUTOENCODER, SIMILARITY, EMBEDDING = "autoencoder", "similarity", "embedding"
 BASELINES, MODELS, TUNING, AUTO = "baselines", "models", "tune", "auto"
@@ -164,8 +164,7 @@ class RunFolder:
     @property
     def chosen(self) -> str | None:
         """The method that the run leads with, as `auto.json` says; None without one."""
-        chosen = read_json(self.auto).get("chosen") if self.auto.is_file() else None
-        return None if chosen is None else str(chosen)
+        return Choice.read(self.auto).chosen if self.auto.is_file() else None
 
     def _of(self, method: str) -> Path:
         """Where the stages of `maed`, of a baseline, or of the one of them that was chosen (`auto`) lie."""

@@ -224,8 +224,9 @@ def _list(facts: Mapping[str, Any]) -> str:
 
 def _measured(metrics: Mapping[str, Any]) -> str:
     """What `maed evaluate` wrote."""
-    numbers = {name: value for name, value in metrics.items() if name not in ("schema", "coordinates")}
-    return f"against {metrics['coordinates']}: {_list(numbers)}"
+    told = {"source": "on the signals of", "coordinates": "against"}
+    numbers = {name: value for name, value in metrics.items() if name != "schema" and isinstance(value, (int, float))}
+    return f"{', '.join(f'{how} {metrics[name]}' for name, how in told.items() if name in metrics)}: {_list(numbers)}"
 
 
 def _changed(made_with: Mapping[str, Any]) -> dict[str, Any]:

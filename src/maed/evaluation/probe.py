@@ -115,7 +115,7 @@ def _one_thread_each(device: torch.device) -> Iterator[ThreadPoolExecutor]:
 
 
 def _loss(data: SignalData) -> LossName:
-    """Of tokens cross-entropy; of real channels a likelihood, which sees magnitudes that depend on one another too."""
+    """Of tokens cross-entropy, of real channels squared error, which is blind to magnitudes that go together."""
     return "cross-entropy" if data.kind == "tokens" else "mse"
 
 

@@ -96,7 +96,7 @@ class AutoencoderSettings:
         visible_fraction: Share of the positions shown; where not given, 3/4 of sqrt(N) positions of real channels,
             a fifth of the positions of tokens.
         most_visible: Largest share of the positions shown: each step of a training shows another number of them,
-            between `visible_fraction` and this, evenly on a logarithmic scale. The same number where not given.
+            between `visible_fraction` and this, evenly on a logarithmic scale; null for the same number.
         common_mode: Whether the mean over the positions of each normalized signal is kept, or removed before
             anything is masked, and positions scaled to unit deviation again: for real channels that mostly move
             together, as under one reference.

@@ -11,8 +11,7 @@ import numpy as np
 from maed.embedding import PositionEmbedding
 from maed.engine.device import device
 from maed.evaluation.probe import RANDOM, neighbor_error, probe
-from maed.files import read_json, write_json
-from maed.records import Candidate
+from maed.records import Candidate, Choice
 from maed.similarity import baselines_for
 from maed.stages.base import Context, Stage, execute
 from maed.stages.baseline import Baseline
@@ -81,8 +80,8 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
         "probe": {"steps": steps, "seeds": seeds},
         "fingerprints": {method: embedding.fingerprint for method, embedding in embeddings.items()},
     }
-    if folder.auto.is_file() and (there := read_json(folder.auto)).get("made_with") == made_with:
-        return [Candidate.of(row) for row in there["candidates"]]
+    if folder.auto.is_file() and (there := Choice.read(folder.auto)).made_with == made_with:
+        return there.candidates
     context.say(f"probes: {', '.join(methods)} and random vectors, {seeds} of {steps} steps each")
     started = time.perf_counter()
     k, data = context.k(), context.data
@@ -112,17 +111,7 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     if RANDOM in probed:
         found[RANDOM] = Candidate(RANDOM, **asdict(probed[RANDOM]))
     rows = sorted(found.values(), key=lambda row: (row.name != chosen, row.name == RANDOM, row.probe_loss or 0.0))
-    write_json(
-        folder.auto,
-        {
-            "schema": 1,
-            "chosen": chosen,
-            "candidates": [asdict(row) for row in rows],
-            "no_dependence": list(failed),
-            "seconds": time.perf_counter() - started,
-            "made_with": made_with,
-        },
-    )
+    Choice(chosen, rows, list(failed), time.perf_counter() - started, made_with).write(folder.auto)
     return rows
 
 
