@@ -584,9 +584,44 @@ def test_numbers_beyond_float32_and_empty_signals() -> None:
     X[1, 1] = 1e300
     with pytest.raises(MaedError, match="1 values are infinite"):
         from_arrays(X)
-    X[1] = np.nan
-    with pytest.raises(MaedError, match="miss all positions, the first is signal 1"):
-        from_arrays(X, settings=DataSettings(missing="mask"))
+
+
+def test_signals_that_miss_everything_are_left_out_and_named() -> None:
+    X = normal(40, 3)
+    whole = from_arrays(X)
+    X[np.arange(0, 40, 3)] = np.nan
+    with pytest.warns(UserWarning, match="train signals miss all positions, and are left out"):
+        found = from_arrays(X, settings=DataSettings(missing="mask"))
+    parts = [(getattr(found, name), getattr(whole, name)) for name in ("train", "validation", "test")]
+    assert sum(len(part) for part, _ in parts) == 40 - 14
+    for part, before in parts:
+        np.testing.assert_array_equal(part.values, before.values[np.isin(before.values, part.values).all(axis=(1, 2))])
+    with pytest.raises(MaedError, match="miss all positions"):
+        from_arrays(np.full((40, 3), np.nan), settings=DataSettings(missing="mask"))
+
+
+def test_one_false_value_and_positions_that_hardly_ever_move_do_not_outweigh_all_others() -> None:
+    X = normal(1_000, 5)
+    X[::97, 3] += 1e6  # 11 of 1,000
+    X[:, 4] = 0
+    X[5, 4] = 1
+    with pytest.warns(UserWarning, match="2 of 5 positions have values more than 10 deviations"):
+        found = from_arrays(X)
+    values = found.train.take(np.arange(len(found.train)))[..., 0].numpy()
+    assert np.abs(values).max() == 10
+    assert 0.8 < np.median(np.abs(values[:, 3])) / np.median(np.abs(values[:, 0])) < 1.25
+    plain = from_arrays(X[:, :3]).train
+    np.testing.assert_array_equal(values[:, :3], plain.take(np.arange(len(plain)))[..., 0].numpy())
+
+
+def test_blocks_hold_out_runs_of_neighbors() -> None:
+    X = np.arange(2_000, dtype=np.float32)[:, None] + normal(1, 4)
+    data = from_arrays(X, settings=DataSettings(split="blocks"))
+    held_out = np.sort(np.rint(data.validation.values[:, 0, 0] - X[0, 0]).astype(int))
+    assert (np.diff(held_out) > 1).sum() < 20  # of 160 signals
+    parts = [data.train, data.validation, data.test]
+    together = np.sort(np.concatenate([part.values[:, 0, 0] for part in parts]))
+    np.testing.assert_array_equal(together, X[:, 0])
 
 
 @pytest.mark.parametrize("coordinates", [np.zeros((5, 2)), np.zeros(4), np.full((4, 1), np.nan)])

@@ -98,15 +98,20 @@ def drawn(browser: Any, plot: str) -> np.ndarray:
 
 
 def hover(browser: Any, plot: str, row: int, column: int, side: int = SIDE) -> None:
-    # A busy browser tells where a mouse is by what it painted last: let it paint the scrolled page first.
+    """Point at a cell, as a hand does that stays on it: a busy browser tells where a mouse is by what it painted last,
+    and may have painted the page before it was scrolled. Then the mouse comes again, as a hand that trembles does.
+    """
     browser.execute_async_script(
         "document.getElementById(arguments[0]).scrollIntoView({block: 'center'});"
         "requestAnimationFrame(() => requestAnimationFrame(arguments[1]))",
         plot,
     )
-    point_at(browser, plot, 0.5, 0.01)
-    point_at(browser, plot, (column + 0.5) / side, (row + 0.5) / side)
-    settled(browser)
+    for _ in range(5):
+        point_at(browser, plot, 0.5, 0.01)
+        point_at(browser, plot, (column + 0.5) / side, (row + 0.5) / side)
+        settled(browser)
+        if f"row {row}, column {column}." in said(browser) or "held" in said(browser):
+            return
 
 
 def press(browser: Any, *keys: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -33,6 +34,9 @@ from maed.stages.choose import candidate_lines
 
 _LEAST_TEST = 1e-9
 """The share of signals kept for a test, where none is asked for: one signal, for none is tested."""
+
+
+_FEW_SIGNALS = 20
 
 
 def _is_trained(learner: PositionLearner) -> bool:
@@ -147,6 +151,12 @@ class PositionLearner(BaseEstimator):
         settings = self._given()
         seconds, draws = parse_budget(self.budget)
         data = from_given(X, coordinates=coordinates, settings=settings.data)
+        if len(data.train) < _FEW_SIGNALS:
+            warnings.warn(
+                f"X: {len(data.train)} signals to train on, after {len(data.validation)} for validation and "
+                f"{len(data.test)} for a test; what so few have in common may be chance",
+                stacklevel=2,
+            )
         fixed = {"autoencoder.kind"} if self.autoencoder != "auto" else set()
         fixed |= {"autoencoder.visible_fraction"} if self.visible_fraction is not None else set()
         self.choices_: list[str] = ["settings: as given; nothing is chosen but what they leave to be chosen"]
@@ -257,6 +267,8 @@ class PositionLearner(BaseEstimator):
         kind: dict[str, Any] = {} if self.kind == "auto" else {"type": self.kind}
         if base.data.test == DataSettings.test:
             kind["test"] = _LEAST_TEST
+        if base.data.split == DataSettings.split:
+            kind["split"] = "blocks"  # no label is read, and neighbors may be moments of one recording
         return replace(
             base,
             data=replace(base.data, missing="mask", **kind, **seed),

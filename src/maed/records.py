@@ -341,8 +341,11 @@ class Results:
             raise MaedError(f"{path}: not a results.json of maed ({error})") from None
 
     def metrics(self, method: str) -> dict[str, float]:
-        """What was measured of a method against the true geometry; empty where nothing was."""
-        return (self.geometry or {}).get(method) or {}
+        """What was measured of a method, against the true geometry and without it; empty where nothing was."""
+        probed, error = (self.probe_loss or {}).get(method), (self.neighbor_error or {}).get(method)
+        found = dict((self.geometry or {}).get(method) or {})
+        found |= {} if probed is None else {"probe_loss": probed["mean"]}
+        return found | ({} if error is None else {"neighbor_error": error})
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from maed.data.geometry import Geometry, grid, permutation
-from maed.data.signals import SignalContent, SignalData, Signals
+from maed.data.signals import LIMIT, SignalContent, SignalData, Signals
 from maed.data.source import PartName, Source
 from maed.data.splits import Cut, cut
 from maed.errors import MaedError
@@ -17,6 +17,8 @@ from maed.settings import DataSettings
 
 _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
 _LARGEST_VOCABULARY = 1 << 20
+_TAIL = 0.01  # share of the values on either side that may be outliers
+_SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at the most
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
@@ -240,10 +242,17 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
         for block in part.blocks():
             part.mask[block] = ~np.isnan(part.values[block]).any(axis=2)
         empty = ~part.mask.any(axis=1)
-        if empty.any():
-            stored = part.rows[np.argmax(empty)]
-            which = f"{name} signals" if len(parts) > 1 else "signals"
-            raise MaedError(f"inputs: {empty.sum()} {which} miss all positions, the first is signal {stored}")
+        if not empty.any():
+            continue
+        first = f"the first is signal {part.rows[np.argmax(empty)]}"
+        if len(parts) == 1:  # each of them is to be answered
+            raise MaedError(f"inputs: {empty.sum()} signals miss all positions, {first}")
+        if len(part.values) - empty.sum() < 2:
+            raise MaedError(f"inputs: {empty.sum()} of {len(empty)} {name} signals miss all positions, {first}")
+        warnings.warn(f"{empty.sum()} {name} signals miss all positions, and are left out; {first}", stacklevel=2)
+        there = np.flatnonzero(~empty)
+        part.values, part.mask, part.rows = part.values[there], part.mask[there], part.rows[there]
+        part.labels = None if part.labels is None else part.labels[there]
 
 
 def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:
@@ -288,12 +297,13 @@ def _normalization(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of the real values of the training split, `(1, C)` or `(N, C)` float32.
 
     Two passes in float64, a block at a time. Channels pool their positions: the squares within positions and the
-    squares between their means add up.
+    squares between their means add up. Of single positions with values beyond `LIMIT` deviations, those are taken
+    without the outermost values, where these make up most of the variance.
     """
     positions, channels = part.values.shape[1:]
     if mode == "none":
         return np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
-    counts, mean, squares = _moments(part)
+    counts, mean, squares, furthest = _moments(part)
     constant = _is_constant(counts, mean, squares).all(axis=1)
     if constant.any():
         warnings.warn(
@@ -307,23 +317,55 @@ def _normalization(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
         counts, mean = np.full((1, 1), total), pooled
     scale = np.sqrt(squares / np.maximum(counts, 1))
     scale[_is_constant(counts, mean, squares)] = 1
+    if mode == "position" and (far := (furthest > LIMIT * scale).any(axis=1)).any():
+        mean[far], scale[far] = _without_tails(part, far, mean[far], scale[far])
+        warnings.warn(
+            f"{far.sum()} of {positions} positions have values more than {LIMIT:g} deviations from their mean, which "
+            f"count as {LIMIT:g}",
+            stacklevel=2,
+        )
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def _moments(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number of real values `(N, 1)`, their mean and their sum of squared deviations `(N, C)`, all float64."""
+def _without_tails(
+    part: _Part, far: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of some positions `(F, C)`, winsorized where outliers are most of the variance.
+
+    A position of which no more than the tails ever move keeps its own: it is one that hardly ever moves.
+    """
+    rows = np.arange(len(part.values))
+    if len(rows) > _SAMPLED:
+        rows = np.random.default_rng(0).choice(rows, _SAMPLED, replace=False)
+    for found, position in enumerate(np.flatnonzero(far)):
+        x = part.values[rows, position].astype(np.float64)  # (m, C)
+        x = x if part.mask is None else x[part.mask[rows, position]]
+        if not len(x):
+            continue
+        low, high = np.quantile(x, _TAIL, axis=0, method="higher"), np.quantile(x, 1 - _TAIL, axis=0, method="lower")
+        x = x.clip(low, np.maximum(low, high))
+        deviation = x.std(axis=0)
+        mostly = (deviation > 0) & (scale[found] > 2 * deviation)
+        mean[found], scale[found] = np.where(mostly, [x.mean(axis=0), deviation], [mean[found], scale[found]])
+    return mean, scale
+
+
+def _moments(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of the real values, float64: number `(N, 1)`; mean, sum of squared deviations, largest deviation `(N, C)`."""
     shape = part.values.shape[1:]
     mask = part.mask
     counts = (
         np.full((shape[0], 1), float(len(part.values))) if mask is None else mask.sum(axis=0)[:, None].astype(float)
     )
-    total, squares = np.zeros(shape), np.zeros(shape)
+    total, squares, furthest = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for block in part.blocks():
         total += _real(part, block, part.values[block]).sum(axis=0, dtype=np.float64)
     mean = total / np.maximum(counts, 1)
     for block in part.blocks():
-        squares += _real(part, block, (part.values[block] - mean) ** 2).sum(axis=0)
-    return counts, mean, squares
+        deviations = _real(part, block, np.abs(part.values[block] - mean))
+        squares += (deviations**2).sum(axis=0)
+        np.maximum(furthest, deviations.max(axis=0), out=furthest)
+    return counts, mean, squares, furthest
 
 
 def _real(part: _Part, block: slice, values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,10 @@ from maed.data.geometry import Geometry
 
 SignalKind = Literal["real", "tokens"]
 
+LIMIT = 10.0
+"""Deviations from the mean that a value counts at the most where each position has its own: one false value, or a
+position that hardly ever moves, would outweigh all others in a squared error."""
+
 SignalContent = Literal["numbers", "tokens", "text", "images"]
 """What signals were made of: real ones of numbers or of the pixels of images, tokens of ids or of the bytes of text."""
 
@@ -26,7 +30,8 @@ class Signals:
             integer token ids.
         labels: `(n,)` int64 class indices, or None.
         mask: `(n, N)` bool, True where a position is real; None where all are.
-        mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`. None for tokens.
+        mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`, of `(N, C)` between -`LIMIT` and
+            `LIMIT`. None for tokens.
         common: `(n, C)` float32, what each normalized signal has in common at all positions, which a batch is without;
             None where it is kept (`without_common_mode`).
         rest: `(N, C)` float32, the deviation of what is left, to which a batch is scaled again; None with `common`.
@@ -78,11 +83,14 @@ class Signals:
         if self.mean is None or self.scale is None:
             return torch.from_numpy(values.astype(np.int64))
         mean, scale = self.mean, self.scale
-        if len(mean) > 1:  # one per position
+        each = len(mean) > 1  # one per position
+        if each:
             mean, scale = mean[positions], scale[positions]
         batch = values.astype(np.float32)
         batch -= mean
         batch /= scale
+        if each:
+            np.clip(batch, -LIMIT, LIMIT, out=batch)
         if self.common is not None and self.rest is not None:
             batch -= self.common[rows][:, None]
             batch /= self.rest[positions]

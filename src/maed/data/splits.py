@@ -12,6 +12,9 @@ from maed.errors import MaedError
 from maed.settings import DataSettings
 
 
+_RUNS = 100  # of neighboring signals that are held out together, in blocks
+
+
 class Cut(NamedTuple):
     """Rows of one stored split that make up a split in use.
 
@@ -28,7 +31,7 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
     """Choose the rows of training, validation and test, without reading a signal.
 
     Stored validation and test splits are used as they are; a missing one is cut from the stored training split, by
-    label where there are labels. `settings.limit` then draws from the training rows, and shrinks the other splits by
+    label where there are labels, or in blocks of neighbors if `settings.split` says so. `settings.limit` then draws from the training rows, and shrinks the other splits by
     the same factor, down to one signal a class.
 
     Raises:
@@ -96,7 +99,11 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
     for name, share in wanted:
         if name in missing:
             count = min(max(round(share * len(left)), 1), len(left) - 2)
-            held_out = stratified_rows(source.train.labels_at(left), len(left), count, generator, spare=1)
+            held_out = (
+                _in_runs(len(left), count, generator)
+                if settings.split == "blocks"
+                else stratified_rows(source.train.labels_at(left), len(left), count, generator, spare=1)
+            )
             if not len(held_out):
                 raise MaedError(f"labels: no class has a second signal; none can be kept for {name}")
             cuts[name] = Cut("train", left[held_out])
@@ -104,6 +111,13 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
         else:
             cuts[name] = Cut(name, np.arange(source.parts[name].size))
     return {"train": Cut("train", left), "validation": cuts["validation"], "test": cuts["test"]}
+
+
+def _in_runs(size: int, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw `count` of `size` rows in runs of neighbors, which in a recording are much the same signal."""
+    runs = np.array_split(np.arange(size), min(_RUNS, size))
+    drawn = np.concatenate([runs[run] for run in generator.permutation(len(runs))])
+    return np.sort(drawn[:count])
 
 
 def _original_imdb(source: Source) -> dict[PartName, Cut]:

@@ -26,6 +26,7 @@ _BATCH = 32  # signals in a step
 _SCORED = 32  # positions that a step scores
 _RATE, _WARMUP, _DECAY, _CLIP = 6e-3, 50, 0.01, 1.0
 _HELD_OUT = 1_024  # draws of held-out signals
+_GROUPS = 32  # of neighboring held-out signals
 _VISIBLE, _MOST_VISIBLE = 0.1, 128  # share of the positions shown, and how many at the most; tokens excepted
 
 RANDOM = "random"
@@ -196,7 +197,8 @@ def _compared(names: Sequence[str], losses: np.ndarray, held_out: np.ndarray) ->
 
     A difference has two errors: of the held-out signals, and of the trainings, which start from R seeds. Two seeds
     say little about the second, so it is pooled over the candidates: the mean square of what is left of the mean
-    losses `(R, K - 1)` without the means of seeds and of candidates.
+    losses `(R, K - 1)` without the means of seeds and of candidates. The first is taken from groups of neighboring
+    signals, for those of one recording are not independent.
     """
     means, known = losses.mean(axis=(0, 2)), np.bincount(held_out)
     best = int(means[:-1].argmin())
@@ -210,7 +212,8 @@ def _compared(names: Sequence[str], losses: np.ndarray, held_out: np.ndarray) ->
     for i, name in enumerate(names):
         differences = (losses[:, i] - losses[:, best]).mean(axis=0)  # (m,)
         by_signal = (np.bincount(held_out, differences) / np.maximum(known, 1))[known > 0]
-        within = by_signal.var(ddof=1) / len(by_signal) if len(by_signal) > 1 else 0.0
+        groups = [group.mean() for group in np.array_split(by_signal, min(_GROUPS, len(by_signal)))]
+        within = np.var(groups, ddof=1) / len(groups) if len(groups) > 1 else 0.0
         se = 0.0 if i == best else math.sqrt(within + between)
         share = (means[-1] - means[i]) / (means[-1] - means[best]) if means[-1] > means[best] else float(i == best)
         found[name] = Probed(float(means[i]), float(means[i] - means[best]), se, float(share))

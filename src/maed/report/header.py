@@ -15,15 +15,16 @@ from maed.report.contents import Contents
 def lead(contents: Contents) -> list[str]:
     """What came out, in a sentence or two."""
     results, sentences = contents.results, []
-    found = results.metrics("maed").get("knn_recall")
+    method = results.chosen or "maed"
+    found = results.metrics(method).get("knn_recall")
     if found is not None:
         order = ", stored in shuffled order" if is_shuffled(contents) else ""
         k = results.neighbors or "k"
         told = "without having been told where any position lies"
-        if knows_order(contents):
+        if method == "maed" and knows_order(contents):
             told = "with a U-Net, which is told in what order positions are stored"
         sentences.append(
-            f"From unlabeled signals{order}, the maed embedding finds {tables.percent(found)} of each position's {k} "
+            f"From unlabeled signals{order}, the {method} embedding finds {tables.percent(found)} of each position's {k} "
             f"nearest neighbors, {told}."
         )
     for entry in results.paired or []:
@@ -37,11 +38,11 @@ def lead(contents: Contents) -> list[str]:
 
 def tiles(results: Results) -> list[tuple[str, str]]:
     """The numbers that a reader looks for first: value and label, where known."""
-    maed, k = results.metrics("maed"), results.neighbors or "k"
+    found, k = results.metrics(results.chosen or "maed"), results.neighbors or "k"
     tiles = [
         (results.chosen or tables.NOTHING, "chosen, by a score that needs no truth"),
-        (tables.percent(maed.get("knn_recall")), f"of the {k} true neighbors of a position found by the embedding"),
-        (tables.percent(maed.get("entries_knn_recall")), "found by the similarity itself"),
+        (tables.percent(found.get("knn_recall")), f"of the {k} true neighbors of a position found by the embedding"),
+        (tables.percent(found.get("entries_knn_recall")), "found by the similarity itself"),
         (tables.percent((results.split_half or {}).get("maed")), "agreement of two halves of the draws"),
     ]
     for entry in tables.summaries(results):

@@ -28,7 +28,8 @@ class DataSettings:
         length: Positions of a text: its UTF-8 bytes, truncated and padded.
         normalization: Mean 0 and deviation 1 for each `channel`, for each `position`, or `none`;
             `auto` takes `channel` for images and `position` for arrays and tables.
-        split: `stratified` by label, or `original-imdb`: validation and test are cut from the stored test split, which
+        split: `stratified` by label; `blocks` of neighboring signals, which in a recording are much alike; or
+            `original-imdb`: validation and test are cut from the stored test split, which
             gives its first and last quarter to the test.
         validation: Share of the training signals kept for validation.
         test: Share of all signals kept for the test where the source has no test split of its own.
@@ -53,7 +54,7 @@ class DataSettings:
     image_size: int | None = None
     length: int = 2048
     normalization: Literal["auto", "channel", "position", "none"] = "auto"
-    split: Literal["stratified", "original-imdb"] = "stratified"
+    split: Literal["stratified", "blocks", "original-imdb"] = "stratified"
     validation: float = 0.1
     test: float = 0.2
     samples: int = 20_000

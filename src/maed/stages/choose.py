@@ -111,6 +111,13 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     if RANDOM in probed:
         found[RANDOM] = Candidate(RANDOM, **asdict(probed[RANDOM]))
     rows = sorted(found.values(), key=lambda row: (row.name != chosen, row.name == RANDOM, row.probe_loss or 0.0))
+    if folder.earlier is folder:  # their cards say it
+        for method, embedding in embeddings.items():
+            measured = {name: getattr(found[method], name) for name in ("probe_loss", "neighbor_error")}
+            known = {name: value for name, value in measured.items() if value is not None}
+            embedding.save_pretrained(
+                folder.embedding(method).path, {**(embedding.provenance.get("metrics") or {}), **known}
+            )
     Choice(chosen, rows, list(failed), time.perf_counter() - started, made_with).write(folder.auto)
     return rows
 
