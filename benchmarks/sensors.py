@@ -1,11 +1,14 @@
 """What `maed.learn` takes and finds on real sensors, by its defaults: nine sets whose geometry is known.
 
     python benchmarks/sensors.py run [--sets eeg64,usps] [--seeds 3]   # every cell that is not recorded yet
+    python benchmarks/sensors.py study [--sets eeg64,usps]             # of the probe: does it order as recall does?
     python benchmarks/sensors.py table                                 # of results/sensors.json, as markdown
 
 The sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA: `inputs`, shuffled here by the seed, and `coordinates`, which
 are read only afterwards. Signals that miss every position are left out. One cell is one set with one seed, and written
-as soon as it is done. Recall is that of the embedding, @4 on lines and @8 elsewhere, in the stored coordinates.
+as soon as it is done; its vectors stay in runs/sensors, where the study finds them. The study adds partial correlation
+with three ridges, absolute and positive, and the true positions, and probes all of them for several lengths. Recall is
+that of the embedding, @4 on lines and @8 elsewhere, in the stored coordinates.
 """
 
 from __future__ import annotations
@@ -21,17 +24,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import cdist
 
 from maed import PositionEmbedding, PositionLearner
+from maed.data import from_given
+from maed.embedding import reduce
 from maed.errors import MaedError, one_of
 from maed.evaluation.geometry import knn_recall
+from maed.evaluation.probe import neighbor_error, probe
 from maed.files import read_json, write_json
 from maed.machine import commit, describe_machine
 from maed.report.tables import markdown_table
 from maed.run_folder import RunFolder
+from maed.settings import DataSettings, EmbeddingSettings
+from maed.similarity.baselines.partial import spectra
 
 RESULTS = Path(__file__).parents[1] / "results" / "sensors.json"
+KEPT = Path(__file__).parents[1] / "runs" / "sensors"
+LENGTHS = (100, 300, 900)
 LINES = ("phoneme", "nir_soil", "rna_tpp")
 SETS = ("eeg64", "hd_emg", "usps", "noaa_tmax", "germany_pm10", "pacific_sst", *LINES)
 
@@ -58,16 +70,18 @@ def cell(name: str, seed: int) -> dict[str, Any]:
         started = time.monotonic()
         learner = PositionLearner(random_state=seed, folder=folder).fit(values)
         seconds = time.monotonic() - started
-        rows = []
+        rows, kept = [], {}
         for candidate in learner.candidates_:
             row = asdict(candidate)
             if candidate.name != "random":
                 vectors = PositionEmbedding.from_pretrained(
                     RunFolder(Path(folder)).embedding(candidate.name).path
                 ).vectors
-                distances = cdist(vectors.double(), vectors.double())
-                row["knn_recall"] = knn_recall(distances, true, k)
+                kept[candidate.name] = vectors
+                row["knn_recall"] = recall(vectors, true, k)
             rows.append(row)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    save_file(kept, KEPT / f"{name}-{seed}.safetensors")
     facts = {"positions": values.shape[1], "signals": len(values), "neighbors": k, "choices": learner.choices_}
     return {"set": name, "seed": seed, "chosen": learner.method_, "seconds": seconds, "candidates": rows, **facts} | {
         "commit": commit(),
@@ -75,16 +89,86 @@ def cell(name: str, seed: int) -> dict[str, Any]:
     }
 
 
+def recall(vectors: torch.Tensor, true: np.ndarray, k: int) -> float:
+    """Recall@k of vectors against true distances."""
+    return knn_recall(cdist(vectors.double(), vectors.double()), true, k)
+
+
+def studied(name: str, seed: int) -> dict[str, Any]:
+    """Probe what a cell has found beside further candidates of known recall, for several lengths."""
+    path = KEPT / f"{name}-{seed}.safetensors"
+    if not path.is_file():
+        raise MaedError(f"{path} does not exist; `sensors.py run --sets {name}` writes it")
+    candidates = load_file(path)
+    values, coordinates = read(name, seed)
+    true, k = cdist(coordinates, coordinates), 4 if name in LINES else 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        data = from_given(values, settings=DataSettings(missing="mask", split="blocks", test=1e-9, seed=seed))
+        if data.kind == "real":
+            spectrum = spectra(data.train)[0]
+            for ridge in (1e-3, 1e-2, 1e-1):
+                p = spectrum.partial(ridge)
+                for sign, matrix in (("absolute", p.abs()), ("positive", p.clamp(min=0))):
+                    candidates[f"{sign} {ridge:g}"] = reduce(matrix.float(), EmbeddingSettings())
+        near = np.exp(-((true / np.sort(true, axis=1)[:, k].mean()) ** 2) / 2).astype(np.float32)
+        np.fill_diagonal(near, 0)
+        candidates["truth"] = reduce(torch.from_numpy(near), EmbeddingSettings())
+        rows = {
+            method: {
+                "knn_recall": recall(vectors, true, k),
+                "neighbor_error": float(np.mean(neighbor_error(vectors, data.train, data.validation, k))),
+                "probe_loss": {},
+            }
+            for method, vectors in candidates.items()
+        }
+        seconds = {}
+        for steps in LENGTHS:
+            started = time.monotonic()
+            for method, found in probe(candidates, data, steps=steps, seeds=2).items():
+                if method in rows:
+                    rows[method]["probe_loss"][str(steps)] = [found.probe_loss, found.probe_loss_se]
+            seconds[str(steps)] = time.monotonic() - started
+    return {"set": name, "seed": seed, "candidates": rows, "seconds": seconds} | {
+        "commit": commit(),
+        "machine": describe_machine(),
+    }
+
+
+def study(given: argparse.Namespace) -> None:
+    """Every set that is not studied yet, one seed."""
+    stored = read_json(RESULTS)
+    found = stored.setdefault("study", [])
+    done = {each["set"] for each in found}
+    for name in given.sets.split(","):
+        one_of("set", name, SETS)
+        if name not in done:
+            found.append(studied(name, 0))
+            write_json(RESULTS, stored)
+            print(f"{name}: {found[-1]['seconds']}", flush=True)
+
+
+def ordered(rows: dict[str, dict[str, Any]], score: str, apart: float) -> tuple[int, int]:
+    """How many pairs of candidates a score puts in the order of recall, and of how many whose recalls are `apart`."""
+
+    def value(row: dict[str, Any]) -> float:
+        return row["neighbor_error"] if score == "neighbor error" else row["probe_loss"][score][0]
+
+    pairs = [(a, b) for a in rows.values() for b in rows.values() if a["knn_recall"] > b["knn_recall"] + apart]
+    return sum(value(a) < value(b) for a, b in pairs), len(pairs)
+
+
 def run(given: argparse.Namespace) -> None:
     """Every cell that is not recorded, seeds in turn."""
-    found = read_json(RESULTS)["cells"] if RESULTS.is_file() else []
+    stored = read_json(RESULTS) if RESULTS.is_file() else {"schema": 1, "command": "python benchmarks/sensors.py run"}
+    found = stored.setdefault("cells", [])
     done = {(each["set"], each["seed"]) for each in found}
     for seed in range(given.seeds):
         for name in given.sets.split(","):
             one_of("set", name, SETS)
             if (name, seed) not in done:
                 found.append(cell(name, seed))
-                write_json(RESULTS, {"schema": 1, "command": "python benchmarks/sensors.py run", "cells": found})
+                write_json(RESULTS, stored)
                 print(f"{name}, seed {seed}: {found[-1]['chosen']} in {found[-1]['seconds']:.0f} s", flush=True)
 
 
@@ -114,6 +198,17 @@ def table(given: argparse.Namespace) -> None:
         numbers = [str(same[0]["positions"]), str(len(same)), chosen, f"{_mean(taken, 'knn_recall'):.3f}"]
         rows.append([name, *numbers, f"{seconds:.0f}", "; ".join(shown)])
     print(markdown_table(rows))
+    scores = [*map(str, LENGTHS), "neighbor error"]
+    rows = [["Set", "Pairs", *(f"Probe, {s} steps" if s.isdigit() else s.capitalize() for s in scores), "Taken, best"]]
+    for each in read_json(RESULTS).get("study", []):
+        found = {method: row for method, row in each["candidates"].items() if method != "truth"}
+        counts = [ordered(found, score, 0.02) for score in scores]
+        best = min(found.values(), key=lambda row: row["probe_loss"]["300"][0])["knn_recall"]
+        most = max(row["knn_recall"] for row in found.values())
+        shares = [f"{100 * right / pairs:.0f} %" if pairs else "-" for right, pairs in counts]
+        rows.append([each["set"], str(counts[0][1]), *shares, f"{best:.3f}, {most:.3f}"])
+    print()
+    print(markdown_table(rows))
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:
@@ -127,6 +222,9 @@ def main() -> int:
     sub.set_defaults(do=run)
     sub.add_argument("--sets", default=",".join(SETS))
     sub.add_argument("--seeds", type=int, default=3)
+    sub = verbs.add_parser("study", help=study.__doc__)
+    sub.set_defaults(do=study)
+    sub.add_argument("--sets", default=",".join(SETS))
     verbs.add_parser("table", help=table.__doc__).set_defaults(do=table)
     given = parser.parse_args()
     try:

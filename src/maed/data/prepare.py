@@ -327,9 +327,7 @@ def _normalization(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def _without_tails(
-    part: _Part, far: np.ndarray, mean: np.ndarray, scale: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _without_tails(part: _Part, far: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of some positions `(F, C)`, winsorized where outliers are most of the variance.
 
     A position of which no more than the tails ever move keeps its own: it is one that hardly ever moves.

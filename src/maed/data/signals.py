@@ -30,8 +30,8 @@ class Signals:
             integer token ids.
         labels: `(n,)` int64 class indices, or None.
         mask: `(n, N)` bool, True where a position is real; None where all are.
-        mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`, of `(N, C)` between -`LIMIT` and
-            `LIMIT`. None for tokens.
+        mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`, and with `(N, C)` of them
+            between -`LIMIT` and `LIMIT`. None for tokens.
         common: `(n, C)` float32, what each normalized signal has in common at all positions, which a batch is without;
             None where it is kept (`without_common_mode`).
         rest: `(N, C)` float32, the deviation of what is left, to which a batch is scaled again; None with `common`.

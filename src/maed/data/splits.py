@@ -11,7 +11,6 @@ from maed.data.source import PartName, Source
 from maed.errors import MaedError
 from maed.settings import DataSettings
 
-
 _RUNS = 100  # of neighboring signals that are held out together, in blocks
 
 
@@ -31,8 +30,8 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
     """Choose the rows of training, validation and test, without reading a signal.
 
     Stored validation and test splits are used as they are; a missing one is cut from the stored training split, by
-    label where there are labels, or in blocks of neighbors if `settings.split` says so. `settings.limit` then draws from the training rows, and shrinks the other splits by
-    the same factor, down to one signal a class.
+    label where there are labels, or in blocks of neighbors if `settings.split` says so. `settings.limit` then draws
+    from the training rows, and shrinks the other splits by the same factor, down to one signal a class.
 
     Raises:
         MaedError: too few signals; no test split for `original-imdb`; a class without a training signal.

@@ -17,7 +17,10 @@ _METRICS = {
     "spearman": ("Spearman", "rank correlation of distances in the embedding with true distances"),
     "coordinate_r2": ("coordinate R²", "how well ridge regression reads the true coordinates off the vectors"),
     "trustworthiness": ("trustworthiness", "how few positions become neighbors that are none"),
-    "probe_loss": ("probe loss", "how well a small autoencoder learns when it is given these positions; lower is better"),
+    "probe_loss": (
+        "probe loss",
+        "how well a small autoencoder learns when given these positions; lower is better",
+    ),
     "neighbor_error": ("neighbor error", "held-out values predicted from the nearest positions; lower is better"),
     "split_half": ("split-half agreement", "share of neighbors on which two halves of the draws agree"),
 }

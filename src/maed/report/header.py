@@ -24,8 +24,8 @@ def lead(contents: Contents) -> list[str]:
         if method == "maed" and knows_order(contents):
             told = "with a U-Net, which is told in what order positions are stored"
         sentences.append(
-            f"From unlabeled signals{order}, the {method} embedding finds {tables.percent(found)} of each position's {k} "
-            f"nearest neighbors, {told}."
+            f"From unlabeled signals{order}, the {method} embedding finds {tables.percent(found)} of each position's "
+            f"{k} nearest neighbors, {told}."
         )
     for entry in results.paired or []:
         if (entry.a, entry.b) == ("maed", "trainable"):

@@ -37,7 +37,7 @@ class Partial(Baseline):
         """The mean over channels of |p|, or of its positive part."""
         signals, n = data.train, data.positions
         rows = np.random.default_rng(0).permutation(len(signals))
-        halves = [_spectra(signals.rows(np.sort(half))) for half in np.array_split(rows, 2)]
+        halves = [spectra(signals.rows(np.sort(half))) for half in np.array_split(rows, 2)]
         k = min(_NEIGHBORS, n - 1)
         mutual, ridge, positive = -1.0, 0.0, False
         for tried in _RIDGES:
@@ -46,7 +46,7 @@ class Partial(Baseline):
                 found = reciprocity(_mean(signed[0], positive=part), _mean(signed[1], positive=part), k)
                 if found >= mutual:  # of equal ones the most regular
                     mutual, ridge, positive = found, tried, part
-        whole = [spectrum.partial(ridge) for spectrum in _spectra(signals)]
+        whole = [spectrum.partial(ridge) for spectrum in spectra(signals)]
         first, second = ([spectrum.partial(ridge) for spectrum in half] for half in halves)
         noise = [float((a - b).square().sum() / (n * (n - 1))) ** 0.5 / 2 for a, b in zip(first, second, strict=True)]
         values = _mean(whole, positive=positive)
@@ -69,8 +69,8 @@ class _Spectrum:
         return (-precision * scale * scale[:, None]).clamp(-1, 1).fill_diagonal_(0.0)
 
 
-def _spectra(signals: Signals) -> list[_Spectrum]:
-    """One for each channel."""
+def spectra(signals: Signals) -> list[_Spectrum]:
+    """The eigenvalues and eigenvectors of the correlations of each channel."""
     found = []
     for channel in range(signals.values.shape[2]):
         r = pearson(signals, channel)[0].fill_diagonal_(1.0)
