@@ -114,7 +114,7 @@ def studied(name: str, seed: int) -> dict[str, Any]:
         near = np.exp(-((true / np.sort(true, axis=1)[:, k].mean()) ** 2) / 2).astype(np.float32)
         np.fill_diagonal(near, 0)
         candidates["truth"] = reduce(torch.from_numpy(near), EmbeddingSettings())
-        rows = {
+        rows: dict[str, dict[str, Any]] = {
             method: {
                 "knn_recall": recall(vectors, true, k),
                 "neighbor_error": float(np.mean(neighbor_error(vectors, data.train, data.validation, k))),
@@ -160,7 +160,8 @@ def ordered(rows: dict[str, dict[str, Any]], score: str, apart: float) -> tuple[
 
 def run(given: argparse.Namespace) -> None:
     """Every cell that is not recorded, seeds in turn."""
-    stored = read_json(RESULTS) if RESULTS.is_file() else {"schema": 1, "command": "python benchmarks/sensors.py run"}
+    stored: dict[str, Any] = {"schema": 1, "command": "python benchmarks/sensors.py run"}
+    stored = read_json(RESULTS) if RESULTS.is_file() else stored
     found = stored.setdefault("cells", [])
     done = {(each["set"], each["seed"]) for each in found}
     for seed in range(given.seeds):

@@ -247,8 +247,8 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
         first = f"the first is signal {part.rows[np.argmax(empty)]}"
         if len(parts) == 1:  # each of them is to be answered
             raise MaedError(f"inputs: {empty.sum()} signals miss all positions, {first}")
-        if len(part.values) - empty.sum() < 2:
-            raise MaedError(f"inputs: {empty.sum()} of {len(empty)} {name} signals miss all positions, {first}")
+        if (~empty).sum() < 2:
+            raise MaedError(f"inputs: {empty.sum()} of {len(part.values)} {name} signals miss all positions, {first}")
         warnings.warn(f"{empty.sum()} {name} signals miss all positions, and are left out; {first}", stacklevel=2)
         there = np.flatnonzero(~empty)
         part.values, part.mask, part.rows = part.values[there], part.mask[there], part.rows[there]

@@ -13,7 +13,7 @@ from maed.settings import AutoencoderSettings, Settings, SimilaritySettings
 _STEPS, _STEPS_TOKENS = 60, 32
 """Training steps for each square root of N, of real channels and of tokens ..."""
 
-_PLATEAU = 800
+_PLATEAU = 500
 """... and at the least: a training starts on a plateau, and is of no use before it has left it ..."""
 
 _FEW = 100
