@@ -2,7 +2,7 @@
 
     python benchmarks/sensors.py run [--sets eeg64,usps] [--seeds 3]   # every cell that is not recorded yet
     python benchmarks/sensors.py study [--sets eeg64,usps]             # of the probe: does it order as recall does?
-    python benchmarks/sensors.py table                                 # of results/sensors.json, as markdown
+    python benchmarks/sensors.py docs                                  # the tables of docs/sensors.md
 
 The sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA: `inputs`, shuffled here by the seed, and `coordinates`, which
 are read only afterwards. Signals that miss every position are left out. One cell is one set with one seed, and written
@@ -34,16 +34,18 @@ from maed.embedding import reduce
 from maed.errors import MaedError, one_of
 from maed.evaluation.geometry import knn_recall
 from maed.evaluation.probe import neighbor_error, probe
-from maed.files import read_json, write_json
+from maed.files import read_json, write_json, write_text
 from maed.machine import commit, describe_machine
 from maed.report.tables import markdown_table
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, EmbeddingSettings
 from maed.similarity.baselines.partial import spectra
 
-RESULTS = Path(__file__).parents[1] / "results" / "sensors.json"
+RESULTS = Path(__file__).parents[1] / "results" / "sensors" / "sensors.json"
+PAGE = Path(__file__).parents[1] / "docs" / "sensors.md"
 KEPT = Path(__file__).parents[1] / "runs" / "sensors"
 LENGTHS = (100, 300, 900)
+APART = 0.02  # recalls whose order a score is asked for
 LINES = ("phoneme", "nir_soil", "rna_tpp")
 SETS = ("eeg64", "hd_emg", "usps", "noaa_tmax", "germany_pm10", "pacific_sst", *LINES)
 
@@ -173,43 +175,71 @@ def run(given: argparse.Namespace) -> None:
                 print(f"{name}, seed {seed}: {found[-1]['chosen']} in {found[-1]['seconds']:.0f} s", flush=True)
 
 
-def table(given: argparse.Namespace) -> None:
-    """Recall of what was taken and of every candidate, and the probe loss above the best, means over seeds."""
-    cells = read_json(RESULTS)["cells"]
-    rows = [
-        ["Set", "N", "Seeds", "Taken", "Recall", "Seconds", "Candidates: recall (probe loss above the best ± error)"]
-    ]
+def docs(given: argparse.Namespace) -> None:
+    """The tables of docs/sensors.md."""
+    write_text(PAGE, render(PAGE.read_text(encoding="utf-8")))
+
+
+def render(text: str) -> str:
+    """The page with its tables made anew from the records."""
+    stored = read_json(RESULTS)
+    for name, made in (("cells", cells_table(stored["cells"])), ("study", study_table(stored.get("study", [])))):
+        before, begin, rest = text.partition(f"<!-- begin {name} -->")
+        end = f"<!-- end {name} -->"
+        text = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def cells_table(cells: list[dict[str, Any]]) -> str:
+    """Recall of what was taken and of every candidate, means over seeds, with their probe losses above the best."""
+    methods = sorted({row["name"] for each in cells for row in each["candidates"]} - {"random", "maed"})
+    methods = ["maed", *methods]
+    rows = [["Set", "N", "Seeds", "Taken", "Recall", "Seconds", *methods]]
     for name in SETS:
         same = [each for each in cells if each["set"] == name]
         if not same:
             continue
-        by_name: dict[str, list[dict[str, Any]]] = {}
-        for each in same:
-            for row in each["candidates"]:
-                by_name.setdefault(row["name"], []).append(row)
-        taken = [next(row for row in each["candidates"] if row["name"] == each["chosen"]) for each in same]
-        shown = [
-            f"{method} {_mean(rows_of, 'knn_recall'):.3f} "
-            f"({_mean(rows_of, 'probe_loss_above'):.4f} ± {_mean(rows_of, 'probe_loss_se'):.4f})"
-            for method, rows_of in sorted(by_name.items())
-            if method != "random"
-        ]
-        chosen = ", ".join(sorted({each["chosen"] for each in same}))
-        seconds = sum(each["seconds"] for each in same) / len(same)
-        numbers = [str(same[0]["positions"]), str(len(same)), chosen, f"{_mean(taken, 'knn_recall'):.3f}"]
-        rows.append([name, *numbers, f"{seconds:.0f}", "; ".join(shown)])
-    print(markdown_table(rows))
+        of = [{row["name"]: row for row in each["candidates"]} for each in same]
+        taken = [each["chosen"] for each in same]
+        shown = []
+        for method in methods:
+            found = [rows_of[method] for rows_of in of if method in rows_of]
+            apart = f" ({_mean(found, 'probe_loss_above'):.4f} ± {_mean(found, 'probe_loss_se'):.4f})" if found else ""
+            shown.append(f"{_mean(found, 'knn_recall'):.3f}{apart}" if found else "-")
+        recalls = [rows_of[chosen]["knn_recall"] for rows_of, chosen in zip(of, taken, strict=True)]
+        counts = ", ".join(f"{method} {taken.count(method)}" for method in sorted(set(taken)))
+        numbers = [str(same[0]["positions"]), str(len(same)), counts, f"{np.mean(recalls):.3f}"]
+        rows.append([name, *numbers, f"{np.mean([each['seconds'] for each in same]):.0f}", *shown])
+    return f"{markdown_table(rows)}\n\n{_origin(cells)}"
+
+
+def study_table(found: list[dict[str, Any]]) -> str:
+    """Shares of pairs in the order of recall, by the probe after several lengths and by a simpler score."""
     scores = [*map(str, LENGTHS), "neighbor error"]
-    rows = [["Set", "Pairs", *(f"Probe, {s} steps" if s.isdigit() else s.capitalize() for s in scores), "Taken, best"]]
-    for each in read_json(RESULTS).get("study", []):
-        found = {method: row for method, row in each["candidates"].items() if method != "truth"}
-        counts = [ordered(found, score, 0.02) for score in scores]
-        best = min(found.values(), key=lambda row: row["probe_loss"]["300"][0])["knn_recall"]
-        most = max(row["knn_recall"] for row in found.values())
-        shares = [f"{100 * right / pairs:.0f} %" if pairs else "-" for right, pairs in counts]
-        rows.append([each["set"], str(counts[0][1]), *shares, f"{best:.3f}, {most:.3f}"])
-    print()
-    print(markdown_table(rows))
+    titles = [f"Probe, {score} steps" if score.isdigit() else score.capitalize() for score in scores]
+    rows = [["Set", "Candidates", "Pairs", *titles, "Recall of the best by 300 steps", "Best recall"]]
+    total = np.zeros((len(scores), 2), dtype=int)
+    for each in found:
+        candidates = {method: row for method, row in each["candidates"].items() if method != "truth"}
+        counts = np.array([ordered(candidates, score, APART) for score in scores])
+        total += counts
+        best = min(candidates.values(), key=lambda row: row["probe_loss"]["300"][0])["knn_recall"]
+        most = max(row["knn_recall"] for row in candidates.values())
+        shares = [f"{right} ({100 * right / pairs:.0f} %)" if pairs else "-" for right, pairs in counts]
+        rows.append([each["set"], str(len(candidates)), str(counts[0][1]), *shares, f"{best:.3f}", f"{most:.3f}"])
+    if found:
+        shares = [f"{right} ({100 * right / pairs:.0f} %)" for right, pairs in total]
+        rows.append(["all", "", str(total[0][1]), *shares, "", ""])
+    return f"{markdown_table(rows)}\n\n{_origin(found)}"
+
+
+def _origin(cells: list[dict[str, Any]]) -> str:
+    """Commits, seeds and machines."""
+    commits = ", ".join(sorted({str(each["commit"])[:7] for each in cells}))
+    seeds = ", ".join(map(str, sorted({each["seed"] for each in cells})))
+    machines = "; ".join(sorted({f"{each['machine']['processor']}, {each['machine']['cores']} cores" for each in cells}))
+    torch_versions = ", ".join(sorted({each["machine"]["versions"]["torch"] for each in cells}))
+    return f"Commits {commits}; seeds {seeds}; {machines}; PyTorch {torch_versions}."
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:
@@ -226,7 +256,7 @@ def main() -> int:
     sub = verbs.add_parser("study", help=study.__doc__)
     sub.set_defaults(do=study)
     sub.add_argument("--sets", default=",".join(SETS))
-    verbs.add_parser("table", help=table.__doc__).set_defaults(do=table)
+    verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
     given = parser.parse_args()
     try:
         given.do(given)

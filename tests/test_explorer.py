@@ -631,11 +631,11 @@ def test_the_command_line_puts_runs_beside(run: Path, tmp_path: Path, capsys: py
 
 
 def test_opening_and_hovering_are_measured(browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As many positions as CIFAR-10 has, 3 estimators, 3 reductions: printed, for times are no part of a test."""
-    folder = synthetic_run(tmp_path / "run", 32)
+    """3 estimators, 3 reductions: printed, for times are no part of a test."""
+    folder = synthetic_run(tmp_path / "run", 16)
     page = write_report(folder, ReportSettings())
     found = measured(browser, page)
     with capsys.disabled():
-        print(f"\nexplorer of 1,024 positions: {found}")
+        print(f"\nexplorer of 256 positions: {found}")
     assert found["hovers"] >= 20
     assert found["size_mb"] < 25

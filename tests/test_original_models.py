@@ -3,7 +3,9 @@
 import io
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -564,8 +566,8 @@ QUICK = (
 )
 CHANGES = {
     "original-imdb-small": ("--data.length=128", "--similarity.signals=40", "--embedding.dim=16"),
-    "original-cifar10-small": ("--perceiver.image_size=16",),
-    "original-cifar10-scratch-small": ("--perceiver.image_size=16",),
+    "original-cifar10-small": ("--data.image_size=16", "--perceiver.image_size=8"),
+    "original-cifar10-scratch-small": ("--data.image_size=16", "--perceiver.image_size=8"),
 }
 
 
@@ -602,24 +604,29 @@ def run(name: str, root: Path, out: Path, *more: str, verb: str = "run") -> dict
 
 
 @pytest.fixture(scope="module")
-def finished(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Each small preset run from made-up data to its report. Read only."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in CHANGES}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, folder in folders.items():
-            run(name, made_up, folder)
-    return folders
+def finished(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A small preset's run from made-up data to its report, made when it is first asked for. Read only."""
+
+    @cache
+    def folder(name: str) -> Path:
+        out = tmp_path_factory.mktemp(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(name, made_up, out)
+        return out
+
+    return folder
 
 
+@pytest.mark.xdist_group("original_presets")
 @pytest.mark.parametrize("name", list(CHANGES))
-def test_small_presets_run_from_data_to_results(name: str, finished: dict[str, Path]) -> None:
-    folder, encodings = finished[name], preset(name)["positions"].split(",")
+def test_small_presets_run_from_data_to_results(name: str, finished: Callable[[str], Path]) -> None:
+    folder, encodings = finished(name), preset(name)["positions"].split(",")
     results = read_json(folder / "results.json")
     assert [row["positions"] for row in results["scores"]] == encodings
     embedding = PositionEmbedding.from_pretrained(folder / "embedding")
     if "cifar10" in name:
-        embedding = embedding.resampled("grid:16x16")
+        embedding = embedding.resampled("grid:8x8")
     learned = load_classifier(folder / "models" / f"{encodings[1]}-0")
     assert learned.config.encoding == encodings[1]
     size = rms(learned.position_table)
@@ -629,17 +636,18 @@ def test_small_presets_run_from_data_to_results(name: str, finished: dict[str, P
     assert sum(p.numel() for p in trained.parameters()) == sum(p.numel() for p in learned.parameters())
 
 
+@pytest.mark.xdist_group("original_presets")
 @pytest.mark.filterwarnings("ignore")
 def test_compare_takes_an_embedding_that_was_resampled_before_as_well(
-    made_up: Path, finished: dict[str, Path], tmp_path: Path
+    made_up: Path, finished: Callable[[str], Path], tmp_path: Path
 ) -> None:
     name = "original-cifar10-small"
-    exported = ["export", str(finished[name] / "embedding"), "--format", "folder", "--resample", "grid:16x16"]
+    exported = ["export", str(finished(name) / "embedding"), "--format", "folder", "--resample", "grid:8x8"]
     assert main([*exported, "--out", str(tmp_path / "fine" / "embedding")]) == 0
     again = ("--run", str(tmp_path / "fine"), "--positions", "maed-resampled")
     run(name, made_up, tmp_path / "again", *again, verb="compare")
     found, wanted = (
-        load_classifier(folder / "models" / "maed-resampled-0") for folder in (tmp_path / "again", finished[name])
+        load_classifier(folder / "models" / "maed-resampled-0") for folder in (tmp_path / "again", finished(name))
     )
     assert torch.equal(found.position_table, wanted.position_table)
 
@@ -652,7 +660,7 @@ def test_embeddings_of_coarser_images_are_refused_by_name(
     name = "original-cifar10-small"
     arguments = ["cifar10", "--config", name, "--out", str(tmp_path), *QUICK, *CHANGES[name]]
     assert main(["train", *arguments, "--positions", encoding]) == 2
-    refused = f"positions: {encoding} is of 1024 positions, and perceiver.image_size 16 makes 16^2 of them"
+    refused = f"positions: {encoding} is of 256 positions, and perceiver.image_size 8 makes 8^2 of them"
     assert refused in capsys.readouterr().err
 
 
@@ -679,10 +687,10 @@ def test_an_embedding_of_zeros_is_refused_before_anything_is_trained(
 @pytest.mark.filterwarnings("ignore")
 def test_the_presets_own_size_needs_no_resampling(made_up: Path, tmp_path: Path) -> None:
     results = run(
-        "original-cifar10-scratch-small", made_up, tmp_path, "--perceiver.image_size=32", "--positions=maed,correlation"
+        "original-cifar10-scratch-small", made_up, tmp_path, "--perceiver.image_size=16", "--positions=maed,correlation"
     )
     assert [row["positions"] for row in results["scores"]] == ["maed", "correlation"]
-    assert load_classifier(tmp_path / "models" / "maed-0").position_table.shape == (1024, 64)
+    assert load_classifier(tmp_path / "models" / "maed-0").position_table.shape == (256, 64)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -29,6 +29,7 @@ from maed.settings import (
     DataSettings,
     EmbeddingSettings,
     EvaluationSettings,
+    ReportSettings,
     Settings,
     SimilaritySettings,
     TrainerSettings,
@@ -467,6 +468,7 @@ def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Pa
         similarity=SimilaritySettings(draws=600),
         embedding=EmbeddingSettings(force=True),
         evaluation=EvaluationSettings(probe_steps=0),
+        report=ReportSettings(reductions=[]),
     )
     data = load("digits", settings.data)
     found = [
@@ -736,7 +738,7 @@ def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "positions", "baseline", "geometry"),
     [
-        ("cifar10", [], 1024, "correlation", "grid"),
+        ("cifar10", ["--data.image_size=16"], 256, "correlation", "grid"),
         ("imdb", ["--data.length=64"], 64, "dependence", "line"),
     ],
 )

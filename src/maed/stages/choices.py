@@ -23,7 +23,7 @@ _MOST_VISIBLE, _STREAMED_VISIBLE = 0.3, 0.2
 """Shares of the positions of real channels that a training shows at the most, and streaming always: few visible ones
 teach where positions lie, many leave the finer differences between near ones ..."""
 
-_MOST_TOKENS = 128
+_MOST_TOKENS = 64
 """... but no more than so many positions, among which attention takes their number squared."""
 
 _MOSTLY_COMMON = 0.9

@@ -25,6 +25,10 @@ PREFERRED = ("maed", "partial")
 SURE = 2.0
 """Standard errors between two candidates from which on they can be told apart."""
 
+WORSE = 1.25
+"""Neighbor error, as a multiple of the least of those that cannot be told apart, above which none is taken: a probe
+that can tell little must not hand a bad embedding to a preference."""
+
 
 def make_candidates(context: Context) -> tuple[list[str], list[str]]:
     """Make the embedding of `maed` and of every baseline for these signals, the quick ones first.
@@ -51,7 +55,9 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     """Probe the embeddings of several methods, choose one, and write `auto.json`; read again where it is there.
 
     The one with the lowest probe loss is chosen; where others are within 2 standard errors of it, `maed` is, or else
-    `partial`, for what they find is rarely far off. With `similarity.method` other than `auto` that is chosen.
+    `partial`, for what they find is rarely far off, unless its neighbors predict held-out values clearly worse than
+    another's. The signals are those that the autoencoder is shown, without their common mode where that is taken off:
+    with it any positions do. With `similarity.method` other than `auto` that is chosen.
 
     Args:
         context: of the run; all embeddings are in its folder.
@@ -89,7 +95,7 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     probed = (
         probe(
             {method: embedding.vectors for method, embedding in embeddings.items()},
-            data,
+            context.shown_data,
             steps=steps,
             seeds=seeds,
             device=device(settings.trainer),
@@ -125,6 +131,8 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
 def _best(rows: Sequence[Candidate]) -> str:
     """The name of the candidate to take."""
     ties = [row for row in rows if row.probe_loss is None or _is_tied(row)]
+    least = min(row.neighbor_error or 0.0 for row in ties)
+    ties = [row for row in ties if (row.neighbor_error or 0.0) <= WORSE * least]
     preferred = [row.name for name in PREFERRED for row in ties if row.name == name]
     return preferred[0] if preferred else min(ties, key=lambda row: row.probe_loss or 0.0).name
 
