@@ -92,8 +92,8 @@ def test_the_neighbor_error_tells_tied_positions_from_others():
     assert neighbor_error(pairs, words.train, words.validation, 1).max() < 0.01
 
 
-def row(name: str, above: float, se: float) -> Candidate:
-    return Candidate(name, 1 + above, above, se, 1.0, 0.1, None, 1.0)
+def row(name: str, above: float, se: float, neighbor_error: float = 0.1) -> Candidate:
+    return Candidate(name, 1 + above, above, se, 1.0, neighbor_error, None, 1.0)
 
 
 def test_of_candidates_that_cannot_be_told_apart_maed_is_taken():
@@ -101,6 +101,8 @@ def test_of_candidates_that_cannot_be_told_apart_maed_is_taken():
     assert _best([row("correlation", 0, 0), row("maed", 0.1, 0.04)]) == "correlation"
     assert _best([row("correlation", 0, 0), row("partial", 0.1, 0.06), row("maed", 0.5, 0.1)]) == "partial"
     assert _best([Candidate("maed"), Candidate("correlation")]) == "maed"
+    worse = [row("correlation", 0, 0), row("maed", 0.1, 0.06, 0.2), row("partial", 0.1, 0.06, 0.11)]
+    assert _best(worse) == "partial"  # its neighbors are some; a tie is no reason for those of maed
     tied = sentence([row("maed", 0.1, 0.06), row("correlation", 0, 0)])
     sure = sentence([row("correlation", 0, 0), row("maed", 0.1, 0.01)])
     assert "correlation" in tied
