@@ -697,7 +697,8 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
 
     ragged = [[1.0, 2.0], [1.0, 2.0, 3.0], *[[1.0, 2.0]] * 8]
     assert "ragged lists (row" in said(pa.table({"x": ragged}))
-    assert "lists are missing" in said(pa.table({"x": [None, *ragged[2:]]}))
+    assert "NaN" in said(pa.table({"x": [None, *ragged[2:]]}))
+    assert "lists of token ids are missing" in said(pa.table({"x": [None, *[[1, 2]] * 9]}), type="tokens")
     assert "has no rows" in said(pa.table({"x": pa.array([], pa.float32())}))
     assert "a single class" in said(pa.table({"x": [1.0] * 9, "y": [1.0] * 9, "label": [1] * 9}))
     assert "1 of 9 in column 'label' are missing" in said(pa.table({"x": [1.0] * 9, "label": [None, *[1] * 8]}))

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -71,6 +72,8 @@ class PositionLearner(BaseEstimator):
         visible_fraction: share of the positions that the autoencoder is shown.
         kind: what X holds: `real` numbers or `tokens`; `auto` takes whole numbers of 16 bits or more, `(n, N)`, for
             token ids.
+        missing_values: a number, or several, that stand for a missing value, as NaN does; an empty list for none. Where
+            not given, numbers that look so (-9999 far from all others) are refused, and named.
         budget: about how long it may take, in seconds or as text ("90 s", "5 min"); or how many draws of signals may be
             made, in training and for the similarity together ("100000 draws"). With seconds, what is affordable is
             measured first, so that the result depends on the machine.
@@ -108,6 +111,7 @@ class PositionLearner(BaseEstimator):
         init: str = "random",
         visible_fraction: float | None = None,
         kind: Literal["auto", "real", "tokens"] = "auto",
+        missing_values: float | Sequence[float] | None = None,
         budget: float | str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -124,6 +128,7 @@ class PositionLearner(BaseEstimator):
         self.init = init
         self.visible_fraction = visible_fraction
         self.kind = kind
+        self.missing_values = missing_values
         self.budget = budget
         self.device = device
         self.random_state = random_state
@@ -179,7 +184,7 @@ class PositionLearner(BaseEstimator):
         nothing = context.shown_data.train.rows(np.arange(0))  # normalization and shape are kept, signals are not
         self._data = replace(data, train=nothing, validation=nothing, test=nothing)
         self.settings_ = settings
-        self.n_features_in_ = data.positions
+        self.n_features_in_ = data.positions if data.kept is None else len(data.kept)
         _check_feature_names(self, X, reset=True)
         return self
 
@@ -265,6 +270,8 @@ class PositionLearner(BaseEstimator):
             embedding["reduction"] = self.reduction
         device: dict[str, Any] = {} if self.device == "auto" else {"accelerator": self.device}
         kind: dict[str, Any] = {} if self.kind == "auto" else {"type": self.kind}
+        if self.missing_values is not None:
+            kind["missing_values"] = [float(value) for value in np.atleast_1d(self.missing_values)]
         if base.data.test == DataSettings.test:
             kind["test"] = _LEAST_TEST
         if base.data.split == DataSettings.split:

@@ -82,6 +82,8 @@ def as_array(X: Any) -> np.ndarray:
         X = X.detach().cpu()
         X = X.float() if X.is_floating_point() and X.element_size() == 2 else X  # numpy has no bfloat16
         X = X.numpy()
+    if np.ma.isMaskedArray(X):
+        X = np.ma.filled(X.astype(np.float64), np.nan)
     try:
         array = np.asarray(X)
     except ValueError:
@@ -184,9 +186,10 @@ def _batches(stream: Iterable[Any]) -> Iterator[np.ndarray]:
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
-    """Objects as floats, as scikit-learn's estimators take them."""
+    """Objects as floats, as scikit-learn's estimators take them; None and pandas' NA are missing values."""
     try:
-        return array.astype(np.float64)
+        absent = np.frompyfunc(lambda value: value is None or type(value).__name__ in ("NAType", "NaTType"), 1, 1)
+        return np.where(absent(array).astype(bool), np.nan, array).astype(np.float64)
     except TypeError as error:
         raise TypeError(f"X: of dtype object ({error}); argument must be a string or a number") from None
     except ValueError as error:

@@ -56,10 +56,10 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     Raises:
         MaedError: splits that do not fit together, values that cannot be used, or too few signals or positions.
     """
-    parts = {part: _read(source, chosen) for part, chosen in cut(source, settings).items()}
+    parts = {part: _read(source, chosen, settings) for part, chosen in cut(source, settings).items()}
     pixels = _flatten_pixels(parts)
     _check_shapes(parts)
-    mean = scale = None
+    mean = scale = kept = None
     vocabulary = 0
     if source.kind == "tokens":
         vocabulary = _check_tokens(parts, source.vocabulary)
@@ -68,11 +68,18 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         _blank_missing(parts)
     else:
         content = "numbers" if pixels is None else "images"
+        if settings.missing_values is None and pixels is None:
+            _check_stand_ins(parts["train"], name)
         _check_numbers(parts, settings)
+        kept = _without_empty(parts, source.columns)
         _drop(parts, settings)
         mode = source.normalization if settings.normalization == "auto" else settings.normalization
         mean, scale = _normalization(parts["train"], mode)
         _fill_missing(parts, mean)
+    geometry, columns = pixels or source.geometry, source.columns
+    if kept is not None:
+        geometry = None if geometry is None else Geometry("points", geometry.coordinates[kept])
+        columns = tuple(name for name, stays in zip(columns, kept, strict=False) if stays)
     data = SignalData(
         source=name,
         kind=source.kind,
@@ -81,9 +88,10 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         test=_signals(parts["test"], mean, scale),
         vocabulary=vocabulary,
         classes=source.classes,
-        geometry=pixels or source.geometry,
+        geometry=geometry,
         content=content,
-        columns=source.columns,
+        columns=columns,
+        kept=kept,
     )
     return data if settings.permute is None else permute(data, settings.permute)
 
@@ -95,9 +103,12 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         MaedError: signals of another kind or shape, or values that cannot be used.
     """
     rows = np.arange(source.train.size)
-    part = _read(source, Cut("train", rows))
+    part = _read(source, Cut("train", rows), settings)
     parts: dict[PartName, _Part] = {"train": part}
     _flatten_pixels(parts)
+    if data.kept is not None and part.values.shape[1:2] == data.kept.shape:
+        part.values = part.values[:, data.kept]
+        part.mask = None if part.mask is None else part.mask[:, data.kept]
     wanted = data.train.values.shape[1:]
     if source.kind != data.kind or part.values.shape[1:] != wanted:
         found = f"{source.kind} signals of shape {part.values.shape[1:]}"
@@ -157,9 +168,17 @@ def _permuted(signals: Signals, order: np.ndarray) -> Signals:
     return replace(signals, mean=signals.mean[order], scale=signals.scale[order])
 
 
-def _read(source: Source, chosen: Cut) -> _Part:
+def _read(source: Source, chosen: Cut, settings: DataSettings) -> _Part:
     stored = source.parts[chosen.part]
     values, mask = stored.read(chosen.rows)
+    given = np.asarray(settings.missing_values or [])
+    given = given.astype(values.dtype) if values.dtype.kind == "f" else given  # as float32 has them
+    if len(given) and (missing := np.isin(values, given)).any():
+        if source.kind == "tokens":
+            mask = ~missing if mask is None else mask & ~missing
+        else:
+            values = values.astype(np.float32, copy=False)
+            values[missing] = np.nan
     return _Part(values, mask, stored.labels_at(chosen.rows), chosen.rows)
 
 
@@ -213,6 +232,53 @@ def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
     return largest + 1
 
 
+_STAND_INS = (-99, -999, -9999, -99999, 99, 999, 9999, 99999, -32768, 32767, 65535)
+_LARGE = 1e20  # fill values of netCDF and others are beyond
+
+
+def _check_stand_ins(part: _Part, name: str) -> None:
+    """Refuse a number that looks as if it stood for missing values: an outermost one, far from all others, and often.
+
+    Only the largest and the smallest value of the training signals are looked at, which costs a pass.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
+        low, high = np.nanmin(part.values), np.nanmax(part.values)
+    for value in {float(low), float(high)}:
+        if not (value in _STAND_INS or _LARGE <= abs(value) < np.inf):
+            continue
+        same = np.isclose(part.values, value, rtol=1e-6)
+        rest = part.values[~same]
+        rest = rest[np.isfinite(rest)]
+        if same.sum() < 2 or not len(rest):
+            continue
+        nearest, farthest = (rest.min(), rest.max()) if value < rest.min() else (rest.max(), rest.min())
+        if abs(value - float(nearest)) > abs(float(nearest) - float(farthest)):
+            raise MaedError(
+                f"inputs: {same.sum()} of {same.size} values are {value:g}, far from all others ({rest.min():g} to "
+                f"{rest.max():g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for "
+                "what they are"
+            )
+
+
+def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np.ndarray | None:
+    """Leave out positions of which no signal has a value; returns which stay, `(N,)` bool, or None where all do."""
+    if parts["train"].mask is None:
+        return None
+    kept = np.any([part.mask.any(axis=0) for part in parts.values() if part.mask is not None], axis=0)
+    if kept.all():
+        return None
+    gone = np.flatnonzero(~kept)
+    told = ", ".join(columns[i] if columns else str(i) for i in gone[:8]) + (", ..." if len(gone) > 8 else "")
+    if kept.sum() < 2:
+        raise MaedError(f"inputs: {len(gone)} of {len(kept)} positions have no value at all; at least 2 must have some")
+    warnings.warn(f"{len(gone)} of {len(kept)} positions have no value at all, and are left out: {told}", stacklevel=3)
+    for part in parts.values():
+        part.values = part.values[:, kept]
+        part.mask = None if part.mask is None else part.mask[:, kept]
+    return kept
+
+
 def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings) -> None:
     """Refuse infinity always, and NaN unless `data.missing` is `mask`: then it makes the mask."""
     if parts["train"].values.dtype.kind != "f":
@@ -228,7 +294,8 @@ def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings) -> None
                     split = f" (a {name} signal)" if len(parts) > 1 else ""
                     first = f"signal {stored}, position {position}, channel {channel}{split}"
                 count += int(bad.sum())
-        if count and (kind != "NaN" or settings.missing == "refuse"):
+        masked = settings.missing == "mask" or bool(settings.missing_values)
+        if count and (kind != "NaN" or not masked):
             remedy = "; --data.missing mask takes these positions as not real" if kind == "NaN" else ""
             raise MaedError(f"inputs: {count} values are {kind}, the first in {first}{remedy}")
         if count:

@@ -112,6 +112,8 @@ class SignalData:
             stored at `permutation[i]`.
         content: what the signals were made of; None where that is not known.
         columns: columns of the table they were read from; empty where there was none.
+        kept: `(stored N,)` bool, which of the stored positions these are, where some have no value at all; None where
+            all are.
     """
 
     source: str
@@ -125,6 +127,7 @@ class SignalData:
     permutation: np.ndarray | None = None
     content: SignalContent | None = None
     columns: tuple[str, ...] = ()
+    kept: np.ndarray | None = None
 
     @property
     def positions(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,6 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
 
 from maed.data import images, text
@@ -23,19 +23,6 @@ Content = Literal["number", "list", "text", "image"]
 
 LABELS = ("label", "labels")
 """Columns that are taken for the label where none is named."""
-
-
-def read_csv(path: Path) -> pa.Table:
-    """A `.csv` file whose first line names the columns; an empty cell of a number column is a missing value."""
-    options = pa.csv.ParseOptions(newlines_in_values=True)
-    try:
-        table = pa.csv.read_csv(path, parse_options=options)
-        names = table.column_names  # decoded only now
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise MaedError(f"{path}: cannot be read as .csv ({first_line(error)})") from None
-    if any(_is_fraction(name) for name in names):
-        raise MaedError(f"{path}: the first line holds numbers; it may hold the names of the columns")
-    return table
 
 
 def read_parquet(paths: Sequence[Path]) -> pa.Table:
@@ -80,6 +67,8 @@ def from_tables(
     if settings.label is not None:
         label = known_column(train, "data.label", settings.label, origin)
     columns = _columns(train, settings, label, origin)
+    if settings.columns is None and settings.type in ("auto", "real", "tokens"):
+        columns = _signals_among(train, columns, label, origin)
     content = {name: _content_of(train.schema.field(name).type, settings.type == "image") for name in columns}
     chosen = _choose(columns, content, settings, origin)
     kind = content[chosen[0]]
@@ -111,6 +100,81 @@ def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin:
     if not columns:
         raise MaedError(f"{origin}: no columns but the label; at least 1 is needed")
     return columns
+
+
+def _signals_among(table: pa.Table, columns: list[str], label: str | None, origin: str) -> list[str]:
+    """The columns without those that are plainly none of many sensors: dates, names, numbers of rows, empty ones.
+
+    Only where two columns of numbers or more are left, no column is of another kind of signal, and texts are short,
+    as names are. What is set aside is said.
+    """
+    fields = {name: table.schema.field(name).type for name in columns}
+    content = {name: _content_of(type_, False) for name, type_ in fields.items()}
+    numbers = [name for name in columns if content[name] == "number"]
+    texts = [name for name in columns if content[name] == "text"]
+    kinds = set(content.values())
+    if len(numbers) < 2 or kinds & {"list", "image"} or any(_is_prose(table.column(name)) for name in texts):
+        return columns
+    counting = [name for name in numbers if _counts_rows(table.column(name))]
+    counted = [name for name in counting if name.strip().lower() in _ROW_NAMES]
+    if (doubtful := [name for name in counting if name not in counted]) and doubtful[0] == columns[0]:
+        warnings.warn(
+            f"{origin}: column {doubtful[0]!r} goes up by ones, as numbers of rows do, and is read all the same; "
+            "--data.columns names those to read",
+            stacklevel=3,
+        )
+    aside = {
+        "names": texts,
+        "dates": [name for name in columns if pa.types.is_temporal(fields[name])],
+        "numbers of rows": counted,
+        "nothing": [name for name in columns if pa.types.is_null(fields[name])],
+    }
+    left = [name for name in columns if not any(name in names for names in aside.values())]
+    if left == columns or len(left) < 2:
+        return columns
+    told = [
+        f"{', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''} ({what})"
+        for what, names in aside.items()
+        if names
+    ]
+    hint = "" if label or not texts else f"; --data.label {texts[0]} takes one for the labels"
+    warnings.warn(
+        f"{origin}: columns that are no signals are left out: {'; '.join(told)}{hint}; --data.columns names "
+        "those to read",
+        stacklevel=3,
+    )
+    return left
+
+
+_ROW_NAMES = (
+    "",
+    "unnamed: 0",
+    "row.names",
+    "rownames",
+    "__index_level_0__",
+    "index",
+    "id",
+    "row",
+    "nr",
+    "no",
+    "obs",
+    "time",
+    "t",
+)
+_PROSE = 40  # letters in a text that is more than a name
+
+
+def _is_prose(column: pa.ChunkedArray) -> bool:
+    """Whether texts are signals themselves rather than names."""
+    plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    return (pc.mean(pc.utf8_length(plain)).as_py() or 0.0) > _PROSE
+
+
+def _counts_rows(column: pa.ChunkedArray) -> bool:
+    """Whether a column counts rows: whole numbers that go up by ones."""
+    if not pa.types.is_integer(column.type) or column.null_count or len(column) < 3:
+        return False
+    return bool((np.diff(column.to_numpy().astype(np.float64)) == 1).all())
 
 
 def known_column(table: pa.Table, argument: str, name: str, origin: str) -> str:
@@ -154,7 +218,10 @@ def _choose(columns: list[str], content: dict[str, Content | None], settings: Da
         picked = pictures if pictures or settings.type == "image" else columns
     elif settings.type in ("real", "tokens") and settings.columns is None:
         picked = [name for name in columns if content[name] in ("number", "list")]
-    found = ", ".join(f"{name} ({content[name] or 'unreadable'})" for name in columns[:8])
+    odd = [name for name in columns if content[name] not in ("number", None)] or columns
+    odd += [name for name in columns if content[name] is None and name not in odd]
+    shown = [*odd[:4], *[name for name in columns if name not in odd[:4]][: 8 - len(odd[:4])]]
+    found = ", ".join(f"{name} ({content[name] or 'unreadable'})" for name in columns if name in shown)
     if not picked:
         raise MaedError(f"data.type: {settings.type}, and {origin} has no such column; it has {found}")
     kinds = {content[name] for name in picked}
@@ -221,15 +288,23 @@ def _numbers(column: pa.Array, name: str, whole: bool) -> np.ndarray:
 
 
 def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.ndarray:
-    """A column of lists of one length as `(m, N)`."""
-    if column.null_count:
-        raise MaedError(f"column {name!r}: {column.null_count} of {len(column)} lists are missing")
-    sizes = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    """A column of lists of one length as `(m, N)`; NaN where a list is missing."""
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    if whole and not there.all():
+        raise MaedError(f"column {name!r}: {column.null_count} of {len(column)} lists of token ids are missing")
+    if not there.any():
+        raise MaedError(f"column {name!r}: all of {len(column)} lists are missing")
+    sizes, found = pc.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False), rows[there]
     if (sizes != sizes[0]).any():
         other = int(np.argmax(sizes != sizes[0]))
-        found = f"row {rows[0]} holds {sizes[0]} values, row {rows[other]} {sizes[other]}"
-        raise MaedError(f"column {name!r}: ragged lists ({found}); they may be of one length")
-    return _numbers(column.flatten(), name, whole).reshape(len(column), int(sizes[0]))
+        differ = f"row {found[0]} holds {sizes[0]} values, row {found[other]} {sizes[other]}"
+        raise MaedError(f"column {name!r}: ragged lists ({differ}); they may be of one length")
+    numbers = _numbers(column.drop_null().flatten(), name, whole).reshape(len(found), int(sizes[0]))
+    if there.all():
+        return numbers
+    values = np.full((len(column), numbers.shape[1]), np.nan, dtype=np.float32)
+    values[there] = numbers
+    return values
 
 
 def _raw_labels(table: pa.Table, label: str | None) -> np.ndarray | None:
@@ -253,11 +328,3 @@ def class_names(table: pa.Table, label: str | None) -> tuple[str, ...]:
     except (KeyError, TypeError, ValueError):
         return ()
     return tuple(str(name) for name in (names.values() if isinstance(names, dict) else names))
-
-
-def _is_fraction(name: str) -> bool:
-    """Whether a column name is a number like 0.25, which a header does not hold (0, 1, 2, ... it may)."""
-    try:
-        return not float(name).is_integer()
-    except (ValueError, OverflowError):
-        return False

@@ -15,6 +15,7 @@ import pyarrow as pa
 from PIL import Image
 
 from maed.data import arrays, hub_layout, images, tables, text
+from maed.data.delimited import read_delimited
 from maed.data.prepare import real_positions
 from maed.data.signals import SignalContent
 from maed.data.source import Reader, Source
@@ -324,6 +325,6 @@ def _decoded(content: bytes, name: str) -> str:
 _READERS: dict[str, Callable[[Path, _Model], Input]] = {
     ".npy": lambda path, model: _array({"inputs": arrays.read_npy(path)}, str(path), model),
     ".npz": lambda path, model: _array(arrays.read_npz(path), str(path), model),
-    ".csv": lambda path, model: _table(tables.read_csv(path), str(path), model),
+    **dict.fromkeys((".csv", ".tsv", ".dat"), lambda path, model: _table(read_delimited(path), str(path), model)),
     ".parquet": lambda path, model: _table(tables.read_parquet([path]), str(path), model),
 }

@@ -45,6 +45,8 @@ class DataSettings:
         limit: Use this many training signals, drawn so that classes keep their shares; the other splits shrink alike.
         permute: Seed of one fixed random permutation of the positions.
         missing: `mask` treats NaN as a position that is not real; `refuse` stops.
+        missing_values: Numbers that stand for a missing value, such as -9999, and are treated as NaN under `mask`; an
+            empty list for none. Where not given, numbers that look so are refused, and named.
         seed: Seed of the splits, of the patches, of the fields and of what is dropped.
     """
 
@@ -65,6 +67,7 @@ class DataSettings:
     limit: int | None = None
     permute: int | None = None
     missing: Literal["refuse", "mask"] = "refuse"
+    missing_values: list[float] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A table in text."""
+"""A table in text, cells separated by commas or otherwise."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from maed.settings import DataSettings
 
 
 class Csv(FileType):
-    """A `.csv` file whose first line names the columns."""
+    """A `.csv` file: `maed.data.delimited` finds out how it is written."""
 
     example = "a .csv file"
 
     @classmethod
     def read(cls, path: Path, settings: DataSettings) -> Source:
         """Read the table."""
-        from maed.data.tables import from_tables, read_csv
+        from maed.data.delimited import read_delimited
+        from maed.data.tables import from_tables
 
-        return from_tables({"train": read_csv(path)}, settings, origin=str(path))
+        return from_tables({"train": read_delimited(path)}, settings, origin=str(path))

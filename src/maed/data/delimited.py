@@ -1,0 +1,254 @@
+"""Tables in text: what separates cells, what marks decimals and which lines are a header, by the first lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+
+from maed.data.source import first_line
+from maed.errors import MaedError
+
+_SAMPLE = 1 << 18  # bytes that are looked at
+_BLANKS = " "  # stands for any number of blanks and tabs
+_DELIMITERS = (",", ";", "\t", "|", _BLANKS)
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", _BLANKS: "blanks"}
+_MISSING = r"|n/?a|nan|-?nan|null|none|#n/a|\?"
+_NUMBER = re.compile(rf"[+-]?(\d[\d.,]*|[.,]\d+)(e[+-]?\d+)?|[+-]?inf(inity)?{_MISSING}", re.IGNORECASE)
+_COMMA, _POINT = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE), re.compile(r"[+-]?\d*\.\d+.*")
+_THOUSANDS = {",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?"), ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")}
+_LEAST_HEADER = 8  # numbers that only ever grow, and so many, are no signal but names, such as wavelengths
+
+Record = list[str]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written.
+
+    Args:
+        delimiter: between cells; a blank for any number of blanks.
+        decimal: `.` or `,`.
+        thousands: what groups digits; None where nothing does.
+        names: of the columns; None where no line holds them.
+        skipped: lines before the first signal.
+        aside: those of them that are no names, as they are.
+    """
+
+    delimiter: str = ","
+    decimal: str = "."
+    thousands: str | None = None
+    names: tuple[str, ...] | None = None
+    skipped: int = 0
+    aside: tuple[str, ...] = ()
+
+
+def read_delimited(path: Path) -> pa.Table:
+    """A table in text (`.csv`, `.tsv`, `.dat`, each perhaps `.gz`); an empty cell of a number column is missing.
+
+    Cells are separated by commas, semicolons, tabs, bars or blanks; decimal commas and grouped thousands are read.
+    Where no line holds names, columns are called by their numbers, from 0. What is not as in a plain .csv file is said.
+
+    Raises:
+        MaedError: the file is no such table, or a number in it can be read in two ways.
+    """
+    try:
+        with pa.input_stream(str(path), compression="detect") as file:
+            sample = file.read(_SAMPLE)
+    except (pa.ArrowException, OSError) as error:
+        raise MaedError(f"{path}: cannot be read ({first_line(error)})") from None
+    text = sample.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    whole = len(sample) < _SAMPLE
+    dialect = find_dialect(text if whole else text[: text.rfind("\n") + 1], str(path))
+    table = _by_pandas(path, dialect) if dialect.thousands or dialect.delimiter == _BLANKS else _by_arrow(path, dialect)
+    if said := _told(dialect):
+        warnings.warn(f"{path}: {'; '.join(said)}", stacklevel=2)
+    return table
+
+
+def find_dialect(text: str, origin: str = "table") -> Dialect:
+    """How the first lines of a table are written.
+
+    The delimiter is that which makes most lines equally many cells, most of them numbers. A first line of words over
+    numbers is a header; so is one of numbers that only grow, 8 or more of them, or that count the columns.
+
+    Raises:
+        MaedError: numbers such as 1,234 that may mean two things.
+    """
+    records = {delimiter: _records(text, delimiter) for delimiter in _DELIMITERS}
+    scores = {delimiter: _score(found) for delimiter, found in records.items()}
+    delimiter = max(_DELIMITERS, key=lambda each: scores[each])
+    if scores[delimiter] <= 0:  # a single column
+        delimiter = ","
+    found = records[delimiter]
+    if not found:
+        return Dialect()
+    width = _width(found)
+    body = [fields for _, fields in found[len(found) // 2 :] if len(fields) == width]
+    decimal, thousands = _marks([cell for fields in body for cell in fields], delimiter, origin)
+    numeric = [column for column in range(width) if _share([fields[column] for fields in body]) >= 0.9]
+    start = next((i for i, (_, fields) in enumerate(found) if _is_data(fields, width, numeric)), 0) if numeric else 1
+    if start == 0:
+        if not _grows(found, width):
+            return Dialect(delimiter, decimal, thousands, None, _line_of(found, 0))
+        start = 1
+    heads = [i for i in range(start) if len(found[i][1]) in (width, width - 1)]
+    unique = [i for i in heads if len(set(found[i][1])) == len(found[i][1])]
+    head = next(iter(unique or heads), None)
+    aside = tuple(" ".join(fields)[:60] for i, (_, fields) in enumerate(found[:start]) if i != head)
+    skipped = _line_of(found, start) if start < len(found) else text.count("\n")
+    if head is None:
+        return Dialect(delimiter, decimal, thousands, None, skipped, aside)
+    names = [name.strip() for name in found[head][1]]
+    names = ["", *names] if len(names) < width else names  # as R writes row names
+    return Dialect(delimiter, decimal, thousands, tuple(names), skipped, aside)
+
+
+def _records(text: str, delimiter: str) -> list[tuple[int, Record]]:
+    """Rows with the line that each begins in, comments at the top without their mark, empty lines left out."""
+    if delimiter == _BLANKS:
+        found = [(i, line.split()) for i, line in enumerate(text.split("\n"))]
+    else:
+        reader, found, line = csv.reader(io.StringIO(text), delimiter=delimiter), [], 0
+        try:
+            for fields in reader:
+                found.append((line, fields))
+                line = reader.line_num
+        except csv.Error:
+            return []
+    kept = [(i, fields) for i, fields in found if any(cell.strip() for cell in fields)]
+    for number, (i, fields) in enumerate(kept):
+        if not fields[0].lstrip().startswith(("#", "%")):
+            break
+        bare = fields[0].lstrip().lstrip("#%").strip()
+        kept[number] = (i, ([bare] if bare else []) + fields[1:])
+    return kept
+
+
+def _width(found: Sequence[tuple[int, Record]]) -> int:
+    """The usual number of cells, by the later half."""
+    return Counter(len(fields) for _, fields in found[len(found) // 2 :]).most_common(1)[0][0]
+
+
+def _score(found: Sequence[tuple[int, Record]]) -> float:
+    """How much a delimiter looks like the one: even rows, of numbers."""
+    if not found or (width := _width(found)) < 2:
+        return 0.0
+    later = found[len(found) // 2 :]
+    even = [fields for _, fields in later if len(fields) == width]
+    return len(even) / len(later) * (0.1 + _share([cell for fields in even for cell in fields]))
+
+
+def _share(cells: Sequence[str]) -> float:
+    """The share of the cells that hold numbers, or nothing; 0 where all hold nothing."""
+    held = [cell.strip() for cell in cells]
+    return sum(bool(_NUMBER.fullmatch(cell)) for cell in held) / len(held) if any(held) else 0.0
+
+
+def _marks(cells: Sequence[str], delimiter: str, origin: str) -> tuple[str, str | None]:
+    """The decimal mark, and what groups digits."""
+    held = [cell.strip() for cell in cells if "," in cell or "." in cell]
+    commas = [cell for cell in held if _COMMA.fullmatch(cell)]
+    points = [cell for cell in held if _POINT.fullmatch(cell)]
+    grouped = {
+        mark: [c for c in held if kind.fullmatch(c) and "," in c and "." in c] for mark, kind in _THOUSANDS.items()
+    }
+    if grouped[","] and not grouped["."]:
+        return ",", "."
+    if grouped["."] and not grouped[","]:
+        return ".", ","
+    if not commas or delimiter == ",":
+        return ".", None
+    if points:
+        raise MaedError(f"{origin}: {points[0]!r} and {commas[0]!r}; decimal marks must be points or commas, not both")
+    if all(_THOUSANDS["."].fullmatch(cell) for cell in commas):
+        raise MaedError(f"{origin}: {commas[0]!r} may be a fraction or a thousand; decimal marks must be points")
+    return ",", None
+
+
+def _is_data(fields: Record, width: int, numeric: Sequence[int]) -> bool:
+    """Whether a row holds numbers where the later ones do."""
+    return len(fields) == width and all(_NUMBER.fullmatch(fields[column].strip()) for column in numeric)
+
+
+def _grows(found: Sequence[tuple[int, Record]], width: int) -> bool:
+    """Whether the first row is a scale, such as wavelengths or column numbers, and the next ones are not."""
+
+    def scale(fields: Record) -> bool:
+        try:
+            values = [float(cell) for cell in fields]
+        except ValueError:
+            return False
+        steps = [b - a for a, b in pairwise(values)]
+        counts = values in ([*range(width)], [*range(1, width + 1)])
+        monotonic = all(step > 0 for step in steps) or all(step < 0 for step in steps)
+        return (counts and width > 2) or (monotonic and width >= _LEAST_HEADER)
+
+    rows = [fields for _, fields in found[:4] if len(fields) == width]
+    return len(rows) > 1 and scale(rows[0]) and not any(scale(fields) for fields in rows[1:])
+
+
+def _line_of(found: Sequence[tuple[int, Record]], index: int) -> int:
+    return found[index][0]
+
+
+def _told(dialect: Dialect) -> list[str]:
+    """What is not as in a plain .csv file."""
+    said = [] if dialect.delimiter == "," else [f"cells are separated by {_NAMES[dialect.delimiter]}"]
+    said += ["decimal commas"] if dialect.decimal == "," else []
+    said += [f"digits are grouped by {dialect.thousands!r}"] if dialect.thousands else []
+    if dialect.names is None:
+        said.append("no line of names: columns are called by their numbers, from 0")
+    elif all(_NUMBER.fullmatch(name) for name in dialect.names):
+        said.append(f"the numbers of the first line ({', '.join(dialect.names[:3])}, ...) are names of columns")
+    if dialect.aside:
+        said.append(f"lines that are neither names nor signals are left out: {'; '.join(dialect.aside[:3])!r}")
+    return said
+
+
+def _named(dialect: Dialect, width: int) -> list[str]:
+    return list(dialect.names) if dialect.names is not None else [str(column) for column in range(width)]
+
+
+def _by_arrow(path: Path, dialect: Dialect) -> pa.Table:
+    """By pyarrow, which reads in parallel."""
+    parse = pa.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True)
+    read = pa.csv.ReadOptions(skip_rows=dialect.skipped, autogenerate_column_names=True)
+    # an empty cell of texts is an empty text; the decimal mark is for numbers alone
+    convert = pa.csv.ConvertOptions(decimal_point=dialect.decimal)
+    try:
+        table = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if "Empty CSV file" in str(error) and dialect.names is not None:
+            return pa.table({name: pa.array([], pa.null()) for name in dialect.names})
+        raise MaedError(f"{path}: cannot be read as a table ({first_line(error)})") from None
+    return table.rename_columns(_fitting(path, _named(dialect, table.num_columns), table.num_columns))
+
+
+def _by_pandas(path: Path, dialect: Dialect) -> pa.Table:
+    """By pandas, which knows blanks and grouped digits."""
+    import pandas as pd
+
+    separator = r"\s+" if dialect.delimiter == _BLANKS else dialect.delimiter
+    options = {"sep": separator, "decimal": dialect.decimal, "thousands": dialect.thousands}
+    try:
+        frame = pd.read_csv(path, header=None, skiprows=dialect.skipped, encoding="utf-8-sig", **options)
+    except (ValueError, OSError, EOFError) as error:
+        raise MaedError(f"{path}: cannot be read as a table ({first_line(error)})") from None
+    frame.columns = _fitting(path, _named(dialect, frame.shape[1]), frame.shape[1])
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def _fitting(path: Path, names: list[str], width: int) -> list[str]:
+    if len(names) != width:
+        raise MaedError(f"{path}: {len(names)} names for {width} columns; each column must have one")
+    return names
