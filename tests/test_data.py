@@ -708,7 +708,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "bare.csv").write_text("0.5,1\n1,2\n")
     with pytest.raises(MaedError, match="no rows"):
         load(str(tmp_path / "head.csv"), DataSettings())
-    with pytest.raises(MaedError, match="first line holds numbers"):
+    with pytest.raises(MaedError, match="2 signals"):  # the first line is one
         load(str(tmp_path / "bare.csv"), DataSettings())
 
 
