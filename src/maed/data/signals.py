@@ -140,6 +140,14 @@ class SignalData:
         return 0 if self.kind == "tokens" else self.train.values.shape[2]
 
     @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the positions as they are stored here, where each is a column of a table; None otherwise."""
+        if len(self.columns) != self.positions:
+            return None
+        order = range(self.positions) if self.permutation is None else self.permutation
+        return tuple(self.columns[i] for i in order)
+
+    @property
     def labeled(self) -> bool:
         """Whether every split has labels of at least two classes."""
         return len(self.classes) > 1

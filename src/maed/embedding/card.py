@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from maed.errors import MaedError
+from maed.files import replacing
 from maed.registry import BASELINES
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from maed.embedding.position_embedding import PositionEmbedding
 
 _METRICS = {
@@ -111,3 +116,20 @@ def _plain(value: Any) -> str:
     """A value as one line of Markdown that stays text."""
     text = " ".join(("" if value is None else str(value)).split())
     return text.replace("<", "&lt;").replace("|", "\\\\|").replace('"', "'")
+
+
+def write_figure(figure: Figure | str | Path, target: Path) -> None:
+    """Write the figure of a card: one of matplotlib's, or a PNG file.
+
+    Raises:
+        MaedError: a file that is no PNG.
+    """
+    if isinstance(figure, (str, Path)):
+        content = Path(figure).read_bytes()
+        if not content.startswith(b"\x89PNG"):
+            raise MaedError(f"figure: {figure} is not a PNG file")
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
+        return
+    with replacing(target) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
+from sklearn.neighbors import kneighbors_graph
 from torch import Tensor, nn
 
 from maed.data.geometry import Geometry, permutation
 from maed.data.geometry_spec import parse_geometry
-from maed.embedding.card import model_card
+from maed.embedding.card import model_card, write_figure
 from maed.embedding.fitting import project, resample
 from maed.embedding.legacy import read_legacy
 from maed.embedding.reduction import reduce, standardize
 from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find_files, fingerprint_of, readable
-from maed.errors import MaedError
+from maed.errors import MaedError, nearest
 from maed.files import replacing, write_json, write_text
 from maed.registry import BASELINES
 from maed.run_folder import CARD, CONFIG, FIGURE, MODEL
 from maed.settings import EmbeddingSettings
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -40,6 +43,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         geometry: the true geometry, where known; kept for figures and evaluation, never learned from.
         provenance: estimator, reduction, settings, versions, metrics: whatever JSON can hold.
         trainable: whether the vectors are a parameter that an optimizer changes; otherwise they are a buffer.
+        names: N names of positions, such as those of electrodes, each once; None where they have none.
 
     Example:
         >>> positions = PositionEmbedding.from_pretrained("my-positions")
@@ -57,6 +61,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         geometry: Geometry | None = None,
         provenance: dict[str, Any] | None = None,
         trainable: bool = False,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if vectors.ndim != 2 or not vectors.is_floating_point() or not torch.isfinite(vectors).all():
@@ -67,12 +72,16 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             raise MaedError(
                 f"geometry: {len(geometry.coordinates)} positions; it may have {len(vectors)}, as vectors do"
             )
+        if names is not None and (len(names) != len(vectors) or len(set(names)) != len(names)):
+            found = f"{len(names)}, {len(set(names))} of them different"
+            raise MaedError(f"names: must be {len(vectors)} different names, one for each position, got {found}")
         copy = vectors.detach().clone().float()
         if trainable:
             self.vectors = nn.Parameter(copy)
         else:
             self.register_buffer("vectors", copy)
         self.source, self.geometry, self.provenance = source, geometry, dict(provenance or {})
+        self.names = None if names is None else tuple(map(str, names))
 
     def forward(self, batch_size: int) -> Tensor:
         """The vectors for a batch, `(batch_size, N, d)`: a view, no copy."""
@@ -120,12 +129,35 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """The vectors as a float32 array `(N, d)`, a copy."""
         return self.vectors.detach().cpu().numpy().copy()
 
-    def neighbors(self, position: int, k: int = 8) -> Tensor:
-        """The k positions whose vectors are nearest to that of `position` (Euclidean), nearest first, `(k,)` int64.
+    def index(self, name: str) -> int:
+        """The index of the position of a name.
+
+        Raises:
+            MaedError: positions have no names, or none is called so.
+        """
+        if self.names is None:
+            raise MaedError(f"position: {name!r}, and positions have no names here; must be from 0 to {self.n - 1}")
+        if name not in self.names:
+            raise MaedError(f"position: {name!r} is the name of none{nearest(name, self.names)}")
+        return self.names.index(name)
+
+    @overload
+    def neighbors(self, position: int, k: int = 8) -> Tensor: ...
+    @overload
+    def neighbors(self, position: str, k: int = 8) -> list[str]: ...
+    def neighbors(self, position: int | str, k: int = 8) -> Tensor | list[str]:
+        """The k positions whose vectors are nearest to that of `position` (Euclidean), nearest first.
+
+        Returns:
+            Of an index, indices `(k,)` int64; of a name, names.
 
         Raises:
             MaedError: no such position, or k is not between 1 and N - 1.
         """
+        if isinstance(position, str):
+            found = self.neighbors(self.index(position), k)
+            assert self.names is not None
+            return [self.names[i] for i in found.tolist()]
         self._check_position(position)
         if not 1 <= k < self.n:
             raise MaedError(f"k: {k}; it may be between 1 and {self.n - 1}")
@@ -177,7 +209,52 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         seed = ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
         return given if seed is None else given.permuted(permutation(self.n, seed))
 
+    def to_graph(self, k: int = 8) -> csr_array:
+        """The graph of the k nearest positions (Euclidean) of each, `(N, N)` sparse: row i holds i's distances.
+
+        `torch.from_numpy(np.stack(graph.nonzero()))` is what PyTorch Geometric calls `edge_index`. Time grows with
+        N^2 d at the worst, memory with N k.
+
+        Raises:
+            MaedError: k is not between 1 and N - 1.
+        """
+        if not 1 <= k < self.n:
+            raise MaedError(f"k: must be between 1 and {self.n - 1}, got {k}")
+        return csr_array(kneighbors_graph(self.numpy(), k, mode="distance"))
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the layout that the vectors make in the plane, with the names of positions where they have any.
+
+        Raises:
+            MaedError: more positions than can be laid out.
+        """
+        from maed.plots import recovered_layout  # wakes matplotlib
+
+        return recovered_layout(self.numpy(), names=self.names, ax=ax)
+
     # Fitting it to a model.
+
+    def subset(self, positions: Sequence[int] | Sequence[str]) -> PositionEmbedding:
+        """The embedding of some of the positions, in the order given, their vectors as they are.
+
+        Args:
+            positions: indices, or names, each once.
+
+        Raises:
+            MaedError: no such position, or one is there twice.
+        """
+        chosen = [self.index(each) if isinstance(each, str) else int(each) for each in positions]
+        for each in chosen:
+            self._check_position(each)
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise MaedError(f"positions: must be 1 or more, each once, got {len(chosen)}")
+        geometry = None if self.geometry is None else Geometry("points", self.geometry.coordinates[chosen])
+        kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
+        names = None if self.names is None else [self.names[each] for each in chosen]
+        vectors = self.vectors.detach()[chosen]
+        return PositionEmbedding(
+            vectors, source=self.source, geometry=geometry, provenance={**kept, "subset_of": self.n}, names=names
+        )
 
     def with_dim(self, dim: int, similarity: str | Path | None = None) -> PositionEmbedding:
         """The same positions in `dim` channels.
@@ -246,7 +323,9 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return (vectors.double() * (rms / size)).float()
 
     def _like(self, vectors: Tensor, provenance: dict[str, Any]) -> PositionEmbedding:
-        return PositionEmbedding(vectors, source=self.source, geometry=self.geometry, provenance=provenance)
+        return PositionEmbedding(
+            vectors, source=self.source, geometry=self.geometry, provenance=provenance, names=self.names
+        )
 
     # Keeping and sharing it.
 
@@ -291,9 +370,11 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         made_with = self.provenance.get("made_with")
         provenance = {key: value for key, value in self.provenance.items() if key != "made_with"}
         description = {"schema": SCHEMA, "n": self.n, "d": self.dim, "source": self.source, "geometry": geometry}
+        if self.names is not None:
+            description["names"] = list(self.names)
         origin = {"fingerprint": self.fingerprint, "provenance": provenance, "made_with": made_with}
         if figure is not None:
-            _write_figure(figure, folder / FIGURE)
+            write_figure(figure, folder / FIGURE)
         card = self.generate_model_card(figure=(folder / FIGURE).is_file(), where=repo_id or handed.get("where"))
         write_json(folder / CONFIG, {**description, **origin})
         write_text(folder / CARD, f"{card.content.rstrip()}\n")
@@ -356,7 +437,12 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         if config.get("made_with") is not None:
             provenance["made_with"] = config["made_with"]
         return cls(
-            tensors["vectors"], source=config["source"], geometry=geometry, provenance=provenance, trainable=trainable
+            tensors["vectors"],
+            source=config["source"],
+            geometry=geometry,
+            provenance=provenance,
+            trainable=trainable,
+            names=config.get("names"),
         )
 
     @classmethod
@@ -377,15 +463,3 @@ def open_embedding(path: str | Path, **options: Any) -> PositionEmbedding:
     if Path(path).suffix in (".pth", ".pt"):
         return PositionEmbedding.from_legacy(path)
     return PositionEmbedding.from_pretrained(path, **options)
-
-
-def _write_figure(figure: Figure | str | Path, target: Path) -> None:
-    if isinstance(figure, (str, Path)):
-        content = Path(figure).read_bytes()
-        if not content.startswith(b"\x89PNG"):
-            raise MaedError(f"figure: {figure} is not a PNG file")
-        with replacing(target) as temporary:
-            temporary.write_bytes(content)
-        return
-    with replacing(target) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)

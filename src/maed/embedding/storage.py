@@ -55,6 +55,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "n": (int,),
     "d": (int,),
     "source": (str,),
+    "names": (list, NoneType),
     "geometry": (dict, NoneType),
     "provenance": (dict, NoneType),
     "provenance.metrics": (dict, NoneType),
@@ -70,7 +71,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 """What in `config.json` is read as what; the rest of it is only shown."""
 
-_WORDS = {int: "a whole number", float: "a number", str: "text", dict: "facts by name", NoneType: "null"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "facts by name",
+    list: "a list",
+    NoneType: "null",
+}
 
 _SPACES = {"line": (1, 1), "grid": (2, 2), "torus": (4, 2), "ring": (2, 0), "sphere": (3, 0), "swissroll": (3, 0)}
 """Columns of coordinates, and sides of a shape, of the kinds of geometry; `points` may have any."""
@@ -96,6 +104,9 @@ def checked_config(path: Path) -> dict[str, Any]:
         if not fits or (isinstance(value, int) and value < least):
             words = " or ".join(_WORDS[kind] for kind in types)
             raise MaedError(f"{path}: {name} is {short(value)}; it may be {words}{', 1 or more' * least}")
+    names = config.get("names")
+    if names and not (all(isinstance(name, str) for name in names) and len({*names}) == len(names) == config["n"]):
+        raise MaedError(f"{path}: names are {short(names)}; must be {short(config['n'])} different texts")
     geometry = config.get("geometry")
     if geometry:
         shape = geometry.get("shape") or []

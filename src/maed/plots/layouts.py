@@ -17,7 +17,12 @@ from maed.plots.style import BLUE, INK, ORANGE, SKY, VERMILION, headline, panels
 
 
 def recovered_layout(
-    vectors: np.ndarray, coordinates: np.ndarray | None = None, shape: Sequence[int] = (), *, ax: Axes | None = None
+    vectors: np.ndarray,
+    coordinates: np.ndarray | None = None,
+    shape: Sequence[int] = (),
+    *,
+    names: Sequence[str] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the layout that an embedding makes, beside the true one where it is known.
 
@@ -29,6 +34,7 @@ def recovered_layout(
         vectors: `(N, d)`, laid out by `maed.plots.layout.recovered_layout`, in time N^3; or a layout `(N, 2)`.
         coordinates: `(N, D)` true coordinates, or None.
         shape: `(height, width)` of a grid.
+        names: of the positions, written beside them in the layout; None where they have none.
         ax: where to draw.
 
     Raises:
@@ -38,11 +44,13 @@ def recovered_layout(
     if coordinates is None:
         ax, (part,) = panels(ax, 1, 1, (4.6, 4.2))
         _scatter(part, layout, position_colors(np.arange(len(layout))[:, None]))
+        _write_names(part, layout, names)
         headline(part, "laid out by the embedding, colored by place in storage")
         return ax
     ax, (left, right) = panels(ax, 2, 2, (4.0, 3.8))
     colors, aligned = position_colors(coordinates), align(layout, coordinates)
     _draw_aligned(left, aligned, coordinates, shape)
+    _write_names(left, aligned, names)
     headline(left, "laid out by the embedding alone")
     if coordinates.shape[1] == 1:
         right.scatter(coordinates[:, 0], aligned[:, 0], c=colors, s=6, linewidths=0)
@@ -53,6 +61,12 @@ def recovered_layout(
         _draw_aligned(right, seen_from(layout, coordinates), coordinates, shape)
         headline(right, "the truth" if coordinates.shape[1] == 2 else "the truth, seen from the same side")
     return ax
+
+
+def _write_names(ax: Axes, layout: np.ndarray, names: Sequence[str] | None) -> None:
+    """Names beside the points of a layout; small, for many of them overlap."""
+    for name, (x, y) in zip(names or (), layout, strict=False):
+        ax.annotate(name, (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5, color=INK)
 
 
 def unshuffled(

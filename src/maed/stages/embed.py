@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -54,6 +54,7 @@ class Embed(Stage):
             self.folder(context),
             context.settings.embedding,
             geometry=context.data.geometry,
+            names=context.data.names,
             say=context.say,
         )
 
@@ -69,6 +70,7 @@ def embed_folder(
     settings: EmbeddingSettings,
     *,
     geometry: Geometry | None = None,
+    names: Sequence[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> PositionEmbedding:
     """Reduce the similarity in one folder to an embedding in another.
@@ -78,6 +80,7 @@ def embed_folder(
         target: that of the embedding.
         settings: the embedding's.
         geometry: the true one, which is only written beside the vectors; None where it is not known.
+        names: of the positions; None where they have none.
         say: told what happens.
     """
     matrix, config = load_similarity(similarity.path), read_json(similarity.config)
@@ -88,6 +91,7 @@ def embed_folder(
         reduce(matrix.values, settings, matrix.standard_error),
         source=made_with["source"],
         geometry=geometry,
+        names=names,
         provenance={
             "estimator": estimator,
             "reduction": settings.reduction,

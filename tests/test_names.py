@@ -1,0 +1,90 @@
+"""Names of positions travel with an embedding: from the columns of a table to neighbors, subsets, graphs and maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from maed import MaedError, PositionEmbedding, PositionLearner
+from maed.cli import main
+from test_learner import ring_signals
+
+SENSORS = [f"S{i:02}" for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def ring() -> PositionEmbedding:
+    """Learned from a table whose columns are shuffled."""
+    order = np.random.default_rng(1).permutation(20)
+    frame = pd.DataFrame(ring_signals(2_000, 20)[:, order], columns=[SENSORS[i] for i in order])
+    return PositionLearner(method="correlation", random_state=0).fit(frame).embedding_
+
+
+def test_columns_of_a_table_name_positions_and_their_neighbors(ring: PositionEmbedding) -> None:
+    assert sorted(ring.names) == SENSORS
+    assert {*ring.neighbors("S00", k=2)} == {"S01", "S19"}
+    assert [ring.names[i] for i in ring.neighbors(ring.index("S00"), k=2)] == ring.neighbors("S00", k=2)
+    with pytest.raises(MaedError, match="'S0' is the name of none, did you mean"):
+        ring.neighbors("S0")
+    with pytest.raises(MaedError, match="no names"):
+        PositionEmbedding(torch.randn(4, 2)).index("S00")
+
+
+def test_names_are_kept_on_disk_and_through_other_channels(ring: PositionEmbedding, tmp_path: Path) -> None:
+    ring.save_pretrained(tmp_path)
+    again = PositionEmbedding.from_pretrained(tmp_path)
+    assert again.names == ring.names == ring.with_dim(3).names
+    for names in (["a"] * 20, SENSORS[:3], [1] * 20):
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "names": names}))
+        with pytest.raises(MaedError, match="names are"):
+            PositionEmbedding.from_pretrained(tmp_path)
+
+
+def test_a_run_names_positions_as_they_are_permuted(tmp_path: Path) -> None:
+    pd.DataFrame(ring_signals(500, 20), columns=SENSORS).to_csv(tmp_path / "x.csv", index=False)
+    short = [
+        "--similarity.method=correlation",
+        "--autoencoder.steps=2",
+        "--similarity.draws=64",
+        "--embedding.force=true",
+    ]
+    arguments = ["run", str(tmp_path / "x.csv"), "--out", str(tmp_path / "run"), "--data.permute=3", *short]
+    assert main([*arguments, "--evaluation.probe_steps=0"]) == 0
+    found = PositionEmbedding.from_pretrained(tmp_path / "run/baselines/correlation/embedding")
+    assert found.names != tuple(SENSORS)
+    assert {*found.neighbors("S05", k=2)} == {"S04", "S06"}
+
+
+def test_a_subset_has_the_same_vectors_in_the_order_asked_for(ring: PositionEmbedding) -> None:
+    some = ring.subset(["S03", "S01", "S02"])
+    assert some.names == ("S03", "S01", "S02")
+    for name in some.names:
+        assert torch.equal(some.vectors[some.index(name)], ring.vectors[ring.index(name)])
+    assert torch.equal(ring.subset([4, 2]).vectors, ring.vectors[[4, 2]])
+    for wrong in ([], ["S01", "S01"], ["no"], [20], [-1]):
+        with pytest.raises(MaedError):
+            ring.subset(wrong)
+
+
+def test_the_graph_holds_the_nearest_and_their_distances(ring: PositionEmbedding) -> None:
+    graph = ring.to_graph(k=3)
+    assert graph.shape == (20, 20)
+    for i in range(20):
+        row = graph[[i]].toarray()[0]
+        assert {*np.flatnonzero(row)} == {*ring.neighbors(i, k=3).tolist()}
+        j = int(np.argmax(row))
+        assert row[j] == pytest.approx(float((ring.vectors[i] - ring.vectors[j]).norm()), rel=1e-4)
+    with pytest.raises(MaedError, match="between 1 and 19"):
+        ring.to_graph(20)
+
+
+def test_a_map_shows_every_name_once(ring: PositionEmbedding) -> None:
+    ax = ring.plot()
+    shown = [text.get_text() for part in ax.figure.axes for text in part.texts]
+    assert sorted(text for text in shown if text in SENSORS) == SENSORS
