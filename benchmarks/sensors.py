@@ -42,9 +42,10 @@ from maed.settings import DataSettings, EmbeddingSettings
 from maed.similarity.baselines.partial import spectra
 
 RESULTS = Path(__file__).parents[1] / "results" / "sensors" / "sensors.json"
+STUDY = RESULTS.with_name("study.json")
 PAGE = Path(__file__).parents[1] / "docs" / "sensors.md"
 KEPT = Path(__file__).parents[1] / "runs" / "sensors"
-LENGTHS = (100, 300, 900)
+LENGTHS = (100, 300)
 APART = 0.02  # recalls whose order a score is asked for
 LINES = ("phoneme", "nir_soil", "rna_tpp")
 SETS = ("eeg64", "hd_emg", "usps", "noaa_tmax", "germany_pm10", "pacific_sst", *LINES)
@@ -139,14 +140,15 @@ def studied(name: str, seed: int) -> dict[str, Any]:
 
 def study(given: argparse.Namespace) -> None:
     """Every set that is not studied yet, one seed."""
-    stored = read_json(RESULTS)
-    found = stored.setdefault("study", [])
+    stored: dict[str, Any] = {"schema": 1, "command": "python benchmarks/sensors.py study"}
+    stored = read_json(STUDY) if STUDY.is_file() else stored
+    found = stored.setdefault("sets", [])
     done = {each["set"] for each in found}
     for name in given.sets.split(","):
         one_of("set", name, SETS)
         if name not in done:
             found.append(studied(name, 0))
-            write_json(RESULTS, stored)
+            write_json(STUDY, stored)
             print(f"{name}: {found[-1]['seconds']}", flush=True)
 
 
@@ -182,8 +184,8 @@ def docs(given: argparse.Namespace) -> None:
 
 def render(text: str) -> str:
     """The page with its tables made anew from the records."""
-    stored = read_json(RESULTS)
-    for name, made in (("cells", cells_table(stored["cells"])), ("study", study_table(stored.get("study", [])))):
+    cells, sets = read_json(RESULTS)["cells"], read_json(STUDY)["sets"]
+    for name, made in (("cells", cells_table(cells)), ("study", study_table(sets))):
         before, begin, rest = text.partition(f"<!-- begin {name} -->")
         end = f"<!-- end {name} -->"
         text = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
@@ -237,7 +239,8 @@ def _origin(cells: list[dict[str, Any]]) -> str:
     """Commits, seeds and machines."""
     commits = ", ".join(sorted({str(each["commit"])[:7] for each in cells}))
     seeds = ", ".join(map(str, sorted({each["seed"] for each in cells})))
-    machines = "; ".join(sorted({f"{each['machine']['processor']}, {each['machine']['cores']} cores" for each in cells}))
+    described = [each["machine"] for each in cells]
+    machines = "; ".join(sorted({f"{machine['processor']}, {machine['cores']} cores" for machine in described}))
     torch_versions = ", ".join(sorted({each["machine"]["versions"]["torch"] for each in cells}))
     return f"Commits {commits}; seeds {seeds}; {machines}; PyTorch {torch_versions}."
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,6 +169,65 @@ def test_a_list_that_is_missing_is_left_out(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="miss all positions, and are left out; the first is signal 3"):
         data = load(str(tmp_path / "x.parquet"), AS_STORED)
     np.testing.assert_allclose(all_values(data), np.delete(X, 3, axis=0)[np.lexsort(np.delete(X, 3, axis=0).T)])
+
+
+class MapStyle:
+    """A data set of torch's kind, which is asked for one signal after another."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, number: int) -> Any:
+        if number >= len(X):
+            raise IndexError
+        return self.of(torch.from_numpy(X[number]), number)
+
+
+@pytest.mark.parametrize(
+    "handed",
+    [
+        MapStyle(lambda x, i: (x, i % 2)),
+        MapStyle(lambda x, i: {"inputs": x, "labels": i % 2}),
+        MapStyle(lambda x, i: {"eeg": x, "subject": i}),
+        torch.utils.data.TensorDataset(torch.from_numpy(X), torch.arange(len(X))),
+        torch.utils.data.DataLoader(MapStyle(lambda x, i: {"x": x, "y": i}), batch_size=8),
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(X)), batch_size=8),
+    ],
+)
+def test_data_sets_and_loaders_of_torch(handed: Any) -> None:
+    np.testing.assert_array_equal(all_values(from_given(handed, settings=AS_STORED)), CLEAN)
+
+
+def test_batches_that_may_mean_two_things_are_refused() -> None:
+    loader = torch.utils.data.DataLoader(MapStyle(lambda x, i: {"a": x, "b": x}), batch_size=8)
+    with pytest.raises(MaedError, match="'a', 'b'; one of them must be called inputs"):
+        from_given(loader)
+
+
+def test_archives_with_usual_names_are_read_and_it_is_said(tmp_path: Path) -> None:
+    classes = np.arange(len(X)) % 2
+    for arrays, told in (
+        ({"X": X, "y": classes, "more": classes}, "takes 'X' for inputs, 'y' for labels; not read: more"),
+        ({"eeg": X}, "takes 'eeg' for inputs"),
+        ({"data": X, "coords": np.arange(9.0)[:, None]}, "takes 'data' for inputs, 'coords' for coordinates"),
+    ):
+        np.savez(tmp_path / "x.npz", **arrays)
+        with pytest.warns(UserWarning, match=told):
+            data = load(str(tmp_path / "x.npz"), AS_STORED)
+        np.testing.assert_array_equal(all_values(data), CLEAN)
+        assert data.labeled == ("y" in arrays)
+        assert (data.geometry is not None) == ("coords" in arrays)
+
+
+def test_what_looks_wrong_with_an_array_is_said() -> None:
+    with pytest.warns(UserWarning, match="200 positions and only 13 signals to train on; rows must be signals"):
+        from_given(np.random.default_rng(0).normal(size=(18, 200)))
+    frame = pd.DataFrame(X, columns=NAMES)
+    with pytest.warns(UserWarning, match="1 of 10 positions repeat another one: again is the same as s3"):
+        from_given(frame.assign(again=frame["s3"]))
 
 
 @pytest.mark.parametrize("value", [-9999.0, -999.0, 1e37])

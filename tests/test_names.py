@@ -88,3 +88,29 @@ def test_a_map_shows_every_name_once(ring: PositionEmbedding) -> None:
     ax = ring.plot()
     shown = [text.get_text() for part in ax.figure.axes for text in part.texts]
     assert sorted(text for text in shown if text in SENSORS) == SENSORS
+
+
+def test_coordinates_are_found_by_name_in_tables_as_people_write_them(
+    ring: PositionEmbedding, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    angle = 2 * np.pi * np.arange(20) / 20
+    places = pd.DataFrame({"sensor": SENSORS, "x": np.cos(angle), "y": np.sin(angle)})
+    found = []
+    for number, written in enumerate((places, places.iloc[::-1], pd.concat([places, places.assign(sensor="more")]))):
+        written.to_csv(tmp_path / f"{number}.csv", index=False, sep=",;\t"[number])
+        ring.save_pretrained(tmp_path / "ring")
+        more = number == 2
+        code = main(["evaluate", str(tmp_path / "ring"), "--coordinates", str(tmp_path / f"{number}.csv")])
+        if more:
+            assert code == 2  # a name that is there twice names nothing
+        else:
+            assert code == 0
+            found.append(json.loads((tmp_path / "ring/geometry.json").read_text())["knn_recall"])
+    assert found[0] == found[1] > 0.9
+    stations = np.column_stack([3804 + np.arange(20), np.cos(angle), np.sin(angle)])
+    np.savetxt(tmp_path / "stations.dat", stations, fmt="%.7e")
+    order = [int(name[1:]) for name in ring.names]
+    numbered = PositionEmbedding(ring.vectors[np.argsort(order)][3:], names=[str(i) for i in range(3, 20)])
+    numbered.save_pretrained(tmp_path / "numbered")
+    assert main(["evaluate", str(tmp_path / "numbered"), "--coordinates", str(tmp_path / "stations.dat")]) == 0
+    assert json.loads((tmp_path / "numbered/geometry.json").read_text())["knn_recall"] > 0.8  # the ring is cut

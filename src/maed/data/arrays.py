@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,14 @@ from maed.settings import DataSettings
 if TYPE_CHECKING:
     from maed.data.signals import SignalKind
 
-_KEYS = ("inputs", "labels", "coordinates")
+INPUTS = ("inputs", "X", "x", "signals", "data", "values", "features", "pixel_values", "input_ids", "images")
+"""Names under which signals are found, the first of them the proper one."""
+
+_KEYS = {
+    "inputs": INPUTS,
+    "labels": ("labels", "label", "y", "Y", "targets", "target", "classes"),
+    "coordinates": ("coordinates", "coords", "locations", "positions", "pos"),
+}
 _BLOCK = 1 << 22  # values converted at a time
 
 
@@ -64,16 +72,26 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays `inputs`, `labels` and `coordinates` of a `.npz` file; all but `inputs` may be missing."""
+    """The arrays `inputs`, `labels` and `coordinates` of a `.npz` file; all but `inputs` may be missing.
+
+    Names that are usual for them, such as `X` and `y`, are taken too, and so is a single array of any name: it is said.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise MaedError(f"{path}: is not a .npz file")
         with archive:
-            if "inputs" not in archive.files:
+            taken = {key: next((name for name in names if name in archive.files), None) for key, names in _KEYS.items()}
+            if taken["inputs"] is None and len(archive.files) == 1:
+                taken["inputs"] = archive.files[0]
+            if taken["inputs"] is None:
                 found = ", ".join(archive.files[:10]) or "nothing"
                 raise MaedError(f"{path}: no array 'inputs'{nearest('inputs', archive.files)}; it holds {found}")
-            return {name: archive[name] for name in _KEYS if name in archive.files}
+            if said := [f"{name!r} for {key}" for key, name in taken.items() if name not in (None, key)]:
+                left = [name for name in archive.files if name not in taken.values()]
+                others = f"; not read: {', '.join(left[:8])}" if left else ""
+                warnings.warn(f"{path}: takes {', '.join(said)}{others}", stacklevel=2)
+            return {key: archive[name] for key, name in taken.items() if name is not None}
     except MaedError:
         raise
     except Exception as error:  # whatever a broken archive, or an array of more than memory, makes numpy raise

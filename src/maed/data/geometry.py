@@ -29,11 +29,13 @@ class Geometry:
         coordinates: `(N, D)`, Cartesian; rows in storage order. On a ring cosine and sine, on a torus those of both
             angles, on a sphere of radius 1 and on a swiss roll three.
         shape: side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.
+        names: N names of the places, by which those of an embedding are found; empty where a file has none.
     """
 
     kind: GeometryKind
     coordinates: np.ndarray
     shape: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def neighbors(self) -> int:

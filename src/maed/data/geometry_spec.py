@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from maed.data.arrays import read_npy
+from maed.data.delimited import read_delimited
 from maed.data.geometry import Geometry, grid, line, points, ring, sphere, torus
 from maed.errors import MaedError
 
@@ -27,7 +32,8 @@ NAMES = ", ".join(f"{name}:{written}" for name, (written, _) in _NAMED.items())
 def parse_geometry(text: str) -> Geometry:
     """Read `grid:HEIGHTxWIDTH`, `line:LENGTH`, `ring:N`, `torus:HEIGHTxWIDTH`, `sphere:N`, or a file of coordinates.
 
-    A file is `.npy` or `.csv` and holds `(N, D)` numbers. A swiss roll has no name here: its positions are drawn.
+    A file is `.npy` and holds `(N, D)` numbers, or a table in text, which may name its columns and places. A swiss roll
+    has no name here: its positions are drawn.
     """
     name, _, size = text.partition(":")
     expected = f"it must be {NAMES} or a file of (N, D) numbers"
@@ -41,13 +47,42 @@ def parse_geometry(text: str) -> Geometry:
     if not path.is_file():
         raise MaedError(f"coordinates: {text!r} is no file; {expected}")
     try:
-        numbers = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
+        return points(read_npy(path)) if path.suffix == ".npy" else _places(path)
     except MaedError as error:
-        raise MaedError(f"coordinates: {error}") from None
-    except (ValueError, OSError) as error:
-        reason = (str(error).splitlines() or ["no numbers"])[0]
-        raise MaedError(f"coordinates: {text!r} cannot be read as (N, D) numbers ({reason})") from None
-    return points(numbers)
+        message = str(error)
+        raise MaedError(message if message.startswith("coordinates: ") else f"coordinates: {message}") from None
+
+
+def _places(path: Path) -> Geometry:
+    """A table of coordinates, as people write them: with or without names of columns, perhaps with names of places.
+
+    Texts, or whole numbers in the first of three columns or more of which every one is there once and the others are
+    fractions, are names.
+    """
+    table = read_delimited(path)
+    columns = [table.column(i) for i in range(table.num_columns)]
+    texts = [i for i, column in enumerate(columns) if pa.types.is_string(column.type)]
+    numbers = [i for i in range(len(columns)) if i not in texts]
+    try:
+        values = [pc.fill_null(columns[i].cast(pa.float64()), float("nan")).to_numpy() for i in numbers]
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise MaedError(f"{str(path)!r} cannot be read as (N, D) numbers ({reason})") from None
+    names: tuple[str, ...] = tuple(columns[texts[0]].to_pylist()) if texts else ()
+    first_is_whole = len(values) > 2 and bool((values[0] == np.round(values[0])).all())
+    if not texts and first_is_whole and len(np.unique(values[0])) == len(values[0]) and not _all_whole(values[1:]):
+        names, values = tuple(f"{value:.0f}" for value in values[0]), values[1:]
+    if names:
+        warnings.warn(
+            f"{path}: names of places ({', '.join(map(str, names[:3]))}, ...) are no coordinates", stacklevel=3
+        )
+    if not values:
+        raise MaedError(f"{str(path)!r} cannot be read as (N, D) numbers (no column of numbers)")
+    return replace(points(np.stack(values, axis=1)), names=names if len(set(names)) == len(names) else ())
+
+
+def _all_whole(values: list[np.ndarray]) -> bool:
+    return all(bool((column == np.round(column)).all()) for column in values)
 
 
 def parse_sides(size: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import issparse
 
-from maed.data.arrays import array_source
+from maed.data.arrays import INPUTS, array_source
 from maed.data.source import Source
 from maed.data.tables import LABELS, from_tables
 from maed.errors import MaedError
@@ -19,6 +19,8 @@ from maed.settings import DataSettings
 
 KEPT = 1 << 28
 """Bytes of signals that are kept at the most. A training draws a few hundred thousand: more would hardly be seen."""
+
+_BATCH = 256  # signals of a map-style data set at a time
 
 _EXPECTED = (
     "an array or tensor (n, N) or (n, N, C), a table or column of pandas, polars or arrow, a datasets.Dataset, or an "
@@ -50,6 +52,8 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
             geometry = array_source(np.zeros((2, len(coordinates))), None, coordinates, DataSettings()).geometry
             source = replace(source, geometry=geometry)
         return source
+    if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not isinstance(X, (Iterable, Sequence)):
+        X = _items(X)  # a map-style data set of torch
     # neither an array nor a list: iterated for batches
     if isinstance(X, Iterable) and not isinstance(X, (list, tuple, str, bytes, dict)) and not hasattr(X, "shape"):
         X = sample(_batches(X), generator)
@@ -176,6 +180,7 @@ def _batches(stream: Iterable[Any]) -> Iterator[np.ndarray]:
     """The inputs of each batch as an array; what comes with them, such as labels, is not read."""
     for batch in stream:
         inputs = batch[0] if isinstance(batch, (tuple, list)) and np.ndim(batch[0]) > 1 else batch
+        inputs = _signals_of(inputs, 2) if isinstance(inputs, Mapping) else inputs
         table = as_table(inputs)
         if table is not None:
             source = _table_source(table, DataSettings())
@@ -183,6 +188,28 @@ def _batches(stream: Iterable[Any]) -> Iterator[np.ndarray]:
             inputs = values[..., 0] if source.kind == "real" and values.ndim == 3 else values
         array = as_array(inputs)
         yield array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _items(dataset: Any) -> Iterator[np.ndarray]:
+    """The signals of a data set that is asked for one after another, in batches."""
+    batch: list[np.ndarray] = []
+    for number in range(len(dataset)):
+        item = dataset[number]
+        item = item[0] if isinstance(item, (tuple, list)) else item
+        item = _signals_of(item, 1) if isinstance(item, Mapping) else item
+        batch.append(np.asarray(item.detach().cpu() if hasattr(item, "detach") else item))
+        if len(batch) == _BATCH or number == len(dataset) - 1:
+            yield np.stack(batch)
+            batch = []
+
+
+def _signals_of(batch: Mapping[str, Any], least: int) -> Any:
+    """What holds the signals in a batch by names: `inputs` or the like, or the only array of `least` axes or more."""
+    arrays = {name: value for name, value in batch.items() if np.ndim(value) >= least}
+    known = [name for name in INPUTS if name in arrays]
+    if known or len(arrays) == 1:
+        return arrays[known[0] if known else next(iter(arrays))]
+    raise MaedError(f"X: batches of {', '.join(map(repr, batch))}; one of them must be called inputs")
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:

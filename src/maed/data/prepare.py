@@ -19,6 +19,7 @@ _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
 _LARGEST_VOCABULARY = 1 << 20
 _TAIL = 0.01  # share of the values on either side that may be outliers
 _SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at the most
+_LOOKED_AT = 1_024  # signals, for positions that repeat one another
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
@@ -72,6 +73,8 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
             _check_stand_ins(parts["train"], name)
         _check_numbers(parts, settings)
         kept = _without_empty(parts, source.columns)
+        if pixels is None:
+            _doubt(parts["train"], () if kept is not None else source.columns)
         _drop(parts, settings)
         mode = source.normalization if settings.normalization == "auto" else settings.normalization
         mean, scale = _normalization(parts["train"], mode)
@@ -259,6 +262,29 @@ def _check_stand_ins(part: _Part, name: str) -> None:
                 f"{rest.max():g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for "
                 "what they are"
             )
+
+
+_MANY = 10  # positions for each signal, from which on an array may lie on its side
+
+
+def _doubt(part: _Part, columns: tuple[str, ...]) -> None:
+    """Say what looks wrong with numbers that can be used all the same: far more positions than signals, and twins."""
+    count, positions = part.values.shape[:2]
+    if positions > _MANY * count:
+        warnings.warn(
+            f"{positions} positions and only {count} signals to train on; rows must be signals and columns positions "
+            "(transpose what lies the other way round)",
+            stacklevel=3,
+        )
+    some = np.ascontiguousarray(part.values[:_LOOKED_AT].swapaxes(0, 1))
+    seen: dict[bytes, int] = {}
+    twins = [(seen.setdefault(column.tobytes(), i), i) for i, column in enumerate(some) if (column != column[:1]).any()]
+    twins = [(first, i) for first, i in twins if first != i]
+    if twins:
+        first, second = (columns[i] if len(columns) == positions else str(i) for i in twins[0])
+        warnings.warn(
+            f"{len(twins)} of {positions} positions repeat another one: {second} is the same as {first}", stacklevel=3
+        )
 
 
 def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np.ndarray | None:

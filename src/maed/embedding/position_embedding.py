@@ -195,7 +195,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """The geometry of the positions as they are stored: the embedding's own, or `given`.
 
         A `given` geometry is that of the source; where the embedding was learned from permuted positions, it is
-        permuted alike.
+        permuted alike. Where both name their positions, or the embedding's are called by the numbers of their columns,
+        places are found by name, and those of positions that the embedding does not have are left out.
 
         Raises:
             MaedError: none is known, or it is of another number of positions.
@@ -204,6 +205,11 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             if self.geometry is None:
                 raise MaedError("coordinates: not given, and the embedding holds none; see --help")
             return self.geometry
+        numbers = map(str, range(len(given.coordinates) if len(given.coordinates) != self.n else 0))
+        for names in (given.names, tuple(numbers)):
+            rows = {name: row for row, name in enumerate(names)}
+            if self.names is not None and rows and all(name in rows for name in self.names):
+                return Geometry("points", given.coordinates[[rows[name] for name in self.names]])
         if len(given.coordinates) != self.n:
             raise MaedError(f"coordinates: {len(given.coordinates)} positions; the embedding has {self.n}")
         seed = ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
