@@ -664,7 +664,7 @@ def test_python_objects_are_never_unpickled(tmp_path: Path) -> None:
 
 
 def test_an_npz_without_inputs(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", input=normal(20, 3))
+    np.savez(tmp_path / "x.npz", input=normal(20, 3), other=normal(20, 3))
     with pytest.raises(MaedError, match="no array 'inputs', did you mean 'input'"):
         load(str(tmp_path / "x.npz"), DataSettings())
 

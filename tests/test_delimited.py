@@ -171,7 +171,7 @@ def test_a_list_that_is_missing_is_left_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(all_values(data), np.delete(X, 3, axis=0)[np.lexsort(np.delete(X, 3, axis=0).T)])
 
 
-class MapStyle:
+class MapStyle(torch.utils.data.Dataset[Any]):
     """A data set of torch's kind, which is asked for one signal after another."""
 
     def __init__(self, of: Any) -> None:
@@ -202,7 +202,7 @@ def test_data_sets_and_loaders_of_torch(handed: Any) -> None:
 
 
 def test_batches_that_may_mean_two_things_are_refused() -> None:
-    loader = torch.utils.data.DataLoader(MapStyle(lambda x, i: {"a": x, "b": x}), batch_size=8)
+    loader: Any = torch.utils.data.DataLoader(MapStyle(lambda x, i: {"a": x, "b": x}), batch_size=8)
     with pytest.raises(MaedError, match="'a', 'b'; one of them must be called inputs"):
         from_given(loader)
 

@@ -72,6 +72,9 @@ class PositionLearner(BaseEstimator):
         visible_fraction: share of the positions that the autoencoder is shown.
         kind: what X holds: `real` numbers or `tokens`; `auto` takes whole numbers of 16 bits or more, `(n, N)`, for
             token ids.
+        window: rows of X, moments of a recording, that become a signal with so many channels; rows are signals where
+            not given.
+        stride: rows between the beginnings of two windows; as many as a window has where not given.
         missing_values: a number, or several, that stand for a missing value, as NaN does; an empty list for none. Where
             not given, numbers that look so (-9999 far from all others) are refused, and named.
         budget: about how long it may take, in seconds or as text ("90 s", "5 min"); or how many draws of signals may be
@@ -111,6 +114,8 @@ class PositionLearner(BaseEstimator):
         init: str = "random",
         visible_fraction: float | None = None,
         kind: Literal["auto", "real", "tokens"] = "auto",
+        window: int | None = None,
+        stride: int | None = None,
         missing_values: float | Sequence[float] | None = None,
         budget: float | str | None = None,
         device: str = "auto",
@@ -128,6 +133,8 @@ class PositionLearner(BaseEstimator):
         self.init = init
         self.visible_fraction = visible_fraction
         self.kind = kind
+        self.window = window
+        self.stride = stride
         self.missing_values = missing_values
         self.budget = budget
         self.device = device
@@ -270,6 +277,9 @@ class PositionLearner(BaseEstimator):
             embedding["reduction"] = self.reduction
         device: dict[str, Any] = {} if self.device == "auto" else {"accelerator": self.device}
         kind: dict[str, Any] = {} if self.kind == "auto" else {"type": self.kind}
+        for name in ("window", "stride"):
+            if (value := getattr(self, name)) is not None:
+                kind[name] = _whole(name, value)
         if self.missing_values is not None:
             kind["missing_values"] = [float(value) for value in np.atleast_1d(self.missing_values)]
         if base.data.test == DataSettings.test:

@@ -11,6 +11,7 @@ from maed.data.arrays import array_source
 from maed.data.prepare import assemble, assemble_like
 from maed.data.signals import SignalData, Signals
 from maed.data.source import Source, listed
+from maed.data.windows import windowed
 from maed.errors import MaedError, nearest
 from maed.registry import SOURCES
 from maed.settings import DataSettings
@@ -34,7 +35,7 @@ def load(source: str, settings: DataSettings | None = None) -> SignalData:
         opened = _open(source, settings)
     except OSError as error:
         raise MaedError(f"source: {source!r} cannot be read ({error.strerror or error})") from None
-    return assemble(source, opened, settings)
+    return assemble(source, windowed(opened, settings), settings)
 
 
 def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: DataSettings | None = None) -> SignalData:
@@ -51,7 +52,7 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
         MaedError: arrays that cannot be used; one line that names the argument.
     """
     settings = settings or DataSettings()
-    return assemble("arrays", array_source(X, y, coordinates, settings), settings)
+    return assemble("arrays", windowed(array_source(X, y, coordinates, settings), settings), settings)
 
 
 def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None = None) -> SignalData:
@@ -71,6 +72,7 @@ def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None
 
     settings = settings or DataSettings()
     source = objects.given_source(X, settings, np.random.default_rng([settings.seed, 1]), coordinates)
+    source = windowed(source, settings)
     return assemble("arrays", source, objects.within_memory(source, settings))
 
 
@@ -79,7 +81,7 @@ def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
     from maed.data.objects import given_source
 
     source = given_source(X, settings, np.random.default_rng([settings.seed, 1]))
-    return assemble_like(source, settings, data)
+    return assemble_like(windowed(source, settings), settings, data)
 
 
 def _open(text: str, settings: DataSettings) -> Source:

@@ -32,11 +32,13 @@ class Stored:
         size: number of signals.
         read: reads the signals at some rows, so that a limit saves the decoding of the rest.
         labels: `(size,)` as stored (numbers or names), later class indices; None without labels.
+        groups: `(size,)` whom a signal is of (subject, speaker, station); None where that is not asked for.
     """
 
     size: int
     read: Reader
     labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @classmethod
     def of(cls, values: np.ndarray, labels: np.ndarray | None = None) -> Stored:

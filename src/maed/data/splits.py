@@ -98,25 +98,58 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
     for name, share in wanted:
         if name in missing:
             count = min(max(round(share * len(left)), 1), len(left) - 2)
-            held_out = (
-                _in_runs(len(left), count, generator)
-                if settings.split == "blocks"
-                else stratified_rows(source.train.labels_at(left), len(left), count, generator, spare=1)
-            )
+            if source.train.groups is not None:
+                held_out = _in_groups(source.train.groups[left], count, generator, name)
+            elif settings.split == "blocks" or settings.window is not None:
+                held_out = _in_runs(len(left), count, generator, longer=10 * _sharing(settings))
+            else:
+                held_out = stratified_rows(source.train.labels_at(left), len(left), count, generator, spare=1)
             if not len(held_out):
                 raise MaedError(f"labels: no class has a second signal; none can be kept for {name}")
             cuts[name] = Cut("train", left[held_out])
             left = np.delete(left, held_out)
+            if settings.window is not None and source.train.groups is None:
+                left = _apart(left, cuts[name].rows, settings)
         else:
             cuts[name] = Cut(name, np.arange(source.parts[name].size))
     return {"train": Cut("train", left), "validation": cuts["validation"], "test": cuts["test"]}
 
 
-def _in_runs(size: int, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw `count` of `size` rows in runs of neighbors, which in a recording are much the same signal."""
-    runs = np.array_split(np.arange(size), min(_RUNS, size))
+def _in_runs(size: int, count: int, generator: np.random.Generator, longer: int) -> np.ndarray:
+    """Draw `count` of `size` rows in runs of neighbors, which in a recording are much the same signal.
+
+    Runs are `longer` than so many rows, where there are enough for two.
+    """
+    runs = np.array_split(np.arange(size), max(2, size // max(longer + 1, -(-size // _RUNS))))
     drawn = np.concatenate([runs[run] for run in generator.permutation(len(runs))])
     return np.sort(drawn[:count])
+
+
+def _in_groups(groups: np.ndarray, count: int, generator: np.random.Generator, name: str) -> np.ndarray:
+    """Rows of whole groups, drawn until they are `count` or more; one group at least stays.
+
+    Raises:
+        MaedError: there are too few groups.
+    """
+    found, of = np.unique(groups.astype(str), return_inverse=True)
+    if len(found) < 2:
+        raise MaedError(f"data.group: {len(found)} group is left; there must be one for each of the splits, {name} too")
+    order, sizes = generator.permutation(len(found))[:-1], np.bincount(of)
+    taken = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), count))]
+    return np.flatnonzero(np.isin(of, taken))
+
+
+def _sharing(settings: DataSettings) -> int:
+    """How many windows to either side share a row with a window."""
+    width = settings.window or 1
+    return -(-width // (settings.stride or width)) - 1
+
+
+def _apart(left: np.ndarray, held_out: np.ndarray, settings: DataSettings) -> np.ndarray:
+    """The windows that share no row with those held out."""
+    shared = _sharing(settings)
+    near = np.concatenate([held_out + shift for shift in range(-shared, shared + 1)])
+    return np.setdiff1d(left, near)
 
 
 def _original_imdb(source: Source) -> dict[PartName, Cut]:

@@ -66,7 +66,10 @@ def from_tables(
     label = next((name for name in LABELS if name in train.column_names), None)
     if settings.label is not None:
         label = known_column(train, "data.label", settings.label, origin)
+    group = None if settings.group is None else known_column(train, "data.group", settings.group, origin)
     columns = _columns(train, settings, label, origin)
+    if group is not None:
+        columns = [name for name in columns if name != group]
     if settings.columns is None and settings.type in ("auto", "real", "tokens"):
         columns = _signals_among(train, columns, label, origin)
     content = {name: _content_of(train.schema.field(name).type, settings.type == "image") for name in columns}
@@ -76,7 +79,10 @@ def from_tables(
     for name, table in tables.items():
         if missing := [column for column in chosen if column not in table.column_names]:
             raise MaedError(f"{origin}: column {missing[0]!r} is missing in the {name} table")
-        stored[name] = Stored(table.num_rows, _reader(table, chosen, kind, settings), _raw_labels(table, label))
+        read, groups = _reader(table, chosen, kind, settings), None
+        if group is not None:
+            groups = table.column(known_column(table, "data.group", group, f"the {name} table")).to_pandas().to_numpy()
+        stored[name] = Stored(table.num_rows, read, _raw_labels(table, label), groups)
     tokens = kind == "text" or settings.type == "tokens"
     source = Source(
         "tokens" if tokens else "real",

@@ -26,6 +26,10 @@ class DataSettings:
         label: Column with the labels; `label` where the table has one.
         image_size: Side in pixels that images are resized to; their own size where not given.
         length: Positions of a text: its UTF-8 bytes, truncated and padded.
+        window: Rows of a recording, one for each moment, that become a signal with so many channels; rows are signals
+            where not given. Signals are then held out in blocks of time.
+        stride: Rows between the beginnings of two windows; as many as a window has where not given.
+        group: Column that says whom a signal is of (subject, speaker, station): no group is in two splits.
         normalization: Mean 0 and deviation 1 for each `channel`, for each `position`, or `none`;
             `auto` takes `channel` for images and `position` for arrays and tables.
         split: `stratified` by label; `blocks` of neighboring signals, which in a recording are much alike; or
@@ -55,6 +59,9 @@ class DataSettings:
     label: str | None = None
     image_size: int | None = None
     length: int = 2048
+    window: int | None = None
+    stride: int | None = None
+    group: str | None = None
     normalization: Literal["auto", "channel", "position", "none"] = "auto"
     split: Literal["stratified", "blocks", "original-imdb"] = "stratified"
     validation: float = 0.1
@@ -73,7 +80,9 @@ class DataSettings:
     def __post_init__(self) -> None:
         require_between("data.validation", self.validation, 0, 1)
         require_between("data.test", self.test, 0, 1)
-        for name in ("image_size", "length", "samples", "limit"):
+        if self.stride is not None and self.window is None:
+            raise MaedError(f"data.stride: {self.stride}, and data.window is not given; windows have a stride")
+        for name in ("image_size", "length", "samples", "limit", "window", "stride"):
             require_at_least(f"data.{name}", getattr(self, name), 1)
         for name in ("permute", "seed", "noise"):
             require_at_least(f"data.{name}", getattr(self, name), 0)
