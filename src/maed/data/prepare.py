@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from maed.data.doubts import doubt, refuse_stand_ins
 from maed.data.geometry import Geometry, grid, permutation
 from maed.data.signals import LIMIT, SignalContent, SignalData, Signals
 from maed.data.source import PartName, Source
@@ -19,7 +20,6 @@ _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
 _LARGEST_VOCABULARY = 1 << 20
 _TAIL = 0.01  # share of the values on either side that may be outliers
 _SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at the most
-_LOOKED_AT = 1_024  # signals, for positions that repeat one another
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
@@ -70,11 +70,11 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     else:
         content = "numbers" if pixels is None else "images"
         if settings.missing_values is None and pixels is None:
-            _check_stand_ins(parts["train"], name)
+            refuse_stand_ins(parts["train"].values)
         _check_numbers(parts, settings)
         kept = _without_empty(parts, source.columns)
         if pixels is None:
-            _doubt(parts["train"], () if kept is not None else source.columns)
+            doubt(parts["train"].values, () if kept is not None else source.columns)
         _drop(parts, settings)
         mode = source.normalization if settings.normalization == "auto" else settings.normalization
         mean, scale = _normalization(parts["train"], mode)
@@ -82,7 +82,8 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     geometry, columns = pixels or source.geometry, source.columns
     if kept is not None:
         geometry = None if geometry is None else Geometry("points", geometry.coordinates[kept])
-        columns = tuple(name for name, stays in zip(columns, kept, strict=False) if stays)
+        if len(columns) == len(kept):
+            columns = tuple(name for name, stays in zip(columns, kept, strict=True) if stays)
     data = SignalData(
         source=name,
         kind=source.kind,
@@ -235,58 +236,6 @@ def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
     return largest + 1
 
 
-_STAND_INS = (-99, -999, -9999, -99999, 99, 999, 9999, 99999, -32768, 32767, 65535)
-_LARGE = 1e20  # fill values of netCDF and others are beyond
-
-
-def _check_stand_ins(part: _Part, name: str) -> None:
-    """Refuse a number that looks as if it stood for missing values: an outermost one, far from all others, and often.
-
-    Only the largest and the smallest value of the training signals are looked at, which costs a pass.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
-        low, high = np.nanmin(part.values), np.nanmax(part.values)
-    for value in {float(low), float(high)}:
-        if not (value in _STAND_INS or _LARGE <= abs(value) < np.inf):
-            continue
-        same = np.isclose(part.values, value, rtol=1e-6)
-        rest = part.values[~same]
-        rest = rest[np.isfinite(rest)]
-        if same.sum() < 2 or not len(rest):
-            continue
-        nearest, farthest = (rest.min(), rest.max()) if value < rest.min() else (rest.max(), rest.min())
-        if abs(value - float(nearest)) > abs(float(nearest) - float(farthest)):
-            raise MaedError(
-                f"inputs: {same.sum()} of {same.size} values are {value:g}, far from all others ({rest.min():g} to "
-                f"{rest.max():g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for "
-                "what they are"
-            )
-
-
-_MANY = 10  # positions for each signal, from which on an array may lie on its side
-
-
-def _doubt(part: _Part, columns: tuple[str, ...]) -> None:
-    """Say what looks wrong with numbers that can be used all the same: far more positions than signals, and twins."""
-    count, positions = part.values.shape[:2]
-    if positions > _MANY * count:
-        warnings.warn(
-            f"{positions} positions and only {count} signals to train on; rows must be signals and columns positions "
-            "(transpose what lies the other way round)",
-            stacklevel=3,
-        )
-    some = np.ascontiguousarray(part.values[:_LOOKED_AT].swapaxes(0, 1))
-    seen: dict[bytes, int] = {}
-    twins = [(seen.setdefault(column.tobytes(), i), i) for i, column in enumerate(some) if (column != column[:1]).any()]
-    twins = [(first, i) for first, i in twins if first != i]
-    if twins:
-        first, second = (columns[i] if len(columns) == positions else str(i) for i in twins[0])
-        warnings.warn(
-            f"{len(twins)} of {positions} positions repeat another one: {second} is the same as {first}", stacklevel=3
-        )
-
-
 def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np.ndarray | None:
     """Leave out positions of which no signal has a value; returns which stay, `(N,)` bool, or None where all do."""
     if parts["train"].mask is None:
@@ -295,7 +244,8 @@ def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np
     if kept.all():
         return None
     gone = np.flatnonzero(~kept)
-    told = ", ".join(columns[i] if columns else str(i) for i in gone[:8]) + (", ..." if len(gone) > 8 else "")
+    names = columns if len(columns) == len(kept) else [str(i) for i in range(len(kept))]
+    told = ", ".join(names[i] for i in gone[:8]) + (", ..." if len(gone) > 8 else "")
     if kept.sum() < 2:
         raise MaedError(f"inputs: {len(gone)} of {len(kept)} positions have no value at all; at least 2 must have some")
     warnings.warn(f"{len(gone)} of {len(kept)} positions have no value at all, and are left out: {told}", stacklevel=3)

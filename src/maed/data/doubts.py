@@ -1,0 +1,69 @@
+"""What looks wrong with numbers: some of it is refused, and named; the rest is said."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from maed.errors import MaedError
+
+_STAND_INS = (-99, -999, -9999, -99999, 99, 999, 9999, 99999, -32768, 32767, 65535)
+_LARGE = 1e20  # fill values of netCDF and others are beyond
+_MANY = 10  # positions for each signal, from which on an array may lie on its side
+_LOOKED_AT = 1_024  # signals, for positions that repeat one another
+
+
+def refuse_stand_ins(values: np.ndarray) -> None:
+    """Refuse a number that looks as if it stood for missing values: an outermost one, far from all others, and often.
+
+    Only the largest and the smallest of the values are looked at, which costs a pass over them.
+
+    Args:
+        values: of the training signals, NaN where it is known that one is missing.
+
+    Raises:
+        MaedError: there is one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
+        low, high = np.nanmin(values), np.nanmax(values)
+    for value in (float(low), float(high)):
+        if not (value in _STAND_INS or _LARGE <= abs(value) < np.inf):
+            continue
+        same = np.isclose(values, value, rtol=1e-6)
+        rest = values[~same]
+        rest = rest[np.isfinite(rest)]
+        if same.sum() < 2 or not len(rest):
+            continue
+        least, most = float(rest.min()), float(rest.max())
+        if min(abs(value - least), abs(value - most)) > most - least:
+            raise MaedError(
+                f"inputs: {same.sum()} of {same.size} values are {value:g}, far from all others ({least:g} to "
+                f"{most:g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for what they are"
+            )
+
+
+def doubt(values: np.ndarray, columns: tuple[str, ...]) -> None:
+    """Say what looks wrong with numbers that can be used all the same: far more positions than signals, and twins.
+
+    Args:
+        values: `(n, N, C)` of the training signals.
+        columns: N names of positions, or others that are not used.
+    """
+    count, positions = values.shape[:2]
+    if positions > _MANY * count:
+        warnings.warn(
+            f"{positions} positions and only {count} signals to train on; rows must be signals and columns positions "
+            "(transpose what lies the other way round)",
+            stacklevel=3,
+        )
+    some = np.ascontiguousarray(values[:_LOOKED_AT].swapaxes(0, 1))
+    seen: dict[bytes, int] = {}
+    firsts = [seen.setdefault(each.tobytes(), i) if (each != each[:1]).any() else i for i, each in enumerate(some)]
+    twins = [(first, i) for i, first in enumerate(firsts) if first != i]
+    if twins:
+        first, second = (columns[i] if len(columns) == positions else str(i) for i in twins[0])
+        warnings.warn(
+            f"{len(twins)} of {positions} positions repeat another one: {second} is the same as {first}", stacklevel=3
+        )
