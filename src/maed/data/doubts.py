@@ -40,7 +40,8 @@ def refuse_stand_ins(values: np.ndarray) -> None:
         if min(abs(value - least), abs(value - most)) > most - least:
             raise MaedError(
                 f"inputs: {same.sum()} of {same.size} values are {value:g}, far from all others ({least:g} to "
-                f"{most:g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for what they are"
+                f"{most:g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for what "
+                "they are"
             )
 
 

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from maed.data.source import FileType, Source
-from maed.settings import DataSettings
+from maed.data.source import TextTable
 
 
-class Csv(FileType):
-    """A `.csv` file: `maed.data.delimited` finds out how it is written."""
+class Csv(TextTable):
+    """A `.csv` file."""
 
     example = "a .csv file"
-
-    @classmethod
-    def read(cls, path: Path, settings: DataSettings) -> Source:
-        """Read the table."""
-        from maed.data.delimited import read_delimited
-        from maed.data.tables import from_tables
-
-        return from_tables({"train": read_delimited(path)}, settings, origin=str(path))

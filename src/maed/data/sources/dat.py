@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from maed.data.sources.csv import Csv
+from maed.data.source import TextTable
 
 
-class Dat(Csv):
-    """A `.dat` file, read as `.csv` is."""
+class Dat(TextTable):
+    """A `.dat` file."""
 
     example = "a .dat file"

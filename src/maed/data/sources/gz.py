@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maed.data.source import Source
-from maed.data.sources.csv import Csv
+from maed.data.source import Source, TextTable
 from maed.errors import MaedError
 from maed.settings import DataSettings
 
 _INNER = (".csv", ".tsv", ".dat")
 
 
-class Gz(Csv):
+class Gz(TextTable):
     """A `.csv.gz`, `.tsv.gz` or `.dat.gz` file."""
 
     example = "a .csv.gz file"

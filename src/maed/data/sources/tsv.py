@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from maed.data.sources.csv import Csv
+from maed.data.source import TextTable
 
 
-class Tsv(Csv):
-    """A `.tsv` file, read as `.csv` is."""
+class Tsv(TextTable):
+    """A `.tsv` file."""
 
     example = "a .tsv file"
