@@ -130,18 +130,6 @@ class FileType(SourceType):
         raise NotImplementedError
 
 
-class TextTable(FileType):
-    """A table in text: `maed.data.delimited` finds out how it is written."""
-
-    @classmethod
-    def read(cls, path: Path, settings: DataSettings) -> Source:
-        """Read the table."""
-        from maed.data.delimited import read_delimited
-        from maed.data.tables import from_tables
-
-        return from_tables({"train": read_delimited(path)}, settings, origin=str(path))
-
-
 def listed() -> str:
     """All that a source may be, for messages and help: names first, then files, then what other packages add."""
     examples = sorted((SOURCES.get(name).example for name in SOURCES.built_in), key=lambda text: " " in text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maed.data.source import Source, TextTable
+from maed.data.source import Source
+from maed.data.text_table import TextTable
 from maed.errors import MaedError
 from maed.settings import DataSettings
 

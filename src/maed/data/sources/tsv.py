@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maed.data.source import TextTable
+from maed.data.text_table import TextTable
 
 
 class Tsv(TextTable):
