@@ -211,7 +211,7 @@ def cells_table(cells: list[dict[str, Any]]) -> str:
         recalls = [rows_of[chosen]["knn_recall"] for rows_of, chosen in zip(of, taken, strict=True)]
         counts = ", ".join(f"{method} {taken.count(method)}" for method in sorted(set(taken)))
         numbers = [str(same[0]["positions"]), str(len(same)), counts, f"{np.mean(recalls):.3f}"]
-        rows.append([name, *numbers, f"{np.mean([each['seconds'] for each in same]):.0f}", *shown])
+        rows.append([name, *numbers, f"{np.median([each['seconds'] for each in same]):.0f}", *shown])
     return f"{markdown_table(rows)}\n\n{_origin(cells)}"
 
 

@@ -176,7 +176,7 @@ def test_values_and_targets_are_the_signals_at_these_positions(per_position):
     generator = np.random.default_rng(0)
     stored = generator.integers(0, 255, (7, N, 3)).astype(np.uint8)
     shape = (N if per_position else 1, 3)
-    mean, scale = (generator.uniform(1, 2, shape).astype(np.float32) for _ in range(2))
+    mean, scale = (generator.uniform(50, 60, shape).astype(np.float32) for _ in range(2))
     signals, rows = Signals(stored, mean=mean, scale=scale), np.array([4, 4, 0, 6])
     draw = make_draw(signals, generator, rows=rows, visible=3, scored=5)
     expected = torch.from_numpy((stored[rows] - mean) / scale)  # (B, N, C)

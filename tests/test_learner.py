@@ -81,7 +81,7 @@ def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
     assert learner.choices_[0] == "215 signals of 12 positions, 1 channel"
     assert any(line.startswith("autoencoder: set") for line in learner.choices_)
     assert "estimator: contrast, 65536 draws, or fewer once neighbors no longer change" in learner.choices_
-    assert learner.choices_[-1] == "budget: 55 training steps of 64 and 4491 draws for the similarity"
+    assert learner.choices_[-1] == "budget: 41 training steps of 64 and 5375 draws for the similarity"
     maed.learn(walks(), method="maed", budget="8000 draws", random_state=0, force=True)
     shown = capfd.readouterr().err
     assert all(f"maed: {line}\n" in shown for line in learner.choices_)

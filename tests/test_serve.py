@@ -47,7 +47,8 @@ def finished_run(folder: Path, *, side: int = 8, recall: float = 0.9, accuracy: 
     """A whole run, with its report, and with a Perceiver's accuracies where one is given."""
     synthetic_run(folder, side)
     results = Results.read(folder / "results.json")
-    results.metrics("maed")["knn_recall"] = recall
+    assert results.geometry is not None
+    results.geometry["maed"]["knn_recall"] = recall
     if accuracy is not None:
         means = {"maed": accuracy, "none": accuracy - 0.1}
         results.scores = [Score(name, seed, mean, seconds=9.0) for name, mean in means.items() for seed in range(3)]

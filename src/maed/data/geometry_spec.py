@@ -59,7 +59,9 @@ def _places(path: Path) -> Geometry:
     Texts, or whole numbers in the first of three columns or more of which every one is there once and the others are
     fractions, are names.
     """
-    table = read_delimited(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that columns have no names, which coordinates need not have
+        table = read_delimited(path)
     columns = [table.column(i) for i in range(table.num_columns)]
     texts = [i for i, column in enumerate(columns) if pa.types.is_string(column.type)]
     numbers = [i for i in range(len(columns)) if i not in texts]

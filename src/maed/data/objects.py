@@ -216,7 +216,7 @@ def _numbers(array: np.ndarray) -> np.ndarray:
     """Objects as floats, as scikit-learn's estimators take them; None and pandas' NA are missing values."""
     try:
         absent = np.frompyfunc(lambda value: value is None or type(value).__name__ in ("NAType", "NaTType"), 1, 1)
-        return np.where(absent(array).astype(bool), np.nan, array).astype(np.float64)
+        return np.where(np.asarray(absent(array), dtype=bool), np.nan, array).astype(np.float64)
     except TypeError as error:
         raise TypeError(f"X: of dtype object ({error}); argument must be a string or a number") from None
     except ValueError as error:

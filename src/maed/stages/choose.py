@@ -120,10 +120,10 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     if folder.earlier is folder:  # their cards say it
         for method, embedding in embeddings.items():
             measured = {name: getattr(found[method], name) for name in ("probe_loss", "neighbor_error")}
-            known = {name: value for name, value in measured.items() if value is not None}
-            embedding.save_pretrained(
-                folder.embedding(method).path, {**(embedding.provenance.get("metrics") or {}), **known}
-            )
+            known = dict(embedding.provenance.get("metrics") or {})
+            told = {**known, **{name: value for name, value in measured.items() if value is not None}}
+            if told != known:
+                embedding.save_pretrained(folder.embedding(method).path, told)
     Choice(chosen, rows, list(failed), time.perf_counter() - started, made_with).write(folder.auto)
     return rows
 
