@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import sensors
 from gallery import ENTRIES, PAGE, page
 from geometry_tables import EMPTY, render
 from maed import PositionEmbedding
@@ -61,6 +62,11 @@ def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
         assert page == render(page, study), f"python benchmarks/{path.stem}.py tables"
     else:
         assert markdown(Results.read(path)).strip() in (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_real_sensors_are_the_recorded_ones() -> None:
+    text = sensors.PAGE.read_text(encoding="utf-8")
+    assert text == sensors.render(text), "python benchmarks/sensors.py docs"
 
 
 def test_the_table_of_the_readme_is_the_recorded_one() -> None:
