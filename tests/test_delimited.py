@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maed import MaedError, PositionLearner
+from maed.cli import main
 from maed.data import from_given, load
 from maed.data.delimited import find_dialect
 from maed.settings import DataSettings
@@ -272,3 +273,15 @@ def test_raw_files_of_real_sensors_read_as_they_were_published(data_folder: Path
     speech = load(str(folder / "phoneme/phoneme-600.csv"), DataSettings(label="g"))
     assert (speech.positions, len(speech.classes)) == (256, 5)
     assert speech.columns[:2] == ("x.1", "x.2")
+
+
+def test_info_says_what_was_understood_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame(X, columns=NAMES).assign(day="Monday")
+    frame.iloc[:4, 0] = np.nan
+    frame.to_csv(tmp_path / "x.csv", index=False, sep=";", decimal=",")
+    assert main(["info", str(tmp_path / "x.csv")]) == 0
+    shown = capsys.readouterr()
+    assert "positions: s0, s1, s2" in shown.out
+    assert "missing values: 1.1 %" in shown.out
+    assert "semicolons; decimal commas" in shown.err
+    assert "'day' (names)" in shown.err

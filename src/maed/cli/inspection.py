@@ -202,6 +202,12 @@ def _data(path: Path) -> Iterator[str]:
     kind = f"{data.channels} channels" if data.channels else f"{data.vocabulary} token ids"
     yield f"{path}: {data.kind} signals, {data.positions} positions, {kind}"
     yield f"signals: {len(data.train)} for training, {len(data.validation)} validation, {len(data.test)} test"
+    if data.names:
+        yield f"positions: {', '.join(data.names[:8])}{', ...' if len(data.names) > 8 else ''}"
+    masks = [part.mask for part in (data.train, data.validation, data.test) if part.mask is not None]
+    if masks:
+        missing = 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks)
+        yield f"missing values: {100 * missing:.1f} %"
     yield f"classes: {', '.join(data.classes) if data.classes else 'no labels'}"
     yield f"geometry: {data.geometry.kind if data.geometry else 'not known'}"
 
