@@ -44,6 +44,9 @@ _EPOCHS = 300
 
 _LEAST_STEPS = 60
 
+_PROBED = 15
+"""Steps of a probe for each position at the most: of a few positions there is little to learn."""
+
 
 def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order: bool) -> tuple[Settings, list[str]]:
     """Choose autoencoder, visible fraction, training, estimator and number of draws from N, C, n and the kind.
@@ -75,7 +78,8 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     until = ", or fewer once neighbors no longer change" if similarity.until == "stable" else ""
     lines.append(f"estimator: {similarity.estimator}, {similarity.draws} draws{until}")
     lines.append(f"reduction: {given.embedding.reduction}")
-    return replace(given, autoencoder=autoencoder, similarity=similarity), lines
+    evaluation = replace(given.evaluation, probe_steps=min(given.evaluation.probe_steps, _PROBED * n))
+    return replace(given, autoencoder=autoencoder, similarity=similarity, evaluation=evaluation), lines
 
 
 def with_steps(settings: AutoencoderSettings, steps: int) -> AutoencoderSettings:
