@@ -46,6 +46,7 @@ STUDY = RESULTS.with_name("study.json")
 PAGE = Path(__file__).parents[1] / "docs" / "sensors.md"
 KEPT = Path(__file__).parents[1] / "runs" / "sensors"
 LENGTHS = (100, 300)
+STARTED = commit()  # of the code that runs, whatever is committed meanwhile
 APART = 0.02  # recalls whose order a score is asked for
 LINES = ("phoneme", "nir_soil", "rna_tpp")
 SETS = ("eeg64", "hd_emg", "usps", "noaa_tmax", "germany_pm10", "pacific_sst", *LINES)
@@ -87,7 +88,7 @@ def cell(name: str, seed: int) -> dict[str, Any]:
     save_file(kept, KEPT / f"{name}-{seed}.safetensors")
     facts = {"positions": values.shape[1], "signals": len(values), "neighbors": k, "choices": learner.choices_}
     return {"set": name, "seed": seed, "chosen": learner.method_, "seconds": seconds, "candidates": rows, **facts} | {
-        "commit": commit(),
+        "commit": STARTED,
         "machine": describe_machine(),
     }
 
@@ -133,7 +134,7 @@ def studied(name: str, seed: int) -> dict[str, Any]:
                     rows[method]["probe_loss"][str(steps)] = [found.probe_loss, found.probe_loss_se]
             seconds[str(steps)] = time.monotonic() - started
     return {"set": name, "seed": seed, "candidates": rows, "seconds": seconds} | {
-        "commit": commit(),
+        "commit": STARTED,
         "machine": describe_machine(),
     }
 

@@ -72,11 +72,10 @@ class PositionLearner(BaseEstimator):
         visible_fraction: share of the positions that the autoencoder is shown.
         kind: what X holds: `real` numbers or `tokens`; `auto` takes whole numbers of 16 bits or more, `(n, N)`, for
             token ids.
-        window: rows of X, moments of a recording, that become a signal with so many channels; rows are signals where
-            not given.
-        stride: rows between the beginnings of two windows; as many as a window has where not given.
-        missing_values: a number, or several, that stand for a missing value, as NaN does; an empty list for none. Where
-            not given, numbers that look so (-9999 far from all others) are refused, and named.
+        window: rows of X, moments of a recording, that become a signal with so many channels; None if rows are signals.
+        stride: rows between the beginnings of two windows; None for as many as a window has.
+        missing_values: a number, or several, that stand for a missing value, as NaN does; an empty list for none. None
+            refuses, and names, numbers that look so (-9999 far from all others).
         budget: about how long it may take, in seconds or as text ("90 s", "5 min"); or how many draws of signals may be
             made, in training and for the similarity together ("100000 draws"). With seconds, what is affordable is
             measured first, so that the result depends on the machine.

@@ -64,7 +64,8 @@ class Geometry:
 
     def permuted(self, order: np.ndarray) -> Geometry:
         """The geometry of positions stored in another `order` (new position i was position `order[i]`)."""
-        return Geometry(self.kind, self.coordinates[order], self.shape)
+        names = tuple(self.names[i] for i in order) if self.names else ()
+        return Geometry(self.kind, self.coordinates[order], self.shape, names)
 
 
 def grid(height: int, width: int) -> Geometry:

@@ -27,8 +27,8 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 """Suffixes of image files."""
 
 EXPECTED = (
-    "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images, of .txt files or in the hub's "
-    "layout, or - for texts from standard input"
+    "a .npy, .npz, .csv, .tsv, .dat, .parquet or .txt file, an image file, a folder of images, of .txt files or in the "
+    "hub's layout, or - for texts from standard input"
 )
 
 _TYPES: dict[SignalContent, Any] = {"numbers": "real", "tokens": "tokens", "text": "text", "images": "image"}

@@ -26,9 +26,9 @@ class DataSettings:
         label: Column with the labels; `label` where the table has one.
         image_size: Side in pixels that images are resized to; their own size where not given.
         length: Positions of a text: its UTF-8 bytes, truncated and padded.
-        window: Rows of a recording, one for each moment, that become a signal with so many channels; rows are signals
-            where not given. Signals are then held out in blocks of time.
-        stride: Rows between the beginnings of two windows; as many as a window has where not given.
+        window: Rows of a recording, one for each moment, that become a signal with so many channels, held out in blocks
+            of time; null if rows are signals.
+        stride: Rows between the beginnings of two windows; null for as many as a window has.
         group: Column that says whom a signal is of (subject, speaker, station): no group is in two splits.
         normalization: Mean 0 and deviation 1 for each `channel`, for each `position`, or `none`;
             `auto` takes `channel` for images and `position` for arrays and tables.
@@ -50,7 +50,7 @@ class DataSettings:
         permute: Seed of one fixed random permutation of the positions.
         missing: `mask` treats NaN as a position that is not real; `refuse` stops.
         missing_values: Numbers that stand for a missing value, such as -9999, and are treated as NaN under `mask`; an
-            empty list for none. Where not given, numbers that look so are refused, and named.
+            empty list for none. Null refuses, and names, numbers that look so.
         seed: Seed of the splits, of the patches, of the fields and of what is dropped.
     """
 
