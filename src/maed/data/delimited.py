@@ -21,7 +21,7 @@ from maed.errors import MaedError
 _SAMPLE = 1 << 18  # bytes that are looked at
 _BLANKS = " "  # stands for any number of blanks and tabs
 _DELIMITERS = (",", ";", "\t", "|", _BLANKS)
-_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", _BLANKS: "blanks"}
+_SEPARATED_BY = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", _BLANKS: "blanks"}
 _MISSING = r"|n/?a|-?nan|null|none|#n/a|\?|"
 _NUMBER = re.compile(rf"[+-]?(\d[\d.,]*|[.,]\d+)(e[+-]?\d+)?|[+-]?inf(inity)?{_MISSING}", re.IGNORECASE)
 _COMMA, _POINT = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE), re.compile(r"[+-]?\d*\.\d+.*")
@@ -99,13 +99,13 @@ def find_dialect(text: str, origin: str = "table") -> Dialect:
     start = next((i for i, (_, fields) in enumerate(found) if _is_data(fields, width, numeric)), 0) if numeric else 1
     if start == 0:
         if not _grows(found, width):
-            return Dialect(delimiter, decimal, thousands, None, _line_of(found, 0))
+            return Dialect(delimiter, decimal, thousands, None, found[0][0])
         start = 1
     heads = [i for i in range(start) if len(found[i][1]) in (width, width - 1)]
     unique = [i for i in heads if len(set(found[i][1])) == len(found[i][1])]
     head = next(iter(unique or heads), None)
     aside = tuple(" ".join(fields)[:60] for i, (_, fields) in enumerate(found[:start]) if i != head)
-    skipped = _line_of(found, start) if start < len(found) else text.count("\n")
+    skipped = found[start][0] if start < len(found) else text.count("\n")
     if head is None:
         return Dialect(delimiter, decimal, thousands, None, skipped, aside)
     names = [name.strip() for name in found[head][1]]
@@ -197,13 +197,9 @@ def _grows(found: Sequence[tuple[int, Record]], width: int) -> bool:
     return len(rows) > 1 and scale(rows[0]) and not any(scale(fields) for fields in rows[1:])
 
 
-def _line_of(found: Sequence[tuple[int, Record]], index: int) -> int:
-    return found[index][0]
-
-
 def _told(dialect: Dialect) -> list[str]:
     """What is not as in a plain .csv file."""
-    said = [] if dialect.delimiter == "," else [f"cells are separated by {_NAMES[dialect.delimiter]}"]
+    said = [] if dialect.delimiter == "," else [f"cells are separated by {_SEPARATED_BY[dialect.delimiter]}"]
     said += ["decimal commas"] if dialect.decimal == "," else []
     said += [f"digits are grouped by {dialect.thousands!r}"] if dialect.thousands else []
     if dialect.names is None:
@@ -213,10 +209,6 @@ def _told(dialect: Dialect) -> list[str]:
     if dialect.aside:
         said.append(f"lines that are neither names nor signals are left out: {'; '.join(dialect.aside[:3])!r}")
     return said
-
-
-def _named(dialect: Dialect, width: int) -> list[str]:
-    return list(dialect.names) if dialect.names is not None else [str(column) for column in range(width)]
 
 
 def _by_arrow(path: Path, dialect: Dialect) -> pa.Table:
@@ -231,7 +223,7 @@ def _by_arrow(path: Path, dialect: Dialect) -> pa.Table:
         if "Empty CSV file" in str(error) and dialect.names is not None:
             return pa.table({name: pa.array([], pa.null()) for name in dialect.names})
         raise MaedError(f"{path}: cannot be read as a table ({first_line(error)})") from None
-    return table.rename_columns(_fitting(path, _named(dialect, table.num_columns), table.num_columns))
+    return table.rename_columns(_names(path, dialect, table.num_columns))
 
 
 def _by_pandas(path: Path, dialect: Dialect) -> pa.Table:
@@ -244,11 +236,13 @@ def _by_pandas(path: Path, dialect: Dialect) -> pa.Table:
         frame = pd.read_csv(path, header=None, skiprows=dialect.skipped, encoding="utf-8-sig", **options)
     except (ValueError, OSError, EOFError) as error:
         raise MaedError(f"{path}: cannot be read as a table ({first_line(error)})") from None
-    frame.columns = _fitting(path, _named(dialect, frame.shape[1]), frame.shape[1])
+    frame.columns = _names(path, dialect, frame.shape[1])
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
-def _fitting(path: Path, names: list[str], width: int) -> list[str]:
+def _names(path: Path, dialect: Dialect, width: int) -> list[str]:
+    """One for each column: as the file has them, or numbers from 0."""
+    names = [str(column) for column in range(width)] if dialect.names is None else list(dialect.names)
     if len(names) != width:
         raise MaedError(f"{path}: {len(names)} names for {width} columns; each column must have one")
     return names

@@ -71,8 +71,9 @@ def _places(path: Path) -> Geometry:
         reason = str(error).splitlines()[0]
         raise MaedError(f"{str(path)!r} cannot be read as (N, D) numbers ({reason})") from None
     names: tuple[str, ...] = tuple(columns[texts[0]].to_pylist()) if texts else ()
-    first_is_whole = len(values) > 2 and bool((values[0] == np.round(values[0])).all())
-    if not texts and first_is_whole and len(np.unique(values[0])) == len(values[0]) and not _all_whole(values[1:]):
+    whole = [bool((column == np.round(column)).all()) for column in values]
+    numbered = not texts and len(values) > 2 and whole[0] and not all(whole[1:])
+    if numbered and len(np.unique(values[0])) == len(values[0]):
         names, values = tuple(f"{value:.0f}" for value in values[0]), values[1:]
     if names:
         warnings.warn(
@@ -81,10 +82,6 @@ def _places(path: Path) -> Geometry:
     if not values:
         raise MaedError(f"{str(path)!r} cannot be read as (N, D) numbers (no column of numbers)")
     return replace(points(np.stack(values, axis=1)), names=names if len(set(names)) == len(names) else ())
-
-
-def _all_whole(values: list[np.ndarray]) -> bool:
-    return all(bool((column == np.round(column)).all()) for column in values)
 
 
 def parse_sides(size: str) -> list[int]:

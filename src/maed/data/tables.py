@@ -304,7 +304,7 @@ def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.nda
     if (sizes != sizes[0]).any():
         other = int(np.argmax(sizes != sizes[0]))
         differ = f"row {found[0]} holds {sizes[0]} values, row {found[other]} {sizes[other]}"
-        raise MaedError(f"column {name!r}: ragged lists ({differ}); they may be of one length")
+        raise MaedError(f"column {name!r}: ragged lists ({differ}); all must have one length")
     numbers = _numbers(column.drop_null().flatten(), name, whole).reshape(len(found), int(sizes[0]))
     if there.all():
         return numbers
