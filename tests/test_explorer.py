@@ -98,20 +98,23 @@ def drawn(browser: Any, plot: str) -> np.ndarray:
 
 
 def hover(browser: Any, plot: str, row: int, column: int, side: int = SIDE) -> None:
-    """Point at a cell, as a hand does that stays on it: a busy browser tells where a mouse is by what it painted last,
-    and may have painted the page before it was scrolled. Then the mouse comes again, as a hand that trembles does.
+    """Point at a cell, with an event that the page's own script sends to whatever lies on top there.
+
+    Where the mouse of the browser is, is told by what was painted last: on a busy machine, by a page that has scrolled
+    or grown since.
     """
-    browser.execute_async_script(
-        "document.getElementById(arguments[0]).scrollIntoView({block: 'center'});"
-        "requestAnimationFrame(() => requestAnimationFrame(arguments[1]))",
-        plot,
+    browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 1, "y": 1})
+    browser.execute_script("document.getElementById(arguments[0]).scrollIntoView({block: 'center'})", plot)
+    settled(browser)
+    browser.execute_script(
+        "const r = document.querySelector(`#${arguments[0]} .nsewdrag`).getBoundingClientRect();"
+        "const [clientX, clientY] = [r.left + arguments[1] * r.width, r.top + arguments[2] * r.height];"
+        "const top = document.elementFromPoint(clientX, clientY);"
+        "for (const kind of ['mouseout', 'mousemove'])"  # from outside: Plotly tells of no cell twice
+        "  top.dispatchEvent(new MouseEvent(kind, {clientX, clientY, bubbles: true, view: window}))",
+        *(plot, (column + 0.5) / side, (row + 0.5) / side),
     )
-    for _ in range(5):
-        point_at(browser, plot, 0.5, 0.01)
-        point_at(browser, plot, (column + 0.5) / side, (row + 0.5) / side)
-        settled(browser)
-        if f"row {row}, column {column}." in said(browser) or "held" in said(browser):
-            return
+    settled(browser)
 
 
 def press(browser: Any, *keys: str) -> None:
