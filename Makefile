@@ -6,10 +6,7 @@ MAED := $(BIN)/maed
 .PHONY: demo test lint format docs clean
 
 demo: .venv/installed
-	$(MAED) run photos --config photos --data.permute 0 --out runs/photos
-	$(MAED) run digits --config digits --out runs/digits
-	@echo
-	@echo "Reports: runs/photos/report.html (recovered layout), runs/digits/report.html (Perceivers compared)"
+	$(MAED) demo
 
 # One thread for each of the workers: PyTorch's own threads would fight over the cores. Tests of a group share a worker,
 # and so what it takes long to set up.
@@ -32,7 +29,7 @@ docs: .venv/docs-installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images,notebooks,onnx,tensorboard,umap]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images,mnist,notebooks,onnx,tensorboard,umap]'
 	touch $@
 
 .venv/docs-installed: .venv/installed

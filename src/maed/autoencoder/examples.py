@@ -20,6 +20,7 @@ FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75)
 """Shares of the positions that are shown, beside the one of the training."""
 
 _SIGNALS = 32  # as the original drew
+_POOL = 8  # times as many are looked at
 _NUMBERS = 2**24  # in all reconstructions
 _MEMORY = 2**26  # bytes of reconstruction at a time
 _MOST_SHOWN = 4096  # positions: attention among them takes their number squared
@@ -39,7 +40,8 @@ def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, vis
 
     `original (S, N, C)` in stored units, or `(S, N)` token ids; `fractions (F,)` float32, ascending; `visible
     (F, S, N)` bool, what a smaller fraction shows a larger one shows too; `reconstruction (F, S, N, C)` or `(F, S, N)`.
-    S is 32, or as many as make 2**24 numbers; memory is that of the file.
+    S is 32, or as many as make 2**24 numbers; memory is that of the file. Of eight times as many real signals those of
+    the most contrast are taken, for an even one shows nothing.
 
     Args:
         folder: of the autoencoder.
@@ -51,7 +53,11 @@ def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, vis
     n, counts = data.positions, shown_counts(data.positions, visible)
     generator = np.random.default_rng(0)
     most = max(1, _NUMBERS // (len(counts) * n * (data.channels or 1)))
-    rows = generator.permutation(len(data.validation))[: min(_SIGNALS, most)]
+    count = min(_SIGNALS, most, len(data.validation))
+    rows = generator.permutation(len(data.validation))[: count if data.kind == "tokens" else _POOL * count]
+    if data.kind == "real":
+        spread = data.validation.take(rows).std(dim=1, correction=0).mean(dim=1)
+        rows = rows[np.argsort(-spread.numpy(), kind="stable")[:count]]
     draws = list(nested_draws(data.validation, generator, rows=rows, counts=counts))
     outputs = outputs_of(loss, channels=data.channels, vocabulary=data.vocabulary)
     at_once = max(1, _MEMORY // (4 * outputs * n))

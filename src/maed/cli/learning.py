@@ -59,3 +59,17 @@ def _embed(given: Namespace, command: str) -> None:
     for method in ("maed", *upstream.baselines()):
         target = embed_again(RunFolder(out, upstream.path, given.overwrite), method, given.embedding, say)
         say(f"wrote {target.path}")
+
+
+def _add_demo(parser: Parser) -> None:
+    parser.add_argument("--out", type=str, default="runs", metavar="DIR", help="where photos/ and mnist/ are written")
+    parser.add_argument("--overwrite", action="store_true", help="start again, though parts are finished")
+
+
+@verb("demo", "Learn positions of shuffled photos and MNIST, and train Perceivers with them.", _add_demo)
+def _demo(given: Namespace, command: str) -> None:
+    from maed.experiments.demo import demo
+
+    one_process("demo")
+    page = demo(Path(given.out), say, command=command, overwrite=given.overwrite)
+    say(f"open {page} in a browser")

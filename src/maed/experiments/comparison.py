@@ -21,6 +21,9 @@ from maed.registry import ENCODINGS
 from maed.similarity import baselines_for
 from maed.stages import Baseline, Context, Embed, execute
 
+SKIPPED = "Perceivers skipped"
+"""How a note begins that says why none were trained."""
+
 TUNING_SEED = 1_000_000
 """The seed of all trials of a learning rate: one that no comparison comes to."""
 
@@ -74,9 +77,9 @@ class Comparison:
         """
         data = self.context.data
         if not encodings or not seeds:
-            results.notes.append("Perceivers skipped: no positions were asked for.")
+            results.notes.append(f"{SKIPPED}: no positions were asked for.")
         elif not data.labeled:
-            results.notes.append(f"Perceivers skipped: {data.source} has no labels.")
+            results.notes.append(f"{SKIPPED}: {data.source} has no labels.")
             self.context.say(results.notes[-1])
         else:
             vectors = self.vectors(encodings)

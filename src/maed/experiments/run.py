@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from maed._version import __version__
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
-from maed.experiments.comparison import Comparison
+from maed.experiments.comparison import SKIPPED, Comparison
 from maed.experiments.trials import check_cluster
 from maed.machine import commit, describe_machine
 from maed.records import MadeWith, Results, first_difference
@@ -101,7 +101,7 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
 
 
 def compare_only(context: Context, encodings: Sequence[str], seeds: int, *, command: str) -> Results:
-    """Compare encodings; what an earlier run in this folder measured of the geometry stays in results.json.
+    """Compare encodings; what an earlier run in this folder measured of the positions stays in results.json.
 
     Args:
         context: folder, settings and labeled data.
@@ -120,14 +120,16 @@ def compare_only(context: Context, encodings: Sequence[str], seeds: int, *, comm
         kept = Results.read(path)
         there, here = ({"source": r.source, "data": r.settings.get("data")} for r in (kept, results))
         if there == here:
-            results.geometry, results.split_half = kept.geometry, kept.split_half
+            for name in ("chosen", "split_half", "probe_loss", "neighbor_error", "geometry", "seconds"):
+                setattr(results, name, getattr(kept, name))
+            results.notes = [note for note in kept.notes if not note.startswith(SKIPPED)]
         elif not context.folder.overwrite:
             difference = first_difference(there, here)
             raise MaedError(f"out: {path} is of another run ({difference}); take another --out, or --overwrite")
     if "maed" in encodings:
-        results.notes += origin_notes(
-            context.folder.earlier.embedding().made_with, (*(results.geometry or {}), *encodings)
-        )
+        made_with = context.folder.earlier.embedding().made_with
+        notes = origin_notes(made_with, (*(results.geometry or {}), *encodings))
+        results.notes += [note for note in notes if note not in results.notes]
     comparison.run(encodings, seeds, results)
     return results
 

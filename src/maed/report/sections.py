@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from maed.records import Results
@@ -83,7 +83,7 @@ def sections(runs: Runs, printer: Printer, explored: Mapping[str, Any] | None) -
         _time(contents),
     ]
     if len(runs) > 1:
-        made.insert(1, _compared(runs))
+        made.insert(1, _compared(runs, printer))
     return made
 
 
@@ -104,7 +104,7 @@ def _explore(contents: Contents, explored: Mapping[str, Any] | None) -> Section:
     return section
 
 
-def _compared(runs: Runs) -> Section:
+def _compared(runs: Runs, printer: Printer) -> Section:
     section = Section(
         "compared",
         "Beside other runs",
@@ -112,6 +112,10 @@ def _compared(runs: Runs) -> Section:
         "recall counts are the same.",
     )
     several = {name: contents.results for name, contents in runs.items()}
+    for rank, (name, contents) in enumerate(runs.items()):
+        if rank:
+            picture = Printer(contents, printer.settings, printer.folder / f"beside-{rank}").unshuffled()
+            section.add(None if picture is None else replace(picture, caption=f"{name}: {picture.caption}"))
     if geometry := _with_runs(several, tables.geometry_rows):
         section.add(TableBlock(geometry, "Geometry found, by run and method."))
     if accuracies := _with_runs(several, tables.accuracy_rows):

