@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from maed import MaedError, PositionEmbedding, PositionLearner
+from maed import AddPositions, MaedError, PositionEmbedding, PositionLearner
 from maed.cli import main
 from test_learner import ring_signals
 
@@ -114,3 +114,58 @@ def test_coordinates_are_found_by_name_in_tables_as_people_write_them(
     numbered.save_pretrained(tmp_path / "numbered")
     assert main(["evaluate", str(tmp_path / "numbered"), "--coordinates", str(tmp_path / "stations.dat")]) == 0
     assert json.loads((tmp_path / "numbered/geometry.json").read_text())["knn_recall"] > 0.8  # the ring is cut
+
+
+def test_inputs_that_are_named_in_any_order_are_put_in_that_of_the_embedding(ring: PositionEmbedding) -> None:
+    add, order = AddPositions(ring, 8), torch.randperm(20)
+    named = AddPositions(ring, 8, names=[ring.names[i] for i in order])
+    named.load_state_dict(add.state_dict())
+    x = torch.randn(3, 20, 8)
+    torch.testing.assert_close(named(x[:, order]), add(x))
+    with pytest.raises(MaedError) as error:
+        named(x[:, order], torch.arange(20))
+    assert error.value.argument == "index"
+    with pytest.raises(MaedError) as error:
+        named(x[:, :19])
+    assert error.value.argument == "x"
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (SENSORS[1:], "'S00'"),
+        ([*SENSORS, "Cz"], "'Cz'"),
+        ([*SENSORS, "S07"], "'S07'"),
+        ([*SENSORS[:19], "S1"], "'S19'"),
+    ],
+)
+def test_names_of_inputs_that_are_not_those_of_positions_are_told(
+    ring: PositionEmbedding, names: list[str], found: str
+) -> None:
+    with pytest.raises(MaedError, match=found) as error:
+        AddPositions(ring, 8, names=names)
+    assert error.value.argument == "names"
+    with pytest.raises(MaedError, match="none"):
+        AddPositions(PositionEmbedding(torch.randn(20, 2)), 8, names=names)
+
+
+def test_inputs_may_have_length_first(ring: PositionEmbedding) -> None:
+    first = AddPositions(ring, 8)
+    turned = AddPositions(ring, 8, batch_first=False)
+    turned.load_state_dict(first.state_dict())
+    x, index = torch.randn(3, 5, 8), torch.randint(0, 20, (3, 5))
+    torch.testing.assert_close(turned(x.transpose(0, 1)).transpose(0, 1), first(x))
+    torch.testing.assert_close(turned(x.transpose(0, 1), index).transpose(0, 1), first(x, index))
+
+
+@pytest.mark.parametrize(
+    ("batch_first", "shape", "remedy"),
+    [(None, (20, 3, 8), "batch_first=False"), (None, (20, 30, 8), "batch_first=False"), (False, (30, 20, 8), "True")],
+)
+def test_inputs_of_which_another_axis_has_the_length_are_refused(
+    ring: PositionEmbedding, batch_first: bool | None, shape: tuple[int, ...], remedy: str
+) -> None:
+    with pytest.raises(MaedError, match=remedy) as error:
+        AddPositions(ring, 8, batch_first=batch_first)(torch.zeros(shape))
+    assert error.value.argument == "x"
+    assert AddPositions(ring, 8, batch_first=True)(torch.zeros(20, 3, 8)).shape == (20, 3, 8)
