@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 
 from maed import AddPositions, MaedError, PositionEmbedding, PositionLearner
 from maed.cli import main
+from maed.data import load
+from maed.settings import DataSettings
 from test_learner import ring_signals
 
 SENSORS = [f"S{i:02}" for i in range(20)]
@@ -169,3 +173,122 @@ def test_inputs_of_which_another_axis_has_the_length_are_refused(
         AddPositions(ring, 8, batch_first=batch_first)(torch.zeros(shape))
     assert error.value.argument == "x"
     assert AddPositions(ring, 8, batch_first=True)(torch.zeros(20, 3, 8)).shape == (20, 3, 8)
+
+
+def test_the_edges_are_those_of_the_graph_from_neighbor_to_position(ring: PositionEmbedding) -> None:
+    (source, target), weight = ring.edge_index(k=3)
+    assert source.dtype == target.dtype == torch.int64
+    for i in range(20):
+        assert {*source[target == i].tolist()} == {*ring.neighbors(i, k=3).tolist()}
+    distances = (ring.vectors[source] - ring.vectors[target]).norm(dim=1)
+    torch.testing.assert_close(weight, distances, rtol=1e-4, atol=1e-5)
+
+
+# --- a new sensor ---------------------------------------------------------------------------------------------------
+
+MORE = [f"S{i:02}" for i in range(60)]
+NEW = ["S05", "S13", "S14"]
+
+
+@pytest.fixture(scope="module")
+def together() -> pd.DataFrame:
+    """Signals of all sensors, columns shuffled; a fifth of the new ones' values is missing."""
+    generator = np.random.default_rng(1)
+    frame = pd.DataFrame(ring_signals(1_000, 60), columns=MORE).iloc[:, generator.permutation(60)]
+    return frame.mask((generator.random(frame.shape) < 0.2) & frame.columns.isin(NEW))
+
+
+@pytest.fixture(scope="module")
+def before(together: pd.DataFrame) -> PositionEmbedding:
+    """Learned before the new sensors came."""
+    return PositionLearner(method="correlation", random_state=0).fit(together.drop(columns=NEW)).embedding_
+
+
+def test_a_new_sensor_is_placed_among_its_neighbors_and_no_other_moves(
+    before: PositionEmbedding, together: pd.DataFrame, tmp_path: Path
+) -> None:
+    after = before.extend(together)
+    assert after.n == 60
+    assert {*after.names[57:]} == {*NEW}
+    assert torch.equal(after.vectors[:57], before.vectors)
+    for name, near in (("S05", {"S04", "S06"}), ("S13", {"S12", "S14"}), ("S14", {"S13", "S15"})):
+        assert near <= {*after.neighbors(name, k=4)}
+    after.save_pretrained(tmp_path)
+    again = PositionEmbedding.from_pretrained(tmp_path)
+    assert (again.names, again.provenance["extended_from"]) == (after.names, 57)
+
+
+def test_new_columns_come_last_where_nothing_names_them(before: PositionEmbedding, together: pd.DataFrame) -> None:
+    X = together[[*before.names, *NEW]].to_numpy()
+    named = before.extend(X, names=NEW)
+    torch.testing.assert_close(named.vectors, before.extend(together[[*before.names, *NEW]]).vectors)
+    plain = PositionEmbedding(before.vectors).extend(X)
+    assert plain.names is None
+    assert torch.equal(plain.vectors, named.vectors)
+    with pytest.raises(MaedError) as error:
+        PositionEmbedding(before.vectors).extend(X, names=NEW)
+    assert error.value.argument == "names"
+
+
+def test_a_twin_lies_where_its_twin_lies_whatever_its_sign(before: PositionEmbedding, together: pd.DataFrame) -> None:
+    after = before.extend(together.drop(columns=NEW).assign(twin=5 - 2 * together["S08"]))
+    torch.testing.assert_close(after.vectors[57], before.vectors[before.index("S08")], rtol=1e-4, atol=1e-4)
+
+
+def test_a_position_that_tells_of_no_other_is_said(before: PositionEmbedding, together: pd.DataFrame) -> None:
+    noise = np.random.default_rng(5).normal(size=len(together))
+    with pytest.warns(UserWarning, match="noise"):
+        before.extend(together.drop(columns=NEW).assign(noise=noise))
+
+
+@pytest.mark.parametrize("change", ["an old one missing", "none new", "constant", "never measured", "tokens", "names"])
+def test_what_cannot_be_placed_is_refused(before: PositionEmbedding, together: pd.DataFrame, change: str) -> None:
+    known = together.drop(columns=NEW)
+    X, names = {
+        "an old one missing": (together.drop(columns="S03"), None),
+        "none new": (known, None),
+        "constant": (known.assign(dead=1.0), None),
+        "never measured": (known.assign(dead=np.nan), None),
+        "tokens": (np.ones((9, 58), dtype=np.int64), None),
+        "names": (together.to_numpy(), ["too", "few"]),
+    }[change]
+    with pytest.raises(MaedError) as error:
+        before.extend(X, names)
+    assert error.value.argument == ("names" if change == "names" else "X")
+
+
+def test_held_out_positions_find_nearly_the_neighbors_that_they_have_when_learned_together() -> None:
+    data = load("field:grid:144", DataSettings(limit=1_000))
+    X, true = data.train.values[..., 0], data.geometry.distances()
+    new = np.random.default_rng(0).permutation(144)[:14]
+    old = np.setdiff1d(np.arange(144), new)
+    learner = PositionLearner(method="correlation", random_state=0)
+    placed = clone(learner).fit(X[:, old]).embedding_.extend(X[:, [*old, *new]])
+    whole = clone(learner).fit(X).embedding_.subset([*old.tolist(), *new.tolist()])
+
+    def recall(vectors: torch.Tensor) -> float:
+        near = torch.cdist(vectors[len(old) :], vectors[: len(old)]).argsort(dim=1)[:, :8].numpy()
+        there = true[np.ix_(new, old)]
+        eighth = np.sort(there, axis=1)[:, 7:8]
+        return float((np.take_along_axis(there, near, axis=1) <= eighth + 1e-6).mean())
+
+    assert recall(placed.vectors) > recall(whole.vectors) - 0.08
+
+
+# --- claimed geometry -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["digits", "field:grid:64"])
+def test_sides_under_which_neighbors_are_far_are_doubted(source: str) -> None:
+    data = load(source, DataSettings(limit=800))
+    learned = PositionLearner(method="correlation", random_state=0).fit(data.train.values).embedding_
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learned.resampled("grid:4x4", "grid:8x8")
+    for sides in ("4x16", "16x4", "2x32", "32x2"):
+        with pytest.warns(UserWarning, match="8 x 8"):
+            learned.resampled("grid:4x4", f"grid:{sides}")
+    shuffled = learned.subset(np.random.default_rng(0).permutation(64).tolist())
+    for target, claimed in (("grid:4x4", "grid:8x8"), ("line:9", "line:64")):
+        with pytest.warns(UserWarning, match="neighbors"):
+            shuffled.resampled(target, claimed)
