@@ -15,7 +15,7 @@ from sklearn.base import clone
 from maed import AddPositions, MaedError, PositionEmbedding, PositionLearner
 from maed.cli import main
 from maed.data import load
-from maed.settings import DataSettings
+from maed.settings import AutoencoderSettings, DataSettings, Settings
 from test_learner import ring_signals
 
 SENSORS = [f"S{i:02}" for i in range(20)]
@@ -182,6 +182,23 @@ def test_the_edges_are_those_of_the_graph_from_neighbor_to_position(ring: Positi
         assert {*source[target == i].tolist()} == {*ring.neighbors(i, k=3).tolist()}
     distances = (ring.vectors[source] - ring.vectors[target]).norm(dim=1)
     torch.testing.assert_close(weight, distances, rtol=1e-4, atol=1e-5)
+
+
+def test_score_finds_columns_by_name_and_refuses_where_one_is_missing() -> None:
+    frame = pd.DataFrame(ring_signals(300, 12) + 5 * np.arange(12), columns=SENSORS[:12]).astype(np.float32)
+    settings = Settings(data=DataSettings(permute=2, missing="mask"), autoencoder=AutoencoderSettings(steps=20))
+    learner = PositionLearner(method="maed", settings=settings, random_state=0, force=True, budget="2000 draws")
+    learner.fit(frame)
+    assert [*learner.feature_names_in_] == SENSORS[:12]
+    expected = learner.score(frame.to_numpy())
+    shuffled = frame[[*reversed(SENSORS[:12])]]
+    assert learner.score(shuffled) == pytest.approx(expected, rel=1e-6)
+    assert expected > learner.score(shuffled.to_numpy())
+    with pytest.warns(UserWarning, match="'more'"):
+        assert learner.score(shuffled.assign(more=1.0)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(MaedError, match="'S03'") as error:
+        learner.score(frame.drop(columns="S03"))
+    assert error.value.argument == "X"
 
 
 # --- a new sensor ---------------------------------------------------------------------------------------------------

@@ -117,6 +117,9 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
     if source.kind != data.kind or part.values.shape[1:] != wanted:
         found = f"{source.kind} signals of shape {part.values.shape[1:]}"
         raise MaedError(f"X: {found}; it was fitted to {data.kind} signals of shape {wanted}")
+    if data.permutation is not None:
+        part.values = part.values[:, data.permutation]
+        part.mask = None if part.mask is None else part.mask[:, data.permutation]
     if data.kind == "tokens":
         low, high = part.values.min(), part.values.max()
         if low < 0 or high >= data.vocabulary:
