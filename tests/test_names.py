@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.base import clone
 from maed import AddPositions, MaedError, PositionEmbedding, PositionLearner
 from maed.cli import main
 from maed.data import load
+from maed.embedding.export import write_csv
 from maed.settings import AutoencoderSettings, DataSettings, Settings
 from test_learner import ring_signals
 
@@ -63,6 +65,34 @@ def test_a_run_names_positions_as_they_are_permuted(tmp_path: Path) -> None:
     found = PositionEmbedding.from_pretrained(tmp_path / "run/baselines/correlation/embedding")
     assert found.names != tuple(SENSORS)
     assert {*found.neighbors("S05", k=2)} == {"S04", "S06"}
+
+
+def test_names_are_the_first_column_of_a_table_for_others(tmp_path: Path) -> None:
+    embedding = PositionEmbedding(torch.randn(3, 2), names=["a,b", 'the "c"', "d"])
+    write_csv(embedding, tmp_path / "vectors.csv")
+    found = pd.read_csv(tmp_path / "vectors.csv", index_col="position")
+    assert tuple(found.index) == embedding.names
+    np.testing.assert_array_equal(found.to_numpy(np.float32), embedding.numpy())
+
+
+@pytest.mark.parametrize(
+    ("settings", "way"),
+    [
+        ({}, "at random"),
+        ({"split": "blocks"}, "blocks of neighbor"),
+        ({"window": 4}, "blocks of time"),
+        ({"group": "rider"}, "rider"),
+    ],
+)
+def test_how_signals_were_held_out_is_recorded(tmp_path: Path, settings: dict[str, Any], way: str) -> None:
+    rider = np.repeat(np.arange(20), 10)
+    frame = pd.DataFrame(ring_signals(200, 6), columns=SENSORS[:6]).assign(rider=rider)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    columns = [*SENSORS[:6], *(["rider"] if "group" in settings else [])]
+    data = load(str(tmp_path / "x.csv"), DataSettings(columns=columns, **settings))
+    assert way in data.held_out
+    for part in (data.train, data.validation, data.test):
+        assert f"{len(part)} " in data.held_out
 
 
 def test_a_subset_has_the_same_vectors_in_the_order_asked_for(ring: PositionEmbedding) -> None:
