@@ -219,7 +219,7 @@ def test_score_finds_columns_by_name_and_refuses_where_one_is_missing() -> None:
     settings = Settings(data=DataSettings(permute=2, missing="mask"), autoencoder=AutoencoderSettings(steps=20))
     learner = PositionLearner(method="maed", settings=settings, random_state=0, force=True, budget="2000 draws")
     learner.fit(frame)
-    assert [*learner.feature_names_in_] == SENSORS[:12]
+    assert [*vars(learner)["feature_names_in_"]] == SENSORS[:12]
     expected = learner.score(frame.to_numpy())
     shuffled = frame[[*reversed(SENSORS[:12])]]
     assert learner.score(shuffled) == pytest.approx(expected, rel=1e-6)

@@ -322,10 +322,10 @@ def test_names_of_positions_are_written_in_figures(tmp_path: Path) -> None:
     matrix = plots.similarity_matrix(contents.similarity, order=np.arange(64)[::-1], names=names)
     assert [label.get_text() for label in matrix.get_yticklabels()] == names[::-1]
     layout = plots.recovered_layout(contents.vectors, contents.coordinates, contents.shape, names=names)
-    written = {text.get_text(): text.xy for part in layout.figure.axes for text in part.texts}
-    drawn = layout.figure.axes[1].collections[-1].get_offsets()
+    written: dict[str, Any] = {text.get_text(): text for part in layout.figure.axes for text in part.texts}
+    drawn = np.asarray(layout.figure.axes[1].collections[-1].get_offsets())
     assert {*names} <= {*written}
-    np.testing.assert_allclose([written[name] for name in names], drawn)
+    np.testing.assert_allclose([written[name].xy for name in names], drawn)
 
 
 @pytest.mark.parametrize(

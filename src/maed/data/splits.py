@@ -61,7 +61,8 @@ def told(source: Source, cuts: dict[PartName, Cut], settings: DataSettings) -> s
     if settings.split == "original-imdb":
         way = "cut from the stored test split, as in the original"
     sizes = {name: f"{len(chosen.rows):,}" for name, chosen in cuts.items()}
-    words = {"validation": f"{sizes['validation']} for validation", "test": f"{sizes['test']} for the test"}
+    words: dict[PartName, str] = {"validation": f"{sizes['validation']} for validation"}
+    words["test"] = f"{sizes['test']} for the test"
     cut_here = [name for name in words if cuts[name].part != name or settings.split == "original-imdb"]
     parts = [f"{' and '.join(words[name] for name in cut_here)}: {way}"] if cut_here else []
     if stored := [words[name] for name in words if name not in cut_here]:
