@@ -27,12 +27,7 @@ from maed.stages.choices import choose
 
 
 # force: most checks fit pure noise, which would be refused
-@parametrize_with_checks(
-    [PositionLearner(method="maed", force=True)],
-    expected_failed_checks=lambda _: {
-        "check_dataframe_column_names_consistency": "score finds columns by name, in any order"
-    },
-)
+@parametrize_with_checks([PositionLearner(method="maed", force=True)])
 def test_it_is_an_estimator_of_scikit_learn(estimator, check):
     check(estimator)
 

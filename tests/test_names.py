@@ -17,6 +17,8 @@ from maed import AddPositions, MaedError, PositionEmbedding, PositionLearner
 from maed.cli import main
 from maed.data import load
 from maed.embedding.export import write_csv
+from maed.records import Results
+from maed.report.contents import read_contents
 from maed.settings import AutoencoderSettings, DataSettings, Settings
 from test_learner import ring_signals
 
@@ -64,6 +66,8 @@ def test_a_run_names_positions_as_they_are_permuted(tmp_path: Path) -> None:
     assert main([*arguments, "--evaluation.probe_steps=0"]) == 0
     found = PositionEmbedding.from_pretrained(tmp_path / "run/baselines/correlation/embedding")
     assert found.names != tuple(SENSORS)
+    assert read_contents(tmp_path / "run").names == found.names
+    assert "for validation" in Results.read(tmp_path / "run/results.json").held_out
     assert {*found.neighbors("S05", k=2)} == {"S04", "S06"}
 
 

@@ -59,8 +59,8 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
         )
     if (before := embedding.provenance.get("extended_from")) is not None:
         parts.append(
-            f"**Extended** from {_plain(before)} positions: those behind them came later, and were placed from the "
-            "ones that their values correlate with."
+            f"**Extended** from {_plain(before)} positions: others came later, and were placed from those that their "
+            "values correlate with."
         )
     if figure:
         parts.append("![The positions, laid out by this embedding alone](figure.png)")
