@@ -17,6 +17,7 @@ from maed import AddPositions, MaedError, PositionEmbedding, PositionLearner
 from maed.cli import main
 from maed.data import load
 from maed.embedding.export import write_csv
+from maed.embedding.extension import correlations
 from maed.records import Results
 from maed.report.contents import read_contents
 from maed.settings import AutoencoderSettings, DataSettings, Settings
@@ -281,6 +282,15 @@ def test_new_columns_come_last_where_nothing_names_them(before: PositionEmbeddin
     assert error.value.argument == "names"
 
 
+def test_correlations_leave_out_what_is_missing_on_either_side() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(1_500, 7)) + generator.normal(size=(1_500, 1)) + 1e4
+    x[generator.random(x.shape) < 0.3] = np.nan
+    found, counts = correlations(x[:, :3, None], x[:, 3:, None])
+    np.testing.assert_allclose(found, pd.DataFrame(x).corr().to_numpy()[:3, 3:], atol=1e-9)
+    assert counts[0, 1] == (~np.isnan(x[:, 0]) & ~np.isnan(x[:, 4])).sum()
+
+
 def test_a_twin_lies_where_its_twin_lies_whatever_its_sign(before: PositionEmbedding, together: pd.DataFrame) -> None:
     after = before.extend(together.drop(columns=NEW).assign(twin=5 - 2 * together["S08"]))
     torch.testing.assert_close(after.vectors[57], before.vectors[before.index("S08")], rtol=1e-4, atol=1e-4)
@@ -298,7 +308,7 @@ def test_what_cannot_be_placed_is_refused(before: PositionEmbedding, together: p
     X, names = {
         "an old one missing": (together.drop(columns="S03"), None),
         "none new": (known, None),
-        "constant": (known.assign(dead=1.0), None),
+        "constant": (known.assign(dead=0.1), None),
         "never measured": (known.assign(dead=np.nan), None),
         "tokens": (np.ones((9, 58), dtype=np.int64), None),
         "names": (together.to_numpy(), ["too", "few"]),

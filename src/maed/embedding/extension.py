@@ -108,8 +108,9 @@ def correlations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             sums += [here.T @ there, x.T @ there, here.T @ y, x.T @ y, (x * x).T @ there, here.T @ (y * y)]
         counts = np.maximum(sums[0], 1)
         mean_x, mean_y, product, square_x, square_y = sums[1:] / counts
-        variance = np.maximum(square_x - mean_x**2, 0) * np.maximum(square_y - mean_y**2, 0)
-        known = variance > 1e-24 * square_x * square_y  # less is rounding: a constant position
+        spread_x, spread_y = square_x - mean_x**2, square_y - mean_y**2
+        known = (spread_x > 1e-12 * square_x) & (spread_y > 1e-12 * square_y)  # less is rounding: a constant position
+        variance = spread_x * spread_y
         total += np.where(known, (product - mean_x * mean_y) / np.sqrt(np.where(known, variance, 1)), 0) / channels
         fewest = np.minimum(fewest, sums[0])
     return np.clip(total, -1, 1), fewest
