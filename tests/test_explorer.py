@@ -534,6 +534,43 @@ def test_names_and_texts_of_data_show_as_text(browser: Any, tmp_path: Path) -> N
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_positions_are_called_by_their_names(browser: Any, tmp_path: Path, known: bool) -> None:
+    folder, n = line_run(tmp_path / "run", 40, known=known), 40
+    names = [f"E{i}" for i in range(n)]
+    names[7] = HOSTILE
+    config = json.loads((folder / "embedding" / "config.json").read_text())
+    (folder / "embedding" / "config.json").write_text(json.dumps({**config, "names": names}))
+    opened(browser, write_report(folder, ReportSettings(reductions=["pca"])))
+    settled(browser)
+    browser.execute_script(
+        "const c = document.getElementById('called'); c.value = arguments[0];"
+        "c.dispatchEvent(new Event('input', {bubbles: true}))",
+        "E8",
+    )
+    settled(browser)
+    assert chosen(browser) == 8
+    assert "E8" in said(browser)
+    listed = browser.execute_script(
+        "return [...document.querySelectorAll('#close li span:first-child')].map(s => s.textContent)"
+    )
+    assert {HOSTILE, "E9"} <= {*listed}
+    assert browser.execute_script("return document.getElementById('position').getAttribute('aria-valuetext')") == "E8"
+    for plot in ("plot-layout", "plot-vectors"):  # beside the mouse, as text
+        browser.execute_script("document.getElementById(arguments[0]).scrollIntoView({block: 'center'})", plot)
+        told = browser.execute_async_script(
+            "const [plot, done] = [document.getElementById(arguments[0]), arguments[1]];"
+            "Plotly.Fx.hover(plot, [{curveNumber: 0, pointNumber: 7}]);"
+            "const told = () => [...plot.querySelectorAll('.hoverlayer text')].map(t => t.textContent).join('');"
+            "setTimeout(() => done(told()), 500)",
+            plot,
+        )
+        assert "<script>" in told
+    assert browser.execute_script("return window.hacked") is None
+    assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 # Other shapes of a run
 
 

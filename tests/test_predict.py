@@ -261,6 +261,24 @@ def test_other_columns_can_be_named(gaps: Trained, tmp_path: Path, predicted: Pr
     assert predicted(gaps, tmp_path / "b.parquet", named) == predicted(gaps, tmp_path / "a.parquet")
 
 
+def test_columns_that_were_not_trained_on_are_left_out_and_named(
+    gaps: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {f"sensor_{i}": np.random.default_rng(i).normal(size=9) for i in range(12)}
+    said = []
+    for extra in ({}, {"humidity": np.arange(9.0)}):
+        write_parquet(tmp_path / "new.parquet", {**extra, **columns})
+        assert main(["predict", str(gaps.folder), str(tmp_path / "new.parquet")]) == 0
+        said.append(capsys.readouterr())
+    assert said[0].out == said[1].out
+    assert said[0].err == ""
+    assert "'humidity'" in said[1].err
+    del columns["sensor_7"]
+    write_parquet(tmp_path / "new.parquet", columns)
+    assert main(["predict", str(gaps.folder), str(tmp_path / "new.parquet")]) == 2
+    assert "'sensor_7'" in capsys.readouterr().err
+
+
 def test_a_label_column_that_is_empty_is_no_obstacle(
     gaps: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,12 +16,14 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from explorer import opened, resize
+from maed import plots
 from maed.data.geometry import grid, line
 from maed.errors import MaedError
 from maed.files import write_json
 from maed.plots.layout import ASSIGNABLE, align, recovered_layout, row_major, to_grid
 from maed.records import Paired, Results, Score, Summary
-from maed.report import markdown, print_tables, write_report
+from maed.report import header, markdown, print_tables, write_report
+from maed.report.contents import read_contents
 from maed.report.tables import accuracy_rows, duration, geometry_rows, paired_rows, percent, seconds_rows
 from maed.report.tokens import text_examples
 from maed.run_folder import RunFolder
@@ -291,6 +293,39 @@ def test_names_from_data_are_escaped(tmp_path: Path) -> None:
     assert "<img src=x" not in page
     assert "<b>maed</b>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_the_page_says_how_signals_were_held_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    replace(RESULTS, held_out="<b>as it was</b>").write(run / "results.json")
+    assert "&lt;b&gt;as it was&lt;/b&gt;" in write_report(run, ReportSettings()).read_text()
+    ways = {}
+    for name, given in {
+        "random": {"split": "stratified"},
+        "blocks": {"split": "blocks"},
+        "group": {"group": "rider<i>"},
+    }.items():
+        replace(RESULTS, settings={"data": given}).write(run / "results.json")
+        ways[name] = dict(header.facts(read_contents(run)))["Held out"]
+    assert len({*ways.values()}) == 3
+    assert "rider<i>" in ways["group"]
+
+
+def test_names_of_positions_are_written_in_figures(tmp_path: Path) -> None:
+    run, names = make_run(tmp_path), [f"E{i}" for i in range(64)]
+    config = json.loads((run / "embedding" / "config.json").read_text())
+    (run / "embedding" / "config.json").write_text(json.dumps({**config, "names": names}))
+    contents = read_contents(run)
+    assert contents.names == tuple(names)
+    maps = plots.similarity_maps(contents.similarity, [5, 9], contents.coordinates, contents.shape, names=names)
+    assert {"E5", "E9"} <= {part.get_title() for part in maps.figure.axes}
+    matrix = plots.similarity_matrix(contents.similarity, order=np.arange(64)[::-1], names=names)
+    assert [label.get_text() for label in matrix.get_yticklabels()] == names[::-1]
+    layout = plots.recovered_layout(contents.vectors, contents.coordinates, contents.shape, names=names)
+    written: dict[str, Any] = {text.get_text(): text for part in layout.figure.axes for text in part.texts}
+    drawn = np.asarray(layout.figure.axes[1].collections[-1].get_offsets())
+    assert {*names} <= {*written}
+    np.testing.assert_allclose([written[name].xy for name in names], drawn)
 
 
 @pytest.mark.parametrize(

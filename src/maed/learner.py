@@ -198,13 +198,15 @@ class PositionLearner(BaseEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean masked loss of the autoencoder on X, with the same draws at every call: higher is better.
 
-        In units of the loss: squared error of normalized channels, or nats.
+        In units of the loss: squared error of normalized channels, or nats. Columns of a table are found by name, in
+        any order.
 
         Raises:
-            MaedError: X is not of the kind and shape that was fitted.
+            MaedError: X is not of the kind and shape that was fitted, or lacks a column.
         """
         check_is_fitted(self)
-        _check_feature_names(self, X, reset=False)
+        if not (hasattr(X, "columns") and len(self._data.columns) == self._data.positions):
+            _check_feature_names(self, X, reset=False)
         found: tuple[int, ...] = () if hasattr(X, "columns") else tuple(getattr(X, "shape", ()))
         if len(found) > 1 and found[1] != self.n_features_in_:
             name, n = type(self).__name__, self.n_features_in_

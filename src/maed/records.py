@@ -279,6 +279,7 @@ class Results:
 
     Args:
         source, positions, neighbors: of the data: its name, N, and the k of recall@k.
+        held_out: how signals were held out, in words.
         command, commit, settings, machine, started: where the figures come from.
         seconds: of each stage.
         split_half, geometry: by method.
@@ -293,6 +294,7 @@ class Results:
     source: str | None = None
     positions: int | None = None
     neighbors: int | None = None
+    held_out: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     started: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from maed.data.arrays import array_source
 from maed.data.prepare import assemble, assemble_like
 from maed.data.signals import SignalData, Signals
 from maed.data.source import Source, listed
+from maed.data.tables import columns_in_order
 from maed.data.windows import windowed
 from maed.errors import MaedError, nearest
 from maed.registry import SOURCES
@@ -77,9 +79,17 @@ def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None
 
 
 def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
-    """More signals, normalized as those of `data` are; X may be whatever `from_given` takes."""
-    from maed.data.objects import given_source
+    """More signals, normalized as those of `data` are; X may be whatever `from_given` takes.
 
+    Where each position is a column of a table, those of another table are found by name, in any order.
+    """
+    from maed.data.objects import as_table, given_source
+
+    table = as_table(X) if len(data.columns) == data.positions else None
+    if table is not None:
+        names = [name for name in table.column_names if name != settings.group]
+        settings = replace(settings, columns=columns_in_order(names, data.columns, "X", "the table"))
+        X = table
     source = given_source(X, settings, np.random.default_rng([settings.seed, 1]))
     return assemble_like(windowed(source, settings), settings, data)
 

@@ -12,7 +12,7 @@ from maed.data.doubts import doubt, refuse_stand_ins
 from maed.data.geometry import Geometry, grid, permutation
 from maed.data.signals import LIMIT, SignalContent, SignalData, Signals
 from maed.data.source import PartName, Source
-from maed.data.splits import Cut, cut
+from maed.data.splits import Cut, cut, told
 from maed.errors import MaedError
 from maed.settings import DataSettings
 
@@ -57,7 +57,8 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     Raises:
         MaedError: splits that do not fit together, values that cannot be used, or too few signals or positions.
     """
-    parts = {part: _read(source, chosen, settings) for part, chosen in cut(source, settings).items()}
+    cuts = cut(source, settings)
+    parts = {part: _read(source, chosen, settings) for part, chosen in cuts.items()}
     pixels = _flatten_pixels(parts)
     _check_shapes(parts)
     mean = scale = kept = None
@@ -71,7 +72,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         content = "numbers" if pixels is None else "images"
         if settings.missing_values is None and pixels is None:
             refuse_stand_ins(parts["train"].values)
-        _check_numbers(parts, settings)
+        _check_numbers(parts, settings, source.columns)
         kept = _without_empty(parts, source.columns)
         if pixels is None:
             doubt(parts["train"].values, () if kept is not None else source.columns)
@@ -96,6 +97,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         content=content,
         columns=columns,
         kept=kept,
+        held_out=told(source, cuts, settings),
     )
     return data if settings.permute is None else permute(data, settings.permute)
 
@@ -117,6 +119,9 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
     if source.kind != data.kind or part.values.shape[1:] != wanted:
         found = f"{source.kind} signals of shape {part.values.shape[1:]}"
         raise MaedError(f"X: {found}; it was fitted to {data.kind} signals of shape {wanted}")
+    if data.permutation is not None:
+        part.values = part.values[:, data.permutation]
+        part.mask = None if part.mask is None else part.mask[:, data.permutation]
     if data.kind == "tokens":
         low, high = part.values.min(), part.values.max()
         if low < 0 or high >= data.vocabulary:
@@ -255,8 +260,11 @@ def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np
     return kept
 
 
-def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings) -> None:
-    """Refuse infinity always, and NaN unless `data.missing` is `mask`: then it makes the mask."""
+def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings, columns: tuple[str, ...] = ()) -> None:
+    """Refuse infinity always, and NaN unless `data.missing` is `mask`: then it makes the mask.
+
+    `columns` names positions, where each is a column of a table.
+    """
     if parts["train"].values.dtype.kind != "f":
         return
     for kind, test in (("infinite (or beyond float32)", np.isinf), ("NaN", np.isnan)):
@@ -268,7 +276,8 @@ def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings) -> None
                     row, position, channel = np.argwhere(bad)[0]
                     stored = part.rows[block][row]
                     split = f" (a {name} signal)" if len(parts) > 1 else ""
-                    first = f"signal {stored}, position {position}, channel {channel}{split}"
+                    named = f" ({columns[position]!r})" if len(columns) == part.values.shape[1] else ""
+                    first = f"signal {stored}, position {position}{named}, channel {channel}{split}"
                 count += int(bad.sum())
         masked = settings.missing == "mask" or bool(settings.missing_values)
         if count and (kind != "NaN" or not masked):

@@ -114,6 +114,7 @@ class SignalData:
         columns: columns of the table they were read from; empty where there was none.
         kept: `(stored N,)` bool, which of the stored positions these are, where some have no value at all; None where
             all are.
+        held_out: how many signals are in each split, and how they were chosen, in words.
     """
 
     source: str
@@ -128,6 +129,7 @@ class SignalData:
     content: SignalContent | None = None
     columns: tuple[str, ...] = ()
     kept: np.ndarray | None = None
+    held_out: str = ""
 
     @property
     def positions(self) -> int:

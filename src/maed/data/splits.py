@@ -48,6 +48,28 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
     return cuts
 
 
+def told(source: Source, cuts: dict[PartName, Cut], settings: DataSettings) -> str:
+    """How signals were held out, in a sentence: what was cut from the training split, and what was stored apart."""
+    if source.train.groups is not None:
+        way = f"whole groups of {settings.group or 'signals'}, none of which is in two splits"
+    elif settings.window is not None:
+        way = "blocks of time, and no window shares a moment with one of them"
+    elif settings.split == "blocks":
+        way = "blocks of neighboring signals"
+    else:
+        way = "drawn at random" + (", each class by its share" if source.train.labels is not None else "")
+    if settings.split == "original-imdb":
+        way = "cut from the stored test split, as in the original"
+    sizes = {name: f"{len(chosen.rows):,}" for name, chosen in cuts.items()}
+    words: dict[PartName, str] = {"validation": f"{sizes['validation']} for validation"}
+    words["test"] = f"{sizes['test']} for the test"
+    cut_here = [name for name in words if cuts[name].part != name or settings.split == "original-imdb"]
+    parts = [f"{' and '.join(words[name] for name in cut_here)}: {way}"] if cut_here else []
+    if stored := [words[name] for name in words if name not in cut_here]:
+        parts.append(f"{' and '.join(stored)}: stored apart in the source")
+    return f"{sizes['train']} signals to train on; {'; '.join(parts)}"
+
+
 def stratified_rows(
     labels: np.ndarray | None, size: int, count: int, generator: np.random.Generator, spare: int = 0
 ) -> np.ndarray:

@@ -193,6 +193,34 @@ def known_column(table: pa.Table, argument: str, name: str, origin: str) -> str:
     return name
 
 
+def columns_in_order(names: Sequence[str], trained: Sequence[str], argument: str, origin: str) -> list[str]:
+    """The columns that something was trained on, found by name among those of another table, in whatever order.
+
+    Others, but for labels, are left out with a warning.
+
+    Args:
+        names: the columns of the other table.
+        trained: those wanted.
+        argument: what the message is about.
+        origin: what the message calls the table.
+
+    Raises:
+        MaedError: one of them is missing; it is named.
+    """
+    if missing := [name for name in trained if name not in names]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        known = f"{', '.join(trained[:8])}{', ...' if len(trained) > 8 else ''}"
+        raise MaedError(
+            f"{argument}: {origin} has no column {missing[0]!r}{more}{nearest(missing[0], names)}; it must have those "
+            f"of the training, in any order: {known}"
+        )
+    wanted = {*trained, *LABELS}
+    if aside := [name for name in names if name not in wanted]:
+        told = f"{', '.join(map(repr, aside[:8]))}{', ...' if len(aside) > 8 else ''}"
+        warnings.warn(f"{origin}: columns that were not trained on are left out: {told}", stacklevel=3)
+    return list(trained)
+
+
 def _content_of(type_: pa.DataType, binary_is_image: bool) -> Content | None:
     """What a column holds; None for what cannot be read."""
     if pa.types.is_dictionary(type_):

@@ -57,6 +57,11 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
             f"**Resampled** from {_plain(resampled)}: the geometry was known and used, so whatever it is compared with "
             "may use it too."
         )
+    if (before := embedding.provenance.get("extended_from")) is not None:
+        parts.append(
+            f"**Extended** from {_plain(before)} positions: others came later, and were placed from those that their "
+            "values correlate with."
+        )
     if figure:
         parts.append("![The positions, laid out by this embedding alone](figure.png)")
     parts += [

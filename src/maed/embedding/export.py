@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -42,7 +43,8 @@ def write_npy(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
 def write_csv(embedding: PositionEmbedding, path: str | Path, *, rms: float | None = None) -> None:
     """Write the vectors as CSV: a header `c0,c1,...`, then one row a position, in its order.
 
-    Numbers have 9 digits, from which float32 is read back bit for bit.
+    Numbers have 9 digits, from which float32 is read back bit for bit. Where positions have names, these are the first
+    column, `position`.
 
     Args:
         embedding: whose vectors.
@@ -58,9 +60,15 @@ def write_csv(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
         (1024, 64)
     """
     table = _table(embedding, rms)
-    header = ",".join(f"c{channel}" for channel in range(table.shape[1]))
+    header = [f"c{channel}" for channel in range(table.shape[1])]
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        np.savetxt(file, table, fmt="%.9g", delimiter=",", header=header, comments="")
+        if embedding.names is None:
+            np.savetxt(file, table, fmt="%.9g", delimiter=",", header=",".join(header), comments="")
+        else:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["position", *header])
+            for name, vector in zip(embedding.names, table.tolist(), strict=True):
+                rows.writerow([name, *(f"{value:.9g}" for value in vector)])
 
 
 def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | None = None, rank: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -9,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.sparse import csr_array
 from sklearn.neighbors import kneighbors_graph
 from torch import Tensor, nn
@@ -18,15 +17,14 @@ from torch import Tensor, nn
 from maed.data.geometry import Geometry, permutation
 from maed.data.geometry_spec import parse_geometry
 from maed.embedding.card import model_card, write_figure
-from maed.embedding.fitting import project, resample
+from maed.embedding.extension import place, read_columns
+from maed.embedding.fitting import doubt_sides, of_positions, refitted, resample, resampled_from, scaled
 from maed.embedding.legacy import read_legacy
-from maed.embedding.reduction import reduce, standardize
-from maed.embedding.storage import SCHEMA, checked_config, checked_tensors, find_files, fingerprint_of, readable
+from maed.embedding.reduction import standardize
+from maed.embedding.storage import fingerprint_of, read_embedding, similarity_row, write_embedding
 from maed.errors import MaedError, nearest
-from maed.files import replacing, write_json, write_text
 from maed.registry import BASELINES
-from maed.run_folder import CARD, CONFIG, FIGURE, MODEL
-from maed.settings import EmbeddingSettings
+from maed.run_folder import FIGURE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,8 +169,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
         Args:
             position: an index from 0.
-            similarity: a `similarity/` folder of the run that made the embedding: its row, how much seeing `position`
-                helps to predict each other one. Only that row is read. The cosine of vectors where not given.
+            similarity: a `similarity/` folder of the run that made the embedding: how much seeing `position` helps to
+                predict each other one. Where not given, the cosine of vectors.
 
         Raises:
             MaedError: no such position, no such folder, or one of another number of positions.
@@ -181,11 +179,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         if similarity is None:
             table = self.vectors.detach()
             return nn.functional.cosine_similarity(table, table[position][None], dim=1)
-        path = Path(similarity) / MODEL
-        with readable(path), safe_open(path, framework="pt") as file:
-            if "similarity" not in file.keys() or file.get_slice("similarity").get_shape() != [self.n, self.n]:  # noqa: SIM118
-                raise MaedError(f"similarity: {similarity} holds none of {self.n} x {self.n} positions")
-            return file.get_slice("similarity")[position]
+        return similarity_row(Path(similarity), self.n, position)
 
     def _check_position(self, position: int) -> None:
         if not 0 <= position < self.n:
@@ -194,9 +188,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def true_geometry(self, given: Geometry | None = None) -> Geometry:
         """The geometry of the positions as they are stored: the embedding's own, or `given`.
 
-        A `given` geometry is that of the source; where the embedding was learned from permuted positions, it is
-        permuted alike. Where both name their positions, or the embedding's are called by the numbers of their columns,
-        places are found by name, and those of positions that the embedding does not have are left out.
+        A `given` geometry is that of the source, and is permuted as its positions were. Where both name positions, or
+        the embedding's are called by the numbers of their columns, places are found by name, and others are left out.
 
         Raises:
             MaedError: none is known, or it is of another number of positions.
@@ -205,21 +198,15 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             if self.geometry is None:
                 raise MaedError("coordinates: not given, and the embedding holds none; see --help")
             return self.geometry
-        numbers = map(str, range(len(given.coordinates) if len(given.coordinates) != self.n else 0))
-        for names in (given.names, tuple(numbers)):
-            rows = {name: row for row, name in enumerate(names)}
-            if self.names is not None and rows and all(name in rows for name in self.names):
-                return Geometry("points", given.coordinates[[rows[name] for name in self.names]])
-        if len(given.coordinates) != self.n:
-            raise MaedError(f"coordinates: {len(given.coordinates)} positions; the embedding has {self.n}")
-        seed = ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
-        return given if seed is None else given.permuted(permutation(self.n, seed))
+        return of_positions(given, self.names, self.n, self._permuted_by())
+
+    def _permuted_by(self) -> int | None:
+        return ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
 
     def to_graph(self, k: int = 8) -> csr_array:
         """The graph of the k nearest positions (Euclidean) of each, `(N, N)` sparse: row i holds i's distances.
 
-        `torch.from_numpy(np.stack(graph.nonzero()))` is what PyTorch Geometric calls `edge_index`. Time grows with
-        N^2 d at the worst, memory with N k.
+        Time grows with N^2 d at the worst, memory with N k.
 
         Raises:
             MaedError: k is not between 1 and N - 1.
@@ -227,6 +214,20 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         if not 1 <= k < self.n:
             raise MaedError(f"k: must be between 1 and {self.n - 1}, got {k}")
         return csr_array(kneighbors_graph(self.numpy(), k, mode="distance"))
+
+    def edge_index(self, k: int = 8) -> tuple[Tensor, Tensor]:
+        """The graph of `to_graph` as PyTorch Geometric takes it, without needing that.
+
+        Returns:
+            `edge_index`, `(2, N k)` int64: each of the nearest, from which messages come, above the position it is near
+            to (as `torch_cluster.knn_graph`); and `edge_weight`, `(N k,)` float32 distances.
+
+        Raises:
+            MaedError: k is not between 1 and N - 1.
+        """
+        graph = self.to_graph(k).tocoo()
+        pairs = np.stack([graph.col, graph.row]).astype(np.int64)
+        return torch.from_numpy(pairs), torch.from_numpy(graph.data.astype(np.float32))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the layout that the vectors make in the plane, with the names of positions where they have any.
@@ -262,37 +263,53 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             vectors, source=self.source, geometry=geometry, provenance={**kept, "subset_of": self.n}, names=names
         )
 
+    def extend(self, X: Any, names: Sequence[str] | None = None) -> PositionEmbedding:
+        """The embedding with new positions, such as sensors that came later; the vectors of the old ones stay.
+
+        A new position is placed from the 16 old ones that its values correlate with most, by the weights of locally
+        linear embedding (Saul and Roweis, JMLR 2003, section 6.1; `maed.embedding.extension.place`). Time grows with
+        n M N, memory with n (N + M) and M N, of n signals and M new positions.
+
+        Args:
+            X: signals of old and new positions together: whatever `maed.learn` takes, NaN where missing. Columns are
+                found by name, in any order; without names, the first N are the source's, and the new ones follow.
+            names: of the new columns, where the positions of the embedding have names and the columns of X none.
+
+        Returns:
+            N + M positions, the new ones last, without geometry; `provenance["extended_from"]` is N.
+
+        Raises:
+            MaedError: an old column is missing, none is new, names do not fit, or a new position has no values.
+        """
+        values, known = read_columns(X, self.n, self.names, names)
+        seed = self._permuted_by()
+        if self.names is None and seed is not None:  # X has the order of the source
+            values[:, : self.n] = values[:, permutation(self.n, seed)]
+        placed = place(values, self.numpy(), known)
+        if self.geometry is not None:
+            warnings.warn("geometry: not known of the new positions, so the extended embedding has none", stacklevel=2)
+        kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
+        return PositionEmbedding(
+            torch.cat([self.vectors.detach(), torch.from_numpy(placed).to(self.vectors.device)]),
+            source=self.source,
+            provenance={**kept, "extended_from": kept.get("extended_from", self.n)},
+            trainable=self.trainable,
+            names=known,
+        )
+
     def with_dim(self, dim: int, similarity: str | Path | None = None) -> PositionEmbedding:
         """The same positions in `dim` channels.
 
         Args:
             dim: channels.
-            similarity: a `similarity/` folder of the run that made the embedding; the reduction is then made again with
-                so many channels. Where not given, the vectors are projected: into more channels without changing any
-                distance, into fewer by their principal components (`maed.embedding.fitting.project`).
+            similarity: a `similarity/` folder of the run that made the embedding, to make its reduction again. Where
+                not given, vectors are projected: into more channels without changing any distance, into fewer by
+                their principal components (`maed.embedding.fitting.project`).
 
         Raises:
             MaedError: `dim` cannot be, or the folder is of other positions.
         """
-        if similarity is None:
-            kept = {**self.provenance, "projected": self.provenance.get("projected", self.dim)}
-            if dim < self.dim:  # what was measured of them all does not hold of fewer
-                kept = {k: v for k, v in kept.items() if k not in ("metrics", "split_half")}
-            return self._like(project(self.vectors, dim), kept)
-        if self.provenance.get("resampled"):
-            raise MaedError("similarity: the embedding was resampled, and no similarity is of these positions")
-        from maed.similarity import load_similarity  # here, for loading an embedding needs nothing of it
-
-        found = load_similarity(Path(similarity))
-        if len(found.values) != self.n:
-            raise MaedError(f"similarity: {similarity} is of {len(found.values)} positions; it may be of {self.n}")
-        made_with = dict(self.provenance.get("made_with") or {})
-        settings = EmbeddingSettings(**{**(made_with.get("embedding") or {}), "dim": dim})
-        made_with["embedding"] = vars(settings)
-        # what was measured of another reduction says nothing of this one
-        kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "projected")}
-        vectors = reduce(found.values, settings, found.standard_error)
-        return self._like(vectors, {**kept, "reduction": settings.reduction, "made_with": made_with})
+        return self._like(*refitted(self, dim, None if similarity is None else Path(similarity)))
 
     def resampled(self, target: str | Geometry, geometry: str | Geometry | None = None) -> PositionEmbedding:
         """The embedding of another number of positions on the same line or grid, interpolated between its vectors.
@@ -301,32 +318,26 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
         Args:
             target: `grid:HEIGHTxWIDTH` or `line:LENGTH`; its positions come in row-major order.
-            geometry: where the positions truly lie, in the order of the source; the embedding's own where not given.
-                `line:N` where they were stored in their order.
+            geometry: where the positions lie, in the order of the source (`line:N` if stored so); None for its own.
 
         Raises:
-            MaedError: no geometry is known, or it is neither line nor grid, or not of the kind of `target`.
+            MaedError: no geometry is known, or it is neither line nor grid, or not of the kind of `target`. Where
+                neighbors on the `geometry` given are far in the vectors, its sides may be wrong: a warning.
         """
         wanted = parse_geometry(target) if isinstance(target, str) else target
         given = parse_geometry(geometry) if isinstance(geometry, str) else geometry
         there = self.true_geometry(given)
-        vectors = resample(self.vectors, there, wanted)
-        sides = " x ".join(map(str, there.shape or (self.n,)))
-        kept = {k: v for k, v in self.provenance.items() if k != "metrics"}  # measured on other positions
-        made_with = {k: v for k, v in (kept.pop("made_with", None) or {}).items() if k != "data"}
-        provenance = {**kept, "made_with": made_with, "resampled": f"a {there.kind} of {sides}"}
+        if given is not None:
+            doubt_sides(self.vectors, there)
+        vectors, provenance = resample(self.vectors, there, wanted), resampled_from(self.provenance, there)
         return PositionEmbedding(vectors, source=self.source, geometry=wanted, provenance=provenance)
 
     def table(self, dim: int | None = None, rms: float = 1.0) -> Tensor:
         """The vectors as a model's own table would hold them: `dim` channels, root mean square `rms`, `(N, dim)`.
 
-        Models differ in how loud their positions are: where content has entries of a standard deviation of 0.02, as in
-        untrained models of transformers, vectors of unit size would drown it.
+        Where content has a standard deviation of 0.02, as in new models of transformers, unit vectors would drown it.
         """
-        vectors = self.vectors.detach().cpu()
-        vectors = vectors if dim in (None, self.dim) else project(vectors, dim or self.dim)
-        size = vectors.double().square().mean().sqrt().clamp(min=1e-12)
-        return (vectors.double() * (rms / size)).float()
+        return scaled(self.vectors, dim, rms)
 
     def _like(self, vectors: Tensor, provenance: dict[str, Any]) -> PositionEmbedding:
         return PositionEmbedding(
@@ -368,24 +379,10 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         folder = Path(folder)
         if metrics is not None:
             self.provenance["metrics"] = dict(metrics)
-        tensors = {"vectors": self.vectors.detach().cpu().float().contiguous()}
-        geometry: dict[str, Any] | None = None
-        if self.geometry is not None:
-            tensors["coordinates"] = torch.from_numpy(np.ascontiguousarray(self.geometry.coordinates))
-            geometry = {"kind": self.geometry.kind, "shape": list(self.geometry.shape)}
-        made_with = self.provenance.get("made_with")
-        provenance = {key: value for key, value in self.provenance.items() if key != "made_with"}
-        description = {"schema": SCHEMA, "n": self.n, "d": self.dim, "source": self.source, "geometry": geometry}
-        if self.names is not None:
-            description["names"] = list(self.names)
-        origin = {"fingerprint": self.fingerprint, "provenance": provenance, "made_with": made_with}
         if figure is not None:
             write_figure(figure, folder / FIGURE)
         card = self.generate_model_card(figure=(folder / FIGURE).is_file(), where=repo_id or handed.get("where"))
-        write_json(folder / CONFIG, {**description, **origin})
-        write_text(folder / CARD, f"{card.content.rstrip()}\n")
-        with replacing(folder / MODEL) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        write_embedding(self, folder, f"{card.content.rstrip()}\n")
         if not push_to_hub:
             return None
         return self.push_to_hub(repo_id or folder.name, metrics=metrics, figure=figure, **push_to_hub_kwargs)
@@ -403,7 +400,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         Args:
             repo_id: made where it is missing.
             metrics, figure: as for `save_pretrained`.
-            kwargs: `private`, `token`, `branch`, `commit_message` and so on, of `huggingface_hub`.
+            kwargs: `private`, `token`, `branch` and so on, of `huggingface_hub`.
         """
         kwargs.setdefault("commit_message", "Position embedding")
         kwargs["model_card_kwargs"] = {"metrics": metrics, "figure": figure, "where": repo_id}
@@ -429,27 +426,9 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             download: `token`, `cache_dir`, `force_download`, `local_files_only`, for `huggingface_hub`.
 
         Raises:
-            MaedError: nothing is there; another schema; tensors missing, extra, cut short, of another shape than
-                config.json says, or not finite.
+            MaedError: nothing is there, another schema, or tensors that are not just what config.json says.
         """
-        config_path, model_path = find_files(name, revision=revision, **download)
-        config = checked_config(config_path)
-        tensors = checked_tensors(model_path, config)
-        geometry = None
-        if config.get("geometry"):
-            coordinates, described = tensors["coordinates"].numpy(), config["geometry"]
-            geometry = Geometry(described["kind"], coordinates, tuple(described.get("shape") or ()))
-        provenance = dict(config.get("provenance") or {})
-        if config.get("made_with") is not None:
-            provenance["made_with"] = config["made_with"]
-        return cls(
-            tensors["vectors"],
-            source=config["source"],
-            geometry=geometry,
-            provenance=provenance,
-            trainable=trainable,
-            names=config.get("names"),
-        )
+        return cls(**read_embedding(name, revision=revision, **download), trainable=trainable)
 
     @classmethod
     def from_legacy(cls, path: str | Path) -> Self:

@@ -1,4 +1,4 @@
-"""Reading the folder of a position embedding: strict, and never more than numbers."""
+"""The folder of a position embedding: what is read is checked, and never more than numbers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from math import prod
 from pathlib import Path
 from reprlib import repr as short
 from types import NoneType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from maed.data.geometry import GeometryKind
+from maed.data.geometry import Geometry, GeometryKind
 from maed.errors import MaedError
-from maed.files import read_json
-from maed.run_folder import CONFIG, MODEL, RunFolder
+from maed.files import read_json, replacing, write_json, write_text
+from maed.run_folder import CARD, CONFIG, MODEL, RunFolder
+
+if TYPE_CHECKING:
+    from maed.embedding.position_embedding import PositionEmbedding
 
 SCHEMA = 1
 _FILES = (CONFIG, MODEL)
@@ -49,6 +53,45 @@ def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tu
                 f"embedding: {str(name)!r} is no folder, and its {file} cannot be had from the hub ({_line(error)})"
             ) from None
     return found[0], found[1]
+
+
+def write_embedding(embedding: PositionEmbedding, folder: Path, card: str) -> None:
+    """Write `config.json`, the card, and `model.safetensors` {vectors, coordinates?}, which comes last."""
+    tensors = {"vectors": embedding.vectors.detach().cpu().float().contiguous()}
+    geometry: dict[str, Any] | None = None
+    if embedding.geometry is not None:
+        tensors["coordinates"] = torch.from_numpy(np.ascontiguousarray(embedding.geometry.coordinates))
+        geometry = {"kind": embedding.geometry.kind, "shape": list(embedding.geometry.shape)}
+    made_with = embedding.provenance.get("made_with")
+    provenance = {key: value for key, value in embedding.provenance.items() if key != "made_with"}
+    sizes = {"schema": SCHEMA, "n": embedding.n, "d": embedding.dim, "source": embedding.source, "geometry": geometry}
+    names = {} if embedding.names is None else {"names": list(embedding.names)}
+    origin = {"fingerprint": embedding.fingerprint, "provenance": provenance, "made_with": made_with}
+    write_json(folder / CONFIG, {**sizes, **names, **origin})
+    write_text(folder / CARD, card)
+    with replacing(folder / MODEL) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def read_embedding(name: str | Path, *, revision: str | None, **download: Any) -> dict[str, Any]:
+    """What `write_embedding` wrote, checked: the arguments of a `PositionEmbedding`.
+
+    Raises:
+        MaedError: nothing is there; another schema; tensors missing, extra, cut short, of another shape than
+            config.json says, or not finite.
+    """
+    config_path, model_path = find_files(name, revision=revision, **download)
+    config = checked_config(config_path)
+    tensors = checked_tensors(model_path, config)
+    geometry = None
+    if config.get("geometry"):
+        coordinates, described = tensors["coordinates"].numpy(), config["geometry"]
+        geometry = Geometry(described["kind"], coordinates, tuple(described.get("shape") or ()))
+    provenance = dict(config.get("provenance") or {})
+    if config.get("made_with") is not None:
+        provenance["made_with"] = config["made_with"]
+    known = {"source": config["source"], "names": config.get("names")}
+    return {"vectors": tensors["vectors"], "geometry": geometry, "provenance": provenance, **known}
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -188,6 +231,15 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # safetensors has errors of its own, and lets some of Python's through
         raise MaedError(f"{path}: not a safetensors file ({_line(error)})") from None
+
+
+def similarity_row(folder: Path, n: int, position: int) -> Tensor:
+    """One row `(N,)` of the similarity in a folder; no other one is read."""
+    path = folder / MODEL
+    with readable(path), safe_open(path, framework="pt") as file:
+        if "similarity" not in file.keys() or file.get_slice("similarity").get_shape() != [n, n]:  # noqa: SIM118
+            raise MaedError(f"similarity: {folder} holds none of {n} x {n} positions")
+        return file.get_slice("similarity")[position]
 
 
 def fingerprint_of(vectors: Tensor) -> str:

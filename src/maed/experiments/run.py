@@ -143,6 +143,7 @@ def new_results(context: Context, command: str) -> Results:
         source=context.data.source,
         positions=context.data.positions,
         neighbors=context.recall_k(),
+        held_out=context.data.held_out or None,
         settings=asdict(context.settings),
         machine=describe_machine(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,7 +13,7 @@ from maed.errors import MaedError
 from maed.plots.layout import ASSIGNABLE, align, plane, seen_from, to_grid
 from maed.plots.layout import recovered_layout as lay_out
 from maed.plots.signals import draw_images, to_unit
-from maed.plots.style import BLUE, INK, ORANGE, SKY, VERMILION, headline, panels, tidy
+from maed.plots.style import BLUE, INK, ORANGE, SKY, VERMILION, headline, panels, short, tidy
 
 
 def recovered_layout(
@@ -50,7 +50,8 @@ def recovered_layout(
     ax, (left, right) = panels(ax, 2, 2, (4.0, 3.8))
     colors, aligned = position_colors(coordinates), align(layout, coordinates)
     _draw_aligned(left, aligned, coordinates, shape)
-    _write_names(left, aligned, names)
+    is_grid = len(shape) == 2 and coordinates.shape[1] == 2
+    _write_names(left, aligned[:, ::-1] if is_grid else aligned, names)
     headline(left, "laid out by the embedding alone")
     if coordinates.shape[1] == 1:
         right.scatter(coordinates[:, 0], aligned[:, 0], c=colors, s=6, linewidths=0)
@@ -66,7 +67,7 @@ def recovered_layout(
 def _write_names(ax: Axes, layout: np.ndarray, names: Sequence[str] | None) -> None:
     """Names beside the points of a layout; small, for many of them overlap."""
     for name, (x, y) in zip(names or (), layout, strict=False):
-        ax.annotate(name, (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5, color=INK)
+        ax.annotate(short(name), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5, color=INK)
 
 
 def unshuffled(

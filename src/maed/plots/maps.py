@@ -12,10 +12,13 @@ from matplotlib.axes import Axes
 from maed.data.geometry import GeometryKind
 from maed.errors import MaedError
 from maed.plots.layout import chart, plane, row_major
-from maed.plots.style import BLUE, INK, VERMILION, headline, panels, tidy
+from maed.plots.style import BLUE, INK, VERMILION, headline, panels, short, tidy
 
 WINDOW = 256
 """Positions of a line that are drawn around the one in question: the whole of a long text would show a needle."""
+
+_TICKS = 64
+"""Most positions that are named at the sides of a matrix."""
 
 _DRAWN = 1024
 """Most rows of a matrix that are drawn; of more, the means of blocks."""
@@ -28,6 +31,7 @@ def similarity_map(
     shape: Sequence[int] = (),
     kind: GeometryKind = "points",
     *,
+    names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw what seeing one position tells about all others.
@@ -39,9 +43,10 @@ def similarity_map(
         shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
             neighborhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
         kind: of the geometry, where it is known; `torus` and `sphere` are drawn on maps of their own.
+        names: N names of positions; where None, a position is called by its place.
         ax: where to draw, `projection="3d"` to see three coordinates in space.
     """
-    places = _Places(coordinates, shape, kind)
+    places = _Places(coordinates, shape, kind, names)
     width, height = places.panel_size()
     ax, _ = panels(ax, 1, 1, (max(4.0, 1.3 * width), max(3.0, 1.3 * height)), projection=places.projection)
     drawn = _draw_similarity(ax, similarity, position, places)
@@ -63,6 +68,7 @@ def similarity_maps(
     shape: Sequence[int] = (),
     kind: GeometryKind = "points",
     *,
+    names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw `similarity_map` for each of `positions`, as panels with a scale each.
@@ -70,9 +76,9 @@ def similarity_maps(
     Args:
         similarity: `(N, N)`; a row is drawn for each position.
         positions: which ones, as indices in storage order (`spread_positions` chooses some).
-        coordinates, shape, kind, ax: as for `similarity_map`.
+        coordinates, shape, kind, names, ax: as for `similarity_map`.
     """
-    places = _Places(coordinates, shape, kind)
+    places = _Places(coordinates, shape, kind, names)
     columns = min(6 if places.are_image else 3, len(positions))
     ax, parts = panels(ax, len(positions), columns, places.panel_size(), projection=places.projection)
     for part, position in zip(parts, positions, strict=True):
@@ -88,6 +94,7 @@ def similarity_matrix(
     kind: GeometryKind = "points",
     *,
     order: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the whole matrix, positions in an order that shows its structure; the diagonal is left out.
@@ -99,6 +106,7 @@ def similarity_matrix(
         shape: of a grid or torus, for the names of the axes.
         kind: of the geometry, where it is known; a `torus` goes by its angles.
         order: `(N,)`: positions in another order, such as along a channel of an embedding.
+        names: N names of positions, written at the sides where there are few enough to be read.
         ax: where to draw.
 
     Raises:
@@ -123,6 +131,10 @@ def similarity_matrix(
     drawn = ax.imshow(values, cmap="viridis", vmin=low, vmax=high, extent=edges, interpolation="nearest")
     tidy(ax)
     ax.set(xlabel=f"position told about, {name}", ylabel=f"position seen, {name}")
+    if names is not None and n <= _TICKS:
+        shown = [short(names[i]) for i in (range(n) if order is None else order)]
+        ax.set_xticks(range(n), shown, rotation=90, fontsize=5)
+        ax.set_yticks(range(n), shown, fontsize=5)
     _color_bar(ax, drawn, "similarity")
     return ax
 
@@ -178,6 +190,7 @@ class _Places:
     coordinates: np.ndarray | None
     shape: Sequence[int]
     kind: GeometryKind
+    names: Sequence[str] | None = None
 
     @property
     def are_image(self) -> bool:
@@ -242,7 +255,7 @@ class _Places:
         return drawn
 
     def mark(self, ax: Axes, position: int) -> None:
-        """Mark the position in question, and name its place: a ring, or an upright line on a curve."""
+        """Mark the position in question, and name it or its place: a ring, or an upright line on a curve."""
         if self.coordinates is None or self.coordinates.shape[1] == 1:
             x = along(self.coordinates, position + 1)[position]
             ax.axvline(x, color=VERMILION, linewidth=1.2, alpha=0.8, zorder=0)
@@ -258,7 +271,7 @@ class _Places:
                 place = self.coordinates[position, :3]
             for color, width in (("white", 2.6), (VERMILION, 1.4)):
                 _dots(ax, place[None], s=70, facecolors="none", edgecolors=color, linewidths=width)
-        headline(ax, name)
+        headline(ax, name if self.names is None else short(self.names[position]))
 
 
 def _draw_similarity(ax: Axes, values: np.ndarray, position: int, places: _Places) -> Any:

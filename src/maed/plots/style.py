@@ -47,6 +47,11 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def short(name: str) -> str:
+    """The name of a position as a figure has room for it."""
+    return plain(name if len(name) <= 24 else f"{name[:23]}…")
+
+
 def panels(
     ax: Axes | None, count: int, columns: int, size: tuple[float, float], *, projection: str | None = None
 ) -> tuple[Axes, list[Axes]]:

@@ -19,7 +19,7 @@ from maed.data.delimited import read_delimited
 from maed.data.prepare import real_positions
 from maed.data.signals import SignalContent
 from maed.data.source import Reader, Source
-from maed.errors import MaedError, nearest
+from maed.errors import MaedError
 from maed.models import ClassifierConfig
 from maed.settings import DataSettings
 
@@ -287,14 +287,10 @@ def _columns(names: Sequence[str], origin: str, model: _Model) -> list[str] | No
     if model.settings.columns is not None:
         return model.settings.columns
     trained = model.config.columns
-    missing = [name for name in trained if name not in names]
-    if missing and len(trained) > 1:  # columns of numbers, whose names alone say which is which
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MaedError(
-            f"input: {origin} has no column {missing[0]!r}{more}{nearest(missing[0], names)}; this model was trained "
-            f"on {', '.join(trained[:8])}{', ...' if len(trained) > 8 else ''}"
-        )
-    return list(trained) if trained and not missing else None
+    if len(trained) > 1:  # columns of numbers, whose names alone say which is which
+        asked = model.settings.label
+        return tables.columns_in_order([name for name in names if name != asked], trained, "input", origin)
+    return list(trained) if trained and trained[0] in names else None
 
 
 def _labels(table: pa.Table, label: str) -> Callable[[np.ndarray], list[Any]]:

@@ -72,6 +72,7 @@ class Contents:
         vectors: `(N, d)`, the embedding.
         geometry: the true geometry as it is stored.
         coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
+        names: of the positions, N texts, where they have names.
         shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or where nothing is known.
         similarity: `(N, N)`.
         draws: how the similarity was drawn.
@@ -88,6 +89,7 @@ class Contents:
     vectors: np.ndarray | None = None
     geometry: Geometry | None = None
     coordinates: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
     shape: tuple[int, ...] = ()
     similarity: np.ndarray | None = None
     draws: Work = field(default_factory=Work)
@@ -182,6 +184,9 @@ def _read_embedding(stage: StageFolder, contents: Contents) -> None:
         config = read_json(stage.config)
         contents.provenance = {"source": config.get("source"), **_provenance(stage)}
         contents.made_with = stage.made_with
+        names = config.get("names")
+        if isinstance(names, list) and len(names) == len(tensors["vectors"]):
+            contents.names = tuple(map(str, names))
         geometry = config.get("geometry") or {}
         shape = geometry.get("shape") or []
         if contents.coordinates is not None and np.prod(shape, dtype=int) == len(contents.coordinates):

@@ -60,6 +60,7 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
         "Source": contents.source,
         "Positions": f"{contents.positions:,}" if contents.positions else "",
         "Order": order,
+        "Held out": results.held_out or _held_out(contents),
         "Command": results.command,
         "Commit": results.commit,
         "Version": results.maed,
@@ -67,6 +68,21 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
         "Machine": ", ".join(f"{key}: {value}" for key, value in results.machine.items()),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
+
+
+def _held_out(contents: Contents) -> str:
+    """How signals were held out by the settings of a run that did not record it; nothing where these are not known."""
+    given = contents.made_with.data or (contents.results.settings.get("data") or {})
+    if not given:
+        return ""
+    way = {"blocks": "in blocks of neighboring signals", "original-imdb": "as in the original"}.get(
+        given.get("split") or "", "at random, each class by its share where there are labels"
+    )
+    if given.get("window") is not None:
+        way = "in blocks of time"
+    if given.get("group") is not None:
+        way = f"by whole groups of {given['group']}"
+    return f"{way}; splits that the source stores apart are used as they are"
 
 
 def settings_text(results: Results) -> str:

@@ -22,6 +22,9 @@ MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 _MOSAIC = 4
 """Signals, to a side, that are shown as stored and put in order."""
 
+_NAMED = 200
+"""Most positions whose names are written beside them: of more, they would hide one another."""
+
 
 @dataclass
 class Picture:
@@ -64,13 +67,15 @@ class Printer:
                 contents.coordinates, len(contents.similarity), settings.positions, contents.kind
             )
             where = contents.coordinates, contents.shape, contents.kind
-            self._save(f"similarity{suffix}", plots.similarity_maps(contents.similarity, chosen, *where))
-            self._save("matrix.png", plots.similarity_matrix(contents.similarity, *where))
+            maps = plots.similarity_maps(contents.similarity, chosen, *where, names=contents.names)
+            self._save(f"similarity{suffix}", maps)
+            self._save("matrix.png", plots.similarity_matrix(contents.similarity, *where, names=contents.names))
         if contents.draws.history:
             self._save("draws.svg", plots.against_draws(contents.draws.history))
         if self.layout is not None:
             large = ".png" if len(self.layout) > 600 else ".svg"
-            drawn = plots.recovered_layout(self.layout, contents.coordinates, contents.shape)
+            names = contents.names if len(self.layout) <= _NAMED else None
+            drawn = plots.recovered_layout(self.layout, contents.coordinates, contents.shape, names=names)
             self._save(f"layout{large}", drawn)
         if contents.examples is not None and not contents.examples.is_tokens:
             self._write_reconstructions(contents.examples, suffix)

@@ -73,6 +73,7 @@ def _positions(
     facts: Facts = {
         "n": n,
         "k": min(contents.results.neighbors or _LISTED, n - 1),
+        "called": None if contents.names is None else list(contents.names),
         "drawn": _drawn(contents, first, blocks),
         "coordinates": None if known is None else blocks.add(known.astype(np.float32)),
         "colors": blocks.add(np.round(255 * np.clip(colors, 0, 1)).astype(np.uint8)),

@@ -68,6 +68,10 @@ function fillControls() {
   options(element("reduction"), unique(views.map((view) => view.reduction)));
   if (views.some((view) => view.reduction === own.reduction)) element("reduction").value = own.reduction;
   element("position").max = at.n - 1;
+  const { called } = at.all;
+  element("of-called").hidden = !called;
+  const option = (value) => Object.assign(document.createElement("option"), { value });
+  element("all-called").replaceChildren(...(called || []).map(option));
 }
 
 async function chooseEstimator() {
@@ -119,6 +123,10 @@ function listen() {
     element(id).addEventListener("change", async () => { await change(); await choose(at.position, { anew: true }); });
   }
   element("position").addEventListener("input", (event) => choose(at.order[event.target.value]));
+  element("called").addEventListener("input", (event) => {
+    const found = at.all.called.indexOf(event.target.value);
+    if (found >= 0) { choose(found); hold(true); }
+  });
   element("hold").addEventListener("click", () => hold(!at.held));
   for (const radio of document.getElementsByName("dimensions")) {
     radio.addEventListener("change", async () => { at.space = radio.value === "3"; await drawLayout(); markSpace(); });
@@ -184,9 +192,10 @@ function stepped(right, down) {
 
 // One position
 
-/** What it is called. */
+/** What it is called: its name, or its place where it has none. */
 function placeName(i) {
   const { names, shape } = at.all.drawn;
+  if (at.all.called) return at.all.called[i];
   const short = (value) => String(Math.round(value * 100) / 100);
   if (names === "cells") return `row ${Math.floor(at.rank[i] / shape[1])}, column ${at.rank[i] % shape[1]}`;
   if (names === "line") return `place ${short(at.x[i])}`;
@@ -270,7 +279,7 @@ async function show() {
 
 function say() {
   const names = (found) => found.slice(0, 4).map(placeName).join("; ");
-  const place = at.all.drawn.names === "stored" ? "" : `, ${placeName(at.position)}`;
+  const place = at.all.drawn.names === "stored" && !at.all.called ? "" : `, ${placeName(at.position)}`;
   const parts = [`Position ${at.position}${place}${at.held ? ", held" : ""}.`];
   if (at.similar) parts.push(`Most similar by ${titled(at.estimator.name)}: ${names(at.similar)}.`);
   if (at.close) parts.push(`Nearest vectors: ${names(at.close)}.`);
@@ -302,8 +311,9 @@ function drawMap(name, row, neighbors, quantity) {
   if (kind === "points") {
     return Plotly.update(node, { "marker.color": [filled(row, low)], "marker.cmin": low, "marker.cmax": high }, { shapes: mapMarks(neighbors) }, [0]);
   }
-  const { x, y, range } = curve(row);
-  return Plotly.update(node, { x: [x], y: [y] }, { shapes: mapMarks(neighbors), "xaxis.range": range }, [0]);
+  const { x, y, range, label } = curve(row);
+  const text = label.hovertext ? { hovertext: [label.hovertext] } : {};
+  return Plotly.update(node, { x: [x], y: [y], ...text }, { shapes: mapMarks(neighbors), "xaxis.range": range }, [0]);
 }
 
 function firstMap(node, row, neighbors, quantity) {
@@ -320,8 +330,8 @@ function firstMap(node, row, neighbors, quantity) {
     const data = [{ ...dots(at.points), marker }];
     return draw(node, data, { hovermode: "closest", xaxis: bare, yaxis: { ...bare, scaleanchor: "x" }, shapes });
   }
-  const { x, y, range } = curve(row);
-  const data = [{ type: "scatter", mode: "lines", x, y, line: { color: "#0072B2", width: 1.5 }, hoverinfo: "none" }];
+  const { x, y, range, label } = curve(row);
+  const data = [{ type: "scatter", mode: "lines", x, y, line: { color: "#0072B2", width: 1.5 }, ...label }];
   const still = { automargin: false, zeroline: false, fixedrange: true }; // a margin that grew would move what is pointed at
   const xaxis = { ...still, title: { text: axis }, range };
   const yaxis = { ...still, title: { text: quantity }, nticks: 6 };
@@ -346,14 +356,22 @@ function curve(row) {
   const own = at.rank[at.position] - at.window[0];
   const beside = [y[own - 1], y[own + 1]].filter((value) => value !== undefined);
   y[own] = beside.reduce((sum, value) => sum + value, 0) / beside.length;
-  return { x, y, range: [x[0], x[x.length - 1]] };
+  return { x, y, range: [x[0], x[x.length - 1]], label: named(shown) };
 }
 
 const filled = (row, low) => row.map((value) => (Number.isNaN(value) ? low : value)); // it is ringed
 
 /** How points are drawn, and how large. Not by plotly's scattergl: it evaluates text, which the page's policy refuses. */
 function dots([x, y]) {
-  return { type: "scatter", mode: "markers", x, y, hoverinfo: "none" };
+  return { type: "scatter", mode: "markers", x, y, ...named() };
+}
+
+/** What is written beside the mouse: names, where positions have any. Plotly reads some HTML in them, so it is escaped. */
+function named(order = null) {
+  const { called } = at.all;
+  if (!called) return { hoverinfo: "none" };
+  const text = called.map((name) => name.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"));
+  return { hoverinfo: "text", hovertext: order ? Array.from(order, (i) => text[i]) : text };
 }
 const dotSize = (area) => Math.max(2, Math.min(11, Math.sqrt(area / at.n)));
 
@@ -446,7 +464,7 @@ async function drawSpace(node) {
   const axis = { showticklabels: false, title: { text: "" }, showspikes: false, zeroline: false, showbackground: false };
   const scene = { xaxis: { ...axis }, yaxis: { ...axis }, zaxis: { ...axis }, aspectmode: "data", dragmode: "orbit", camera: { eye: { x: 0.5, y: -1.3, z: 1.5 } } };
   const mesh = meshOf(at.spatial);
-  const points = { type: "scatter3d", mode: "markers", x, y, z, marker: { color: at.colors, size: at.n > 5000 ? 2 : 4 }, hoverinfo: "none" };
+  const points = { type: "scatter3d", mode: "markers", x, y, z, marker: { color: at.colors, size: at.n > 5000 ? 2 : 4 }, ...named() };
   const marks = { type: "scatter3d", mode: "markers", x: [], y: [], z: [], marker: { size: 9, opacity: 0.9 }, hoverinfo: "skip" };
   await draw(node, [points, marks, ...(mesh ? [mesh] : [])], { scene, showlegend: false, margin: { l: 0, r: 0, t: 0, b: 0 } });
   if (first) follow(node, "points");
