@@ -44,6 +44,13 @@ def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSetti
     """
     array = _array(inputs, "inputs")
     kind = _kind(array, settings)
+    if settings.type == "auto" and array.ndim == 2 and array.dtype.kind in "iu":
+        taken, other = ("token ids", "real") if kind == "tokens" else ("numbers", "tokens")
+        warnings.warn(
+            f"whole numbers ({array.dtype}) in an array are taken for {taken}; --data.type {other} (in Python "
+            f"kind={other!r}) reads them otherwise",
+            stacklevel=3,
+        )
     labels = None if labels is None else _array(labels, "labels", strings=True)
     if labels is not None and labels.shape[:1] != array.shape[:1]:
         raise MaedError(f"labels: shape {labels.shape} for {len(array)} signals; they may be one for each signal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -165,6 +166,8 @@ def _table_source(table: pa.Table, settings: DataSettings) -> Source:
     """A table without its labels, which nothing here reads; texts as long as the longest, within `data.length`."""
     labels = {settings.label} if settings.label is not None else set(LABELS)
     kept = [name for name in table.column_names if name not in labels] or table.column_names
+    if left := [name for name in table.column_names if name not in kept]:
+        warnings.warn(f"X: column {left[0]!r} holds labels, which are not read: nothing learns from them", stacklevel=4)
     texts = [
         column
         for column in table.select(kept).columns

@@ -62,15 +62,16 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     _check_shapes(parts)
     mean = scale = kept = None
     vocabulary = 0
+    if settings.missing_values is None and pixels is None and not source.vocabulary:
+        refuse_stand_ins(parts["train"].values)
     if source.kind == "tokens":
+        _blank_missing(parts)  # what stands for missing values may be no id
         vocabulary = _check_tokens(parts, source.vocabulary)
         content: SignalContent = "text" if source.vocabulary else "tokens"
         _drop(parts, settings)
         _blank_missing(parts)
     else:
         content = "numbers" if pixels is None else "images"
-        if settings.missing_values is None and pixels is None:
-            refuse_stand_ins(parts["train"].values)
         _check_numbers(parts, settings)
         kept = _without_empty(parts, source.columns)
         if pixels is None:
@@ -118,10 +119,10 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         found = f"{source.kind} signals of shape {part.values.shape[1:]}"
         raise MaedError(f"X: {found}; it was fitted to {data.kind} signals of shape {wanted}")
     if data.kind == "tokens":
+        _blank_missing(parts)
         low, high = part.values.min(), part.values.max()
         if low < 0 or high >= data.vocabulary:
             raise MaedError(f"X: token ids from {low} to {high}; they may be from 0 to {data.vocabulary - 1}")
-        _blank_missing(parts)
     else:
         _check_numbers(parts, settings)
         assert data.train.mean is not None

@@ -24,6 +24,9 @@ Content = Literal["number", "list", "text", "image"]
 LABELS = ("label", "labels")
 """Columns that are taken for the label where none is named."""
 
+_USUAL_LABELS = ("y", "target", "targets", "class", "classes", "category", "species", "diagnosis", "outcome", "group")
+_MANY_CLASSES = 50
+
 
 def read_parquet(paths: Sequence[Path]) -> pa.Table:
     """One or more `.parquet` files of the same columns, end to end."""
@@ -75,6 +78,15 @@ def from_tables(
     content = {name: _content_of(train.schema.field(name).type, settings.type == "image") for name in columns}
     chosen = _choose(columns, content, settings, origin)
     kind = content[chosen[0]]
+    if (
+        settings.type == "auto"
+        and kind == "number"
+        and all(pa.types.is_integer(train.schema.field(name).type) for name in chosen)
+    ):
+        other = "kind='tokens'" if origin == "X" else "--data.type tokens"
+        warnings.warn(
+            f"{origin}: columns of whole numbers are taken for numbers; {other} reads token ids", stacklevel=3
+        )
     stored: dict[PartName, Stored] = {}
     for name, table in tables.items():
         if missing := [column for column in chosen if column not in table.column_names]:
@@ -109,7 +121,7 @@ def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin:
 
 
 def _signals_among(table: pa.Table, columns: list[str], label: str | None, origin: str) -> list[str]:
-    """The columns without those that are plainly none of many sensors: dates, names, numbers of rows, empty ones.
+    """The columns without those that are plainly none of many sensors: dates, names, classes, numbers of rows, empty ones.
 
     Only where two columns of numbers or more are left, no column is of another kind of signal, and texts are short,
     as names are. What is set aside is said.
@@ -129,8 +141,10 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
             "--data.columns names those to read",
             stacklevel=3,
         )
+    classes = [name for name in numbers if name.strip().lower() in _USUAL_LABELS and _is_few(table.column(name))]
     aside = {
         "names": texts,
+        "classes": classes,
         "dates": [name for name in columns if pa.types.is_temporal(fields[name])],
         "numbers of rows": counted,
         "nothing": [name for name in columns if pa.types.is_null(fields[name])],
@@ -143,12 +157,12 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
         for what, names in aside.items()
         if names
     ]
-    hint = "" if label or not texts else f"; --data.label {texts[0]} takes one for the labels"
-    warnings.warn(
-        f"{origin}: columns that are no signals are left out: {'; '.join(told)}{hint}; --data.columns names "
-        "those to read",
-        stacklevel=3,
-    )
+    remedy = "; hand over as numbers, in a table of their own, those to read"
+    if origin != "X":
+        labels = classes or texts
+        hint = "" if label or not labels else f"; --data.label {labels[0]} takes one for the labels"
+        remedy = f"{hint}; --data.columns names those to read"
+    warnings.warn(f"{origin}: columns that are no signals are left out: {'; '.join(told)}{remedy}", stacklevel=3)
     return left
 
 
@@ -174,6 +188,13 @@ def _is_prose(column: pa.ChunkedArray) -> bool:
     """Whether texts are signals themselves rather than names."""
     plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     return (pc.mean(pc.utf8_length(plain)).as_py() or 0.0) > _PROSE
+
+
+def _is_few(column: pa.ChunkedArray) -> bool:
+    """Whether a column of numbers holds a few whole ones, each several times, as classes do."""
+    if not pa.types.is_integer(column.type):
+        return False
+    return pc.count_distinct(column).as_py() <= min(_MANY_CLASSES, len(column) // 2)
 
 
 def _counts_rows(column: pa.ChunkedArray) -> bool:
