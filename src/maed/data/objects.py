@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from scipy.sparse import issparse
 
 from maed.data.arrays import INPUTS, array_source
+from maed.data.foreign import cells_source, recording_source
+from maed.data.labeled import labeled_source
 from maed.data.source import Source
 from maed.data.tables import LABELS, from_tables
 from maed.errors import MaedError
@@ -24,8 +26,8 @@ KEPT = 1 << 28
 _BATCH = 256  # signals of a map-style data set at a time
 
 _EXPECTED = (
-    "an array or tensor (n, N) or (n, N, C), a table or column of pandas, polars or arrow, a datasets.Dataset, or an "
-    "iterator of batches"
+    "an array or tensor (n, N) or (n, N, C), a table or column of pandas, polars or arrow, an xarray.DataArray, a "
+    "datasets.Dataset, a recording of MNE, AnnData, or an iterator of batches"
 )
 
 
@@ -46,9 +48,8 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
     """
     if issparse(X):
         raise MaedError("X: a sparse matrix; it may be dense (X.toarray()), with NaN where values are missing")
-    table = as_table(X)
-    if table is not None:
-        source = _table_source(table, settings)
+    source = _named_source(X, settings)
+    if source is not None:
         if coordinates is not None:
             geometry = array_source(np.zeros((2, len(coordinates))), None, coordinates, DataSettings()).geometry
             source = replace(source, geometry=geometry)
@@ -66,6 +67,18 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
         if size < least:  # worded as by scikit-learn, whose users match these words
             raise MaedError(f"X: {size} {what} (shape={array.shape}) while a minimum of {least} is required.")
     return array_source(array, None, coordinates, settings)
+
+
+def _named_source(X: Any, settings: DataSettings) -> Source | None:
+    """A source of what has names for its axes or columns; None for anything else. No package is imported for it."""
+    if type(X).__module__.partition(".")[0] == "xarray" and hasattr(X, "dims"):
+        return labeled_source(X, settings, "X")
+    if hasattr(X, "get_data") and hasattr(X, "ch_names"):
+        return recording_source(X)
+    if hasattr(X, "X") and hasattr(X, "obs_names") and hasattr(X, "var_names"):
+        return cells_source(X, settings)
+    table = as_table(X)
+    return None if table is None else _table_source(table, settings)
 
 
 def within_memory(source: Source, settings: DataSettings) -> DataSettings:

@@ -82,7 +82,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         _fill_missing(parts, mean)
     geometry, columns = pixels or source.geometry, source.columns
     if kept is not None:
-        geometry = None if geometry is None else Geometry("points", geometry.coordinates[kept])
+        geometry = None if geometry is None else geometry.at(np.flatnonzero(kept))
         if len(columns) == len(kept):
             columns = tuple(name for name, stays in zip(columns, kept, strict=True) if stays)
     data = SignalData(

@@ -121,7 +121,7 @@ def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin:
 
 
 def _signals_among(table: pa.Table, columns: list[str], label: str | None, origin: str) -> list[str]:
-    """The columns without those that are plainly none of many sensors: dates, names, classes, numbers of rows, empty ones.
+    """The columns without those that are plainly none of many sensors: dates, names, classes, row numbers, empty ones.
 
     Only where two columns of numbers or more are left, no column is of another kind of signal, and texts are short,
     as names are. What is set aside is said.

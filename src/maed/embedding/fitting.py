@@ -63,6 +63,8 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
     for geometry in (there, wanted):
         if geometry.kind not in RESAMPLED:
             raise MaedError(f"resample: between positions of kind {geometry.kind}; it may be {' or '.join(RESAMPLED)}")
+    if lacking := int((~there.placed).sum()):
+        raise MaedError(f"resample: {lacking} positions have no place; each must have one")
     if there.kind != wanted.kind:
         raise MaedError(f"resample: from a {there.kind} to a {wanted.kind}; both may be of one kind")
     # a line that came as coordinates has no sides but its number of positions

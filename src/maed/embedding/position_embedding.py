@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from sklearn.neighbors import kneighbors_graph
 from torch import Tensor, nn
 
-from maed.data.geometry import Geometry, permutation
+from maed.data.geometry import Geometry, permutation, points
 from maed.data.geometry_spec import parse_geometry
 from maed.embedding.card import model_card, write_figure
 from maed.embedding.fitting import project, resample
@@ -196,7 +196,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
         A `given` geometry is that of the source; where the embedding was learned from permuted positions, it is
         permuted alike. Where both name their positions, or the embedding's are called by the numbers of their columns,
-        places are found by name, and those of positions that the embedding does not have are left out.
+        places are found by name, and those of positions that the embedding does not have are left out. A position
+        whose name has no place has none, which is said.
 
         Raises:
             MaedError: none is known, or it is of another number of positions.
@@ -208,8 +209,13 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         numbers = map(str, range(len(given.coordinates) if len(given.coordinates) != self.n else 0))
         for names in (given.names, tuple(numbers)):
             rows = {name: row for row, name in enumerate(names)}
-            if self.names is not None and rows and all(name in rows for name in self.names):
-                return Geometry("points", given.coordinates[[rows[name] for name in self.names]])
+            found = [name for name in self.names or () if name in rows]
+            if len(found) == self.n or (len(found) > self.n // 2 and names == given.names):
+                assert self.names is not None
+                places = np.full((self.n, given.coordinates.shape[1]), np.nan, dtype=np.float32)
+                there = [i for i, name in enumerate(self.names) if name in rows]
+                places[there] = given.coordinates[[rows[name] for name in found]]
+                return points(places)  # says which have no place
         if len(given.coordinates) != self.n:
             raise MaedError(f"coordinates: {len(given.coordinates)} positions; the embedding has {self.n}")
         seed = ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
@@ -254,7 +260,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             self._check_position(each)
         if not chosen or len(set(chosen)) < len(chosen):
             raise MaedError(f"positions: must be 1 or more, each once, got {len(chosen)}")
-        geometry = None if self.geometry is None else Geometry("points", self.geometry.coordinates[chosen])
+        geometry = None if self.geometry is None else self.geometry.at(np.asarray(chosen))
         kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
         names = None if self.names is None else [self.names[each] for each in chosen]
         vectors = self.vectors.detach()[chosen]

@@ -154,7 +154,11 @@ def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
             raise MaedError(
                 f"{path}: {name} of shape {tuple(tensor.shape)}; they may have {len(tensors['vectors'])} rows"
             )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor.float()).all():
+        # of coordinates a row of NaN says that the position has no place
+        missing = (
+            torch.isnan(tensor.float()).all(dim=1) if name == "coordinates" else torch.zeros(len(tensor), dtype=bool)
+        )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor.float()[~missing]).all():
             raise MaedError(f"{path}: {name} of {tensor.dtype}, or not finite; they may be finite floats")
     if config.get("geometry"):
         _check_coordinates(path, tensors["coordinates"], config["geometry"])
