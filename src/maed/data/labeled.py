@@ -108,7 +108,7 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
             return values.astype(np.int64)[places], None
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused later
             numbers = values.astype(np.float32)
-        numbers[np.isin(values, fills)] = np.nan
+        numbers[np.isin(values, np.array(fills).astype(values.dtype))] = np.nan  # as the values have them
         return numbers[places][..., None], None
 
     geometry, names, where = _places(array, axes)
@@ -117,11 +117,12 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
         f"{', '.join(map(str, counting))} counts signals",
     ]
     said += [f"{' x '.join(f'{name} {array.sizes[name]}' for name in axes)} are positions", where]
-    if fills or "_FillValue" in array.encoding or "missing_value" in array.encoding:
+    stored_fills = [array.encoding.get(name, np.nan) for name in ("_FillValue", "missing_value")]
+    if fills or any(fill == fill for fill in stored_fills):  # NaN is missing anyway
         said.append("fill values are missing ones")
     if others:
-        said.append(f"not read: {', '.join(others[:8])}")
-    warnings.warn(f"{origin}: {'; '.join(filter(None, said))}; --data.columns names another variable", stacklevel=3)
+        said.append(f"not read: {', '.join(others[:8])} (--data.columns names another variable)")
+    warnings.warn(f"{origin}: {'; '.join(filter(None, said))}", stacklevel=3)
 
     def along(argument: str, name: str | None) -> np.ndarray | None:
         """A variable with one value for each signal."""

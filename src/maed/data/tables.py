@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from maed.data import images, text
 from maed.data.geometry import line
+from maed.data.long_tables import LONG, PIECE, gathered
 from maed.data.source import PartName, Reader, Source, Stored, first_line, with_classes
 from maed.errors import MaedError, nearest
 from maed.settings import DataSettings
@@ -26,15 +27,23 @@ LABELS = ("label", "labels")
 
 _USUAL_LABELS = ("y", "target", "targets", "class", "classes", "category", "species", "diagnosis", "outcome", "group")
 _MANY_CLASSES = 50
+_TOGETHER = 64  # columns
 
 
 def read_parquet(paths: Sequence[Path]) -> pa.Table:
-    """One or more `.parquet` files of the same columns, end to end."""
-    tables = []
+    """One or more `.parquet` files of the same columns, end to end; long ones of numbers a piece at a time."""
+    tables, long = [], sum(path.stat().st_size for path in paths) >= LONG
     for path in paths:
         try:
-            table = pa.parquet.read_table(path, memory_map=True, partitioning=None)
-            table.validate(full=True)  # that texts are texts, among others
+            file = pa.parquet.ParquetFile(path, pre_buffer=False)
+            if long and _holds_numbers(file.schema_arrow):
+                rows = max(1, PIECE // file.metadata.num_columns)
+                pieces = _checked(file.iter_batches(rows))
+                table = gathered(pieces, file.metadata.num_rows, file.schema_arrow.names, str(path))
+                table = table.replace_schema_metadata(file.schema_arrow.metadata)
+            else:
+                table = pa.parquet.read_table(path, memory_map=True, partitioning=None)
+                table.validate(full=True)  # that texts are texts, among others
             _ = table.column_names  # decoded only now
             tables.append(table)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -43,6 +52,18 @@ def read_parquet(paths: Sequence[Path]) -> pa.Table:
         return pa.concat_tables(tables)
     except pa.ArrowException as error:
         raise MaedError(f"{paths[0].parent}: the files differ in their columns ({first_line(error)})") from None
+
+
+def _holds_numbers(schema: pa.Schema) -> bool:
+    """Whether signals lie in columns of numbers, or in a list of them, which take less memory as float32."""
+    content = [_content_of(field.type, False) for field in schema]
+    return content.count("number") > 1 or "list" in content
+
+
+def _checked(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for piece in pieces:
+        piece.validate(full=True)
+        yield piece
 
 
 def from_tables(
@@ -134,7 +155,7 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
     if len(numbers) < 2 or kinds & {"list", "image"} or any(_is_prose(table.column(name)) for name in texts):
         return columns
     counting = [name for name in numbers if _counts_rows(table.column(name))]
-    counted = [name for name in counting if name.strip().lower() in _ROW_NAMES]
+    counted = [name for name in numbers if name.strip().lower() in _ROW_NAMES and _numbers_rows(table.column(name))]
     if (doubtful := [name for name in counting if name not in counted]) and doubtful[0] == columns[0]:
         warnings.warn(
             f"{origin}: column {doubtful[0]!r} goes up by ones, as numbers of rows do, and is read all the same; "
@@ -195,6 +216,13 @@ def _is_few(column: pa.ChunkedArray) -> bool:
     if not pa.types.is_integer(column.type):
         return False
     return pc.count_distinct(column).as_py() <= min(_MANY_CLASSES, len(column) // 2)
+
+
+def _numbers_rows(column: pa.ChunkedArray) -> bool:
+    """Whether a column holds whole numbers, each once, as rows that were chosen of more still have them."""
+    if not pa.types.is_integer(column.type) or column.null_count or len(column) < 3:
+        return False
+    return pc.count_distinct(column).as_py() == len(column)
 
 
 def _counts_rows(column: pa.ChunkedArray) -> bool:
@@ -269,8 +297,11 @@ def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings:
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         if kind == "number":
-            cells = [_numbers(_take(table, name, rows), name, whole) for name in columns]
-            values = np.stack(cells, axis=1)
+            values = np.empty((len(rows), len(columns)), dtype=np.int64 if whole else np.float32)
+            for start in range(0, len(columns), _TOGETHER):  # some at a time: less memory, and whole lines of cache
+                some = columns[start : start + _TOGETHER]
+                cells = [_numbers(_take(table, name, rows), name, whole) for name in some]
+                values[:, start : start + len(some)] = np.stack(cells, axis=1)
             return (values if whole else values[..., None]), None
         column = _take(table, columns[0], rows)
         if kind == "text":
