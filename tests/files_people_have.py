@@ -224,7 +224,7 @@ class Recording:
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
         self.ch_names = [*NAMES, "EOG", "STI"]
-        self.info = {"bads": []}
+        self.info: dict[str, list[str]] = {"bads": []}
 
     def get_data(self) -> np.ndarray:
         return self.values

@@ -62,6 +62,7 @@ def test_a_long_table_is_read_in_pieces_and_is_the_same(
     found, said_in_pieces = read(CASES[number], tmp_path)
     assert len(in_pieces) == 1
     assert not isinstance(found, MaedError), found
+    assert not isinstance(whole, MaedError)
     np.testing.assert_array_equal(all_values(found), all_values(whole))
     assert (found.names, found.classes, found.kind) == (whole.names, whole.classes, whole.kind)
     assert said_in_pieces == said

@@ -96,9 +96,9 @@ def test_token_ids_with_named_axes() -> None:
     ids = np.random.default_rng(0).integers(0, 5, size=(40, 9))
     data = from_given(xr.DataArray(ids, dims=("sample", "s")), settings=DataSettings(type="tokens"))
     assert (data.kind, data.vocabulary) == ("tokens", 5)
-    for chosen in ({"type": "tokens"}, {"type": "image"}):
+    for chosen in (DataSettings(type="tokens"), DataSettings(type="image")):
         with pytest.raises(MaedError) as error:
-            from_given(xr.DataArray(X, dims=("sample", "s")), settings=DataSettings(**chosen))
+            from_given(xr.DataArray(X, dims=("sample", "s")), settings=chosen)
         assert error.value.argument == "data.type"
 
 

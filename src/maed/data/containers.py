@@ -24,7 +24,7 @@ def open_matlab(path: Path, settings: DataSettings) -> Source:
         MaedError: it cannot be read, or several matrices may be the signals.
     """
     from scipy.io import loadmat
-    from scipy.sparse import issparse
+    from scipy.sparse import csr_matrix, issparse
 
     with path.open("rb") as file:
         start = file.read(520)
@@ -37,7 +37,7 @@ def open_matlab(path: Path, settings: DataSettings) -> Source:
     for name, value in stored.items():
         if issparse(value):
             warnings.warn(f"{path}: the sparse matrix {name!r} is made dense; what it does not hold is 0", stacklevel=3)
-            stored[name] = value.toarray()
+            stored[name] = csr_matrix(value).toarray()
     return _source(path, {name: value for name, value in stored.items() if _may_be(value)}, [*stored], settings)
 
 

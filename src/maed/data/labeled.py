@@ -158,7 +158,8 @@ def _variable(data: Any, settings: DataSettings, origin: str) -> tuple[Any, list
     asked = settings.columns or []
     if len(asked) > 1 or (not asked and len(shapes) != 1):
         found = "; ".join(f"{name} ({shape})" for name, shape in shapes.items()) or "none with two axes of numbers"
-        raise MaedError(f"data.columns: must name one variable of {origin}, got {len(asked)}; it has {found}")
+        hint = f" (in Python X[{next(iter(shapes))!r}] is one)" if origin == "X" and shapes else ""
+        raise MaedError(f"data.columns: must name one variable of {origin}{hint}, got {len(asked)}; it has {found}")
     if asked and asked[0] not in shapes:
         hint, known = nearest(asked[0], shapes), ", ".join(shapes)
         raise MaedError(f"data.columns: {asked[0]!r} is no variable of {origin}{hint}; it has {known}")
@@ -184,11 +185,10 @@ def _places(array: Any, axes: list[Any]) -> tuple[Geometry | None, tuple[str, ..
         up, along = np.radians(degrees[0]), np.radians(degrees[1])
         if np.nanmax(np.abs(degrees[0])) <= 90:
             sphere = np.stack([np.cos(up) * np.cos(along), np.cos(up) * np.sin(along), np.sin(up)], axis=1)
-            return (
-                Geometry("sphere", sphere.astype(np.float32)),
-                names,
-                f"true places are on the sphere, by {lat}, {lon}",
-            )
+            lacking = int(np.isnan(sphere).any(axis=1).sum())
+            some = f", which {lacking} positions lack: they are left out of metrics" if lacking else ""
+            found = Geometry("sphere", sphere.astype(np.float32))
+            return found, names, f"true places are on the sphere, by {lat}, {lon}{some}"
     meant = [each.dtype.kind == "f" or (each.dtype.kind in "iu" and str(each.name).lower() in _AXES) for each in known]
     if len(known) < len(axes) or not all(meant) or not axes:
         return None, names, ""
