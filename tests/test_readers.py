@@ -275,7 +275,7 @@ def test_columns_of_pieces_are_those_of_the_whole() -> None:
 
 
 def test_numbers_beyond_a_share_of_the_memory_lie_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maed.data.long_tables.memory", lambda: 1_000)
+    monkeypatch.setattr("maed.machine.memory", lambda: 1_000)
     table = pa.table({f"s{i}": X[:, i] for i in range(9)})
     with pytest.warns(UserWarning, match="temporary file"):
         found = gathered(pieces(table), 40, table.column_names, "x")

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from maed.files import is_main_process
-from maed.machine import memory
 
 LONG = 1 << 25
 """Bytes of a file from which on it is read a piece at a time."""
@@ -48,6 +47,8 @@ def gathered(
     Raises:
         MixedColumnError: a column is one of numbers and of something else.
     """
+    from maed.machine import memory  # wakes torch, which help can do without
+
     shape = (len(names), max(rows, 1))
     taken = 4 * shape[0] * shape[1]
     numbers: np.ndarray
