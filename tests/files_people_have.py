@@ -649,7 +649,9 @@ def table() -> list[str]:
             kind = "token ids" if found.kind == "tokens" else "numbers"
             becomes = f"{kind}, as the clean array" + (", with its labels" if found.labeled else "")
         shown = {name: value for name, value in case.settings.items() if case.is_file or name != "missing"}
-        values = [f"[{v[0]:g}]" if n == "missing_values" else v[0] if n == "columns" else v for n, v in shown.items()]
+        values = [
+            f"[{v[0]:g}]" if n == "missing_values" else f"[{v[0]}]" if n == "columns" else v for n, v in shown.items()
+        ]
         flags = " ".join(f"--data.{name} {value}" for name, value in zip(shown, values, strict=True))
         what = f"{case.what} (`{flags}`)" if flags else case.what
         line = " | ".join(each.replace("|", "\\|").replace("*", "\\*") for each in (what, becomes, "<br>".join(said)))

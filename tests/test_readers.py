@@ -321,3 +321,11 @@ def test_long_work_tells_of_its_progress(monkeypatch: pytest.MonkeyPatch, capsys
         with progress("reading x.csv", 200) as told:
             told(200)
     assert "reading x.csv" in capsys.readouterr().err
+
+
+def test_the_remedy_of_several_variables_is_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gridded().to_dataset().assign(tp=gridded()).to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
+    command = ["pretrain", str(tmp_path / "x.nc"), "--out", str(tmp_path / "run"), "--autoencoder.steps", "2"]
+    assert main(command) == 2
+    assert "[t2m]" in capsys.readouterr().err
+    assert main([*command, "--data.columns", "[t2m]"]) == 0

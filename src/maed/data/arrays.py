@@ -127,7 +127,9 @@ def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings)
         taken["labels"] = settings.label
     if taken["inputs"] is None:
         hint = nearest("inputs", there)
-        raise MaedError(f"{path}: no array 'inputs'{hint}; it holds {found}, and --data.columns NAME takes one of them")
+        raise MaedError(
+            f"{path}: no array 'inputs'{hint}; it holds {found}, and --data.columns [NAME] takes one of them"
+        )
     given = {"inputs": settings.columns is not None, "labels": settings.label is not None}
     said = [f"{name!r} for {key}" for key, name in taken.items() if name not in (None, key) and not given.get(key)]
     left = [name for name in there if name not in taken.values()]

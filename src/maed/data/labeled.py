@@ -121,7 +121,7 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
     if fills or any(fill == fill for fill in stored_fills):  # NaN is missing anyway
         said.append("fill values are missing ones")
     if others:
-        said.append(f"not read: {', '.join(others[:8])} (--data.columns names another variable)")
+        said.append(f"not read: {', '.join(others[:8])} (--data.columns [{others[0]}] reads it)")
     warnings.warn(f"{origin}: {'; '.join(filter(None, said))}", stacklevel=3)
 
     def along(argument: str, name: str | None) -> np.ndarray | None:
@@ -158,7 +158,8 @@ def _variable(data: Any, settings: DataSettings, origin: str) -> tuple[Any, list
     asked = settings.columns or []
     if len(asked) > 1 or (not asked and len(shapes) != 1):
         found = "; ".join(f"{name} ({shape})" for name, shape in shapes.items()) or "none with two axes of numbers"
-        hint = f" (in Python X[{next(iter(shapes))!r}] is one)" if origin == "X" and shapes else ""
+        first = next(iter(shapes), "")
+        hint = f" (such as {f'X[{first!r}]' if origin == 'X' else f'[{first}]'})" if shapes else ""
         raise MaedError(f"data.columns: must name one variable of {origin}{hint}, got {len(asked)}; it has {found}")
     if asked and asked[0] not in shapes:
         hint, known = nearest(asked[0], shapes), ", ".join(shapes)
