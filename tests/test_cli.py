@@ -488,7 +488,7 @@ def test_defaults_suit_a_few_positions(here: Path) -> None:
 
 def test_correlation_is_not_for_tokens(refused: Refused, here: Path) -> None:
     np.savez(here / "x.npz", inputs=np.random.default_rng(0).integers(0, 5, (60, 16)), labels=LABELS)
-    line = refused("run", "x.npz", "--out", "out", "--positions", "correlation")
+    line = refused("run", "x.npz", "--out", "out", "--positions", "correlation", "--data.type", "tokens")
     assert "positions: correlation is not for tokens signals" in line
 
 
@@ -582,7 +582,7 @@ def test_folders_and_files_that_are_not_there_or_others(
         ("grid:4", "coordinates: 'grid:4'; it must be grid:HEIGHTxWIDTH"),
         ("line:0", "coordinates: 'line:0'"),
         ("nowhere.npy", "coordinates: 'nowhere.npy' is no file"),
-        ("nan.csv", "coordinates: hold values that are not finite"),
+        ("nan.csv", "coordinates: 16 of 16 positions have no place"),
         (None, "coordinates: not given, and the embedding holds none"),
     ],
 )

@@ -207,7 +207,7 @@ class PositionLearner(BaseEstimator):
         check_is_fitted(self)
         if not (hasattr(X, "columns") and len(self._data.columns) == self._data.positions):
             _check_feature_names(self, X, reset=False)
-        found: tuple[int, ...] = () if hasattr(X, "columns") else tuple(getattr(X, "shape", ()))
+        found: tuple[int, ...] = () if hasattr(X, "columns") or hasattr(X, "dims") else tuple(getattr(X, "shape", ()))
         if len(found) > 1 and found[1] != self.n_features_in_:
             name, n = type(self).__name__, self.n_features_in_
             raise MaedError(f"X has {found[1]} features, but {name} is expecting {n} features as input")

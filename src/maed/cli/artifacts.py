@@ -75,7 +75,7 @@ def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, 
     if data.positions != embedding.n:
         raise MaedError(f"source: {given.source} has {data.positions} positions, the embedding {embedding.n}")
     candidates, found = {"embedding": embedding.vectors}, dict[str, Any]()
-    if embedding.coordinates is not None:
+    if embedding.geometry is not None and embedding.geometry.placed.all():
         candidates["coordinates"] = torch.as_tensor(embedding.coordinates, dtype=torch.float32)
     if settings.probe_steps:
         probed = probe(candidates, data, steps=settings.probe_steps, seeds=settings.probe_seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +45,13 @@ def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSetti
     """
     array = _array(inputs, "inputs")
     kind = _kind(array, settings)
+    if settings.type == "auto" and array.ndim == 2 and array.dtype.kind in "iu":
+        taken, other = ("token ids", "real") if kind == "tokens" else ("numbers", "tokens")
+        warnings.warn(
+            f"whole numbers ({array.dtype}) in an array are taken for {taken}; --data.type {other} (in Python "
+            f"kind={other!r}) reads them otherwise",
+            stacklevel=3,
+        )
     labels = None if labels is None else _array(labels, "labels", strings=True)
     if labels is not None and labels.shape[:1] != array.shape[:1]:
         raise MaedError(f"labels: shape {labels.shape} for {len(array)} signals; they may be one for each signal")
@@ -71,31 +79,67 @@ def read_npy(path: Path) -> np.ndarray:
         raise _unreadable(path, error) from None
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: Path, settings: DataSettings | None = None) -> dict[str, np.ndarray]:
     """The arrays `inputs`, `labels` and `coordinates` of a `.npz` file; all but `inputs` may be missing.
 
-    Names that are usual for them, such as `X` and `y`, are taken too, and so is a single array of any name: it is said.
+    See `chosen_arrays`.
     """
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise MaedError(f"{path}: is not a .npz file")
         with archive:
-            taken = {key: next((name for name in names if name in archive.files), None) for key, names in _KEYS.items()}
-            if taken["inputs"] is None and len(archive.files) == 1:
-                taken["inputs"] = archive.files[0]
-            if taken["inputs"] is None:
-                found = ", ".join(archive.files[:10]) or "nothing"
-                raise MaedError(f"{path}: no array 'inputs'{nearest('inputs', archive.files)}; it holds {found}")
-            if said := [f"{name!r} for {key}" for key, name in taken.items() if name not in (None, key)]:
-                left = [name for name in archive.files if name not in taken.values()]
-                others = f"; not read: {', '.join(left[:8])}" if left else ""
-                warnings.warn(f"{path}: takes {', '.join(said)}{others}", stacklevel=2)
-            return {key: archive[name] for key, name in taken.items() if name is not None}
+            return chosen_arrays(path, archive, settings or DataSettings())
     except MaedError:
         raise
     except Exception as error:  # whatever a broken archive, or an array of more than memory, makes numpy raise
         raise _unreadable(path, error) from None
+
+
+def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings) -> dict[str, np.ndarray]:
+    """Which of the arrays of a file are `inputs`, `labels` and `coordinates`; all but `inputs` may be missing.
+
+    `data.columns` and `data.label` name the first two. Otherwise usual names, such as `X` and `y`, are taken too,
+    and so is a single array of any name: it is said. Labels may be a row or column of a matrix.
+
+    Args:
+        path: of the file, for messages.
+        arrays: by name; those that are not chosen are not read.
+        settings: `columns` and `label` are read.
+
+    Raises:
+        MaedError: no array, or several, may be the signals.
+    """
+    there = list(arrays)
+    found = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "") or "nothing"
+    for argument, asked in (("data.columns", settings.columns or []), ("data.label", [settings.label])):
+        if wrong := [name for name in asked if name is not None and name not in there]:
+            raise MaedError(f"{argument}: {wrong[0]!r} is not in {path}{nearest(wrong[0], there)}; it holds {found}")
+    if len(settings.columns or []) > 1:
+        raise MaedError(f"data.columns: must name one array of {path}, got {len(settings.columns or [])}")
+    taken = {key: next((name for name in names if name in there), None) for key, names in _KEYS.items()}
+    if settings.columns:
+        taken = {key: None if name == settings.columns[0] else name for key, name in taken.items()}
+        taken["inputs"] = settings.columns[0]
+    elif taken["inputs"] is None and len(there) == 1:
+        taken["inputs"] = there[0]
+    if settings.label is not None:
+        taken["labels"] = settings.label
+    if taken["inputs"] is None:
+        hint = nearest("inputs", there)
+        raise MaedError(
+            f"{path}: no array 'inputs'{hint}; it holds {found}, and --data.columns [NAME] takes one of them"
+        )
+    given = {"inputs": settings.columns is not None, "labels": settings.label is not None}
+    said = [f"{name!r} for {key}" for key, name in taken.items() if name not in (None, key) and not given.get(key)]
+    left = [name for name in there if name not in taken.values()]
+    if said:
+        others = f"; not read: {', '.join(left[:8])}" if left else ""
+        warnings.warn(f"{path}: takes {', '.join(said)}{others}", stacklevel=3)
+    read = {key: arrays[name] for key, name in taken.items() if name is not None}
+    if "labels" in read and np.ndim(read["labels"]) == 2 and 1 in np.shape(read["labels"]):  # as MATLAB has vectors
+        read["labels"] = np.asarray(read["labels"]).ravel()
+    return read
 
 
 def _unreadable(path: Path, error: Exception) -> MaedError:

@@ -7,18 +7,21 @@ import io
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 
+from maed.data.long_tables import LONG, PIECE, MixedColumnError, gathered
 from maed.data.source import first_line
 from maed.errors import MaedError
 
-_SAMPLE = 1 << 18  # bytes that are looked at
+_SAMPLE = 1 << 18  # bytes that are looked at, or more where they hold fewer lines than these
+_LINES = 8
 _BLANKS = " "  # stands for any number of blanks and tabs
 _DELIMITERS = (",", ";", "\t", "|", _BLANKS)
 _SEPARATED_BY = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", _BLANKS: "blanks"}
@@ -52,24 +55,36 @@ class Dialect:
     aside: tuple[str, ...] = ()
 
 
-def read_delimited(path: Path) -> pa.Table:
+def read_delimited(path: Path, content: bytes | None = None) -> pa.Table:
     """A table in text (`.csv`, `.tsv`, `.dat`, each perhaps `.gz`); an empty cell of a number column is missing.
 
     Cells are separated by commas, semicolons, tabs, bars or blanks; decimal commas and grouped thousands are read.
     Where no line holds names, columns are called by their numbers, from 0. What is not as in a plain .csv file is said.
 
+    Args:
+        path: the file, read a piece at a time where it is long.
+        content: read instead, where the file is not such a table itself but was made one.
+
     Raises:
         MaedError: the file is no such table, or a number in it can be read in two ways.
     """
     try:
-        with pa.input_stream(str(path), compression="detect") as file:
-            sample = file.read(_SAMPLE)
+        source = str(path) if content is None else pa.py_buffer(content)
+        with pa.input_stream(source, compression=None if content is not None else "detect") as file:
+            sample = more = file.read(_SAMPLE)
+            while more and sample.count(b"\n") < _LINES:  # of many columns a line may be long
+                sample += (more := file.read(_SAMPLE))
     except (pa.ArrowException, OSError) as error:
         raise MaedError(f"{path}: cannot be read ({first_line(error)})") from None
     text = sample.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    whole = len(sample) < _SAMPLE
+    whole = not more or len(sample) < _SAMPLE
     dialect = find_dialect(text if whole else text[: text.rfind("\n") + 1], str(path))
-    table = _by_pandas(path, dialect) if dialect.thousands or dialect.delimiter == _BLANKS else _by_arrow(path, dialect)
+    by_pandas = dialect.thousands is not None or dialect.delimiter == _BLANKS
+    table = None
+    if content is None and path.stat().st_size >= LONG:
+        table = _long(path, dialect, _pieces_of_pandas if by_pandas else _pieces_of_arrow)
+    if table is None:
+        table = (_by_pandas if by_pandas else _by_arrow)(path, dialect, content)
     if said := _told(dialect):
         warnings.warn(f"{path}: {'; '.join(said)}", stacklevel=2)
     return table
@@ -211,14 +226,26 @@ def _told(dialect: Dialect) -> list[str]:
     return said
 
 
-def _by_arrow(path: Path, dialect: Dialect) -> pa.Table:
+def _arrow_options(dialect: Dialect) -> dict[str, Any]:
+    """How pyarrow is told of a dialect; an empty cell of texts is an empty text, the decimal mark is for numbers."""
+    return {
+        "read_options": pa.csv.ReadOptions(skip_rows=dialect.skipped, autogenerate_column_names=True),
+        "parse_options": pa.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
+        "convert_options": pa.csv.ConvertOptions(decimal_point=dialect.decimal),
+    }
+
+
+def _pandas_options(dialect: Dialect) -> dict[str, Any]:
+    """How pandas is told of a dialect."""
+    separator = r"\s+" if dialect.delimiter == _BLANKS else dialect.delimiter
+    marks = {"decimal": dialect.decimal, "thousands": dialect.thousands}
+    return {"sep": separator, "header": None, "skiprows": dialect.skipped, "encoding": "utf-8-sig", **marks}
+
+
+def _by_arrow(path: Path, dialect: Dialect, content: bytes | None) -> pa.Table:
     """By pyarrow, which reads in parallel."""
-    parse = pa.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True)
-    read = pa.csv.ReadOptions(skip_rows=dialect.skipped, autogenerate_column_names=True)
-    # an empty cell of texts is an empty text; the decimal mark is for numbers alone
-    convert = pa.csv.ConvertOptions(decimal_point=dialect.decimal)
     try:
-        table = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+        table = pa.csv.read_csv(path if content is None else io.BytesIO(content), **_arrow_options(dialect))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if "Empty CSV file" in str(error) and dialect.names is not None:
             return pa.table({name: pa.array([], pa.null()) for name in dialect.names})
@@ -226,18 +253,55 @@ def _by_arrow(path: Path, dialect: Dialect) -> pa.Table:
     return table.rename_columns(_names(path, dialect, table.num_columns))
 
 
-def _by_pandas(path: Path, dialect: Dialect) -> pa.Table:
+def _by_pandas(path: Path, dialect: Dialect, content: bytes | None) -> pa.Table:
     """By pandas, which knows blanks and grouped digits."""
     import pandas as pd
 
-    separator = r"\s+" if dialect.delimiter == _BLANKS else dialect.delimiter
-    options = {"sep": separator, "decimal": dialect.decimal, "thousands": dialect.thousands}
     try:
-        frame = pd.read_csv(path, header=None, skiprows=dialect.skipped, encoding="utf-8-sig", **options)
+        frame = pd.read_csv(path if content is None else io.BytesIO(content), **_pandas_options(dialect))
     except (ValueError, OSError, EOFError) as error:
         raise MaedError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     frame.columns = _names(path, dialect, frame.shape[1])
     return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+Pieces = tuple[int, frozenset[int], Iterator[pa.RecordBatch]]
+
+
+def _long(path: Path, dialect: Dialect, pieces_of: Callable[[Path, Dialect], Pieces]) -> pa.Table | None:
+    """A long table in pieces; None where these do not fit together, and it must be read as a whole."""
+    try:
+        with pa.input_stream(str(path), compression="detect") as file:
+            rows = 1  # at the most: a line may hold the rest of a text
+            while block := file.read(1 << 22):
+                rows += block.count(b"\n")
+        width, whole, pieces = pieces_of(path, dialect)
+        return gathered(pieces, rows, _names(path, dialect, width), str(path), whole)
+    except (MixedColumnError, pa.ArrowException, ValueError, OSError, EOFError) as error:
+        if isinstance(error, MaedError):
+            raise
+        return None  # what cannot be read as a whole either is named there
+
+
+def _pieces_of_arrow(path: Path, dialect: Dialect) -> Pieces:
+    options = _arrow_options(dialect)
+    options["read_options"].block_size = PIECE  # bytes
+    with pa.csv.open_csv(path, **options) as first:  # types by its first piece alone
+        schema = first.schema
+    whole = frozenset(i for i, field in enumerate(schema) if pa.types.is_integer(field.type))
+    numbers = [f.name for f in schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+    options["read_options"].block_size = 2 * PIECE
+    options["convert_options"].column_types = dict.fromkeys(numbers, pa.float64())  # fractions may follow whole ones
+    return len(schema), whole, iter(pa.csv.open_csv(path, **options))
+
+
+def _pieces_of_pandas(path: Path, dialect: Dialect) -> Pieces:
+    import pandas as pd
+
+    options = _pandas_options(dialect)
+    width = pd.read_csv(path, nrows=1, **options).shape[1]
+    frames = pd.read_csv(path, chunksize=max(1, PIECE // width), **options)
+    return width, frozenset(), (pa.RecordBatch.from_pandas(frame, preserve_index=False) for frame in frames)
 
 
 def _names(path: Path, dialect: Dialect, width: int) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from maed.errors import MaedError
 
 _STAND_INS = (-99, -999, -9999, -99999, 99, 999, 9999, 99999, -32768, 32767, 65535)
+_BYTE = 255  # the largest of bytes stands for missing values where the others are far below
 _LARGE = 1e20  # fill values of netCDF and others are beyond
 _MANY = 10  # positions for each signal, from which on an array may lie on its side
 _LOOKED_AT = 1_024  # signals, for positions that repeat one another
@@ -17,19 +18,25 @@ _LOOKED_AT = 1_024  # signals, for positions that repeat one another
 def refuse_stand_ins(values: np.ndarray) -> None:
     """Refuse a number that looks as if it stood for missing values: an outermost one, far from all others, and often.
 
-    Only the largest and the smallest of the values are looked at, which costs a pass over them.
+    Of whole numbers 255 is one too, and so is -1 where all others are 0 or more and reach 2: -1, 0 and 1 alone may be
+    three answers. Only the largest and the smallest of the values are looked at, which costs a pass over them.
 
     Args:
-        values: of the training signals, NaN where it is known that one is missing.
+        values: of the training signals, NaN where it is known that one is missing; or token ids.
 
     Raises:
         MaedError: there is one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
-        low, high = np.nanmin(values), np.nanmax(values)
-    for value in (float(low), float(high)):
-        if not (value in _STAND_INS or _LARGE <= abs(value) < np.inf):
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    whole = low == -1 or high == _BYTE
+    if whole and values.dtype.kind == "f":
+        whole = bool(np.array_equal(values, np.rint(values), equal_nan=True))
+    for value in (low, high):
+        usual = value in _STAND_INS or _LARGE <= abs(value) < np.inf or (whole and value == _BYTE)
+        only_negative = whole and value == -1
+        if not (usual or only_negative):
             continue
         same = np.isclose(values, value, rtol=1e-6)
         rest = values[~same]
@@ -37,9 +44,10 @@ def refuse_stand_ins(values: np.ndarray) -> None:
         if same.sum() < 2 or not len(rest):
             continue
         least, most = float(rest.min()), float(rest.max())
-        if min(abs(value - least), abs(value - most)) > most - least:
+        far = min(abs(value - least), abs(value - most)) > most - least
+        if far if usual else (least >= 0 and most >= 2):
             raise MaedError(
-                f"inputs: {same.sum()} of {same.size} values are {value:g}, far from all others ({least:g} to "
+                f"inputs: {same.sum()} of {same.size} values are {value:g}, apart from all others ({least:g} to "
                 f"{most:g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for what "
                 "they are"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,8 +27,8 @@ class Geometry:
     Args:
         kind: what they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
             recall.
-        coordinates: `(N, D)`, Cartesian; rows in storage order. On a ring cosine and sine, on a torus those of both
-            angles, on a sphere of radius 1 and on a swiss roll three.
+        coordinates: `(N, D)`, Cartesian; rows in storage order, NaN for positions that have no place. On a ring cosine
+            and sine, on a torus those of both angles, on a sphere of radius 1 and on a swiss roll three.
         shape: side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.
         names: N names of the places, by which those of an embedding are found; empty where a file has none.
     """
@@ -46,6 +47,17 @@ class Geometry:
     def is_euclidean(self) -> bool:
         """Whether the true distance is that of the coordinates themselves."""
         return self.kind in ("line", "grid", "points")
+
+    @property
+    def placed(self) -> np.ndarray:
+        """Which positions have a place, `(N,)` bool; the others are left out of metrics."""
+        return np.isfinite(self.coordinates).all(axis=1)
+
+    def at(self, rows: np.ndarray) -> Geometry:
+        """The geometry of some positions `(m,)`, whose places keep their meaning, but no sides."""
+        kind = self.kind if self.kind in ("line", "ring", "torus", "sphere", "swissroll") else "points"
+        names = tuple(np.asarray(self.names, dtype=object)[rows]) if self.names else ()
+        return Geometry(kind, self.coordinates[rows], (), names)
 
     def distances(self) -> np.ndarray:
         """True distances, `(N, N)` float64. Memory and time grow with N squared.
@@ -129,14 +141,32 @@ def unrolled(coordinates: np.ndarray) -> np.ndarray:
 
 
 def points(coordinates: np.ndarray) -> Geometry:
-    """Positions at the given `(N, D)` coordinates; one column counts as a line."""
+    """Positions at the given `(N, D)` coordinates; one column counts as a line. A row with NaN is no place.
+
+    Raises:
+        MaedError: no such numbers, an infinite one, or fewer than two places.
+    """
     coordinates = np.asarray(coordinates)
     if coordinates.ndim != 2 or coordinates.dtype.kind not in "fiu":
         raise MaedError(f"coordinates: {coordinates.dtype} of shape {coordinates.shape}; they may be numbers (N, D)")
-    if not np.isfinite(coordinates).all():
-        raise MaedError("coordinates: hold values that are not finite; they may be finite numbers (N, D)")
-    kind: GeometryKind = "line" if coordinates.shape[1] == 1 else "points"
-    return Geometry(kind, coordinates.astype(np.float32))
+    if np.isinf(coordinates).any():
+        raise MaedError("coordinates: hold infinite values; they must be finite numbers (N, D), or NaN for no place")
+    places = coordinates.astype(np.float32)
+    lacking = np.isnan(places).any(axis=1)
+    if (~lacking).sum() < min(2, len(places)):
+        raise MaedError(
+            f"coordinates: {lacking.sum()} of {len(places)} positions have no place; at least 2 must have one"
+        )
+    if lacking.any():
+        some = ", ".join(map(str, np.flatnonzero(lacking)[:8])) + (", ..." if lacking.sum() > 8 else "")
+        warnings.warn(
+            f"coordinates: {lacking.sum()} of {len(places)} positions have no place, and are left out of metrics and "
+            f"figures of the true geometry: {some}",
+            stacklevel=3,
+        )
+        places[lacking] = np.nan  # part of a place is none
+    kind: GeometryKind = "line" if places.shape[1] == 1 else "points"
+    return Geometry(kind, places)
 
 
 def permutation(n: int, seed: int) -> np.ndarray:

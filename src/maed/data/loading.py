@@ -94,14 +94,29 @@ def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
     return assemble_like(windowed(source, settings), settings, data)
 
 
+_ELSEWHERE = {
+    ".h5ad": "hand maed.learn what anndata.read_h5ad makes of it",
+    **dict.fromkeys((".fif", ".edf", ".bdf", ".vhdr", ".set"), "hand maed.learn what mne.io.read_raw makes of it"),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), "it could run anything when it is read; save the array as .npy"),
+    **dict.fromkeys((".xls", ".ods"), "save the sheet as .xlsx or .csv"),
+    **dict.fromkeys((".rds", ".rdata"), "save the table in R by write.csv(x, 'x.csv')"),
+    **dict.fromkeys((".feather", ".arrow"), "hand maed.learn what pyarrow.feather.read_table makes of it"),
+    ".txt": "name a table .csv, .tsv or .dat",
+}
+"""Files that others read, and what to do with them."""
+
+
 def _open(text: str, settings: DataSettings) -> Source:
     """Find out what `text` is, and open it."""
     path = Path(text).expanduser()
     is_folder = bool(text) and path.is_dir()
-    for name in (text.partition(":")[0], "folder" if is_folder else path.suffix[1:].lower()):
+    for name in (text.partition(":")[0], path.suffix[1:].lower(), *["folder"] * is_folder):
         if name in SOURCES.names and (source := SOURCES.get(name)).takes(text):
             return source.open(text, settings)
     if path.is_file():
+        if path.suffix.lower() in _ELSEWHERE:
+            way = _ELSEWHERE[path.suffix.lower()]
+            raise MaedError(f"source: {text!r} is a {path.suffix} file; {way}")
         raise MaedError(f"source: {text!r} is a {path.suffix or 'nameless'} file; it must be {listed()}")
     if path.suffix or len(path.parts) > 1:
         raise MaedError(f"source: {text!r} does not exist; it must be {listed()}")

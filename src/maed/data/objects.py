@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,8 @@ import pyarrow.compute as pc
 from scipy.sparse import issparse
 
 from maed.data.arrays import INPUTS, array_source
+from maed.data.foreign import cells_source, recording_source
+from maed.data.labeled import labeled_source
 from maed.data.source import Source
 from maed.data.tables import LABELS, from_tables
 from maed.errors import MaedError
@@ -23,8 +26,8 @@ KEPT = 1 << 28
 _BATCH = 256  # signals of a map-style data set at a time
 
 _EXPECTED = (
-    "an array or tensor (n, N) or (n, N, C), a table or column of pandas, polars or arrow, a datasets.Dataset, or an "
-    "iterator of batches"
+    "an array or tensor (n, N) or (n, N, C), a table or column of pandas, polars or arrow, an xarray.DataArray, a "
+    "datasets.Dataset, a recording of MNE, AnnData, or an iterator of batches"
 )
 
 
@@ -45,9 +48,8 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
     """
     if issparse(X):
         raise MaedError("X: a sparse matrix; it may be dense (X.toarray()), with NaN where values are missing")
-    table = as_table(X)
-    if table is not None:
-        source = _table_source(table, settings)
+    source = _named_source(X, settings)
+    if source is not None:
         if coordinates is not None:
             geometry = array_source(np.zeros((2, len(coordinates))), None, coordinates, DataSettings()).geometry
             source = replace(source, geometry=geometry)
@@ -65,6 +67,18 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
         if size < least:  # worded as by scikit-learn, whose users match these words
             raise MaedError(f"X: {size} {what} (shape={array.shape}) while a minimum of {least} is required.")
     return array_source(array, None, coordinates, settings)
+
+
+def _named_source(X: Any, settings: DataSettings) -> Source | None:
+    """A source of what has names for its axes or columns; None for anything else. No package is imported for it."""
+    if type(X).__module__.partition(".")[0] == "xarray" and hasattr(X, "dims"):
+        return labeled_source(X, settings, "X")
+    if hasattr(X, "get_data") and hasattr(X, "ch_names"):
+        return recording_source(X)
+    if hasattr(X, "X") and hasattr(X, "obs_names") and hasattr(X, "var_names"):
+        return cells_source(X, settings)
+    table = as_table(X)
+    return None if table is None else _table_source(table, settings)
 
 
 def within_memory(source: Source, settings: DataSettings) -> DataSettings:
@@ -165,6 +179,8 @@ def _table_source(table: pa.Table, settings: DataSettings) -> Source:
     """A table without its labels, which nothing here reads; texts as long as the longest, within `data.length`."""
     labels = {settings.label} if settings.label is not None else set(LABELS)
     kept = [name for name in table.column_names if name not in labels] or table.column_names
+    if left := [name for name in table.column_names if name not in kept]:
+        warnings.warn(f"X: column {left[0]!r} holds labels, which are not read: nothing learns from them", stacklevel=4)
     texts = [
         column
         for column in table.select(kept).columns

@@ -63,16 +63,17 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     _check_shapes(parts)
     mean = scale = kept = None
     vocabulary = 0
+    if settings.missing_values is None and pixels is None and not source.vocabulary:
+        refuse_stand_ins(parts["train"].values)
     if source.kind == "tokens":
+        _blank_missing(parts)  # what stands for missing values may be no id
         vocabulary = _check_tokens(parts, source.vocabulary)
         content: SignalContent = "text" if source.vocabulary else "tokens"
         _drop(parts, settings)
         _blank_missing(parts)
     else:
         content = "numbers" if pixels is None else "images"
-        if settings.missing_values is None and pixels is None:
-            refuse_stand_ins(parts["train"].values)
-        _check_numbers(parts, settings, source.columns)
+        _check_numbers(parts, settings)
         kept = _without_empty(parts, source.columns)
         if pixels is None:
             doubt(parts["train"].values, () if kept is not None else source.columns)
@@ -82,7 +83,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         _fill_missing(parts, mean)
     geometry, columns = pixels or source.geometry, source.columns
     if kept is not None:
-        geometry = None if geometry is None else Geometry("points", geometry.coordinates[kept])
+        geometry = None if geometry is None else geometry.at(np.flatnonzero(kept))
         if len(columns) == len(kept):
             columns = tuple(name for name, stays in zip(columns, kept, strict=True) if stays)
     data = SignalData(
@@ -123,10 +124,10 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         part.values = part.values[:, data.permutation]
         part.mask = None if part.mask is None else part.mask[:, data.permutation]
     if data.kind == "tokens":
+        _blank_missing(parts)
         low, high = part.values.min(), part.values.max()
         if low < 0 or high >= data.vocabulary:
             raise MaedError(f"X: token ids from {low} to {high}; they may be from 0 to {data.vocabulary - 1}")
-        _blank_missing(parts)
     else:
         _check_numbers(parts, settings)
         assert data.train.mean is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from maed.data import images, text
 from maed.data.geometry import line
+from maed.data.long_tables import LONG, PIECE, gathered
 from maed.data.source import PartName, Reader, Source, Stored, first_line, with_classes
 from maed.errors import MaedError, nearest
 from maed.settings import DataSettings
@@ -24,14 +25,25 @@ Content = Literal["number", "list", "text", "image"]
 LABELS = ("label", "labels")
 """Columns that are taken for the label where none is named."""
 
+_USUAL_LABELS = ("y", "target", "targets", "class", "classes", "category", "species", "diagnosis", "outcome", "group")
+_MANY_CLASSES = 50
+_TOGETHER = 64  # columns
+
 
 def read_parquet(paths: Sequence[Path]) -> pa.Table:
-    """One or more `.parquet` files of the same columns, end to end."""
-    tables = []
+    """One or more `.parquet` files of the same columns, end to end; long ones of numbers a piece at a time."""
+    tables, long = [], sum(path.stat().st_size for path in paths) >= LONG
     for path in paths:
         try:
-            table = pa.parquet.read_table(path, memory_map=True, partitioning=None)
-            table.validate(full=True)  # that texts are texts, among others
+            file = pa.parquet.ParquetFile(path, pre_buffer=False)
+            if long and _holds_numbers(file.schema_arrow):
+                rows = max(1, PIECE // file.metadata.num_columns)
+                pieces = _checked(file.iter_batches(rows))
+                table = gathered(pieces, file.metadata.num_rows, file.schema_arrow.names, str(path))
+                table = table.replace_schema_metadata(file.schema_arrow.metadata)
+            else:
+                table = pa.parquet.read_table(path, memory_map=True, partitioning=None)
+                table.validate(full=True)  # that texts are texts, among others
             _ = table.column_names  # decoded only now
             tables.append(table)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -40,6 +52,18 @@ def read_parquet(paths: Sequence[Path]) -> pa.Table:
         return pa.concat_tables(tables)
     except pa.ArrowException as error:
         raise MaedError(f"{paths[0].parent}: the files differ in their columns ({first_line(error)})") from None
+
+
+def _holds_numbers(schema: pa.Schema) -> bool:
+    """Whether signals lie in columns of numbers, or in a list of them, which take less memory as float32."""
+    content = [_content_of(field.type, False) for field in schema]
+    return content.count("number") > 1 or "list" in content
+
+
+def _checked(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for piece in pieces:
+        piece.validate(full=True)
+        yield piece
 
 
 def from_tables(
@@ -75,6 +99,15 @@ def from_tables(
     content = {name: _content_of(train.schema.field(name).type, settings.type == "image") for name in columns}
     chosen = _choose(columns, content, settings, origin)
     kind = content[chosen[0]]
+    if (
+        settings.type == "auto"
+        and kind == "number"
+        and all(pa.types.is_integer(train.schema.field(name).type) for name in chosen)
+    ):
+        other = "kind='tokens'" if origin == "X" else "--data.type tokens"
+        warnings.warn(
+            f"{origin}: columns of whole numbers are taken for numbers; {other} reads token ids", stacklevel=3
+        )
     stored: dict[PartName, Stored] = {}
     for name, table in tables.items():
         if missing := [column for column in chosen if column not in table.column_names]:
@@ -109,7 +142,7 @@ def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin:
 
 
 def _signals_among(table: pa.Table, columns: list[str], label: str | None, origin: str) -> list[str]:
-    """The columns without those that are plainly none of many sensors: dates, names, numbers of rows, empty ones.
+    """The columns without those that are plainly none of many sensors: dates, names, classes, row numbers, empty ones.
 
     Only where two columns of numbers or more are left, no column is of another kind of signal, and texts are short,
     as names are. What is set aside is said.
@@ -122,15 +155,17 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
     if len(numbers) < 2 or kinds & {"list", "image"} or any(_is_prose(table.column(name)) for name in texts):
         return columns
     counting = [name for name in numbers if _counts_rows(table.column(name))]
-    counted = [name for name in counting if name.strip().lower() in _ROW_NAMES]
+    counted = [name for name in numbers if name.strip().lower() in _ROW_NAMES and _numbers_rows(table.column(name))]
     if (doubtful := [name for name in counting if name not in counted]) and doubtful[0] == columns[0]:
         warnings.warn(
             f"{origin}: column {doubtful[0]!r} goes up by ones, as numbers of rows do, and is read all the same; "
             "--data.columns names those to read",
             stacklevel=3,
         )
+    classes = [name for name in numbers if name.strip().lower() in _USUAL_LABELS and _is_few(table.column(name))]
     aside = {
         "names": texts,
+        "classes": classes,
         "dates": [name for name in columns if pa.types.is_temporal(fields[name])],
         "numbers of rows": counted,
         "nothing": [name for name in columns if pa.types.is_null(fields[name])],
@@ -143,12 +178,12 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
         for what, names in aside.items()
         if names
     ]
-    hint = "" if label or not texts else f"; --data.label {texts[0]} takes one for the labels"
-    warnings.warn(
-        f"{origin}: columns that are no signals are left out: {'; '.join(told)}{hint}; --data.columns names "
-        "those to read",
-        stacklevel=3,
-    )
+    remedy = "; hand over as numbers, in a table of their own, those to read"
+    if origin != "X":
+        labels = classes or texts
+        hint = "" if label or not labels else f"; --data.label {labels[0]} takes one for the labels"
+        remedy = f"{hint}; --data.columns names those to read"
+    warnings.warn(f"{origin}: columns that are no signals are left out: {'; '.join(told)}{remedy}", stacklevel=3)
     return left
 
 
@@ -174,6 +209,20 @@ def _is_prose(column: pa.ChunkedArray) -> bool:
     """Whether texts are signals themselves rather than names."""
     plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     return (pc.mean(pc.utf8_length(plain)).as_py() or 0.0) > _PROSE
+
+
+def _is_few(column: pa.ChunkedArray) -> bool:
+    """Whether a column of numbers holds a few whole ones, each several times, as classes do."""
+    if not pa.types.is_integer(column.type):
+        return False
+    return pc.count_distinct(column).as_py() <= min(_MANY_CLASSES, len(column) // 2)
+
+
+def _numbers_rows(column: pa.ChunkedArray) -> bool:
+    """Whether a column holds whole numbers, each once, as rows that were chosen of more still have them."""
+    if not pa.types.is_integer(column.type) or column.null_count or len(column) < 3:
+        return False
+    return pc.count_distinct(column).as_py() == len(column)
 
 
 def _counts_rows(column: pa.ChunkedArray) -> bool:
@@ -276,8 +325,11 @@ def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings:
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         if kind == "number":
-            cells = [_numbers(_take(table, name, rows), name, whole) for name in columns]
-            values = np.stack(cells, axis=1)
+            values = np.empty((len(rows), len(columns)), dtype=np.int64 if whole else np.float32)
+            for start in range(0, len(columns), _TOGETHER):  # some at a time: less memory, and whole lines of cache
+                some = columns[start : start + _TOGETHER]
+                cells = [_numbers(_take(table, name, rows), name, whole) for name in some]
+                values[:, start : start + len(some)] = np.stack(cells, axis=1)
             return (values if whole else values[..., None]), None
         column = _take(table, columns[0], rows)
         if kind == "text":

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from maed.data.geometry import Geometry, GeometryKind, permutation
+from maed.data.geometry import Geometry, GeometryKind, permutation, points
 from maed.embedding.reduction import reduce, standardize
 from maed.errors import MaedError
 from maed.settings import EmbeddingSettings
@@ -116,6 +116,8 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
     for geometry in (there, wanted):
         if geometry.kind not in RESAMPLED:
             raise MaedError(f"resample: between positions of kind {geometry.kind}; it may be {' or '.join(RESAMPLED)}")
+    if lacking := int((~there.placed).sum()):
+        raise MaedError(f"resample: {lacking} positions have no place; each must have one")
     if there.kind != wanted.kind:
         raise MaedError(f"resample: from a {there.kind} to a {wanted.kind}; both may be of one kind")
     # a line that came as coordinates has no sides but its number of positions
@@ -198,8 +200,13 @@ def of_positions(given: Geometry, names: Sequence[str] | None, n: int, seed: int
     numbers = map(str, range(len(given.coordinates) if len(given.coordinates) != n else 0))
     for known in (given.names, tuple(numbers)):
         rows = {name: row for row, name in enumerate(known)}
-        if names is not None and rows and all(name in rows for name in names):
-            return Geometry("points", given.coordinates[[rows[name] for name in names]])
+        found = [name for name in names or () if name in rows]
+        if found and (len(found) == n or (len(found) > n // 2 and known == given.names)):
+            places = np.full((n, given.coordinates.shape[1]), np.nan, dtype=np.float32)
+            places[[i for i, name in enumerate(names or ()) if name in rows]] = given.coordinates[
+                [rows[f] for f in found]
+            ]
+            return points(places)  # says which have no place
     if len(given.coordinates) != n:
         raise MaedError(f"coordinates: {len(given.coordinates)} positions; the embedding has {n}")
     return given if seed is None else given.permuted(permutation(n, seed))

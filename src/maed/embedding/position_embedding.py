@@ -189,7 +189,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """The geometry of the positions as they are stored: the embedding's own, or `given`.
 
         A `given` geometry is that of the source, and is permuted as its positions were. Where both name positions, or
-        the embedding's are called by the numbers of their columns, places are found by name, and others are left out.
+        the embedding's are called by the numbers of their columns, places are found by name, and others are left out;
+        a position whose name has no place has none, which is said.
 
         Raises:
             MaedError: none is known, or it is of another number of positions.
@@ -255,7 +256,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             self._check_position(each)
         if not chosen or len(set(chosen)) < len(chosen):
             raise MaedError(f"positions: must be 1 or more, each once, got {len(chosen)}")
-        geometry = None if self.geometry is None else Geometry("points", self.geometry.coordinates[chosen])
+        geometry = None if self.geometry is None else self.geometry.at(np.asarray(chosen))
         kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
         names = None if self.names is None else [self.names[each] for each in chosen]
         vectors = self.vectors.detach()[chosen]

@@ -197,7 +197,10 @@ def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
             raise MaedError(
                 f"{path}: {name} of shape {tuple(tensor.shape)}; they may have {len(tensors['vectors'])} rows"
             )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor.float()).all():
+        numbers = tensor.float()
+        if name == "coordinates":  # a row of NaN says that the position has no place
+            numbers = numbers[~torch.isnan(numbers).all(dim=1)]
+        if not tensor.is_floating_point() or not torch.isfinite(numbers).all():
             raise MaedError(f"{path}: {name} of {tensor.dtype}, or not finite; they may be finite floats")
     if config.get("geometry"):
         _check_coordinates(path, tensors["coordinates"], config["geometry"])

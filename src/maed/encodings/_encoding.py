@@ -89,6 +89,9 @@ def position_table(
             raise MaedError(f"positions: {encoding} needs an embedding of shape ({n}, {d}), and got none")
         if tuple(vectors.shape) != (n, d):
             raise MaedError(f"positions: vectors of {encoding} must have shape ({n}, {d}), got {tuple(vectors.shape)}")
+    if kind.needs_geometry and geometry is not None and not geometry.placed.all():
+        lacking = int((~geometry.placed).sum())
+        raise MaedError(f"positions: {encoding} must have a place for each position, and {lacking} have none")
     made: Tensor = kind.table(n, d, seed=seed, geometry=geometry, vectors=vectors)
     return made
 

@@ -45,10 +45,12 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
 
     Args:
         vectors: `(N, d)`. Time and memory grow with N^2.
-        geometry: where the positions truly lie.
+        geometry: where the positions truly lie; those without a place are left out.
         settings: k and the folds of the regression.
     """
-    x = vectors.double().numpy()
+    x, placed = vectors.double().numpy(), geometry.placed
+    if not placed.all():
+        x, geometry = x[placed], geometry.at(np.flatnonzero(placed))
     k = settings.n_neighbors or geometry.neighbors
     distances, true = cdist(x, x), geometry.distances()
     return {
@@ -66,12 +68,15 @@ def similarity_metrics(
 
     Args:
         similarity: `(N, N)`. Time and memory grow with N^2.
-        geometry: where the positions truly lie.
+        geometry: where the positions truly lie; those without a place are left out.
         settings: k.
         true: `(N, N)`, the geometry's distances, where they have been computed before.
     """
-    s = similarity.double().numpy()
+    s, placed = similarity.double().numpy(), np.flatnonzero(geometry.placed)
     distances = -(s + s.T) / 2
+    if len(placed) < len(s):
+        distances = distances[np.ix_(placed, placed)]
+        true = geometry.at(placed).distances() if true is None else true[np.ix_(placed, placed)]
     true = geometry.distances() if true is None else true
     k = settings.n_neighbors or geometry.neighbors
     return {"entries_knn_recall": knn_recall(distances, true, k), "entries_spearman": _spearman(distances, true)}

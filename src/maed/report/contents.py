@@ -180,6 +180,8 @@ def _read_embedding(stage: StageFolder, contents: Contents) -> None:
         return
     tensors = _tensors(stage.model, "vectors", optional=("coordinates",))
     contents.vectors, contents.coordinates = tensors["vectors"], tensors.get("coordinates")
+    if contents.coordinates is not None and np.isnan(contents.coordinates).any():
+        contents.coordinates = None  # figures need a place for each position; metrics leave out those without
     if stage.config.is_file():
         config = read_json(stage.config)
         contents.provenance = {"source": config.get("source"), **_provenance(stage)}

@@ -124,6 +124,7 @@ def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
     if not FEWEST <= embedding.n <= ASSIGNABLE:
         return None
     geometry = embedding.geometry
+    geometry = geometry if geometry is not None and geometry.placed.all() else None
     coordinates = None if geometry is None else geometry.coordinates
     if geometry is not None and geometry.kind == "swissroll":
         coordinates = unrolled(geometry.coordinates)

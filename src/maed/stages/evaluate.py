@@ -18,8 +18,9 @@ def check_evaluation(context: Context) -> None:
     """
     geometry, settings = context.data.geometry, context.settings.evaluation
     if geometry is not None:
-        check_neighbors(settings.n_neighbors or geometry.neighbors, context.data.positions)
-        check_folds(settings.folds, context.data.positions)
+        placed = int(geometry.placed.sum())
+        check_neighbors(settings.n_neighbors or geometry.neighbors, placed)
+        check_folds(settings.folds, placed)
 
 
 def evaluate(context: Context, method: str) -> dict[str, float] | None:

@@ -17,5 +17,5 @@ class Npz(FileType):
     @classmethod
     def read(cls, path: Path, settings: DataSettings) -> Source:
         """Read the arrays."""
-        found = read_npz(path)
+        found = read_npz(path, settings)
         return array_source(found["inputs"], found.get("labels"), found.get("coordinates"), settings)

@@ -1,0 +1,138 @@
+"""Files that hold arrays by name, besides numpy's own: MATLAB's, HDF5, and zarr without names of axes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maed.data.arrays import array_source, chosen_arrays
+from maed.data.source import Source, first_line
+from maed.errors import MaedError
+from maed.settings import DataSettings
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def open_matlab(path: Path, settings: DataSettings) -> Source:
+    """A `.mat` file of any version; those from 7.3 on are HDF5, in which axes lie the other way round.
+
+    Raises:
+        MaedError: it cannot be read, or several matrices may be the signals.
+    """
+    from scipy.io import loadmat
+    from scipy.sparse import csr_matrix, issparse
+
+    with path.open("rb") as file:
+        start = file.read(520)
+    if _HDF5 in start:
+        return open_hdf5(path, settings, matlab=True)
+    try:
+        stored = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    except Exception as error:  # whatever a broken header makes scipy raise
+        raise MaedError(f"{path}: cannot be read as .mat ({first_line(error)})") from None
+    for name, value in stored.items():
+        if issparse(value):
+            warnings.warn(f"{path}: the sparse matrix {name!r} is made dense; what it does not hold is 0", stacklevel=3)
+            stored[name] = csr_matrix(value).toarray()
+    return _source(path, {name: value for name, value in stored.items() if _may_be(value)}, [*stored], settings)
+
+
+def open_hdf5(path: Path, settings: DataSettings, *, matlab: bool = False) -> Source:
+    """An HDF5 file, whose arrays are called by their paths in it; one of netCDF has names of axes, which xarray reads.
+
+    Raises:
+        MaedError: h5py is not installed, the file cannot be read, or several arrays may be the signals.
+    """
+    try:
+        import h5py
+    except ImportError:
+        other = " or save it by save(..., '-v7')" if matlab else ""
+        raise MaedError(f"{path}: needs h5py (pip install maed[xarray]){other}") from None
+    found: dict[str, Any] = {}
+    everything: list[str] = []
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("#"):
+            everything.append(name)
+            words = matlab and item.attrs.get("MATLAB_class", b"") in (b"char", b"cell")
+            if _may_be(item) and not words and not item.is_virtual:
+                found[name] = item
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "_NCProperties" in file.attrs:
+                from maed.data.labeled import open_labeled
+
+                return open_labeled(path, settings)
+            file.visititems(visit)  # follows no links, so that no other file is opened
+            if any(item.external for item in found.values()):
+                raise MaedError(
+                    f"{path}: its values lie in other files, which are not opened; it must hold them itself"
+                )
+            return _source(path, _Read(found, matlab), everything, settings)
+    except MaedError:
+        raise
+    except Exception as error:  # whatever a broken file makes the library raise
+        raise MaedError(f"{path}: cannot be read as HDF5 ({first_line(error)})") from None
+
+
+def open_zarr(path: Path, settings: DataSettings) -> Source:
+    """A folder of zarr: by xarray where the axes have names, otherwise its arrays as they are.
+
+    Raises:
+        MaedError: zarr is not installed, the folder cannot be read, or several arrays may be the signals.
+    """
+    try:
+        import zarr
+    except ImportError:
+        raise MaedError(f"{path}: needs zarr (pip install maed[xarray])") from None
+    try:
+        root = zarr.open(path, mode="r")
+        if isinstance(root, zarr.Array):
+            return array_source(root[:], None, None, settings)
+        arrays = dict(root.arrays())
+    except MaedError:
+        raise
+    except Exception as error:  # whatever a broken folder makes the library raise
+        raise MaedError(f"{path}: cannot be read as zarr ({first_line(error)})") from None
+    axes = [getattr(a.metadata, "dimension_names", None) or a.attrs.get("_ARRAY_DIMENSIONS") for a in arrays.values()]
+    if axes and all(axes):
+        from maed.data.labeled import open_labeled
+
+        return open_labeled(path, settings)
+    may_be = {name: array for name, array in arrays.items() if _may_be(array)}
+    return _source(path, _Read(may_be, False), [*arrays], settings)
+
+
+class _Read(Mapping[str, np.ndarray]):
+    """Arrays of a file, read when they are asked for; with `turned`, their axes the other way round."""
+
+    def __init__(self, stored: Mapping[str, Any], turned: bool) -> None:
+        self._stored, self._turned = stored, turned
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        values = np.asarray(self._stored[name][()])
+        return values.T if self._turned else values
+
+    def __iter__(self) -> Any:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _may_be(array: Any) -> bool:
+    """Whether it holds numbers, or texts that may be labels."""
+    return getattr(array, "dtype", np.dtype("V")).kind in "biufU" and getattr(array, "ndim", 0) > 0
+
+
+def _source(path: Path, arrays: Mapping[str, np.ndarray], everything: list[str], settings: DataSettings) -> Source:
+    """The arrays that are meant, as a source."""
+    if not arrays:
+        raise MaedError(f"{path}: holds no array of numbers; it has {', '.join(everything[:8]) or 'nothing'}")
+    found = chosen_arrays(path, arrays, settings)
+    return array_source(found["inputs"], found.get("labels"), found.get("coordinates"), settings)

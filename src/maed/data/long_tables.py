@@ -1,0 +1,140 @@
+"""Tables that are long: read a piece at a time into columns of float32, in memory or in a temporary file."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+
+from maed.files import is_main_process
+
+LONG = 1 << 25
+"""Bytes of a file from which on it is read a piece at a time."""
+
+PIECE = 1 << 21
+"""Numbers in a piece."""
+
+_EXACT = 1 << 24  # whole numbers up to here are what they are in float32
+_SHARE = 0.25  # of the memory that columns may take; more of them lie in a temporary file
+_LINES = 10.0  # seconds between two lines where there is no terminal
+
+
+class MixedColumnError(Exception):
+    """A column holds numbers in one piece and something else in another: the table must be read as a whole."""
+
+
+def gathered(
+    pieces: Iterable[pa.RecordBatch], rows: int, names: Sequence[str], origin: str, whole: frozenset[int] = frozenset()
+) -> pa.Table:
+    """A table of pieces, numbers as float32 with NaN where they are missing, whole ones as int32 where that holds them.
+
+    Memory is that of the columns and of one piece; columns of numbers beyond a quarter of the machine's memory lie in a
+    temporary file, which the system removes with the process.
+
+    Args:
+        pieces: of equal columns, in order. Larger whole numbers, and what is no number, are kept as they are.
+        rows: as many or more than all pieces have together.
+        names: of the columns.
+        origin: what the progress is called.
+        whole: columns that hold whole numbers, which were read as fractions.
+
+    Raises:
+        MixedColumnError: a column is one of numbers and of something else.
+    """
+    from maed.machine import memory  # wakes torch, which help can do without
+
+    shape = (len(names), max(rows, 1))
+    taken = 4 * shape[0] * shape[1]
+    numbers: np.ndarray
+    if taken > _SHARE * (memory() or np.inf):
+        with tempfile.TemporaryFile() as file:
+            numbers = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+        warnings.warn(f"{origin}: {taken / 2**30:.1f} GiB of numbers are kept in a temporary file", stacklevel=4)
+    else:
+        numbers = np.empty(shape, dtype=np.float32)  # (N, n): pages that no row reaches are never touched
+    kept: dict[int, list[pa.Array]] = {}  # columns that are no numbers, and whole numbers that float32 cannot hold
+    integers, empty = set(range(len(names))), set(range(len(names)))
+    done = 0
+    with progress(f"reading {origin}", rows) as told:
+        for piece in pieces:
+            end = done + piece.num_rows
+            if end > rows:
+                raise MixedColumnError  # lines end in a way that was not counted
+            for i, column in enumerate(piece.columns):
+                kind = column.type
+                if pa.types.is_list(kind) and pa.types.is_float64(kind.value_type):
+                    column = column.cast(pa.list_(pa.float32()))
+                if i in kept:
+                    if pa.types.is_null(kind) or pa.types.is_integer(kind):
+                        column = column.cast(kept[i][0].type)
+                    elif column.type != kept[i][0].type and not pa.types.is_dictionary(kind):
+                        raise MixedColumnError
+                    kept[i].append(column)
+                    continue
+                if pa.types.is_null(kind):
+                    numbers[i, done:end] = np.nan
+                    continue
+                is_integer = pa.types.is_integer(kind)
+                if not is_integer and not pa.types.is_floating(kind):
+                    if i not in empty:
+                        raise MixedColumnError
+                    kept[i] = [*[pa.nulls(done, column.type)] * bool(done), column]
+                    continue
+                empty.discard(i)
+                values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # null is NaN
+                finite = (is_integer or i in whole) and not column.null_count
+                if not finite or (values != np.rint(values)).any():
+                    integers.discard(i)
+                elif np.abs(values).max(initial=0) >= _EXACT and is_integer and i in integers:
+                    column = column.cast(pa.int64())
+                    kept[i] = [*[pa.array(numbers[i, :done].astype(np.int64))] * bool(done), column]
+                    continue
+                elif np.abs(values).max(initial=0) >= _EXACT:
+                    raise MixedColumnError  # read as fractions, which float32 would round
+                with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused later
+                    numbers[i, done:end] = values
+            done = end
+            told(done)
+    columns: list[pa.Array | pa.ChunkedArray] = []
+    for i in range(len(names)):
+        if i in kept:
+            columns.append(pa.chunked_array(kept[i]))
+        elif i in empty:
+            columns.append(pa.nulls(done))
+        else:
+            column = numbers[i, :done]
+            if i in integers:
+                column.view(np.int32)[:] = column
+            type_ = pa.int32() if i in integers else pa.float32()
+            columns.append(pa.Array.from_buffers(type_, done, [None, pa.py_buffer(column)]))
+    return pa.table(columns, names=list(names))
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield whom to tell how much is done: a bar on a terminal, elsewhere a line every ten seconds."""
+    if not is_main_process():
+        yield lambda done: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done: bar.update(task, completed=done)
+    else:
+        last = [time.monotonic()]
+
+        def line(done: int) -> None:
+            if time.monotonic() - last[0] >= _LINES:
+                last[0] = time.monotonic()
+                print(f"{title}: {100 * done / max(total, 1):.0f} %", file=sys.stderr, flush=True)
+
+        yield line

@@ -1,0 +1,21 @@
+"""Arrays in the format HDF5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maed.data.source import FileType, Source
+from maed.settings import DataSettings
+
+
+class H5(FileType):
+    """A `.h5` file, read by h5py."""
+
+    example = "a .h5 file"
+
+    @classmethod
+    def read(cls, path: Path, settings: DataSettings) -> Source:
+        """Read the file."""
+        from maed.data.containers import open_hdf5
+
+        return open_hdf5(path, settings)
