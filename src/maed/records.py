@@ -406,27 +406,6 @@ class Results:
         write_json(path, {"schema": SCHEMA, **asdict(self)})
 
 
-def read_study(path: Path) -> dict[str, Any] | None:
-    """The file of a study (many small runs, with cells of their own) under the names of today; None of another file.
-
-    Raises:
-        MaedError: it is missing, or no JSON.
-    """
-    stored = read_json(path)
-    if not (isinstance(stored, Mapping) and "study" in stored and "cells" in stored):
-        return None
-    return {**stored, "defaults": modern(stored.get("defaults") or {}), "cells": [*map(_modern_cell, stored["cells"])]}
-
-
-def _modern_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
-    found = {("neighbors" if name == "neighbours" else name): value for name, value in cell.items()}
-    if "made_with" in found:
-        made_with = modern(found["made_with"])
-        reductions = [modern({"embedding": settings})["embedding"] for settings in made_with.get("reductions") or []]
-        found["made_with"] = {**made_with, "reductions": reductions}
-    return found
-
-
 def is_results(stored: Any) -> bool:
     """Whether the content of a file looks like that of a results.json."""
     return isinstance(stored, Mapping) and ("scores" in stored or "classification" in stored)

@@ -13,7 +13,6 @@ from types import TracebackType
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
 from maed.errors import MaedError
-from maed.report import page
 from maed.run_folder import RunFolder
 from maed.settings import ReportSettings
 
@@ -125,6 +124,8 @@ def _build_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: 
 
     What the run's own page has computed before is taken from its folder.
     """
+    from maed.report.page import served_page  # torch and matplotlib, which the server itself has no use for
+
     first = next(iter(folders.values()))
     kept = scratch / "kept" / first.relative_to(first.anchor)
     there, here = RunFolder(first).views, RunFolder(kept).views
@@ -132,7 +133,7 @@ def _build_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: 
         if there.is_file() and not here.is_file():
             here.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(there, here)
-        path.write_text(page.served_page(folders, settings, kept), encoding="utf-8")
+        path.write_text(served_page(folders, settings, kept), encoding="utf-8")
     except MaedError as error:
         return str(error)
     except Exception as error:  # a fault of ours, or a file that no check foresaw: the server stays up

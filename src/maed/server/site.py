@@ -16,11 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from maed.plots import charts
 from maed.records import Score
-from maed.report import page
-from maed.report.explorer import charts
+from maed.report import web
+from maed.report.interactive import interactive
 from maed.report.tables import duration
-from maed.run_folder import StageFolder
+from maed.run_folder import AUTOENCODER, StageFolder
 from maed.server.pages import Pages
 from maed.server.progress import Part
 from maed.server.runs import Overview, find_runs, overview
@@ -46,7 +47,7 @@ def answer(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A response of which a browser runs these scripts and no others, and that no other page shows in a frame."""
-    policy = f"{page.policy(scripts)}; connect-src 'self'; frame-ancestors 'none'"
+    policy = f"{web.policy(scripts)}; connect-src 'self'; frame-ancestors 'none'"
     content = body.encode("utf-8", "replace") if isinstance(body, str) else body
     return Response(content, status, {"Content-Security-Policy": policy, **(headers or {})}, kind)
 
@@ -62,7 +63,7 @@ class Site:
 
     def __init__(self, root: Path, settings: ReportSettings, scratch: Path) -> None:
         self.root, self.pages = root, Pages(settings, scratch)
-        self._templates = page.templates(_HERE)
+        self._templates = web.templates(_HERE)
         self._templates.filters["ago"] = ago
         self._templates.globals["query"] = lambda *names: urlencode([("run", name) for name in names])
         self.routes = [
@@ -93,7 +94,7 @@ class Site:
     def _index(self, request: Request) -> Response:
         runs = [self._seen(name, folder) for name, folder in find_runs(self.root).items()]
         going = sum(run.state == "going on" for run in runs)
-        scripts = (page.script("page.js"), page.script("index.js", _HERE))
+        scripts = (web.script("page.js"), web.script("index.js", _HERE))
         return self._page(
             "index.html.j2", scripts, title=self.root.name or str(self.root), runs=runs, going=going, most=_MOST
         )
@@ -133,15 +134,15 @@ class Site:
         if isinstance(built, str):
             title = f"{' and '.join(names)}: no page can be made"
             return self.message(HTTPStatus.INTERNAL_SERVER_ERROR, built, title=title)
-        return answer(built, scripts=(*map(page.script, page.SCRIPTS), page.plotly()))
+        return answer(built, scripts=(*map(web.script, web.SCRIPTS), web.plotly()))
 
     def _live(self, request: Request) -> Response:
         run = self._one(request)
         if run is None:
             return self._unknown()
-        scripts = (page.script("page.js"), page.script("live.js", _HERE))
-        data = page.inlined({"live": f"/live.json?{urlencode({'run': run.name})}"})
-        return self._page("live.html.j2", scripts, plotly=page.plotly(), title=run.name, run=run, data=data)
+        scripts = (web.script("page.js"), web.script("live.js", _HERE))
+        data = web.inlined({"live": f"/live.json?{urlencode({'run': run.name})}"})
+        return self._page("live.html.j2", scripts, plotly=web.plotly(), title=run.name, run=run, data=data)
 
     def _progress(self, request: Request) -> Response:
         run = self._one(request)
@@ -174,7 +175,7 @@ class Site:
         headers: Mapping[str, str] | None = None,
         **values: Any,
     ) -> Response:
-        styles = [page.style("explorer.css"), page.style("served.css", _HERE)]
+        styles = [web.style("explorer.css"), web.style("served.css", _HERE)]
         given = {"styles": styles, "scripts": scripts, "plotly": plotly, "data": markupsafe.Markup("{}"), **values}
         allowed = (*scripts, *([plotly] if plotly else []))
         text = self._templates.get_template(template).render(given)
@@ -189,19 +190,18 @@ def progress(run: Overview, folder: Path) -> dict[str, Any]:
     if shown is not None and run.state != "damaged":
         points = StageFolder(folder / shown.name).work.history if shown.finished else list(shown.far.points)
         points = [point for point in points if "step" in point]
-    loss = charts.training_curves({"": points})
-    if loss is not None and shown is not None and shown.name != "autoencoder":
-        loss["layout"]["yaxis"]["title"] = {"text": "loss"}
+    title = "" if shown is None else shown.title
+    loss = "masked loss" if shown is not None and shown.name == AUTOENCODER else "loss"
     far = None if current is None else current.far
     return {
         "state": run.state,
         "sentence": _sentence(run, current),
         "explorable": run.explorable,
         "share": far.step / far.steps if far is not None and far.step is not None and far.steps else None,
-        "title": "" if shown is None else shown.title,
+        "title": title,
         "rows": [_row(part, run.state) for part in run.parts[-_LISTED:]],
-        "loss": loss,
-        "accuracy": charts.accuracy_curves({"": [Score(shown.title if shown else "", 0, history=points)]}),
+        "loss": interactive(charts.training({"": points}, loss)),
+        "accuracy": interactive(charts.accuracy({"": [Score(title, 0, history=points)]})),
     }
 
 

@@ -126,6 +126,8 @@ class Context:
                     self.say(f"{title}: {done} of {total} draws")
 
             yield tell
+            if told is not None:
+                told.write()
 
 
 class Stage:
