@@ -21,6 +21,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -32,7 +33,7 @@ docs: .venv/docs-installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images,notebooks,onnx,tensorboard,umap]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks,perceiver,report,data,serve,onnx,tensorboard,umap]'
 	touch $@
 
 .venv/docs-installed: .venv/installed

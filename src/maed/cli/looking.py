@@ -20,7 +20,7 @@ def _add_report(parser: Parser) -> None:
     settings_group(parser, ReportSettings, "report")
 
 
-@verb("report", "Write the HTML page and the figures of a run.", _add_report)
+@verb("report", "Write the HTML page and the figures of a run.", _add_report, "report")
 def _report(given: Namespace, command: str) -> None:
     from maed.report import write_report
 
@@ -39,7 +39,13 @@ def _add_serve(parser: Parser) -> None:
     settings_group(parser, ReportSettings, "report")
 
 
-@verb("serve", "Show the pages of many runs, and how they go on, over local http; writes nothing.", _add_serve)
+@verb(
+    "serve",
+    "Show the pages of many runs, and how they go on, over local http; writes nothing.",
+    _add_serve,
+    "report",
+    "serve",
+)
 def _serve(given: Namespace, command: str) -> None:
     from maed.server import serve
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -246,6 +246,23 @@ class Lines(Callback):
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         print_line(self.title, trainer.global_step, trainer.max_steps, metrics)
+
+
+class Watch(Callback):
+    """Tells of every step: its number, how many there are, and the accuracy of the latest validation."""
+
+    def __init__(self, tell: Callable[[int, int, float | None], None]) -> None:
+        self.tell = tell
+        self.accuracy: float | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """A step."""
+        self.tell(trainer.global_step, trainer.max_steps, self.accuracy)
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """A new accuracy."""
+        self.accuracy = float(trainer.callback_metrics["validation_accuracy"])
+        self.tell(trainer.global_step, trainer.max_steps, self.accuracy)
 
 
 class Told(Callback):

@@ -142,10 +142,8 @@ class Log:
         self._rows: Any = None
         self._events: Any = None
         if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise MaedError(f"trainer.tensorboard: needs the package tensorboard ({error})") from None
+            from torch.utils.tensorboard import SummaryWriter
+
             self._events = self._open.enter_context(SummaryWriter(str(folder / "tensorboard")))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

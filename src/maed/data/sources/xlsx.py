@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maed.data.source import FileType, Source, first_line
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.settings import DataSettings
 
 
@@ -22,10 +22,9 @@ class Xlsx(FileType):
         from maed.data.objects import as_table
         from maed.data.tables import from_tables
 
+        require_extra(str(path), "data", package="openpyxl")
         try:
             frame = pd.read_excel(path)
-        except ImportError:
-            raise MaedError(f"{path}: needs openpyxl (pip install openpyxl)") from None
         except Exception as error:  # whatever a broken archive makes the engine raise
             raise MaedError(f"{path}: cannot be read as .xlsx ({first_line(error)})") from None
         table = as_table(frame)
