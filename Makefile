@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MAED := $(BIN)/maed
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint scripts format docs clean
 
 demo: .venv/installed
 	$(MAED) run photos --config photos --data.permute 0 --out runs/photos
@@ -22,6 +22,11 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+
+# The scripts of the pages: linted, type-checked, and what only computes is tested. Needs node and npm.
+scripts:
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund && npm run -s lint && npm run -s types && npm test --silent; \
+	else echo "node is missing: the scripts of the pages were not checked" >&2; fi
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
