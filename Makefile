@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MAED := $(BIN)/maed
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint scripts format docs clean
 
 demo: .venv/installed
 	$(MAED) demo
@@ -18,6 +18,12 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
+
+# The scripts of the pages: linted, type-checked, and what only computes is tested. Needs node and npm.
+scripts:
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund && npm run -s lint && npm run -s types && npm test --silent; \
+	else echo "node is missing: the scripts of the pages were not checked" >&2; fi
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -29,7 +35,7 @@ docs: .venv/docs-installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images,mnist,notebooks,onnx,tensorboard,umap]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks,perceiver,report,data,serve,mnist,onnx,tensorboard,umap,xarray]'
 	touch $@
 
 .venv/docs-installed: .venv/installed

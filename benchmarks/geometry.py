@@ -45,7 +45,6 @@ from maed.errors import MaedError, one_of
 from maed.experiments.comparison import Comparison
 from maed.files import write_json
 from maed.machine import commit, describe_machine
-from maed.records import read_study
 from maed.registry import BASELINES
 from maed.run_folder import RunFolder
 from maed.settings import (
@@ -60,6 +59,7 @@ from maed.settings import (
 )
 from maed.similarity import baseline_for
 from maed.stages import Baseline, Context, Embed, Pretrain, Similarity, check_evaluation, evaluate, execute
+from study import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".yaml")

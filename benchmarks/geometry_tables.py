@@ -14,19 +14,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from maed.errors import MaedError
 from maed.evaluation.comparison import interval
 from maed.files import write_text
-from maed.plots.style import BLUE, GREEN, INK, ORANGE, SKY, VERMILION, save
-from maed.report.tables import (
-    MEASURES,
-    NOTHING,
-    Cell,
-    Rows,
-    Study,
-    markdown_table,
-    over_seeds,
-    study_cells,
-    study_origin,
-    target_rows,
-)
+from maed.plots.palette import BLUE, GREEN, INK, ORANGE, SKY, VERMILION
+from maed.plots.style import save
+from maed.report.tables import NOTHING, Rows, markdown_table
+from study import MEASURES, Cell, Study, over_seeds, study_cells, study_origin, target_rows
 
 EMPTY: Study = {"schema": 1, "study": "geometry", "rows": [], "defaults": {}, "cells": []}
 """The records before the first cell."""

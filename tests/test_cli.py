@@ -596,7 +596,7 @@ def test_info_of_a_study(here: Path, capsys: pytest.CaptureFixture[str]) -> None
     cells = [{"group": "draws", "seed": seed, "commit": "abc", "machine": "a machine"} for seed in (0, 1)]
     (here / "study.json").write_text(json.dumps({"study": "geometry", "cells": cells}))
     assert main(["info", "study.json"]) == 0
-    expected = "study.json: the study `geometry`, 2 cells, seeds 0, 1; commits abc; a machine\ngroups: draws\n"
+    expected = "study.json: the study `geometry`, 2 cells\ngroups: draws\n"
     assert capsys.readouterr().out == expected
 
 

@@ -124,7 +124,7 @@ def test_umap_keeps_neighbors_and_large_distances_and_repeats():
 
 def test_umap_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    expected = re.escape("embedding.reduction: umap needs umap-learn; pip install 'maed[umap]'")
+    expected = re.escape("maed[umap]")
     with pytest.raises(MaedError, match=expected):
         reduce(random_similarity(), EmbeddingSettings(reduction="umap"))
     with pytest.raises(MaedError, match=expected):

@@ -19,7 +19,7 @@ from maed import plots
 from maed.data.geometry import Geometry, grid, line
 from maed.data.geometry_spec import parse_geometry
 from maed.errors import MaedError
-from maed.plots.style import INK
+from maed.plots.palette import INK
 from maed.records import Score, Summary
 from maed.registry import ENCODINGS
 

@@ -13,8 +13,9 @@ from gallery import ENTRIES, PAGE, page
 from geometry_tables import EMPTY, render
 from maed import PositionEmbedding
 from maed.cli import build_parser
-from maed.records import Results, read_study
+from maed.records import Results
 from maed.report import markdown
+from study import read_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -26,12 +27,11 @@ from safetensors.numpy import save_file
 
 from explorer import resize, synthetic_run
 from maed.cli import main
+from maed.engine.progress import ProgressFile
 from maed.errors import MaedError
-from maed.records import Results, Score, Summary
-from maed.run_folder import RunFolder
-from maed.server import runs as runs_module
+from maed.records import Progress, Results, Score, Summary
+from maed.run_folder import RunFolder, StageFolder
 from maed.server.app import Server, started
-from maed.server.progress import Part, curve, read_parts
 from maed.server.runs import QUIET, find_runs, overview
 from maed.settings import ReportSettings
 
@@ -67,20 +67,23 @@ def save_missing(folder: Path) -> None:
 
 
 def begun_run(folder: Path, steps: int = 1000) -> Path:
-    """A run whose autoencoder has been begun: settings, and a log without rows."""
-    (folder / "autoencoder" / "logs").mkdir(parents=True)
+    """A run whose autoencoder has been begun: settings, and nothing of how far it is."""
+    stage = RunFolder(folder).autoencoder
+    stage.path.mkdir(parents=True)
     made_with = {"source": "sensors", "autoencoder": {"steps": steps}}
-    (folder / "autoencoder" / "config.json").write_text(json.dumps({"schema": 1, "n": 64, "made_with": made_with}))
-    (folder / "autoencoder" / "logs" / "metrics.csv").write_text("epoch,step,train_loss,validation_loss\n")
+    stage.config.write_text(json.dumps({"schema": 1, "n": 64, "made_with": made_with}))
     return folder
 
 
-def log(folder: Path, *steps: int, validation: bool = False) -> None:
-    """Add rows to the autoencoder's log, as Lightning does: steps count from 0."""
-    with (folder / "autoencoder" / "logs" / "metrics.csv").open("a") as file:
-        file.writelines(f"0,{step - 1},{1 / step**0.5},\n" for step in steps)
-        if validation:
-            file.write(f"0,{steps[-1] - 1},,{1.1 / steps[-1] ** 0.5}\n")
+def log(folder: Path, *steps: int, of: int = 1000, validation: bool = False) -> Path:
+    """What the autoencoder's training writes once it has made these steps, and has been validated after the last."""
+    told = ProgressFile(RunFolder(folder).autoencoder, of)
+    for step in steps:
+        told.add(step, {"train_loss": 1 / step**0.5})
+    if validation:
+        told.add(steps[-1], {"validation_loss": 1.1 / steps[-1] ** 0.5})
+    told.stepped(steps[-1])
+    return folder
 
 
 def age(folder: Path, seconds: float) -> None:
@@ -97,7 +100,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = above / "runs"
     finished_run(root / "a", recall=0.95, accuracy=0.45)
     finished_run(root / "group" / "b", recall=0.8, accuracy=0.6)
-    age(log_begun(root / "halted", 50, 100), 2 * HOUR)
+    age(log(begun_run(root / "halted"), 50, 100), 2 * HOUR)
     damaged = finished_run(root / "damaged", side=5)
     file = damaged / "embedding" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -112,11 +115,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def log_begun(folder: Path, *steps: int) -> Path:
-    log(begun_run(folder), *steps)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[Server]:
     """A server of these runs, at a port of its own."""
@@ -125,10 +123,10 @@ def server(root: Path) -> Iterator[Server]:
 
 def serving(root: Path) -> Iterator[Server]:
     with started(root, host="127.0.0.1", port=0, settings=SMALL) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
-        server.shutdown()
+        server.end()
         thread.join()
 
 
@@ -140,12 +138,12 @@ def raw(server: Server, request: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
-def get(server: Server, target: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+def get(server: Server, target: str, method: str = "GET", **headers: str) -> tuple[int, Message, str]:
     """Status, headers and text of an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
     connection.request(method, target, headers=headers)
     answer = connection.getresponse()
-    return answer.status, dict(answer.getheaders()), answer.read().decode()
+    return answer.status, answer.headers, answer.read().decode()
 
 
 def built(server: Server, target: str) -> str:
@@ -230,28 +228,22 @@ def test_a_run_that_leads_out_of_the_folder_is_not_read(tmp_path: Path, kind: st
     assert ("not a plain file" if kind == "pipe" else "link out of the folder") in found.reason
 
 
-def test_steps_and_time_left_come_from_the_log(tmp_path: Path) -> None:
-    folder = log_begun(tmp_path / "run", 50, 100, 150, 200, 250, 300)
-    logs = folder / "autoencoder" / "logs"
-    now = time.time()
-    os.utime(logs / "metrics.csv", (now, now))
-    os.utime(logs, (now - 50, now - 50))  # when the log was begun, with step 50: 5 steps a second since
-    part = overview(tmp_path, "run", folder).current
+def test_steps_and_time_left_are_read(tmp_path: Path) -> None:
+    stage = RunFolder(begun_run(tmp_path / "run")).autoencoder
+    Progress(step=300, steps=1000, begun=50, seconds=50.0).write(stage.progress)  # 5 steps a second since a stop
+    part = overview(tmp_path, "run", tmp_path / "run").current
     assert part is not None
-    assert (part.title, part.progress) == ("Autoencoder", ", step 300 of 1,000")
-    assert part.left == pytest.approx(140, abs=2)
+    assert (part.title, part.progress, part.far.left) == ("Autoencoder", ", step 300 of 1,000", 140)
     assert part.remaining == "about 2 min left"
 
 
-def test_steps_of_a_stream_come_from_its_last_save(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    (folder / "similarity").mkdir(parents=True)
-    made_with = {"source": "sensors", "similarity": {"draws": 1000, "batch_size": 10}}
-    (folder / "similarity" / "config.json").write_text(json.dumps({"made_with": made_with}))
-    (folder / "similarity" / "partial.json").write_text(json.dumps({"done": 25, "seconds": 50.0}))
-    part = overview(tmp_path, "run", folder).current
-    assert part is not None
-    assert (part.progress, part.left) == (", batch 25 of 100", 150)
+@pytest.mark.parametrize("stored", ["[]", '{"step": "many"}', '{"points": 7}', '{"seconds": "x"}'])
+def test_progress_of_another_shape_is_damaged(tmp_path: Path, stored: str) -> None:
+    folder = begun_run(tmp_path / "run")
+    RunFolder(folder).autoencoder.progress.write_text(stored)
+    found = overview(tmp_path, "run", folder)
+    assert found.state == "damaged"
+    assert "autoencoder/progress.json" in found.reason or "not as maed writes it" in found.reason
 
 
 def test_a_learning_rate_that_was_given_up_does_not_stop_a_run(tmp_path: Path) -> None:
@@ -266,33 +258,37 @@ def test_a_learning_rate_that_was_given_up_does_not_stop_a_run(tmp_path: Path) -
     assert all(part.finished for part in overview(tmp_path, "run", folder).parts)
 
 
-def test_a_log_that_is_being_written_is_read_up_to_its_last_whole_row(tmp_path: Path) -> None:
-    folder = log_begun(tmp_path / "run", 50, 100)
-    with (folder / "autoencoder" / "logs" / "metrics.csv").open("a") as file:
-        file.write("0,149,nan,\n0,1999,0.")
-    points = curve(folder, Part("autoencoder", False, 0.0))
-    assert [point["step"] for point in points] == [50, 100, 150]
-    assert "train_loss" not in points[-1]
+# What stages tell of themselves
 
 
-def test_a_long_log_is_thinned_and_its_validations_stay(tmp_path: Path) -> None:
-    folder = log_begun(tmp_path / "run", *range(1, 5001))
-    log(folder, 5001, validation=True)
-    points = curve(folder, Part("autoencoder", False, 0.0))
-    assert len(points) < 700
-    assert points[-1]["step"] == 5001
-    assert sum("validation_loss" in point for point in points) == 1
+def test_progress_is_written_once_a_second_and_at_the_end(tmp_path: Path) -> None:
+    told = ProgressFile(StageFolder(tmp_path), 10_000)
+    told.stepped(1)
+    for step in range(2, 1000):  # in less than a second
+        told.stepped(step)
+    assert Progress.read(tmp_path / "progress.json").step == 1
+    told.write()
+    assert Progress.read(tmp_path / "progress.json").step == 999
 
 
-def test_steps_of_a_perceiver_come_from_those_before_it(tmp_path: Path) -> None:
-    (tmp_path / "models" / "maed-1" / "logs").mkdir(parents=True)
-    (tmp_path / "models" / "maed-1" / "logs" / "metrics.csv").write_text("step,train_loss\n49,0.5\n")
-    files = runs_module.scan(tmp_path, tmp_path)
-    settings = {"train": {"steps": 1200, "epochs": 1}}
-    results = Results(settings=settings, scores=[Score("maed", 0, history=[{"step": 703}])])
-    assert [part.progress for part in read_parts(tmp_path, files, results)] == [", step 50 of 703"]
-    results.scores = None
-    assert [part.progress for part in read_parts(tmp_path, files, results)] == [", step 50 of 1,200"]
+def test_a_long_curve_is_thinned_and_its_validations_and_ends_stay(tmp_path: Path) -> None:
+    told = ProgressFile(StageFolder(tmp_path), 5000)
+    for step in range(1, 5001):
+        told.add(step, {"train_loss": 1 / step})
+        if step % 1000 == 0:
+            told.add(step, {"validation_loss": float("nan") if step == 2000 else 2 / step})
+    points = told.record.points
+    assert 100 < len(points) <= 400
+    assert [point["step"] for point in points if "validation_loss" in point] == [1000, 3000, 4000, 5000]
+    assert (points[0]["step"], points[-2]["step"]) == (1, 5000)
+
+
+def test_a_training_that_goes_on_keeps_its_curve_and_measures_its_pace_anew(tmp_path: Path) -> None:
+    log(begun_run(tmp_path / "run"), 50, 100, 150)
+    told = ProgressFile(RunFolder(tmp_path / "run").autoencoder, 1000, done=100)
+    told.add(200, {"train_loss": 0.1})
+    assert [point["step"] for point in told.record.points] == [50, 100, 200]
+    assert told.record.begun == 100
 
 
 # What is answered
@@ -444,8 +440,8 @@ def test_one_that_others_reach_goes_by_numbers_and_by_its_own_name(root: Path) -
 
 def test_two_names_or_none_are_refused(server: Server) -> None:
     two = raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
-    assert two.startswith(b"HTTP/1.0 421")
-    assert raw(server, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 421")
+    assert int(two.split()[1]) in (400, 421)
+    assert int(raw(server, b"GET / HTTP/1.0\r\n\r\n").split()[1]) in (400, 421)
 
 
 PIECES = st.sampled_from(
@@ -488,8 +484,7 @@ def test_no_address_reads_anything_outside(
     assert SECRET.encode() not in answer
     assert b"root:x:" not in answer
     assert str(root).encode() not in answer
-    if answer.startswith(b"HTTP/"):  # a line break in the address makes it HTTP/0.9, whose answers have no status
-        assert int(answer.split()[1]) in (200, 202, 400, 404, 421, 500, 505)
+    assert int(answer.split()[1]) in (200, 202, 400, 404, 421, 500)
     assert get(server, "/nothing")[0] == 404  # it is still there
 
 
@@ -537,9 +532,9 @@ def test_a_fault_that_only_a_page_finds_is_shown_in_the_index_too(server: Server
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda folder: None, "is not there; it may be a folder that `maed run` wrote"),
-        (lambda folder: folder.write_text("x"), "is a file; it may be a folder"),
-        (lambda folder: folder.mkdir(), "holds no run; it may be a folder"),
+        (lambda folder: None, "does not exist"),
+        (lambda folder: folder.write_text("x"), "is a file"),
+        (lambda folder: folder.mkdir(), "holds no run"),
     ],
 )
 def test_a_folder_without_runs_is_refused(
@@ -554,15 +549,14 @@ def test_a_folder_without_runs_is_refused(
 
 def test_a_port_that_is_taken_is_named(server: Server, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(root), "--port", str(server.server_port)]) == 2
-    assert f"port: {server.server_port} is taken; --port may be another one" in capsys.readouterr().err
+    assert f"port: {server.server_port} is taken" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("host", "port", "said"), [("127.0.0.1", 70_000, "port: 70000"), ("no.such.invalid", 0, "host")]
-)
-def test_an_address_that_cannot_be_had_is_refused(root: Path, host: str, port: int, said: str) -> None:
-    with pytest.raises(MaedError, match=said), started(root, host=host, port=port, settings=SMALL):
+@pytest.mark.parametrize(("host", "port", "argument"), [("127.0.0.1", 70_000, "port"), ("no.such.invalid", 0, "host")])
+def test_an_address_that_cannot_be_had_is_refused(root: Path, host: str, port: int, argument: str) -> None:
+    with pytest.raises(MaedError) as refused, started(root, host=host, port=port, settings=SMALL):
         pass
+    assert refused.value.argument == argument
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -681,11 +675,11 @@ def test_a_run_is_watched_until_it_ends(page: Any, tmp_path: Path) -> None:
         page.get(f"{server.url}live?run=new")
         page.execute_script("window.mine = true")  # gone if the page were loaded anew
         assert "Nothing was logged of it yet" in wait(page, "document.getElementById('nothing').innerText")
-        log(folder, 50, 100)
+        log(folder, 50, 100, of=300)
         wait(page, "document.getElementById('sentence').textContent.startsWith('Autoencoder, step 100 of 300')")
         curve = "document.getElementById('plot-loss').data"
         assert wait(page, f"{curve} && {curve}[0].x.length") == 2
-        log(folder, 150, 200, validation=True)
+        log(folder, 50, 100, 150, 200, of=300, validation=True)
         wait(page, f"{curve}[0].x.length === 4 && {curve}.length === 2")
         assert page.execute_script("return document.getElementById('share').value") == pytest.approx(2 / 3)
         assert page.execute_script("return document.querySelector('#parts tbody td').textContent") == "going on"

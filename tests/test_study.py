@@ -16,7 +16,7 @@ from maed.cli import main as maed
 from maed.data import load
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.report.tables import measured, study_markdown, target_rows
+from study import measured, study_markdown, target_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*positions are constant", "ignore:.*neighbor graph falls into")
 
@@ -371,11 +371,14 @@ def test_a_target_above_the_baseline_needs_the_interval() -> None:
     assert target_rows(study)[1][5] == "no"
 
 
-def test_maed_results_prints_a_study(finished: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    assert maed(["results", "--markdown", str(finished.results)]) == 0
-    assert capsys.readouterr().out.strip() == study_markdown(read_json(finished.results)).strip()
-    assert maed(["results", str(finished.results)]) == 0
-    assert "a ring" in capsys.readouterr().out
+def test_maed_results_passes_over_a_study_among_results(finished: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished.results.parent
+    assert maed(["results", str(folder)]) == 2
+    (folder / "run.json").write_text(json.dumps({"schema": 2, "scores": [], "command": "maed run it"}))
+    capsys.readouterr()
+    assert maed(["results", "--markdown", str(folder)]) == 0
+    assert "maed run it" in capsys.readouterr().out
+    assert "a ring" in study_markdown(read_json(finished.results))
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------

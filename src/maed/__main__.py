@@ -4,4 +4,5 @@ import sys
 
 from maed.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # processes of a pool import it under another name
+    sys.exit(main())

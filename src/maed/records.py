@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 from maed.errors import MaedError
-from maed.files import plain, read_json, write_json
+from maed.files import plain, read_json, write_json, write_text
 
 SCHEMA = 2
 
@@ -131,6 +133,58 @@ class Work:
     def of(cls, stored: Mapping[str, Any]) -> Work:
         """From the content of a file."""
         return _row(cls, {name: value for name, value in stored.items() if value is not None})
+
+
+@dataclass
+class Progress:
+    """`progress.json` of a stage: how far it is while it works, and what it has logged so far.
+
+    Args:
+        step: steps of a training, or draws of a similarity, that are done; None where nothing was written yet.
+        steps: in all; a training may end sooner.
+        begun: the step at which this process began: others were done before a stop.
+        seconds: since then.
+        points: the curve so far, by `step`; a long one is thinned.
+    """
+
+    step: int | None = None
+    steps: int | None = None
+    begun: int = 0
+    seconds: float = 0.0
+    points: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> Progress:
+        """Read a file; without one, nothing is known.
+
+        Raises:
+            MaedError: it is no progress.json.
+        """
+        if not path.is_file():
+            return cls()
+        stored = read_json(path)
+        if isinstance(stored, Mapping):
+            found = _row(cls, stored)
+            counts, points = (found.step, found.steps, found.begun), found.points
+            if all(isinstance(count, int | None) for count in counts) and isinstance(found.seconds, int | float):
+                numbers = [point for point in points if "step" in point and all(map(_is_number, point.values()))]
+                return replace(found, points=numbers)
+        raise MaedError(f"{path}: not a progress.json of maed")
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until all steps are done, at the pace so far; None where there is no pace yet."""
+        if self.step is None or self.steps is None or self.step <= self.begun:
+            return None
+        return max(0.0, self.seconds / (self.step - self.begun) * (self.steps - self.step))
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_text(path, json.dumps(plain({"schema": 1, **asdict(self)}), allow_nan=False))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < inf
 
 
 @dataclass(frozen=True)
@@ -352,27 +406,6 @@ class Results:
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         write_json(path, {"schema": SCHEMA, **asdict(self)})
-
-
-def read_study(path: Path) -> dict[str, Any] | None:
-    """The file of a study (many small runs, with cells of their own) under the names of today; None of another file.
-
-    Raises:
-        MaedError: it is missing, or no JSON.
-    """
-    stored = read_json(path)
-    if not (isinstance(stored, Mapping) and "study" in stored and "cells" in stored):
-        return None
-    return {**stored, "defaults": modern(stored.get("defaults") or {}), "cells": [*map(_modern_cell, stored["cells"])]}
-
-
-def _modern_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
-    found = {("neighbors" if name == "neighbours" else name): value for name, value in cell.items()}
-    if "made_with" in found:
-        made_with = modern(found["made_with"])
-        reductions = [modern({"embedding": settings})["embedding"] for settings in made_with.get("reductions") or []]
-        found["made_with"] = {**made_with, "reductions": reductions}
-    return found
 
 
 def is_results(stored: Any) -> bool:

@@ -74,6 +74,11 @@ class StageFolder:
         return self.path / LOGS / "metrics.csv"
 
     @property
+    def progress(self) -> Path:
+        """`progress.json`: how far it is while it works, for who watches."""
+        return self.path / "progress.json"
+
+    @property
     def partial(self) -> Path:
         """`partial.json`: how far a similarity is that is being streamed."""
         return self.path / PARTIAL[0]

@@ -25,7 +25,7 @@ from maed.data.signals import SignalData, Signals
 from maed.data.source import first_line
 from maed.engine.loop import Plan, Trained, fit
 from maed.engine.optimization import adamw
-from maed.errors import MaedError, one_of
+from maed.errors import MaedError, one_of, require_extra
 from maed.files import read_json, replacing, write_json
 from maed.run_folder import BEST, CONFIG, METRICS, MODEL
 from maed.settings import AutoencoderSettings, TrainerSettings
@@ -240,6 +240,7 @@ def _loop(settings: TrainerSettings) -> Callable[..., Trained]:
     """The plain loop on one device; Lightning where several are asked for, or one that the plain loop does not know."""
     if settings.accelerator != "tpu" and not (settings.devices.isdigit() and int(settings.devices) > 1):
         return fit
+    require_extra("trainer.devices", "perceiver")
     from maed.engine.lightning import fit_task  # here, for Lightning wakes transformers and matplotlib
 
     return fit_task

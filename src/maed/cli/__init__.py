@@ -19,7 +19,7 @@ from maed.cli import learning, comparing, artifacts, looking  # noqa: F401  # th
 # isort: on
 from maed.cli.common import printable
 from maed.cli.parsing import VERBS, Parser, usage
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.files import is_main_process
 
 
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser = build_parser(argv[:1])
             parsed = parser.parse_args(_preset_first(argv) or ["--help"])
             verb = parsed.verb
+            require_extra(verb, *VERBS[verb].extras)
             VERBS[verb].do(parser.instantiate_classes(parsed)[verb], _command(argv))
     except MaedError as error:
         print(f"maed: {printable(str(error))}", file=sys.stderr)

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from maed.cli.parsing import Parser
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.registry import ENCODINGS
 from maed.settings import Settings
 
@@ -28,6 +28,8 @@ def open_context(given: Namespace) -> Context:
     settings = Settings(**{name: getattr(given, name) for name in Settings.__dataclass_fields__})
     upstream = Path(given.run) if getattr(given, "run", None) else None
     out = Path(given.out) if given.out else upstream or Path("runs") / Path(given.source.replace(":", "-")).stem
+    if settings.trainer.tensorboard:
+        require_extra("trainer.tensorboard", "tensorboard")
     if out.exists() and not out.is_dir():
         raise MaedError(f"out: {out} is a file; it may be a folder")
     data = load(given.source, settings.data)

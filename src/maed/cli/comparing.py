@@ -20,7 +20,7 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
 
 
-@verb("train", "Train and test one Perceiver with one position encoding.", _add_train)
+@verb("train", "Train and test one Perceiver with one position encoding.", _add_train, "perceiver")
 def _train(given: Namespace, command: str) -> None:
     ENCODINGS.check("positions", given.positions)
     from maed.experiments.comparison import Comparison
@@ -35,7 +35,9 @@ def _add_compare(parser: Parser) -> None:
     add_compared(parser)
 
 
-@verb("compare", "Train a Perceiver with each of several encodings and seeds, on equal terms.", _add_compare)
+@verb(
+    "compare", "Train a Perceiver with each of several encodings and seeds, on equal terms.", _add_compare, "perceiver"
+)
 def _compare(given: Namespace, command: str) -> None:
     from maed.experiments.run import compare_only
     from maed.report import print_tables
@@ -65,7 +67,7 @@ def _add_predict(parser: Parser) -> None:
     settings_group(parser, TrainerSettings, "trainer", {"accelerator", "threads"})
 
 
-@verb("predict", "Label new text, images or arrays with a trained Perceiver.", _add_predict)
+@verb("predict", "Label new text, images or arrays with a trained Perceiver.", _add_predict, "perceiver")
 def _predict(given: Namespace, command: str) -> None:
     from maed.prediction import label_input
 

@@ -16,8 +16,7 @@ from maed.embedding.legacy import read_legacy
 from maed.engine.checkpoints import is_lightning, read_checkpoint
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.records import Results, read_study
-from maed.report.tables import study_origin
+from maed.records import Results
 from maed.run_folder import AUTOENCODER, BASELINES, EMBEDDING, GEOMETRY, MODELS, SIMILARITY, RunFolder, StageFolder
 from maed.settings import DataSettings, Settings
 
@@ -184,11 +183,11 @@ def _checkpoint(path: Path) -> Iterator[str]:
 
 @_written_by_maed
 def _results(path: Path) -> Iterator[str]:
-    if (study := read_study(path)) is not None:
-        groups = dict.fromkeys(cell["group"] for cell in study["cells"])
-        yield f"{path}: the study `{study['study']}`, {study_origin(study['cells'])}"
-        yield f"groups: {', '.join(groups) or 'none yet'}"
-    elif isinstance(stored := read_json(path), dict) and "knn_recall" in stored:
+    stored = read_json(path)
+    if isinstance(stored, dict) and "study" in stored and "cells" in stored:
+        yield f"{path}: the study `{stored['study']}`, {len(stored['cells'])} cells"
+        yield f"groups: {', '.join(dict.fromkeys(cell['group'] for cell in stored['cells'])) or 'none yet'}"
+    elif isinstance(stored, dict) and "knn_recall" in stored:
         yield f"{path}: metrics of an embedding against its geometry"
         yield _measured(stored)
     else:

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from maed.cli.common import add_compared, console, encodings_of, fitting, one_process, open_context, say
 from maed.cli.parsing import Parser, settings_arguments, verb
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 
 
 def _add_run(parser: Parser) -> None:
@@ -17,12 +17,14 @@ def _add_run(parser: Parser) -> None:
     add_compared(parser)
 
 
-@verb("run", "Do everything: learn positions, train Perceivers with each encoding, write a report.", _add_run)
+@verb("run", "Do everything: learn positions, train Perceivers with each encoding, write a report.", _add_run, "report")
 def _run(given: Namespace, command: str) -> None:
     from maed.experiments.run import run_all
     from maed.report import print_tables
 
     asked = encodings_of(given)
+    if asked:
+        require_extra("positions", "perceiver")
     one_process("run")
     run = open_context(given)
     print_tables(run_all(run, fitting(asked, run), given.seeds, command=command), console())

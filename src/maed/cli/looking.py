@@ -20,7 +20,7 @@ def _add_report(parser: Parser) -> None:
     settings_group(parser, ReportSettings, "report")
 
 
-@verb("report", "Write the HTML page and the figures of a run.", _add_report)
+@verb("report", "Write the HTML page and the figures of a run.", _add_report, "report")
 def _report(given: Namespace, command: str) -> None:
     from maed.report import write_report
 
@@ -39,7 +39,13 @@ def _add_serve(parser: Parser) -> None:
     settings_group(parser, ReportSettings, "report")
 
 
-@verb("serve", "Show the pages of many runs, and how they go on, over local http; writes nothing.", _add_serve)
+@verb(
+    "serve",
+    "Show the pages of many runs, and how they go on, over local http; writes nothing.",
+    _add_serve,
+    "report",
+    "serve",
+)
 def _serve(given: Namespace, command: str) -> None:
     from maed.server import serve
 
@@ -55,21 +61,18 @@ def _add_results(parser: Parser) -> None:
 
 @verb("results", "Print the tables of recorded results.", _add_results)
 def _results(given: Namespace, command: str) -> None:
-    from maed.records import Results, read_study
+    from maed.files import read_json
+    from maed.records import Results, is_results
     from maed.report import tables
 
-    paths = [Path(path) for path in given.paths or ["results"]]
-    files = [f for path in paths for f in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    files: list[Path] = []
+    for path in map(Path, given.paths or ["results"]):  # a folder may hold other records too
+        files += [f for f in sorted(path.glob("*.json")) if is_results(read_json(f))] if path.is_dir() else [path]
     if not files:
-        raise MaedError(
-            f"path: no .json file in {', '.join(map(str, paths))}; it may be a results.json or their folder"
-        )
-    for file in files:
-        if (study := read_study(file)) is not None:
-            say(tables.study_markdown(study)) if given.markdown else tables.print_study(study, console())
-        else:
-            results = Results.read(file)
-            say(tables.markdown(results)) if given.markdown else tables.print_tables(results, console())
+        paths = ", ".join(given.paths or ["results"])
+        raise MaedError(f"path: must be a results.json or a folder of them; {paths} holds none")
+    for results in map(Results.read, files):
+        say(tables.markdown(results)) if given.markdown else tables.print_tables(results, console())
 
 
 def _add_info(parser: Parser) -> None:

@@ -46,22 +46,24 @@ class Verb:
         text: what it does, for --help.
         add: adds its arguments to its parser.
         do: what it does.
+        extras: of the package, without which it can do nothing.
     """
 
     text: str
     add: Callable[[Parser], None]
     do: Do
+    extras: tuple[str, ...] = ()
 
 
 VERBS: dict[str, Verb] = {}
 """By name, in the order of --help."""
 
 
-def verb(name: str, text: str, add: Callable[[Parser], None]) -> Callable[[Do], Do]:
-    """Register a function as what a verb does."""
+def verb(name: str, text: str, add: Callable[[Parser], None], *extras: str) -> Callable[[Do], Do]:
+    """Register a function as what a verb does, and the extras that it needs."""
 
     def register(do: Do) -> Do:
-        VERBS[name] = Verb(text, add, do)
+        VERBS[name] = Verb(text, add, do, extras)
         return do
 
     return register

@@ -11,7 +11,7 @@ import numpy as np
 
 from maed.data.arrays import array_source, chosen_arrays
 from maed.data.source import Source, first_line
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.settings import DataSettings
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -47,11 +47,10 @@ def open_hdf5(path: Path, settings: DataSettings, *, matlab: bool = False) -> So
     Raises:
         MaedError: h5py is not installed, the file cannot be read, or several arrays may be the signals.
     """
-    try:
-        import h5py
-    except ImportError:
-        other = " or save it by save(..., '-v7')" if matlab else ""
-        raise MaedError(f"{path}: needs h5py (pip install maed[xarray]){other}") from None
+    where = f"{path}, unless it is saved by save(..., '-v7')" if matlab else str(path)
+    require_extra(where, "xarray", package="h5py")
+    import h5py
+
     found: dict[str, Any] = {}
     everything: list[str] = []
 
@@ -86,10 +85,9 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
     Raises:
         MaedError: zarr is not installed, the folder cannot be read, or several arrays may be the signals.
     """
-    try:
-        import zarr
-    except ImportError:
-        raise MaedError(f"{path}: needs zarr (pip install maed[xarray])") from None
+    require_extra(str(path), "xarray", package="zarr")
+    import zarr
+
     try:
         root = zarr.open(path, mode="r")
         if isinstance(root, zarr.Array):

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from maed.data.source import PartName, Source, first_line
 from maed.data.tables import from_tables, read_parquet
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.settings import DataSettings
 
 _PARTS: tuple[PartName, ...] = ("train", "validation", "test")
@@ -73,6 +73,7 @@ def _shards(path: Path, part: str) -> list[Path]:
 
 def download(name: str, short: str) -> dict[PartName, pa.Table]:
     """The tables of a data set of the hub, or of its cache."""
+    require_extra("source", "data", package="datasets")
     import datasets  # slow to import, and needed here alone
 
     # datasets before 4.0 would ask, on a terminal, whether to run a script of the repository

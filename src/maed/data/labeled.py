@@ -11,7 +11,7 @@ import numpy as np
 from maed.data.geometry import Geometry, points
 from maed.data.source import Source, Stored, first_line, with_classes
 from maed.data.tables import LABELS
-from maed.errors import MaedError, nearest
+from maed.errors import MaedError, nearest, require_extra
 from maed.settings import DataSettings
 
 _SIGNALS = (
@@ -46,14 +46,13 @@ def open_labeled(path: Path, settings: DataSettings) -> Source:
     Raises:
         MaedError: xarray is not installed, or the file cannot be read or used.
     """
-    try:
-        import xarray as xr
+    require_extra(str(path), "xarray", package="xarray")
+    import xarray as xr
 
+    try:
         # what times are called is not needed, and some files have times that no calendar knows
         options: dict[str, Any] = {"engine": "zarr", "consolidated": None} if path.is_dir() else {}
         opened = xr.open_dataset(path, decode_times=False, decode_timedelta=False, **options)
-    except ImportError:
-        raise MaedError(f"{path}: needs xarray (pip install maed[xarray])") from None
     except Exception as error:  # each of the engines has errors of its own
         raise MaedError(f"{path}: cannot be read by xarray ({first_line(error)})") from None
     return labeled_source(opened, settings, str(path))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from maed._version import __version__
 from maed.embedding.position_embedding import PositionEmbedding
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.files import replacing
 
 _OPSET, _IR = 13, 8
@@ -92,8 +91,7 @@ def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | N
         >>> onnxruntime.InferenceSession("vectors.onnx").run(None, {"index": np.arange(1024)})[0].shape
         (1024, 64)
     """
-    if find_spec("onnx") is None:
-        raise MaedError("format: onnx needs onnx; pip install 'maed[onnx]'")
+    require_extra("format", "onnx")
     import onnx  # an optional extra
     from onnx import TensorProto, helper, numpy_helper
 

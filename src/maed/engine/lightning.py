@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Sampler
 from maed.engine.checkpoints import is_lightning, read_checkpoint
 from maed.engine.device import precision, use_threads
 from maed.engine.loop import LOG_EVERY, Batches, Plan, Task, Trained
-from maed.engine.progress import print_line, progress_kind
+from maed.engine.progress import ProgressFile, print_line, progress_kind
 from maed.errors import MaedError
-from maed.run_folder import BEST, LAST
+from maed.run_folder import BEST, LAST, StageFolder
 from maed.settings import TrainerSettings
 
 
@@ -248,6 +248,52 @@ class Lines(Callback):
         print_line(self.title, trainer.global_step, trainer.max_steps, metrics)
 
 
+class Watch(Callback):
+    """Tells of every step: its number, how many there are, and the accuracy of the latest validation."""
+
+    def __init__(self, tell: Callable[[int, int, float | None], None]) -> None:
+        self.tell = tell
+        self.accuracy: float | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """A step."""
+        self.tell(trainer.global_step, trainer.max_steps, self.accuracy)
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """A new accuracy."""
+        self.accuracy = float(trainer.callback_metrics["validation_accuracy"])
+        self.tell(trainer.global_step, trainer.max_steps, self.accuracy)
+
+
+class Told(Callback):
+    """Keeps `progress.json`, for who watches."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = StageFolder(folder)
+        self._file: ProgressFile | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin, or go on where a stop was."""
+        if trainer.is_global_zero:
+            self._file = ProgressFile(self.folder, trainer.max_steps, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step; its loss is asked of a GPU only now and then."""
+        if self._file is not None and trainer.global_step != self._file.record.step:
+            if trainer.global_step % LOG_EVERY == 0 and "train_loss" in trainer.callback_metrics:
+                self._file.add(trainer.global_step, {"train_loss": float(trainer.callback_metrics["train_loss"])})
+            self._file.stepped(trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add what was found."""
+        if self._file is not None and not trainer.sanity_checking:
+            found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation_")}
+            self._file.add(trainer.global_step, found)
+            self._file.write()
+
+
 def build_trainer(
     settings: TrainerSettings,
     folder: Path,
@@ -291,7 +337,7 @@ def build_trainer(
             gradient_clip_val=clip,
             num_sanity_val_steps=0,
             log_every_n_steps=LOG_EVERY,
-            callbacks=[*callbacks, best, last, *bars[progress]],
+            callbacks=[*callbacks, best, last, Told(folder), *bars[progress]],
             logger=_loggers(folder, settings.tensorboard),
             enable_progress_bar=progress == "bar",
             enable_model_summary=False,

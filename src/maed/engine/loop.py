@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from maed.engine.checkpoints import resumable, write_checkpoint
 from maed.engine.device import precision, training_device
-from maed.engine.progress import Log, watcher
-from maed.run_folder import BEST, LAST
+from maed.engine.progress import Log, ProgressFile, watcher
+from maed.run_folder import BEST, LAST, StageFolder
 from maed.settings import TrainerSettings
 
 LOG_EVERY = 50
@@ -114,7 +114,7 @@ def fit(
         validation: held-out batches, the same at every validation.
         plan: how.
         settings: device, precision, progress and log.
-        folder: receives the checkpoints and `logs/`.
+        folder: receives the checkpoints, `logs/` and `progress.json`.
     """
     device = training_device(settings)
     kind = precision(settings, wide=plan.wide)
@@ -174,6 +174,7 @@ def fit(
 
     since = time.perf_counter()
     losses: list[Tensor] = []  # since the last validation
+    told = ProgressFile(StageFolder(folder), plan.steps, progress.step)
     model.train()
     with (
         closing(Log(folder, tensorboard=settings.tensorboard)) as log,
@@ -183,17 +184,21 @@ def fit(
             losses.append(train_step(progress.step))
             progress.step += 1
             watching.stepped(progress.step)
+            told.stepped(progress.step)
             if progress.step % LOG_EVERY == 0 or progress.step == plan.steps:
                 log.write(progress.step, {"train_loss": float(losses[-1])})
+                told.add(progress.step, {"train_loss": float(losses[-1])})
             if progress.step % plan.validate_every == 0 or progress.step == plan.steps:
                 found = {"validation_loss": validate()}
                 point = {"step": progress.step, "train_loss": float(torch.stack(losses).mean()), **found}
                 progress.history.append(point)
                 log.write(progress.step, found)
+                told.add(progress.step, found)
                 watching.validated(progress.step, {"train_loss": float(losses[-1]), **found})
                 losses.clear()
                 now = time.perf_counter()
                 progress.seconds, since = progress.seconds + now - since, now
                 save()
+                told.write()
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     return Trained(best["state_dict"], progress.history, progress.seconds)

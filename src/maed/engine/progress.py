@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from maed import records
 from maed.errors import MaedError
+from maed.run_folder import StageFolder
 from maed.settings import TrainerSettings
 
 
@@ -78,6 +82,51 @@ def watcher(settings: TrainerSettings, title: str, *, steps: int, done: int) -> 
         yield Lines(title, steps) if kind == "lines" else Watcher()
 
 
+class ProgressFile:
+    """Keeps a stage's `progress.json`, written about once a second: each step costs a look at the clock.
+
+    Args:
+        folder: of the stage.
+        steps: in all.
+        done: steps done before a stop; the curve goes on from there.
+    """
+
+    PERIOD = 1.0
+    """Seconds between two writes."""
+
+    _MOST = 400  # points of a curve
+
+    def __init__(self, folder: StageFolder, steps: int, done: int = 0) -> None:
+        self._path, self._since, self._due = folder.progress, time.monotonic(), 0.0
+        self.record = records.Progress(step=done, steps=steps, begun=done)
+        if done:
+            with suppress(MaedError):  # of another version
+                earlier = records.Progress.read(self._path).points
+                self.record.points = [point for point in earlier if point["step"] <= done]
+
+    def stepped(self, step: int) -> None:
+        """Step number `step`, counted from 1, was made."""
+        self.record.step = step
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a point to the curve: what was found after step number `step`."""
+        points = self.record.points
+        points.append({"step": step, **{name: value for name, value in metrics.items() if math.isfinite(value)}})
+        if len(points) > self._MOST:  # every second loss of the training goes, and each validation stays
+            logged = [point for point in points if not any(name.startswith("validation") for name in point)]
+            gone = {id(point) for point in (logged if len(logged) > 2 else points)[1:-1:2]}
+            self.record.points = [point for point in points if id(point) not in gone]
+
+    def write(self) -> None:
+        """Write it now, as at the end."""
+        now = time.monotonic()
+        self.record.seconds, self._due = round(now - self._since, 3), now + self.PERIOD
+        with suppress(OSError):  # no training ends because nobody can watch it
+            self.record.write(self._path)
+
+
 class Log:
     """The curve of a training as it grows: `logs/metrics.csv`, and TensorBoard's events where asked for.
 
@@ -93,10 +142,8 @@ class Log:
         self._rows: Any = None
         self._events: Any = None
         if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise MaedError(f"trainer.tensorboard: needs the package tensorboard ({error})") from None
+            from torch.utils.tensorboard import SummaryWriter
+
             self._events = self._open.enter_context(SummaryWriter(str(folder / "tensorboard")))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from maed import models
 from maed.embedding import PositionEmbedding, embedding_dim
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.evaluation.comparison import compare_all, summarize
 from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, run_trials
 from maed.files import is_main_process
-from maed.models import describe_classifier, resized_grid
 from maed.records import MadeWith, Results, Score, Tried
 from maed.registry import ENCODINGS
 from maed.similarity import baselines_for
@@ -48,13 +48,20 @@ class Comparison:
         kind = ENCODINGS.get(encoding, "positions")
         if not data.labeled:  # its model will be skipped or refused
             return
+        require_extra(f"positions: {encoding}", "perceiver")
         if kind.needs_geometry and data.geometry is None:
             raise MaedError(f"positions: {encoding} needs coordinates, and none are known for {data.source}")
         fitting = baselines_for(data)
         if kind.embedding not in (None, "maed", "auto", *fitting):
             raise MaedError(f"positions: {encoding} is not for {data.kind} signals; choose {' or '.join(fitting)}")
-        describe_classifier(data, encoding, embedding_dim(data.positions, settings.embedding.dim), settings.perceiver)
-        if kind.embedding is not None and not kind.resampled and resized_grid(data, settings.perceiver) is not None:
+        models.describe_classifier(
+            data, encoding, embedding_dim(data.positions, settings.embedding.dim), settings.perceiver
+        )
+        if (
+            kind.embedding is not None
+            and not kind.resampled
+            and models.resized_grid(data, settings.perceiver) is not None
+        ):
             raise MaedError(
                 f"positions: {encoding} is of {data.positions} positions, and perceiver.image_size "
                 f"{settings.perceiver.image_size} makes {settings.perceiver.image_size}^2 of them; choose "
@@ -193,7 +200,7 @@ class Comparison:
                 execute([Baseline(kind.embedding), Embed(kind.embedding)], here)
                 return PositionEmbedding.from_pretrained(here.folder.embedding(kind.embedding).path).vectors
             embedding = PositionEmbedding.from_pretrained(there.path)
-        finer = resized_grid(data, self.context.settings.perceiver)
+        finer = models.resized_grid(data, self.context.settings.perceiver)
         self._check_positions(embedding, data.positions if finer is None else len(finer.coordinates))
         if kind.resampled and data.permutation is not None:  # it came in the order of its grid
             return embedding.vectors[torch.from_numpy(data.permutation)]
@@ -226,7 +233,7 @@ class Comparison:
             raise MaedError(f"run: {folder.path} holds no embedding; `maed embed` writes one")
         embedding = PositionEmbedding.from_pretrained(folder.path)
         resampled = bool(embedding.provenance.get("resampled"))
-        finer = resized_grid(data, self.context.settings.perceiver)
+        finer = models.resized_grid(data, self.context.settings.perceiver)
         if resampled != asked and (resampled or finer is None):
             was = "was resampled by its geometry" if resampled else "was not resampled"
             encoding, other = ("maed", "maed-resampled") if resampled else ("maed-resampled", "maed")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maed.data import load
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.experiments.run import compare_only, run_all
 from maed.registry import BASELINES
 from maed.report import write_report
@@ -39,7 +39,11 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
 
     Returns:
         The page that shows both; that of the photos alone where MNIST cannot be read, which is said.
+
+    Raises:
+        MaedError: no page can be written, for the extra `report` is not installed.
     """
+    require_extra("demo", "report")
     photos = _context("photos", out, say, overwrite)
     run_all(photos, (), 0, command=command)
     try:
@@ -50,7 +54,12 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
     found = run_all(mnist, (), 0, command=command)
     losses = {name: row["mean"] for name, row in (found.probe_loss or {}).items() if name in BASELINES.names}
     encodings = ("none", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
-    compare_only(mnist, encodings, _SEEDS, command=command)
+    try:
+        require_extra("Perceivers", "perceiver")
+    except MaedError as error:
+        say(f"positions alone: {error}")
+    else:
+        compare_only(mnist, encodings, _SEEDS, command=command)
     return write_report(mnist.folder.path, mnist.settings.report, [photos.folder.path])
 
 

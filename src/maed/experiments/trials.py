@@ -10,21 +10,22 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from maed import models
 from maed.data.signals import SignalData
 from maed.engine.progress import progress_kind
-from maed.errors import MaedError, NotFiniteError
+from maed.errors import MaedError, NotFiniteError, require_extra
 from maed.files import is_main_process, read_json, replacing
-from maed.models import finished_training, train_classifier
 from maed.run_folder import CONFIG, METRICS, MODEL
 from maed.settings import Settings, TrainerSettings
+
+if TYPE_CHECKING:
+    from pytorch_lightning.callbacks import Callback
 
 Metrics = dict[str, Any]
 """What metrics.json of a training holds."""
@@ -80,12 +81,12 @@ class Trial:
 
     def finished(self, data: SignalData) -> Metrics | None:
         """Its metrics, where its folder holds them."""
-        return finished_training(self._shown(data), self.encoding, **self._arguments())
+        return models.finished_training(self._shown(data), self.encoding, **self._arguments())
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
         """Train, or go on training; None where a learning rate was tried with which the loss is not finite."""
         try:
-            return train_classifier(self._shown(data), self.encoding, **self._arguments(), callbacks=callbacks)
+            return models.train_classifier(self._shown(data), self.encoding, **self._arguments(), callbacks=callbacks)
         except NotFiniteError:
             if not self.tuning:
                 raise
@@ -148,28 +149,14 @@ def run_trials(
 
 
 def _in_turn(data: SignalData, trials: Sequence[Trial], board: Board) -> Iterator[tuple[Trial, Metrics | None]]:
+    from maed.engine.lightning import Watch  # where no Perceiver is trained, Lightning may not be there
+
     for trial in trials:
         board.started(trial)
         # bars of single trainings would fight with the table of all
         bare = trial.with_trainer(progress="none") if progress_kind(trial.settings.trainer) == "bar" else trial
-        yield trial, bare.train(data, (_Watch(trial, board),))
-
-
-class _Watch(Callback):
-    """Tells a board about every step."""
-
-    def __init__(self, trial: Trial, board: Board) -> None:
-        self.trial, self.board = trial, board
-        self.accuracy: float | None = None
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """A step."""
-        self.board.went_on(self.trial, trainer.global_step, trainer.max_steps, self.accuracy)
-
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """A new accuracy."""
-        self.accuracy = float(trainer.callback_metrics["validation_accuracy"])
-        self.board.went_on(self.trial, trainer.global_step, trainer.max_steps, self.accuracy)
+        watch = Watch(partial(board.went_on, trial))
+        yield trial, bare.train(data, (watch,))
 
 
 # On Ray. Its workers are processes of ours, with the same maed; they pickle to one another, and unpickle nothing that a
@@ -180,8 +167,7 @@ def check_cluster(address: str | None) -> None:
     """Refuse a cluster where Ray is missing, and to one of several processes that `torchrun` has started."""
     if address is None:
         return
-    if find_spec("ray") is None:
-        raise MaedError(f"trainer.cluster: {address} needs Ray: pip install 'maed[ray]'")
+    require_extra("trainer.cluster", "ray")
     if os.environ.get("WORLD_SIZE", "1") != "1" or not is_main_process():
         raise MaedError(
             f"trainer.cluster: {address} under torchrun, which shares each training among its processes; it may be "

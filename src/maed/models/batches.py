@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maed.data.geometry import Geometry
 from maed.data.signals import Signals
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.settings import TrainSettings
 
 
@@ -120,10 +120,9 @@ class Augmentation:
         self._sides = tuple(geometry.shape)
         if train.crop >= min(self._sides):
             raise MaedError(f"train.crop: {train.crop}; of images of {self._sides} it may be below {min(self._sides)}")
-        try:
-            from kornia import augmentation
-        except ImportError:
-            raise MaedError(f"{name} needs kornia: pip install 'maed[images]'") from None
+        require_extra(name.partition(":")[0], "perceiver", package="kornia")
+        from kornia import augmentation
+
         changes = [augmentation.RandomHorizontalFlip()] if train.flip else []
         # drawn for each image, by cutting it out of the padded one: no interpolation
         crop = augmentation.RandomCrop(self._sides, padding=train.crop, cropping_mode="slice") if train.crop else None

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from maed.plots.curves import accuracy_curves, accuracy_intervals, against_draws, training_curves
     from maed.plots.layouts import grid_edges, position_colors, recovered_layout, unshuffled
     from maed.plots.maps import embedding_channels, similarity_map, similarity_maps, similarity_matrix, spread_positions
+    from maed.plots.palette import color_of
     from maed.plots.signals import reconstructions, reconstructions_by_fraction, to_unit
-    from maed.plots.style import color_of, figure_of, save
+    from maed.plots.style import figure_of, save
 
 __all__ = [
     "accuracy_curves",
@@ -46,6 +47,7 @@ __getattr__, __dir__ = lazy(
         "layouts": ("grid_edges", "position_colors", "recovered_layout", "unshuffled"),
         "maps": ("embedding_channels", "similarity_map", "similarity_maps", "similarity_matrix", "spread_positions"),
         "signals": ("reconstructions", "reconstructions_by_fraction", "to_unit"),
-        "style": ("color_of", "figure_of", "save"),
+        "palette": ("color_of",),
+        "style": ("figure_of", "save"),
     },
 )

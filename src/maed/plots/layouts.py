@@ -12,8 +12,9 @@ from matplotlib.collections import LineCollection
 from maed.errors import MaedError
 from maed.plots.layout import ASSIGNABLE, align, plane, seen_from, to_grid
 from maed.plots.layout import recovered_layout as lay_out
+from maed.plots.palette import BLUE, INK, ORANGE, SKY, VERMILION
 from maed.plots.signals import draw_images, to_unit
-from maed.plots.style import BLUE, INK, ORANGE, SKY, VERMILION, headline, panels, short, tidy
+from maed.plots.style import headline, panels, short, tidy
 
 
 def recovered_layout(

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from maed.data.geometry import GeometryKind
 from maed.errors import MaedError
 from maed.plots.layout import chart, plane, row_major
-from maed.plots.style import BLUE, INK, VERMILION, headline, panels, short, tidy
+from maed.plots.palette import BLUE, INK, VERMILION
+from maed.plots.style import headline, panels, short, tidy
 
 WINDOW = 256
 """Positions of a line that are drawn around the one in question: the whole of a long text would show a needle."""

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from maed.errors import MaedError
 from maed.plots.layout import row_major
 from maed.plots.maps import along, label_curves
-from maed.plots.style import BLUE, INK, VERMILION, headline, legend, panels, tidy
+from maed.plots.palette import BLUE, INK, VERMILION
+from maed.plots.style import headline, legend, panels, tidy
 
 _HIDDEN = np.array([0.5, 0.5, 0.5, 0.15])
 """The color of what is not shown: it reads on light and dark."""

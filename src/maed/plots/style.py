@@ -1,4 +1,4 @@
-"""What all figures share: colors, the Axes that they draw in, how these look, and how they are written."""
+"""What all figures share: the Axes that they draw in, how these look, and how they are written."""
 
 from __future__ import annotations
 
@@ -10,36 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, GridSpecBase
 
 from maed.files import replacing
-
-INK = "#7a7a7a"
-"""Text and axes: readable on white and on near-black."""
-
-BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
-OLIVE, BROWN = "#B5A700", "#A6761D"
-"""The yellow of Okabe and Ito's palette, darkened until white paper shows it, and an orange that is not `ORANGE`."""
-
-WINE, TEAL, VIOLET = "#A8336B", "#2FA39A", "#8B6BB1"
-
-COLORS = {
-    "maed": VERMILION,
-    "maed-resampled": OLIVE,
-    "trainable": BLUE,
-    "fourier": GREEN,
-    "correlation": ORANGE,
-    "dependence": BROWN,
-    "partial": WINE,
-    "magnitude": TEAL,
-    "auto": VIOLET,
-    "sinusoidal": PURPLE,
-    "random": SKY,
-    "none": INK,
-}
-"""A color for each built-in position encoding (Okabe and Ito's palette, and five more)."""
-
-
-def color_of(encoding: str) -> str:
-    """The color of an encoding; one for all that are not known by name."""
-    return COLORS.get(encoding, PURPLE)
+from maed.plots.palette import INK
 
 
 def plain(text: str) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from maed.plots import charts
 from maed.records import Results
 from maed.report import tables
 from maed.report.contents import Contents
-from maed.report.explorer import charts
+from maed.report.interactive import Figure, interactive
 from maed.report.printed import Picture, Printer
 
 
@@ -25,7 +26,7 @@ class TableBlock:
 class ChartBlock:
     """A plotly figure, what it shows in words, and a sentence below."""
 
-    chart: charts.Chart
+    chart: Figure
     alt: str
     caption: str = ""
 
@@ -55,7 +56,7 @@ class Section:
         if block is not None:
             self.blocks.append(block)
 
-    def add_chart(self, chart: charts.Chart | None, alt: str, caption: str) -> None:
+    def add_chart(self, chart: Figure | None, alt: str, caption: str) -> None:
         """Add a chart, where there is one."""
         self.add(None if chart is None else ChartBlock(chart, alt, caption))
 
@@ -120,13 +121,13 @@ def _compared(runs: Runs, printer: Printer) -> Section:
         section.add(TableBlock(geometry, "Geometry found, by run and method."))
     if accuracies := _with_runs(several, tables.accuracy_rows):
         section.add(TableBlock(accuracies, "Test accuracy of Perceivers, by run and encoding."))
-    section.add_chart(charts.accuracy_intervals(several), "Test accuracy by encoding and run", "Test accuracy by run.")
-    losses = charts.training_curves({name: c.autoencoder.history for name, c in runs.items()})
+    section.add_chart(_accuracies(several), "Test accuracy by encoding and run", "Test accuracy by run.")
+    losses = interactive(charts.training({name: c.autoencoder.history for name, c in runs.items()}))
     section.add_chart(losses, "Losses over steps, by run", "Masked loss of the autoencoder, by run.")
-    draws = charts.against_draws({name: c.draws.history for name, c in runs.items()})
+    draws = interactive(charts.draws({name: c.draws.history for name, c in runs.items()}))
     alt = "Recall, Spearman and agreement of halves against draws, by run"
     section.add_chart(draws, alt, "The similarity against draws, by run.")
-    curves = charts.accuracy_curves({name: c.models for name, c in runs.items()})
+    curves = interactive(charts.accuracy({name: c.models for name, c in runs.items()}))
     section.add_chart(curves, "Validation accuracy over steps, by run", "Validation accuracy, by run.")
     if not section.blocks:
         section.absent.append("None of these runs has results to compare.")
@@ -173,7 +174,7 @@ def _geometry(contents: Contents) -> Section:
         section.absent.append(
             "Geometry was not measured: it needs an embedding and the true coordinates (`maed run`, `maed evaluate`)."
         )
-    chart = charts.against_draws({"": contents.draws.history})
+    chart = interactive(charts.draws({"": contents.draws.history}))
     caption = "What the similarity has found after so many draws; the scale is logarithmic."
     section.add_chart(chart, "Recall, Spearman and agreement of halves against draws", caption)
     return section
@@ -192,7 +193,7 @@ def _accuracy(contents: Contents) -> Section:
         section.absent.append("Not run: no Perceiver was trained in this folder (`maed compare` trains them).")
         return section
     caption = "Large dots: means over seeds; lines: 95 % intervals; small dots: seeds."
-    section.add_chart(charts.accuracy_intervals({"": results}), "Test accuracy of each encoding", caption)
+    section.add_chart(_accuracies({"": results}), "Test accuracy of each encoding", caption)
     section.add(TableBlock(rows))
     if paired := tables.paired_rows(results):
         section.add(TableBlock(paired, "Differences are paired: same seed, same test signals."))
@@ -202,7 +203,8 @@ def _accuracy(contents: Contents) -> Section:
         caption = "Learning rates, chosen by validation accuracy with a seed of their own, as many for each encoding."
         section.add(TableBlock(tuning, caption))
     caption = "Validation accuracy while training; one line for each seed."
-    section.add_chart(charts.accuracy_curves({"": contents.models}), "Validation accuracy over steps", caption)
+    curves = interactive(charts.accuracy({"": contents.models}))
+    section.add_chart(curves, "Validation accuracy over steps", caption)
     return section
 
 
@@ -230,7 +232,7 @@ def _autoencoder(contents: Contents, explored: Mapping[str, Any] | None) -> Sect
         section.add(Place("signals"))
     else:
         section.absent.append("No examples: this folder has no reconstructions (`maed pretrain` makes them).")
-    chart = charts.training_curves({"": contents.autoencoder.history})
+    chart = interactive(charts.training({"": contents.autoencoder.history}))
     caption = "Masked loss while training."
     if contents.autoencoder.visible:
         caption += f" {contents.autoencoder.visible} positions of each signal were shown."
@@ -247,3 +249,8 @@ def _time(contents: Contents) -> Section:
     else:
         section.absent.append("No times were recorded.")
     return section
+
+
+def _accuracies(runs: Mapping[str, Results]) -> Figure | None:
+    found = {name: (tables.summaries(results), results.scores or []) for name, results in runs.items()}
+    return interactive(charts.accuracies(found))

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
-import os
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from socketserver import TCPServer
-from typing import Any
 from urllib.parse import urlsplit
 
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
 from maed.errors import MaedError
-from maed.report import page
 from maed.server.runs import find_runs
-from maed.server.site import Answer, Site
+from maed.server.site import Site, answer
 from maed.settings import ReportSettings
 
 _HEADERS = {
+    "Server": "maed",
     "Cache-Control": "no-store",
+    "Connection": "close",  # with each answer: nobody keeps one of them from others
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+
+_MOST = 2_000
+"""Most connections at a time; what comes beyond is answered 503 at once."""
 
 
 def serve(
@@ -65,7 +71,7 @@ def serve(
                 say("everybody who reaches this machine can read them: there is no password")
             if open_browser:
                 webbrowser.open(server.url)
-            server.serve_forever(poll_interval=0.2)
+            server.serve_forever()
         except KeyboardInterrupt:
             say("stopped")
 
@@ -73,34 +79,36 @@ def serve(
 @contextmanager
 def started(root: Path, *, host: str, port: int, settings: ReportSettings) -> Iterator[Server]:
     """A server that listens, for `serve_forever` in this thread or another; its temporary folder goes with it."""
+    what = "folder: must be a folder that `maed run` wrote, or one that has such folders below it"
     if not root.exists():
-        raise MaedError(f"folder: {root} is not there; it may be a folder that `maed run` wrote, or one of many")
+        raise MaedError(f"{what}; {root} does not exist")
     if not root.is_dir():
-        raise MaedError(f"folder: {root} is a file; it may be a folder that `maed run` wrote, or one of many")
+        raise MaedError(f"{what}; {root} is a file")
     if not find_runs(root.resolve()):
-        raise MaedError(f"folder: {root} holds no run; it may be a folder that `maed run` wrote, or one of many")
+        raise MaedError(f"{what}; {root} holds no run")
     if not 0 <= port < 2**16:
-        raise MaedError(f"port: {port}; it may be 1 to 65535, or 0 for any that is free")
-    with tempfile.TemporaryDirectory(prefix="maed-serve-", ignore_cleanup_errors=True) as scratch:
-        server = _listening(host, port, Site(root.resolve(), settings, Path(scratch)))
-        try:
-            yield server
-        finally:
-            server.server_close()
-            server.site.pages.close()
+        raise MaedError(f"port: must be 1 to 65535, or 0 for any that is free, got {port}")
+    with (
+        tempfile.TemporaryDirectory(prefix="maed-serve-", ignore_cleanup_errors=True) as scratch,
+        _listening(host, port) as listener,
+    ):
+        yield Server(host, listener, Site(root.resolve(), settings, Path(scratch)))
 
 
-def _listening(host: str, port: int, site: Site) -> Server:
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at which nothing is accepted yet, so that a port that is taken is told before any work."""
+    needed = f"host: must be an address of this machine, such as 127.0.0.1, got {host!r}"
     try:
-        return Server(host, port, site)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_MOST)
     except socket.gaierror:
-        raise MaedError(f"host: {host!r} is not known; it may be 127.0.0.1") from None
+        raise MaedError(needed) from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise MaedError(f"port: {port} is taken; --port may be another one, or 0 for any that is free") from None
+            raise MaedError(f"port: {port} is taken; choose another with --port, or 0 for any that is free") from None
         if error.errno == errno.EACCES:
-            raise MaedError(f"port: {port} is not for you; --port may be 1024 or more") from None
-        raise MaedError(f"host: {host!r}: {error.strerror or error}; it may be 127.0.0.1") from None
+            raise MaedError(f"port: {port} is reserved for the system; choose 1024 or more with --port") from None
+        raise MaedError(f"{needed} ({error.strerror or error})") from None
 
 
 @contextmanager
@@ -116,34 +124,57 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class Server(ThreadingHTTPServer):
-    """Listens, and knows by which names it may be called."""
+class Server(uvicorn.Server):
+    """Serves a site at a socket that listens, and knows by which names it may be called."""
 
-    daemon_threads = True
-    allow_reuse_address = os.name == "posix"  # elsewhere it would let two servers have one port
+    def __init__(self, host: str, listener: socket.socket, site: Site) -> None:
+        self.host, self.site, self.listener = host, site, listener
+        address, self.server_port = listener.getsockname()[:2]
+        self.local = ipaddress.ip_address(address).is_loopback
 
-    def __init__(self, host: str, port: int, site: Site) -> None:
-        self.site, self.host = site, host
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        super().__init__((host, port), Handler)
-        self.local = ipaddress.ip_address(self.server_address[0]).is_loopback  # type: ignore[arg-type]
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            async with site.pages:
+                yield
+
+        guard = Middleware(Guard, is_called=self.is_called)
+        app = Starlette(routes=site.routes, middleware=[guard], exception_handlers=site.faults, lifespan=lifespan)
+        app.router.redirect_slashes = False
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Impatient,
+                loop="asyncio",
+                ws="none",
+                log_config=None,
+                log_level="error",  # who asks is the user; what cannot be read is answered 400, and no news
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                headers=list(_HEADERS.items()),
+                limit_concurrency=_MOST,
+                timeout_graceful_shutdown=2,
+            )
+        )
 
     @property
     def url(self) -> str:
         """Where the index is."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.server_address[1]}/"
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.server_port}/"
 
-    def server_bind(self) -> None:
-        """Bind; http.server would look its own name up, which can take seconds."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.host, int(self.server_address[1])
+    def serve_forever(self) -> None:
+        """Answer until Ctrl-C, or `shutdown` in another thread."""
+        asyncio.run(self.serve(sockets=[self.listener]))
+
+    def end(self) -> None:
+        """End `serve_forever`, from another thread."""
+        self.should_exit = True
 
     def is_called(self, header: str) -> bool:
         """Whether a Host header is one of ours. Another name may have been made to point here (DNS rebinding).
 
         Ports are not compared, for a tunnel may have another one. Nobody can make numbers point elsewhere.
+        (Starlette's own middleware knows neither addresses of version 6 nor a header that comes twice.)
         """
         try:
             name = urlsplit(f"//{header}").hostname
@@ -159,63 +190,43 @@ class Server(ThreadingHTTPServer):
             return not self.local and name == socket.gethostname().lower()
         return address.is_loopback or not self.local
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Pass over clients that went away."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
+
+class Impatient(H11Protocol):
+    """HTTP as h11 reads it, strictly; a connection on which no request has come after half a minute is closed."""
+
+    PATIENCE = 30.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(transport)
+        self._last = self.loop.call_later(self.PATIENCE, lambda: None if self.cycle else transport.close())
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer who has said all and still listens."""
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._last.cancel()
+        super().connection_lost(exc)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD; the connection ends with each answer."""
+class Guard:
+    """Lets a request through that calls the server by its name and only reads."""
 
-    server: Server
-    timeout = 30
-    server_version = "maed"
-    sys_version = ""
+    def __init__(self, app: ASGIApp, is_called: Callable[[str], bool]) -> None:
+        self.app, self.is_called = app, is_called
 
-    def do_GET(self) -> None:
-        """Send a page."""
-        self._answer(send=True)
-
-    def do_HEAD(self) -> None:
-        """Send what is said of a page."""
-        self._answer(send=False)
-
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        """Refuse all other methods."""
-        if name.startswith("do_"):
-            return self._refuse_method
-        raise AttributeError(name)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: who asks is the user."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what could not even be read."""
-        status = HTTPStatus(code)
-        self._send(Answer(f"{status.phrase}\n", status, "text/plain; charset=utf-8"), send=self.command != "HEAD")
-
-    def _answer(self, *, send: bool) -> None:
-        hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or not self.server.is_called(hosts[0].strip()):
-            text = "This server does not go by that name.\n"
-            answer = Answer(text, HTTPStatus.MISDIRECTED_REQUEST, "text/plain; charset=utf-8")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or have the site do so."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        hosts = Headers(scope=scope).getlist("host")
+        if scope["method"] not in ("GET", "HEAD"):
+            allow = {"Allow": "GET, HEAD"}
+            refusal = answer("Only GET and HEAD: nothing can be changed here.\n", 405, "text/plain", headers=allow)
+        elif len(hosts) != 1 or not self.is_called(hosts[0].strip()):
+            refusal = answer("This server does not go by that name.\n", 421, "text/plain")
         else:
-            answer = self.server.site.answer(self.path)
-        self._send(answer, send=send)
-
-    def _refuse_method(self) -> None:
-        text, headers = "Only GET and HEAD: nothing can be changed here.\n", {"Allow": "GET, HEAD"}
-        answer = Answer(text, HTTPStatus.METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", headers=headers)
-        self._send(answer, send=True)
-
-    def _send(self, answer: Answer, *, send: bool) -> None:
-        body = answer.body.encode("utf-8", "replace") if isinstance(answer.body, str) else answer.body
-        self.send_response(answer.status)
-        policy = f"{page.policy(answer.scripts)}; connect-src 'self'; frame-ancestors 'none'"
-        own = {"Content-Type": answer.kind, "Content-Length": str(len(body)), "Content-Security-Policy": policy}
-        for name, value in {**own, **_HEADERS, **answer.headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if send:
-            self.wfile.write(body)
+            return await self.app(scope, receive, send)
+        return await refusal(scope, receive, send)

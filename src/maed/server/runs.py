@@ -135,7 +135,7 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
         shown = {path: found for path, found in files.items() if _is_shown(path)}
         signature = repr(sorted((path, found.st_mtime_ns, found.st_size) for path, found in shown.items()))
         results = Results.read(folder / _RESULTS) if _RESULTS in files else Results()
-        parts = read_parts(folder, files, results)
+        parts = read_parts(folder, files)
         unfinished = [f"{part.name}/" for part in parts if not part.finished]
         for path, found in shown.items():
             if not path.startswith(tuple(unfinished)) and (wrong := _fault(folder / path, found.st_mtime_ns)):

@@ -1,24 +1,29 @@
-"""What the server answers, by address; of http it knows no more than status, type and headers."""
+"""What the server answers, by address."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import markupsafe
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from maed.plots import charts
 from maed.records import Score
-from maed.report import page
-from maed.report.explorer import charts
+from maed.report import web
+from maed.report.interactive import interactive
 from maed.report.tables import duration
+from maed.run_folder import AUTOENCODER, StageFolder
 from maed.server.pages import Pages
-from maed.server.progress import Part, curve
+from maed.server.progress import Part
 from maed.server.runs import Overview, find_runs, overview
 from maed.settings import ReportSettings
 
@@ -30,26 +35,21 @@ _MOST = 8
 _LISTED = 200
 """Most parts of a run that its progress lists."""
 
-_HTML, _JSON = "text/html; charset=utf-8", "application/json"
+_HTML = "text/html"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is sent for a request.
-
-    Args:
-        body: text, or its bytes.
-        status: of HTTP.
-        kind: content type.
-        scripts: which alone may run.
-        headers: further ones.
-    """
-
-    body: str | bytes
-    status: HTTPStatus = HTTPStatus.OK
-    kind: str = _HTML
-    scripts: tuple[str, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+def answer(
+    body: str | bytes,
+    status: int = HTTPStatus.OK,
+    kind: str = _HTML,
+    *,
+    scripts: tuple[str, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A response of which a browser runs these scripts and no others, and that no other page shows in a frame."""
+    policy = f"{web.policy(scripts)}; connect-src 'self'; frame-ancestors 'none'"
+    content = body.encode("utf-8", "replace") if isinstance(body, str) else body
+    return Response(content, status, {"Content-Security-Policy": policy, **(headers or {})}, kind)
 
 
 class Site:
@@ -63,28 +63,20 @@ class Site:
 
     def __init__(self, root: Path, settings: ReportSettings, scratch: Path) -> None:
         self.root, self.pages = root, Pages(settings, scratch)
-        self._templates = page.templates(_HERE)
+        self._templates = web.templates(_HERE)
         self._templates.filters["ago"] = ago
         self._templates.globals["query"] = lambda *names: urlencode([("run", name) for name in names])
-        self._addresses: dict[str, Callable[[list[str]], Answer]] = {
-            "/": self._index,
-            "/run": self._run,
-            "/compare": self._compare,
-            "/live": self._live,
-            "/live.json": self._progress,
+        self.routes = [
+            Route("/", self._index),
+            Route("/run", self._run),
+            Route("/compare", self._compare),
+            Route("/live", self._live),
+            Route("/live.json", self._progress),
+        ]
+        self.faults = {
+            HTTPStatus.NOT_FOUND: lambda *_: self.message(HTTPStatus.NOT_FOUND, "There is no such page."),
+            Exception: lambda *_: answer("Internal Server Error\n", HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain"),
         }
-
-    def answer(self, target: str) -> Answer:
-        """What a GET of `target`, a path with its query, is answered with."""
-        try:
-            parts = urlsplit(target)
-            names = parse_qs(parts.query, errors="strict").get("run", []) if parts.query else []
-        except ValueError:  # not an address, or too many fields
-            return self.message(HTTPStatus.BAD_REQUEST, "This address cannot be read.")
-        found = self._addresses.get(parts.path)
-        if found is None:
-            return self.message(HTTPStatus.NOT_FOUND, "There is no such page.")
-        return found(names)
 
     def message(
         self,
@@ -94,34 +86,35 @@ class Site:
         title: str = "",
         run: str = "",
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """A page that says one thing, and leads to the progress of `run` where one is given."""
         title = title or status.phrase
         return self._page("message.html.j2", status=status, headers=headers or {}, title=title, text=text, run=run)
 
-    def _index(self, names: list[str]) -> Answer:
+    def _index(self, request: Request) -> Response:
         runs = [self._seen(name, folder) for name, folder in find_runs(self.root).items()]
         going = sum(run.state == "going on" for run in runs)
-        scripts = (page.script("page.js"), page.script("index.js", _HERE))
+        scripts = (web.script("page.js"), web.script("index.js", _HERE))
         return self._page(
             "index.html.j2", scripts, title=self.root.name or str(self.root), runs=runs, going=going, most=_MOST
         )
 
-    def _run(self, names: list[str]) -> Answer:
+    async def _run(self, request: Request) -> Response:
+        names = request.query_params.getlist("run")
         if len(names) != 1:
             return self.message(HTTPStatus.BAD_REQUEST, "The address names no run, or more than one.")
-        return self._explorer(names)
+        return await self._explorer(names)
 
-    def _compare(self, names: list[str]) -> Answer:
-        names = list(dict.fromkeys(names))
+    async def _compare(self, request: Request) -> Response:
+        names = list(dict.fromkeys(request.query_params.getlist("run")))
         if not 2 <= len(names) <= _MOST:
             return self.message(HTTPStatus.BAD_REQUEST, f"Two to {_MOST} runs can be compared: tick them in the list.")
-        return self._explorer(names)
+        return await self._explorer(names)
 
-    def _explorer(self, names: list[str]) -> Answer:
+    async def _explorer(self, names: list[str]) -> Response:
         """The page of the first run, the others beside it; one that takes long is announced, and asked for again."""
-        runs = find_runs(self.root)
-        seen = [self._seen(name, runs[name]) for name in names if name in runs]
+        runs = await run_in_threadpool(find_runs, self.root)
+        seen = [await run_in_threadpool(self._seen, name, runs[name]) for name in names if name in runs]
         if len(seen) < len(names):
             return self._unknown()
         for run in seen:
@@ -131,7 +124,8 @@ class Site:
             if not run.explorable:
                 text = "Nothing of it can be explored yet: no stage is finished."
                 return self.message(HTTPStatus.OK, text, title=run.name, run=run.name)
-        built = self.pages.get({run.name: runs[run.name] for run in seen}, "".join(run.signature for run in seen))
+        signature = "".join(run.signature for run in seen)
+        built = await self.pages.get({run.name: runs[run.name] for run in seen}, signature)
         if built is None:
             text = "What other reductions and estimators make of it is computed once, which can take a minute."
             headers = {"Refresh": "2"}
@@ -140,24 +134,24 @@ class Site:
         if isinstance(built, str):
             title = f"{' and '.join(names)}: no page can be made"
             return self.message(HTTPStatus.INTERNAL_SERVER_ERROR, built, title=title)
-        return Answer(built, scripts=(*map(page.script, page.SCRIPTS), page.plotly()))
+        return answer(built, scripts=(*map(web.script, web.SCRIPTS), web.plotly()))
 
-    def _live(self, names: list[str]) -> Answer:
-        run = self._one(names)
+    def _live(self, request: Request) -> Response:
+        run = self._one(request)
         if run is None:
             return self._unknown()
-        scripts = (page.script("page.js"), page.script("live.js", _HERE))
-        data = page.inlined({"live": f"/live.json?{urlencode({'run': run.name})}"})
-        return self._page("live.html.j2", scripts, plotly=page.plotly(), title=run.name, run=run, data=data)
+        scripts = (web.script("page.js"), web.script("live.js", _HERE))
+        data = web.inlined({"live": f"/live.json?{urlencode({'run': run.name})}"})
+        return self._page("live.html.j2", scripts, plotly=web.plotly(), title=run.name, run=run, data=data)
 
-    def _progress(self, names: list[str]) -> Answer:
-        run = self._one(names)
+    def _progress(self, request: Request) -> Response:
+        run = self._one(request)
         if run is None:
-            return Answer("{}", HTTPStatus.NOT_FOUND, _JSON)
-        return Answer(json.dumps(progress(run, find_runs(self.root)[run.name])), kind=_JSON)
+            return answer("{}", HTTPStatus.NOT_FOUND, "application/json")
+        return answer(json.dumps(progress(run, find_runs(self.root)[run.name])), kind="application/json")
 
-    def _one(self, names: list[str]) -> Overview | None:
-        runs = find_runs(self.root)
+    def _one(self, request: Request) -> Overview | None:
+        names, runs = request.query_params.getlist("run"), find_runs(self.root)
         return self._seen(names[0], runs[names[0]]) if len(names) == 1 and names[0] in runs else None
 
     def _seen(self, name: str, folder: Path) -> Overview:
@@ -168,7 +162,7 @@ class Site:
             return Overview(name, "damaged", wrong, written=run.written, signature=run.signature)
         return run
 
-    def _unknown(self) -> Answer:
+    def _unknown(self) -> Response:
         return self.message(HTTPStatus.NOT_FOUND, "There is no such run in the folder that is served.")
 
     def _page(
@@ -180,32 +174,34 @@ class Site:
         status: HTTPStatus = HTTPStatus.OK,
         headers: Mapping[str, str] | None = None,
         **values: Any,
-    ) -> Answer:
-        styles = [page.style("explorer.css"), page.style("served.css", _HERE)]
+    ) -> Response:
+        styles = [web.style("explorer.css"), web.style("served.css", _HERE)]
         given = {"styles": styles, "scripts": scripts, "plotly": plotly, "data": markupsafe.Markup("{}"), **values}
         allowed = (*scripts, *([plotly] if plotly else []))
         text = self._templates.get_template(template).render(given)
-        return Answer(text, status, scripts=allowed, headers=headers or {})
+        return answer(text, status, scripts=allowed, headers=headers)
 
 
 def progress(run: Overview, folder: Path) -> dict[str, Any]:
     """What the page of a run that is going on shows: plain values, and plotly figures of what is trained now."""
     current = run.current if run.state in ("going on", "stopped") else None
     shown = current or max(run.parts, key=lambda part: part.written, default=None)
-    points = curve(folder, shown) if shown is not None and run.state != "damaged" else []
-    loss = charts.training_curves({"": points})
-    if loss is not None and shown is not None and shown.name != "autoencoder":
-        loss["layout"]["yaxis"]["title"] = {"text": "loss"}
-    known = current is not None and current.step is not None and current.steps
+    points: list[dict[str, Any]] = []
+    if shown is not None and run.state != "damaged":
+        points = StageFolder(folder / shown.name).work.history if shown.finished else list(shown.far.points)
+        points = [point for point in points if "step" in point]
+    title = "" if shown is None else shown.title
+    loss = "masked loss" if shown is not None and shown.name == AUTOENCODER else "loss"
+    far = None if current is None else current.far
     return {
         "state": run.state,
         "sentence": _sentence(run, current),
         "explorable": run.explorable,
-        "share": current.step / current.steps if known else None,  # type: ignore[union-attr,operator]
-        "title": "" if shown is None else shown.title,
+        "share": far.step / far.steps if far is not None and far.step is not None and far.steps else None,
+        "title": title,
         "rows": [_row(part, run.state) for part in run.parts[-_LISTED:]],
-        "loss": loss,
-        "accuracy": charts.accuracy_curves({"": [Score(shown.title if shown else "", 0, history=points)]}),
+        "loss": interactive(charts.training({"": points}, loss)),
+        "accuracy": interactive(charts.accuracy({"": [Score(title, 0, history=points)]})),
     }
 
 

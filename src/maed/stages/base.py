@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from maed.autoencoder.masking import visible_count
 from maed.data.common_mode import without_common_mode
 from maed.data.signals import SignalData
 from maed.embedding import embedding_dim
-from maed.engine.progress import progress_kind
+from maed.engine.progress import ProgressFile, progress_kind
 from maed.errors import MaedError
 from maed.evaluation.geometry import check_neighbors
 from maed.records import MadeWith
@@ -104,25 +104,30 @@ class Context:
             raise MaedError(f"run: {stage.path} has {positions} positions, the data {self.data.positions}")
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
-        """A bar on a terminal, a line for every tenth elsewhere, or nothing, as the trainer's settings ask."""
-        wanted = progress_kind(self.settings.trainer)
-        if wanted == "none":
-            yield None
-        elif wanted == "bar":
-            columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            with Progress(*columns) as bar:
-                task = bar.add_task(title)
-                yield lambda done, total: bar.update(task, completed=done, total=total)
-        else:
-            tenths = [0]
+    def progress(self, title: str, folder: StageFolder) -> Iterator[Callable[[int, int], None]]:
+        """Whom to tell of draws, how many of how many: the folder's `progress.json`, and who watches this process.
 
-            def line(done: int, total: int) -> None:
-                if done * 10 // total > tenths[0]:
-                    tenths[0] = done * 10 // total
+        That is a bar on a terminal, a line for every tenth elsewhere, or nothing, as the trainer's settings ask.
+        """
+        wanted, tenths, told = progress_kind(self.settings.trainer), 0, None
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) if wanted == "bar" else nullcontext() as bar:
+            task = None if bar is None else bar.add_task(title)
+
+            def tell(done: int, total: int) -> None:
+                nonlocal tenths, told
+                if told is None:  # a stream that goes on says so with its first batch
+                    told = ProgressFile(folder, total, done)
+                told.stepped(done)
+                if bar is not None and task is not None:
+                    bar.update(task, completed=done, total=total)
+                elif wanted == "lines" and done * 10 // total > tenths:
+                    tenths = done * 10 // total
                     self.say(f"{title}: {done} of {total} draws")
 
-            yield line
+            yield tell
+            if told is not None:
+                told.write()
 
 
 class Stage:

@@ -75,7 +75,7 @@ class Similarity(Stage):
         visible = context.shown(config["visible"])
         context.say(f"similarity: {settings.draws} draws, {settings.estimator}")
         where = device(context.settings.trainer)
-        with context.progress("similarity") as progress:
+        with context.progress("similarity", self.folder(context)) as progress:
             streamed = stream(
                 model.to(where),
                 data.train,

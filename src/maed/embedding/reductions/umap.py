@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
 
 import numpy as np
 
 from maed.embedding.maps import distances_of, isomap
 from maed.embedding.reduction import Reduction
-from maed.errors import MaedError
+from maed.errors import require_extra
 
 
 class Umap(Reduction):
@@ -17,8 +16,7 @@ class Umap(Reduction):
 
     def check(self) -> None:
         """Refuse where umap-learn is not installed."""
-        if find_spec("umap") is None:
-            raise MaedError("embedding.reduction: umap needs umap-learn; pip install 'maed[umap]'")
+        require_extra("embedding.reduction", "umap")
 
     def reduce(self, similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
         """The map of k neighbors, the same at every call."""

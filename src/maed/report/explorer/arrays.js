@@ -34,7 +34,7 @@ function largest(values, k, skip) {
   const found = [];
   for (let i = 0; i < values.length; i++) {
     const value = values[i];
-    if (i === skip || !(found.length < k || value > values[found[k - 1]])) continue;
+    if (i === skip || Number.isNaN(value) || !(found.length < k || value > values[found[k - 1]])) continue;
     let at = Math.min(found.length, k - 1);
     while (at > 0 && values[found[at - 1]] < value) found[at] = found[--at];
     found[at] = i;

@@ -128,20 +128,23 @@ function listen() {
     if (found >= 0) { choose(found); hold(true); }
   });
   element("hold").addEventListener("click", () => hold(!at.held));
-  for (const radio of document.getElementsByName("dimensions")) {
+  for (const radio of radios("dimensions")) {
     radio.addEventListener("change", async () => { at.space = radio.value === "3"; await drawLayout(); markSpace(); });
   }
-  for (const radio of document.getElementsByName("order")) {
+  for (const radio of radios("order")) {
     radio.addEventListener("change", async () => { at.stored = radio.value === "stored"; await drawMatrix(); markMatrix(); });
   }
   for (const name of ["similarity", "vectors", "layout", "matrix"]) {
     element(`plot-${name}`).addEventListener("keydown", pressed);
   }
   element("explorer").addEventListener("keydown", (event) => event.key === "Escape" && hold(false));
-  for (const [list, count] of [["similar", SEEN.neighbors], ["close", SEEN.neighbors]]) {
-    element(list).replaceChildren(...Array.from({ length: Math.min(count, at.n - 1) }, neighborItem));
+  for (const id of ["similar", "close"]) {
+    element(id).replaceChildren(...Array.from({ length: Math.min(SEEN.neighbors, at.n - 1) }, neighborItem));
   }
 }
+
+/** The buttons of which one is pressed. @type {(name: string) => NodeListOf<HTMLInputElement>} */
+const radios = (name) => document.querySelectorAll(`input[name="${name}"]`);
 
 function neighborItem() {
   const item = document.createElement("li");

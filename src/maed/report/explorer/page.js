@@ -4,6 +4,7 @@
 const facts = JSON.parse(document.getElementById("data").textContent);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 const plots = new Set(); // those that have been drawn
+/** An element of the page, of whatever kind. @type {(id: string) => any} */
 const element = (id) => document.getElementById(id);
 
 /** The page's colors, which plotly cannot read from the style sheet by itself. */
@@ -62,7 +63,7 @@ function whenSeen(node, then) {
 }
 
 function drawCharts() {
-  for (const node of document.querySelectorAll("[data-chart]")) {
+  for (const node of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-chart]"))) {
     const { data, layout } = facts.charts[node.dataset.chart];
     whenSeen(node, () => draw(node, data, layout));
   }
@@ -77,7 +78,7 @@ function saveFrom(button) {
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest?.("[data-save]");
+  const button = /** @type {HTMLElement} */ (event.target).closest?.("[data-save]");
   if (button) saveFrom(button);
 });
 
@@ -86,7 +87,7 @@ document.addEventListener("click", (event) => {
 /** The number that a cell starts with; durations in seconds; null where there is none. */
 function cellNumber(text) {
   const duration = text.match(/^(?:(\d+) h )?(?:(\d+) min ?)?(?:([\d.]+) s)?$/);
-  if (duration && text) return 3600 * (duration[1] || 0) + 60 * (duration[2] || 0) + Number(duration[3] || 0);
+  if (duration && text) return 3600 * Number(duration[1] || 0) + 60 * Number(duration[2] || 0) + Number(duration[3] || 0);
   const found = text.replace("−", "-").match(/^[≥<>+]?\s*([-+]?[\d.]+(?:e[-+]?\d+)?)/i);
   return found ? Number(found[1]) : null;
 }
@@ -99,7 +100,7 @@ function sortTable(table, column, ascending) {
   const numeric = rows.some(({ number }) => number !== null);
   const missing = ({ number, text }) => (numeric ? number === null : text === "–");
   rows.sort((a, b) => {
-    if (missing(a) || missing(b)) return missing(a) - missing(b);
+    if (missing(a) || missing(b)) return Number(missing(a)) - Number(missing(b));
     const order = numeric ? a.number - b.number : a.text.localeCompare(b.text);
     return ascending ? order : -order;
   });

@@ -1,0 +1,120 @@
+"""What works without any extra, and what names the extra that it lacks before any work, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maed.errors import EXTRAS
+
+HIDE = f"import sys; sys.modules.update(dict.fromkeys({[n for names in EXTRAS.values() for n in names]}))"
+REFUSED = f"""
+{HIDE}
+import contextlib, io, json
+from maed.cli import main
+for line in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as error, contextlib.redirect_stdout(io.StringIO()) as said:
+        code = main(line)
+    print(json.dumps([code, error.getvalue(), said.getvalue()]))
+"""
+BASE = f"""
+{HIDE}
+import warnings
+import numpy as np
+import maed
+from maed.cli import main
+warnings.simplefilter("ignore")
+X = np.random.default_rng(0).normal(size=(60, 12)).cumsum(axis=1)
+embedding = maed.PositionLearner(dim=4, random_state=0, budget="800 draws", force=True).fit(X).embedding_
+embedding.plot()
+embedding.save_pretrained("saved")
+assert maed.PositionEmbedding.from_pretrained("saved").n == 12
+few = ["--data.limit=100", "--autoencoder.steps=4", "--autoencoder.width=8", "--similarity.draws=256", "--out=run"]
+assert main(["pretrain", "digits", *few]) == main(["similarity", "digits", *few]) == 0
+assert main(["embed", "--run=run", "--embedding.force=true"]) == main(["info", "run/embedding"]) == 0
+"""
+
+
+def alone(program: str, folder: Path, *arguments: str) -> str:
+    """What a program prints in a fresh process."""
+    command = [sys.executable, "-W", "ignore", "-c", program, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_base_install_learns_saves_and_plots(tmp_path: Path) -> None:
+    alone(BASE, tmp_path)
+    assert (tmp_path / "run" / "embedding" / "model.safetensors").is_file()
+
+
+LACKING = {
+    "perceiver": (
+        ["train", "digits", "--positions=none"],
+        ["compare", "digits"],
+        ["predict", "models/maed-0", "new.npy"],
+        ["pretrain", "digits", "--trainer.devices=2", "--trainer.accelerator=cpu"],
+    ),
+    "report": (["report", "run"], ["run", "photos"]),
+    "serve": (["serve", "run"],),
+    "data": (["pretrain", "hub:somebody/something"], ["pretrain", "table.xlsx"]),
+    "mnist": (["pretrain", "mnist"],),
+    "umap": (["pretrain", "digits", "--embedding.reduction=umap"],),
+    "onnx": (["export", "embedding", "--format=onnx"],),
+    "tensorboard": (["pretrain", "digits", "--trainer.tensorboard=true"],),
+    "xarray": (["pretrain", "table.h5"],),
+}
+
+
+def test_what_lacks_an_extra_names_it_before_any_work(tmp_path: Path) -> None:
+    for name in ("table.xlsx", "table.h5"):
+        (tmp_path / name).write_bytes(b"")
+    lines = [(extra, line) for extra, found in LACKING.items() for line in found]
+    answers = alone(REFUSED, tmp_path, json.dumps([line for _, line in lines])).splitlines()
+    for (extra, line), answer in zip(lines, map(json.loads, answers), strict=True):
+        code, error, said = answer
+        assert (code, error.count("\n")) == (2, 1), (line, error)
+        assert f"{extra}]'" in error or f"[{extra}," in error, (line, error)
+        assert "step" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.h5", "table.xlsx"]
+
+
+def test_an_encoding_and_a_cluster_without_their_extra(tmp_path: Path) -> None:
+    program = f"""
+{HIDE}
+import numpy as np
+from maed.errors import MaedError
+from maed.experiments.comparison import Comparison
+from maed.experiments.trials import check_cluster
+from maed.data import load
+from maed.presets import load as preset
+from maed.run_folder import RunFolder
+from maed.settings import DataSettings
+from maed.stages import Context
+from pathlib import Path
+context = Context(RunFolder(Path("run")), preset("digits"), load("digits", DataSettings(limit=100)))
+for refused in (lambda: Comparison(context).check("fourier"), lambda: check_cluster("local")):
+    try:
+        refused()
+    except MaedError as error:
+        print(error.argument, "/", error)
+"""
+    encoding, cluster = alone(program, tmp_path).splitlines()
+    assert encoding.startswith("positions / positions: fourier")
+    assert "maed[perceiver]" in encoding
+    assert cluster.startswith("trainer.cluster / ")
+    assert "maed[ray]" in cluster
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_extra_is_declared(extra: str) -> None:
+    import tomllib
+
+    declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    optional = declared["optional-dependencies"]
+    assert optional[extra]
+    assert extra in optional["all"][0]
