@@ -111,10 +111,14 @@ class AddPositions(nn.Module):
         n, first = self.positions.n, self.batch_first is not False
         too_many, too_few = length > n, length < n and self.order is not None
         turned = length < n and batch == n and self.batch_first is None
-        if too_many or too_few or turned:
+        if turned and not too_few:
+            raise MaedError(
+                f"x: must be (B, L, width), and of {tuple(x.shape)} axis 0 has the {n} of the positions; say "
+                "batch_first=False if that is the length, else batch_first=True"
+            )
+        if too_many or too_few:
             least = n if self.order is not None else f"at most {n}"
-            other = f"; {n} is the size of axis {int(not first)}: if that is the length, say batch_first={not first}"
-            other += f", else batch_first={first}" if turned and not too_few else ""
+            other = f"; axis {int(not first)} has {n}: if that is the length, say batch_first={not first}"
             raise MaedError(
                 f"x: must have {least} inputs on axis {int(first)}, one for each position, got {tuple(x.shape)}"
                 f"{other if batch == n else ''}"
