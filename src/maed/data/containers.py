@@ -24,20 +24,19 @@ def open_matlab(path: Path, settings: DataSettings) -> Source:
         MaedError: it cannot be read, or several matrices may be the signals.
     """
     from scipy.io import loadmat
-    from scipy.sparse import csr_matrix, issparse
 
     with path.open("rb") as file:
         start = file.read(520)
     if _HDF5 in start:
         return open_hdf5(path, settings, matlab=True)
     try:
-        stored = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+        stored: dict[str, Any] = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
     except Exception as error:  # whatever a broken header makes scipy raise
         raise MaedError(f"{path}: cannot be read as .mat ({first_line(error)})") from None
     for name, value in stored.items():
-        if issparse(value):
+        if hasattr(value, "toarray"):
             warnings.warn(f"{path}: the sparse matrix {name!r} is made dense; what it does not hold is 0", stacklevel=3)
-            stored[name] = csr_matrix(value).toarray()
+            stored[name] = value.toarray()
     return _source(path, {name: value for name, value in stored.items() if _may_be(value)}, [*stored], settings)
 
 
