@@ -103,6 +103,8 @@ def test_of_candidates_that_cannot_be_told_apart_maed_is_taken():
     assert _best([Candidate("maed"), Candidate("correlation")]) == "maed"
     worse = [row("correlation", 0, 0), row("maed", 0.1, 0.06, 0.2), row("partial", 0.1, 0.06, 0.11)]
     assert _best(worse) == "partial"  # its neighbors are some; a tie is no reason for those of maed
+    chance = [Candidate("dependence", 0.9, 0.0, 0.0), Candidate("maed", 0.9, 0.0, 0.1, split_half=0.4)]
+    assert _best(chance) == "dependence"  # other draws would have given other neighbors
     tied = sentence([row("maed", 0.1, 0.06), row("correlation", 0, 0)])
     sure = sentence([row("correlation", 0, 0), row("maed", 0.1, 0.01)])
     assert "correlation" in tied

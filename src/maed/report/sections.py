@@ -150,7 +150,7 @@ def _candidates(contents: Contents) -> Section:
         "Judged without truth. Probe loss: how well a small masked autoencoder predicts held-out signals when it is "
         "given these positions; lower is better; random vectors stand beside it. Neighbor error: how "
         "well a position is predicted from its nearest by ridge regression. Of methods within two standard errors "
-        "of the best, maed is taken, or partial.",
+        "of the best, maed is taken, or partial, unless its neighbors predict clearly worse or hardly repeat.",
     )
     if rows := tables.candidate_rows(contents.results):
         section.add(TableBlock(rows))

@@ -29,6 +29,9 @@ WORSE = 1.25
 """Neighbor error, as a multiple of the least of those that cannot be told apart, above which none is taken: a probe
 that can tell little must not hand a bad embedding to a preference."""
 
+REPEATED = 0.5
+"""Split-half agreement below which none is preferred: other draws would have given most positions other neighbors."""
+
 
 def make_candidates(context: Context) -> tuple[list[str], list[str]]:
     """Make the embedding of `maed` and of every baseline for these signals, the quick ones first.
@@ -56,7 +59,7 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
 
     The one with the lowest probe loss is chosen; where others are within 2 standard errors of it, `maed` is, or else
     `partial`, for what they find is rarely far off, unless its neighbors predict held-out values clearly worse than
-    another's. The signals are those that the autoencoder is shown, without their common mode where that is taken off:
+    another's, or two halves of the draws disagree on most neighbors. The signals are those that the autoencoder is shown, without their common mode where that is taken off:
     with it any positions do. With `similarity.method` other than `auto` that is chosen.
 
     Args:
@@ -133,7 +136,8 @@ def _best(rows: Sequence[Candidate]) -> str:
     ties = [row for row in rows if row.probe_loss is None or _is_tied(row)]
     least = min(row.neighbor_error or 0.0 for row in ties)
     ties = [row for row in ties if (row.neighbor_error or 0.0) <= WORSE * least]
-    preferred = [row.name for name in PREFERRED for row in ties if row.name == name]
+    repeated = [row for row in ties if row.split_half is None or row.split_half >= REPEATED]
+    preferred = [row.name for name in PREFERRED for row in repeated if row.name == name]
     return preferred[0] if preferred else min(ties, key=lambda row: row.probe_loss or 0.0).name
 
 
