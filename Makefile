@@ -22,8 +22,9 @@ lint: .venv/installed
 
 # The scripts of the pages: linted, type-checked, and what only computes is tested. Needs node and npm.
 scripts:
-	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund && npm run -s lint && npm run -s types && npm test --silent; \
-	else echo "node is missing: the scripts of the pages were not checked" >&2; fi
+	@if ! command -v npm >/dev/null; then echo "npm is missing: the scripts of the pages were not checked" >&2; \
+	elif ! npm ci --silent --no-audit --no-fund; then echo "npm cannot install what checks them: the scripts of the pages were not checked" >&2; \
+	else npm run -s lint && npm run -s types && npm test --silent; fi
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

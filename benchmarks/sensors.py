@@ -4,11 +4,12 @@
     python benchmarks/sensors.py study [--sets eeg64,usps]             # of the probe: does it order as recall does?
     python benchmarks/sensors.py docs                                  # the tables of docs/sensors.md
 
-The sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA: `inputs`, shuffled here by the seed, and `coordinates`, which
-are read only afterwards. Signals that miss every position are left out. One cell is one set with one seed, and written
-as soon as it is done; its vectors stay in runs/sensors, where the study finds them. The study adds partial correlation
-with three ridges, absolute and positive, and the true positions, and probes all of them for several lengths. Recall is
-that of the embedding, @4 on lines and @8 elsewhere, in the stored coordinates.
+The sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA: `inputs`, shuffled here by the seed, and `coordinates`,
+which are read only afterwards. Signals that miss every position are left out. One cell is one set with one seed, and
+written as soon as it is done; its vectors stay in runs/sensors, where the study finds them. Sources of
+docs/geometry.md can be run alike (`--sets sphere,magnitude,photos,imdb`): their positions are permuted by the seed.
+The study adds partial correlation with three ridges, absolute and positive, and the true positions, and probes all of
+them for several lengths. Recall is that of the embedding, @4 on lines and @8 elsewhere, in the stored coordinates.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import cdist
 
 from maed import PositionEmbedding, PositionLearner
-from maed.data import from_given
+from maed.data import from_given, load
 from maed.embedding import reduce
 from maed.errors import MaedError, one_of
 from maed.evaluation.geometry import knn_recall
@@ -49,11 +51,23 @@ LENGTHS = (100, 300)
 STARTED = commit()  # of the code that runs, whatever is committed meanwhile
 APART = 0.02  # recalls whose order a score is asked for
 LINES = ("phoneme", "nir_soil", "rna_tpp")
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sphere": ("field:sphere:500", {"samples": 5_000}),
+    "magnitude": ("field:sphere:500", {"samples": 10_000, "variant": "magnitude"}),
+    "photos": ("photos", {}),
+    "imdb": ("imdb", {"length": 512}),
+}
 SETS = ("eeg64", "hd_emg", "usps", "noaa_tmax", "germany_pm10", "pacific_sst", *LINES)
 
 
-def read(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Signals `(n, N)` and coordinates `(N, D)`, positions shuffled alike."""
+def read(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Signals `(n, N)` or `(n, N, C)`, true distances `(N, N)`, and how many neighbors count; positions shuffled."""
+    if name in SOURCES:
+        source, settings = SOURCES[name]
+        data = load(source, DataSettings(permute=seed, seed=seed, **settings))
+        whole = slice(None) if data.train.mask is None else data.train.mask.all(axis=1)  # texts that are long enough
+        assert data.geometry is not None
+        return data.train.values[whole], data.geometry.distances(), data.geometry.neighbors
     path = Path(os.environ.get("MAED_DATA", "../shared/data")) / "sensors" / name / f"{name}.npz"
     if not path.is_file():
         raise MaedError(f"{path} does not exist; MAED_DATA names the folder that holds sensors/")
@@ -62,13 +76,12 @@ def read(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(seed).permutation(values.shape[1])
     if values.dtype.kind == "f":
         values = values[~np.isnan(values).all(axis=1)]
-    return values[:, order], coordinates[order]
+    return values[:, order], cdist(coordinates[order], coordinates[order]), 4 if name in LINES else 8
 
 
 def cell(name: str, seed: int) -> dict[str, Any]:
     """Learn by default, and measure every candidate."""
-    values, coordinates = read(name, seed)
-    true, k = cdist(coordinates, coordinates), 4 if name in LINES else 8
+    values, true, k = read(name, seed)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         started = time.monotonic()
@@ -104,8 +117,7 @@ def studied(name: str, seed: int) -> dict[str, Any]:
     if not path.is_file():
         raise MaedError(f"{path} does not exist; `sensors.py run --sets {name}` writes it")
     candidates = load_file(path)
-    values, coordinates = read(name, seed)
-    true, k = cdist(coordinates, coordinates), 4 if name in LINES else 8
+    values, true, k = read(name, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         data = from_given(values, settings=DataSettings(missing="mask", split="blocks", test=1e-9, seed=seed))
@@ -171,7 +183,7 @@ def run(given: argparse.Namespace) -> None:
     done = {(each["set"], each["seed"]) for each in found}
     for seed in range(given.seeds):
         for name in given.sets.split(","):
-            one_of("set", name, SETS)
+            one_of("set", name, (*SETS, *SOURCES))
             if (name, seed) not in done:
                 found.append(cell(name, seed))
                 write_json(RESULTS, stored)
@@ -186,19 +198,21 @@ def docs(given: argparse.Namespace) -> None:
 def render(text: str) -> str:
     """The page with its tables made anew from the records."""
     cells, sets = read_json(RESULTS)["cells"], read_json(STUDY)["sets"]
-    for name, made in (("cells", cells_table(cells)), ("study", study_table(sets))):
+    sources = cells_table([each for each in cells if each["set"] in SOURCES], SOURCES)
+    sensors = cells_table([each for each in cells if each["set"] in SETS], SETS)
+    for name, made in (("cells", sensors), ("sources", sources), ("study", study_table(sets))):
         before, begin, rest = text.partition(f"<!-- begin {name} -->")
         end = f"<!-- end {name} -->"
         text = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
     return text
 
 
-def cells_table(cells: list[dict[str, Any]]) -> str:
+def cells_table(cells: list[dict[str, Any]], sets: Iterable[str]) -> str:
     """Recall of what was taken and of every candidate, means over seeds, with their probe losses above the best."""
     methods = sorted({row["name"] for each in cells for row in each["candidates"]} - {"random", "maed"})
     methods = ["maed", *methods]
     rows = [["Set", "N", "Seeds", "Taken", "Recall", "Seconds", *methods]]
-    for name in SETS:
+    for name in sets:
         same = [each for each in cells if each["set"] == name]
         if not same:
             continue
