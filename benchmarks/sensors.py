@@ -2,6 +2,7 @@
 
     python benchmarks/sensors.py run [--sets eeg64,usps] [--seeds 3]   # every cell that is not recorded yet
     python benchmarks/sensors.py study [--sets eeg64,usps]             # of the probe: does it order as recall does?
+    python benchmarks/sensors.py maps                                  # docs/images/sensors-NAME.png, of the first seed
     python benchmarks/sensors.py docs                                  # the tables of docs/sensors.md
 
 The sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA: `inputs`, shuffled here by the seed, and `coordinates`,
@@ -38,6 +39,7 @@ from maed.evaluation.geometry import knn_recall
 from maed.evaluation.probe import neighbor_error, probe
 from maed.files import read_json, write_json, write_text
 from maed.machine import commit, describe_machine
+from maed.plots import figure_of, recovered_layout, save
 from maed.report.tables import markdown_table
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, EmbeddingSettings
@@ -50,6 +52,7 @@ KEPT = Path(__file__).parents[1] / "runs" / "sensors"
 LENGTHS = (100, 300)
 STARTED = commit()  # of the code that runs, whatever is committed meanwhile
 APART = 0.02  # recalls whose order a score is asked for
+GRIDS = {"usps": (16, 16)}  # whose true neighbors are joined
 LINES = ("phoneme", "nir_soil", "rna_tpp")
 SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "sphere": ("field:sphere:500", {"samples": 5_000}),
@@ -68,15 +71,22 @@ def read(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
         whole = slice(None) if data.train.mask is None else data.train.mask.all(axis=1)  # texts that are long enough
         assert data.geometry is not None
         return data.train.values[whole], data.geometry.distances(), data.geometry.neighbors
+    values, coordinates, _ = sensors(name, seed)
+    return values, cdist(coordinates, coordinates), 4 if name in LINES else 8
+
+
+def sensors(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Signals `(n, N)` of a set, its coordinates `(N, D)` and names of electrodes, positions shuffled alike."""
     path = Path(os.environ.get("MAED_DATA", "../shared/data")) / "sensors" / name / f"{name}.npz"
     if not path.is_file():
         raise MaedError(f"{path} does not exist; MAED_DATA names the folder that holds sensors/")
     with np.load(path) as stored:
         values, coordinates = stored["inputs"], stored["coordinates"].astype(np.float64)
+        names = stored["names"] if name == "eeg64" else None
     order = np.random.default_rng(seed).permutation(values.shape[1])
     if values.dtype.kind == "f":
         values = values[~np.isnan(values).all(axis=1)]
-    return values[:, order], cdist(coordinates[order], coordinates[order]), 4 if name in LINES else 8
+    return values[:, order], coordinates[order], None if names is None else [str(each) for each in names[order]]
 
 
 def cell(name: str, seed: int) -> dict[str, Any]:
@@ -190,6 +200,17 @@ def run(given: argparse.Namespace) -> None:
                 print(f"{name}, seed {seed}: {found[-1]['chosen']} in {found[-1]['seconds']:.0f} s", flush=True)
 
 
+def maps(given: argparse.Namespace) -> None:
+    """The layout by what was taken in the first seed, beside the truth."""
+    for cell in read_json(RESULTS)["cells"]:
+        name = cell["set"]
+        if name in SETS and cell["seed"] == 0:
+            vectors = load_file(KEPT / f"{name}-0.safetensors")[cell["chosen"]].double().numpy()
+            coordinates, names = sensors(name, 0)[1:]
+            drawn = recovered_layout(vectors, coordinates, GRIDS.get(name, ()), names=names)
+            save(figure_of(drawn), PAGE.parent / "images" / f"sensors-{name}.png")
+
+
 def docs(given: argparse.Namespace) -> None:
     """The tables of docs/sensors.md."""
     write_text(PAGE, render(PAGE.read_text(encoding="utf-8")))
@@ -274,6 +295,7 @@ def main() -> int:
     sub = verbs.add_parser("study", help=study.__doc__)
     sub.set_defaults(do=study)
     sub.add_argument("--sets", default=",".join(SETS))
+    verbs.add_parser("maps", help=maps.__doc__).set_defaults(do=maps)
     verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
     given = parser.parse_args()
     try:
