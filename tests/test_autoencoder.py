@@ -426,6 +426,7 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     folder = tmp_path / "autoencoder"
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "model.safetensors", "last.ckpt", "metrics.json", "examples.safetensors", "logs",
+        "progress.json",
     }  # fmt: skip
     metrics = read_json(folder / "metrics.json")
     assert [point["step"] for point in metrics["history"]] == [7, 14, 20]

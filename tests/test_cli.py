@@ -550,7 +550,7 @@ def test_out_is_below_a_file(refused: Refused, here: Path) -> None:
         (["evaluate", "a"], "embedding: 'a' is no folder; it may be one that maed wrote, or OWNER/NAME of the hub"),
         (["report", "a"], "a: holds no part of a run"),
         (["results"], "results: no such file"),
-        (["results", "."], "path: no .json file in ."),
+        (["results", "."], "path: must be a results.json"),
         (["results", "x.npz"], "x.npz: not a JSON file"),
         (["results", "other.json"], "other.json: not a results.json of maed"),
         (["info", "a"], "path: a does not exist"),

@@ -31,7 +31,7 @@ from maed.engine.progress import ProgressFile
 from maed.errors import MaedError
 from maed.records import Progress, Results, Score, Summary
 from maed.run_folder import RunFolder, StageFolder
-from maed.server.app import Server, started
+from maed.server.app import Impatient, Server, started
 from maed.server.runs import QUIET, find_runs, overview
 from maed.settings import ReportSettings
 
@@ -442,6 +442,17 @@ def test_two_names_or_none_are_refused(server: Server) -> None:
     two = raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
     assert int(two.split()[1]) in (400, 421)
     assert int(raw(server, b"GET / HTTP/1.0\r\n\r\n").split()[1]) in (400, 421)
+
+
+def test_who_connects_and_asks_nothing_is_let_go(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Impatient, "PATIENCE", 0.2)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        assert connection.recv(100) == b""
+
+
+def test_who_has_said_all_is_answered(server: Server) -> None:
+    assert raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
 PIECES = st.sampled_from(

@@ -180,7 +180,7 @@ class Progress:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_text(path, json.dumps(plain({"schema": 1, **asdict(self)}), allow_nan=False))
+        write_text(path, json.dumps({"schema": 1, **vars(self)}, allow_nan=False))  # no copies: it is written often
 
 
 def _is_number(value: Any) -> bool:
