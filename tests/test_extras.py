@@ -62,14 +62,14 @@ LACKING = {
     "report": (["report", "run"], ["run", "photos"]),
     "serve": (["serve", "run"],),
     "data": (["pretrain", "hub:somebody/something"], ["pretrain", "table.xlsx"]),
-    "umap": (["pretrain", "digits", "--embedding.reduction=umap"],),
+    "umap": (["similarity", "digits", "--embedding.reduction=umap"],),
     "onnx": (["export", "embedding", "--format=onnx"],),
     "tensorboard": (["pretrain", "digits", "--trainer.tensorboard=true"],),
 }
 
 
 def test_what_lacks_an_extra_names_it_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "table.xlsx").write_bytes(b"")
+    (tmp_path / "table.xlsx").write_bytes(b"not read")
     lines = [(extra, line) for extra, found in LACKING.items() for line in found]
     answers = alone(REFUSED, tmp_path, json.dumps([line for _, line in lines])).splitlines()
     for (extra, line), answer in zip(lines, map(json.loads, answers), strict=True):
