@@ -63,7 +63,7 @@ LACKING = {
     "serve": (["serve", "run"],),
     "data": (["pretrain", "hub:somebody/something"], ["pretrain", "table.xlsx"]),
     "mnist": (["pretrain", "mnist"],),
-    "umap": (["pretrain", "digits", "--embedding.reduction=umap"],),
+    "umap": (["similarity", "digits", "--embedding.reduction=umap"],),
     "onnx": (["export", "embedding", "--format=onnx"],),
     "tensorboard": (["pretrain", "digits", "--trainer.tensorboard=true"],),
     "xarray": (["pretrain", "table.h5"],),
@@ -72,7 +72,7 @@ LACKING = {
 
 def test_what_lacks_an_extra_names_it_before_any_work(tmp_path: Path) -> None:
     for name in ("table.xlsx", "table.h5"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(b"not read")
     lines = [(extra, line) for extra, found in LACKING.items() for line in found]
     answers = alone(REFUSED, tmp_path, json.dumps([line for _, line in lines])).splitlines()
     for (extra, line), answer in zip(lines, map(json.loads, answers), strict=True):

@@ -240,7 +240,7 @@ def _loop(settings: TrainerSettings) -> Callable[..., Trained]:
     """The plain loop on one device; Lightning where several are asked for, or one that the plain loop does not know."""
     if settings.accelerator != "tpu" and not (settings.devices.isdigit() and int(settings.devices) > 1):
         return fit
-    require_extra("trainer.devices", "perceiver")
+    require_extra("trainer.devices", "perceiver", package="pytorch_lightning")
     from maed.engine.lightning import fit_task  # here, for Lightning wakes transformers and matplotlib
 
     return fit_task

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from maed.cli.common import say
 from maed.cli.parsing import Parser, settings_group, verb
-from maed.errors import MaedError
+from maed.errors import MaedError, require_extra
 from maed.run_folder import GEOMETRY
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def _add_export(parser: Parser) -> None:
 def _export(given: Namespace, command: str) -> None:
     from maed.embedding.export import WRITERS
 
+    if given.format == "onnx":
+        require_extra("format", "onnx")
     to_folder = given.format == "folder"
     if to_folder and not given.out:
         raise MaedError("out: not given; with --format folder it may be a new folder")

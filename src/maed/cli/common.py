@@ -28,6 +28,9 @@ def open_context(given: Namespace) -> Context:
     settings = Settings(**{name: getattr(given, name) for name in Settings.__dataclass_fields__})
     upstream = Path(given.run) if getattr(given, "run", None) else None
     out = Path(given.out) if given.out else upstream or Path("runs") / Path(given.source.replace(":", "-")).stem
+    several = settings.trainer.devices.isdigit() and int(settings.trainer.devices) > 1
+    if several or settings.trainer.accelerator == "tpu":  # Lightning's loop
+        require_extra("trainer.devices", "perceiver", package="pytorch_lightning")
     if settings.trainer.tensorboard:
         require_extra("trainer.tensorboard", "tensorboard")
     if out.exists() and not out.is_dir():
