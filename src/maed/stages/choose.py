@@ -57,10 +57,11 @@ def make_candidates(context: Context) -> tuple[list[str], list[str]]:
 def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str] = ()) -> list[Candidate]:
     """Probe the embeddings of several methods, choose one, and write `auto.json`; read again where it is there.
 
-    The one with the lowest probe loss is chosen; where others are within 2 standard errors of it, `maed` is, or else
-    `partial`, for what they find is rarely far off, unless its neighbors predict held-out values clearly worse than
-    another's, or two halves of the draws disagree on most neighbors. The signals are those that the autoencoder is shown, without their common mode where that is taken off:
-    with it any positions do. With `similarity.method` other than `auto` that is chosen.
+    The one with the lowest probe loss is chosen; where others are within 2 standard errors of it, `maed` is, or
+    else `partial`, for what they find is rarely far off, unless its neighbors predict held-out values clearly worse
+    than another's, or two halves of the draws disagree on most neighbors. The signals are those that the
+    autoencoder is shown, without their common mode where that is taken off: with it any positions do. With
+    `similarity.method` other than `auto` that is chosen.
 
     Args:
         context: of the run; all embeddings are in its folder.
