@@ -111,7 +111,7 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     (tmp_path / name).write_bytes(b"PK\x03\x04")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MaedError, match=rf"{package}.*pip install maed\["):
+    with pytest.raises(MaedError, match=rf"{package}.*'maed\["):
         load(str(tmp_path / name))
 
 
