@@ -22,7 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,12 @@ from maed.evaluation.probe import neighbor_error, probe
 from maed.files import read_json, write_json, write_text
 from maed.machine import commit, describe_machine
 from maed.plots import figure_of, recovered_layout, save
+from maed.records import Candidate
 from maed.report.tables import markdown_table
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, EmbeddingSettings
 from maed.similarity.baselines.partial import spectra
+from maed.stages.choose import best
 
 RESULTS = Path(__file__).parents[1] / "results" / "sensors" / "sensors.json"
 STUDY = RESULTS.with_name("study.json")
@@ -205,7 +207,7 @@ def maps(given: argparse.Namespace) -> None:
     for cell in read_json(RESULTS)["cells"]:
         name = cell["set"]
         if name in SETS and cell["seed"] == 0:
-            vectors = load_file(KEPT / f"{name}-0.safetensors")[cell["chosen"]].double().numpy()
+            vectors = load_file(KEPT / f"{name}-0.safetensors")[taken_of(cell["candidates"])].double().numpy()
             coordinates, names = sensors(name, 0)[1:]
             drawn = recovered_layout(vectors, coordinates, GRIDS.get(name, ()), names=names)
             save(figure_of(drawn), PAGE.parent / "images" / f"sensors-{name}.png")
@@ -238,7 +240,7 @@ def cells_table(cells: list[dict[str, Any]], sets: Iterable[str]) -> str:
         if not same:
             continue
         of = [{row["name"]: row for row in each["candidates"]} for each in same]
-        taken = [each["chosen"] for each in same]
+        taken = [taken_of(rows_of.values()) for rows_of in of]
         shown = []
         for method in methods:
             found = [rows_of[method] for rows_of in of if method in rows_of]
@@ -249,6 +251,12 @@ def cells_table(cells: list[dict[str, Any]], sets: Iterable[str]) -> str:
         numbers = [str(same[0]["positions"]), str(len(same)), counts, f"{np.mean(recalls):.3f}"]
         rows.append([name, *numbers, f"{np.median([each['seconds'] for each in same]):.0f}", *shown])
     return f"{markdown_table(rows)}\n\n{_origin(cells)}"
+
+
+def taken_of(rows: Iterable[dict[str, Any]]) -> str:
+    """The candidate that today's rule takes of recorded ones."""
+    known = [field.name for field in fields(Candidate)]
+    return best([Candidate(**{name: row[name] for name in known}) for row in rows if row["name"] != "random"])
 
 
 def study_table(found: list[dict[str, Any]]) -> str:

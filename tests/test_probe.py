@@ -18,7 +18,7 @@ from maed.data.signals import SignalData
 from maed.evaluation.probe import RANDOM, neighbor_error, probe
 from maed.records import Candidate
 from maed.settings import EvaluationSettings, Settings
-from maed.stages.choose import _best, sentence
+from maed.stages.choose import best, sentence
 from test_learner import ring_signals, walks
 
 N = 40
@@ -97,14 +97,14 @@ def row(name: str, above: float, se: float, neighbor_error: float = 0.1) -> Cand
 
 
 def test_of_candidates_that_cannot_be_told_apart_maed_is_taken():
-    assert _best([row("correlation", 0, 0), row("maed", 0.1, 0.06)]) == "maed"
-    assert _best([row("correlation", 0, 0), row("maed", 0.1, 0.04)]) == "correlation"
-    assert _best([row("correlation", 0, 0), row("partial", 0.1, 0.06), row("maed", 0.5, 0.1)]) == "partial"
-    assert _best([Candidate("maed"), Candidate("correlation")]) == "maed"
+    assert best([row("correlation", 0, 0), row("maed", 0.1, 0.06)]) == "maed"
+    assert best([row("correlation", 0, 0), row("maed", 0.1, 0.04)]) == "correlation"
+    assert best([row("correlation", 0, 0), row("partial", 0.1, 0.06), row("maed", 0.5, 0.1)]) == "partial"
+    assert best([Candidate("maed"), Candidate("correlation")]) == "maed"
     worse = [row("correlation", 0, 0), row("maed", 0.1, 0.06, 0.2), row("partial", 0.1, 0.06, 0.11)]
-    assert _best(worse) == "partial"  # its neighbors are some; a tie is no reason for those of maed
-    chance = [Candidate("dependence", 0.9, 0.0, 0.0), Candidate("maed", 0.9, 0.0, 0.1, split_half=0.4)]
-    assert _best(chance) == "dependence"  # other draws would have given other neighbors
+    assert best(worse) == "partial"  # its neighbors are some; a tie is no reason for those of maed
+    chance = [Candidate("dependence", 0.9, 0.01, 0.1), Candidate("maed", 0.9, 0.0, 0.0, split_half=0.6)]
+    assert best(chance) == "dependence"  # other draws would have given others
     tied = sentence([row("maed", 0.1, 0.06), row("correlation", 0, 0)])
     sure = sentence([row("correlation", 0, 0), row("maed", 0.1, 0.01)])
     assert "correlation" in tied
