@@ -68,14 +68,14 @@ def test_the_demo_does_what_it_can_and_then_the_rest(
     assert not (tmp_path / "mnist").exists()
 
     assert main(["demo", "--out", str(tmp_path)]) == 0
-    folder = RunFolder(tmp_path / "mnist")
-    assert str(folder.report) in capsys.readouterr().out.splitlines()[-1]
-    results = Results.read(folder.results)
+    page = RunFolder(tmp_path / "photos")
+    assert str(page.report) in capsys.readouterr().out.splitlines()[-1]
+    results = Results.read(RunFolder(tmp_path / "mnist").results)
     compared = {row.positions for row in results.scores}
     assert {"none", "trainable", "fourier", "maed"} < compared
     assert len(compared) == 5
     assert results.chosen is not None
     assert results.probe_loss is not None  # the comparison keeps what the run has measured
-    assert (folder.figures / "unshuffled.png").is_file()
-    assert (folder.figures / "beside-1" / "unshuffled.png").is_file()
-    assert "photos: Real signals" in folder.report.read_text("utf-8")
+    assert (page.figures / "unshuffled.png").is_file()
+    assert (page.figures / "beside-1" / "unshuffled.png").is_file()
+    assert "mnist: Real signals" in page.report.read_text("utf-8")

@@ -40,7 +40,7 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
         overwrite: start again.
 
     Returns:
-        The page that shows both; that of the photos alone where MNIST cannot be read, which is said.
+        The page of the photos with MNIST beside them; of the photos alone where MNIST cannot be read, which is said.
 
     Raises:
         MaedError: no page can be written, for the extra `report` is not installed.
@@ -63,7 +63,7 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
         say(f"positions alone: {error}")
     else:
         compare_only(mnist, encodings, _SEEDS, command=command)
-    return write_report(mnist.folder.path, mnist.settings.report, [photos.folder.path])
+    return write_report(photos.folder.path, photos.settings.report, [mnist.folder.path])
 
 
 def _context(source: str, data: DataSettings, out: Path, say: Callable[[str], None], overwrite: bool) -> Context:

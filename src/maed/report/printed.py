@@ -110,23 +110,26 @@ class Printer:
         return self._picture(name, drawn, "The first channels of the embedding", caption, 480)
 
     def unshuffled(self) -> Picture | None:
-        """The picture that convinces: shuffled images put in order by the embedding."""
-        contents, layout = self.contents, self.layout
+        """The picture that convinces: shuffled images put in order by the embedding that the run leads with."""
+        contents, layout, method = self.contents, self.layout, "maed"
+        taken = contents.baselines.get(contents.results.chosen or "")
+        if layout is not None and taken is not None and taken.vectors is not None:
+            layout, method = recovered_layout(taken.vectors), str(contents.results.chosen)
         examples = contents.examples
         images = None if examples is None or examples.is_tokens else examples.original
         if layout is None or contents.coordinates is None or not contents.is_grid or images is None:
             return None
         count = min(math.isqrt(len(images)), _MOSAIC) ** 2  # a full square
-        drawn = plots.unshuffled(images[:count], layout, contents.coordinates, contents.shape)
+        drawn = plots.unshuffled(images[:count], layout, contents.coordinates, contents.shape, method=method)
         near = near_share(layout, contents.coordinates)
-        knows = knows_order(contents)
+        knows = method == "maed" and knows_order(contents)
         straight = f"stored in their true order, which {'the U-Net knows by construction' if knows else 'nothing read'}"
         stored = "stored in shuffled order" if is_shuffled(contents) else straight
         without = "coordinates or labels" if knows else "coordinates, labels or the storage order"
         caption = (
-            f"Real signals, {stored}; then every position put where the learned embedding places it; and the layout "
-            f"that says where. The embedding was made without {without}; only the orientation of the picture, which "
-            f"no data can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one step "
+            f"Real signals, {stored}; then every position put where the embedding of {method} places it; and the "
+            f"layout that says where. The embedding was made without {without}; only the orientation of the picture, "
+            f"which no data can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one step "
             "of their true place."
         )
         alt = "Signals as stored, put in order by the embedding, and the layout that it makes"
