@@ -129,8 +129,8 @@ class Printer:
         caption = (
             f"Real signals, {stored}; then every position put where the embedding of {method} places it; and the "
             f"layout that says where. The embedding was made without {without}; only the orientation of the picture, "
-            f"which no data can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one step "
-            "of their true place."
+            f"which no data can tell, is taken from the truth. {tables.percent(near)} of the positions lie within one "
+            "step of their true place."
         )
         alt = "Signals as stored, put in order by the embedding, and the layout that it makes"
         return self._picture("unshuffled.png", drawn, alt, caption, 640)
