@@ -259,7 +259,7 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     metrics = fit(tmp_path, settings=settings)
     assert read_json(tmp_path / "metrics.json") == metrics
     assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json", "model.safetensors", "metrics.json", "last.ckpt", "logs",
+        "config.json", "model.safetensors", "metrics.json", "last.ckpt", "logs", "progress.json",
     }  # fmt: skip
     # 300 signals in batches of 32 are 10 steps an epoch; the last step is validated although 7 does not divide 20
     assert [point["step"] for point in metrics["history"]] == [7, 14, 20]

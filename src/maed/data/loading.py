@@ -12,7 +12,6 @@ from maed.data.arrays import array_source
 from maed.data.prepare import assemble, assemble_like
 from maed.data.signals import SignalData, Signals
 from maed.data.source import Source, listed
-from maed.data.tables import columns_in_order
 from maed.data.windows import windowed
 from maed.errors import MaedError, nearest
 from maed.registry import SOURCES
@@ -84,6 +83,7 @@ def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
     Where each position is a column of a table, those of another table are found by name, in any order.
     """
     from maed.data.objects import as_table, given_source
+    from maed.data.tables import columns_in_order
 
     table = as_table(X) if len(data.columns) == data.positions else None
     if table is not None:

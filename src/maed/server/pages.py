@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
@@ -106,6 +107,8 @@ class Pages:
             )
         except BrokenWorkerProcess:  # killed, as for its memory
             wrong = "the process that was to make its page was killed; is memory short?"
+        except Exception as error:  # a fault of ours: the page must not be waited for forever
+            wrong = f"its page cannot be made ({type(error).__name__}: {error})"
         finally:
             del self._building[key]
         for name, folder in folders.items():  # as the index calls them, not by where they lie on this machine
@@ -124,6 +127,8 @@ def _build_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: 
 
     What the run's own page has computed before is taken from its folder.
     """
+    # anyio leaves none where the server's own has no file, as in a notebook, and libraries look into it
+    sys.modules.setdefault("__main__", ModuleType("__main__"))
     from maed.report.page import served_page  # torch and matplotlib, which the server itself has no use for
 
     first = next(iter(folders.values()))
