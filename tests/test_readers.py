@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import xarray as xr
+import zarr
 
 from files_people_have import LAT, LON, X, all_values, gridded, ordered, recording
 from maed import MaedError, PositionEmbedding
@@ -113,6 +116,31 @@ def test_what_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MaedError, match=rf"{package}.*'maed\["):
         load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("axes", [["time", "x"], None])
+def test_zarr_unpickles_nothing(axes: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where numcodecs was told that it may, and whichever array it is."""
+    monkeypatch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
+    folder, ran = tmp_path / "x.zarr", tmp_path / "ran"
+    zarr.create_group(folder, zarr_format=2).create_array("inputs", data=X, compressors=None)
+
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (ran,)
+
+    (folder / "x").mkdir()
+    (folder / "x" / "0").write_bytes(pickle.dumps(Runs()))
+    codec = '{"id": "pick\\u006ce"}'
+    (folder / "x" / ".zarray").write_text(
+        f'{{"zarr_format": 2, "shape": [9], "chunks": [9], "dtype": "|O", "compressor": {codec}, "fill_value": "",'
+        ' "order": "C", "filters": [{"id": "vlen-utf8"}]}'
+    )
+    for name, dims in (("inputs", axes), ("x", axes and axes[1:])):
+        (folder / name / ".zattrs").write_text(json.dumps({"_ARRAY_DIMENSIONS": dims} if dims else {}))
+    with pytest.raises(MaedError, match="pickle"):
+        load(str(folder))
+    assert not ran.exists()
 
 
 def test_hdf5_opens_no_other_file(tmp_path: Path) -> None:

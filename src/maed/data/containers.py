@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +15,10 @@ import numpy as np
 from maed.data.arrays import array_source, chosen_arrays
 from maed.data.source import Source, first_line
 from maed.errors import MaedError, require_extra
+from maed.files import read_json
 from maed.settings import DataSettings
 
+_DESCRIBED = (".zarray", ".zmetadata", "zarr.json")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -82,12 +87,18 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
     """A folder of zarr: by xarray where the axes have names, otherwise its arrays as they are.
 
     Raises:
-        MaedError: zarr is not installed, the folder cannot be read, or several arrays may be the signals.
+        MaedError: zarr is not installed, the folder cannot be read, an array of it is pickled, or several arrays may be
+            the signals.
     """
     require_extra(str(path), "xarray", package="zarr")
     import zarr
 
     try:
+        if found := [file for file in _metadata(path) if _PICKLED.search(json.dumps(read_json(file)))]:
+            raise MaedError(
+                f"{path}: {found[0].relative_to(path)} names the codec pickle, which could run anything when it is read; "
+                "store it with another"
+            )
         root = zarr.open(path, mode="r")
         if isinstance(root, zarr.Array):
             return array_source(root[:], None, None, settings)
@@ -103,6 +114,19 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
         return open_labeled(path, settings)
     may_be = {name: array for name, array in arrays.items() if _may_be(array)}
     return _source(path, _Read(may_be, False), [*arrays], settings)
+
+
+_PICKLED = re.compile(r'"(id|name)": "(numcodecs\.)?pickle"')
+
+
+def _metadata(path: Path) -> list[Path]:
+    """The files in a folder of zarr that say how its arrays are coded, behind links too."""
+    return [
+        Path(folder, name)
+        for folder, _, names in os.walk(path, followlinks=True)
+        for name in names
+        if name in _DESCRIBED
+    ]
 
 
 class _Read(Mapping[str, np.ndarray]):
