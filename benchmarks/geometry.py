@@ -6,8 +6,8 @@
     python benchmarks/geometry.py forget targets --row photos   # to measure it again, after the code changed
 
 `geometry.yaml` beside this file says what is run. A cell is one source with its settings and one seed; it goes to
-`results/geometry.json` as soon as it is finished. `run` can be stopped at any time and goes on where it was, also in
-the middle of a training; started twice, each process takes the cells that the other has not:
+`results/geometry.json` as soon as it is finished. `run` can be stopped at any time and continues where it stopped,
+also in the middle of a training; started twice, each process takes the cells that the other has not:
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/geometry.py run &
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/geometry.py run
@@ -219,7 +219,9 @@ def check(cell: Cell) -> None:
         except Exception as error:  # jsonargparse raises argparse's own and others
             raise MaedError(f"{cell}: {' '.join(str(error).split())}") from None
     if cell.settings.autoencoder.init not in ("random", *BASELINES.names):
-        raise MaedError(f"{cell}: autoencoder.init: {cell.settings.autoencoder.init!r}; it may be random or a baseline")
+        raise MaedError(
+            f"{cell}: autoencoder.init: {cell.settings.autoencoder.init!r}; it must be random or a baseline"
+        )
 
 
 # --- the records --------------------------------------------------------------------------------------------------
@@ -561,9 +563,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb is tables:
             sub.add_argument("--docs", type=Path, default=DOCS, help="the page (docs/geometry.md)")
             continue
-        sub.add_argument("groups", nargs="*", metavar="GROUP", help="groups of the plan; all where not given")
+        sub.add_argument("groups", nargs="*", metavar="GROUP", help="groups of the plan; all by default")
         sub.add_argument("--row", help="one row of them")
-        sub.add_argument("--seeds", help="comma-separated; those of the plan where not given")
+        sub.add_argument("--seeds", help="comma-separated; those of the plan by default")
         sub.add_argument("--work", type=Path, default=WORK, help="where the stages lie (runs/geometry)")
         sub.add_argument("--plan", type=Path, default=PLAN, help="another plan than geometry.yaml")
         if verb is run:

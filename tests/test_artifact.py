@@ -36,8 +36,8 @@ def test_neighbors_are_the_nearest_vectors():
     assert on_a_line.neighbors(0, k=3).tolist() == [1, 4, 2]
     assert on_a_line.neighbors(3, k=1).tolist() == [2]
     for position, k, said in (
-        (5, 1, "position: 5; it may be between 0 and 4"),
-        (0, 5, "k: 5; it may be between 1 and"),
+        (5, 1, "position: 5; it must be between 0 and 4"),
+        (0, 5, "k: 5; it must be between 1 and"),
     ):
         with pytest.raises(MaedError, match=said):
             on_a_line.neighbors(position, k)
@@ -166,7 +166,7 @@ def test_vectors_of_another_save_are_refused(tmp_path):
 
 def test_what_is_no_folder_is_named():
     for name in ("nowhere", "a/b/c", "./a", "/nowhere/at/all"):
-        with pytest.raises(MaedError, match="is no folder; it may be one that maed wrote, or OWNER/NAME of the hub"):
+        with pytest.raises(MaedError, match="is no folder; it must be one that maed wrote, or OWNER/NAME of the hub"):
             PositionEmbedding.from_pretrained(name)
 
 
@@ -194,7 +194,7 @@ def test_what_torch_saves_of_an_array_is_read(tmp_path):
 )
 def test_anything_else_that_torch_saves_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(MaedError, match=r"it may be a file of torch.save that holds one numpy array of finite floats"):
+    with pytest.raises(MaedError, match=r"it must be a file of torch.save that holds one numpy array of finite floats"):
         PositionEmbedding.from_legacy(tmp_path / "other.pth")
 
 
@@ -219,7 +219,7 @@ def test_fewer_channels_are_the_leading_principal_components():
     _, _, directions = torch.linalg.svd(vectors.double())
     expected = standardize(vectors.double() @ directions[:2].T)
     assert torch.allclose(two.abs(), expected.abs(), atol=1e-4)  # signs mean nothing
-    with pytest.raises(MaedError, match="dim: 0; it may be 1 or more"):
+    with pytest.raises(MaedError, match="dim: 0; it must be 1 or more"):
         project(vectors, 0)
 
 
@@ -235,7 +235,7 @@ def test_with_dim_projects_or_makes_the_reduction_again(tmp_path):
     again = made.with_dim(12, similarity=tmp_path)
     assert torch.equal(again.vectors, reduce(similarity, EmbeddingSettings(dim=12, reduction="diffusion")))
     assert "split_half" not in again.provenance  # that of another reduction
-    with pytest.raises(MaedError, match="is of 20 positions; it may be of 12"):
+    with pytest.raises(MaedError, match="is of 20 positions; it must be of 12"):
         embedding().with_dim(3, similarity=tmp_path)
 
 
@@ -301,9 +301,9 @@ def test_what_cannot_be_resampled_is_named():
     assert embedding().resampled("line:20", geometry="line:12").n == 20
     with pytest.raises(MaedError, match="coordinates: 11 positions; the embedding has 12"):
         embedding().resampled("line:20", geometry="line:11")
-    with pytest.raises(MaedError, match="from a grid to a line; both may be of one kind"):
+    with pytest.raises(MaedError, match="from a grid to a line; both must be of one kind"):
         embedding(12, 3, grid(3, 4)).resampled("line:20")
-    with pytest.raises(MaedError, match="between positions of kind ring; it may be line or grid"):
+    with pytest.raises(MaedError, match="between positions of kind ring; it must be line or grid"):
         embedding(12, 3, ring(12)).resampled("line:20")
     twice = Geometry("grid", np.zeros((12, 2), dtype=np.float32), (3, 4))
     with pytest.raises(MaedError, match="a grid of 3 x 4 with places missing"):

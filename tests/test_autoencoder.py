@@ -122,7 +122,9 @@ def test_how_many_positions_are_visible(n, kind, fraction, count):
 
 
 def test_a_fraction_that_shows_none_or_all_is_refused():
-    with pytest.raises(MaedError, match=r"visible_fraction: 0.001 of 100 positions shows none; it may be between 0.01"):
+    with pytest.raises(
+        MaedError, match=r"visible_fraction: 0.001 of 100 positions shows none; it must be between 0.01"
+    ):
         visible_count(100, "real", 0.001)
     with pytest.raises(MaedError, match=r"visible_fraction: 0.999 of 100 positions shows all; .* and 0.99$"):
         visible_count(100, "real", 0.999)
@@ -281,11 +283,11 @@ def test_the_trained_loss_is_the_mean_over_hidden_scored_positions():
 
 
 def test_a_loss_that_does_not_fit_the_data_is_refused():
-    with pytest.raises(MaedError, match="'cross-entropy' does not fit real signals; it may be mse or gaussian"):
+    with pytest.raises(MaedError, match="'cross-entropy' does not fit real signals; choose mse or gaussian"):
         loss_name(AutoencoderSettings(loss="cross-entropy"), pairs())
-    with pytest.raises(MaedError, match="'mse' does not fit tokens signals; it may be cross-entropy"):
+    with pytest.raises(MaedError, match="'mse' does not fit tokens signals; choose cross-entropy"):
         loss_name(AutoencoderSettings(loss="mse"), words())
-    with pytest.raises(MaedError, match="'gaussian' does not fit tokens signals; it may be cross-entropy"):
+    with pytest.raises(MaedError, match="'gaussian' does not fit tokens signals; choose cross-entropy"):
         loss_name(AutoencoderSettings(loss="gaussian"), words())
     assert loss_name(quick(loss="gaussian"), pairs()) == "gaussian"
     assert (loss_name(quick(), pairs()), loss_name(quick(), words())) == ("mse", "cross-entropy")
@@ -353,7 +355,7 @@ def test_permuting_positions_permutes_the_reconstruction_and_changes_nothing_els
 
 
 def test_heads_share_the_width_of_the_set_autoencoder_alone():
-    with pytest.raises(MaedError, match=r"autoencoder.width: 6; it may be a multiple of autoencoder.heads \(4\)"):
+    with pytest.raises(MaedError, match=r"autoencoder.width: 6; it must be a multiple of autoencoder.heads \(4\)"):
         AutoencoderSettings(width=6, heads=4)
     assert build_autoencoder(
         AutoencoderSettings(kind="unet", width=6, heads=4, depth=1), n=N, channels=1, vocabulary=0, loss="mse"
@@ -740,7 +742,7 @@ def test_what_training_cannot_start_from_is_refused_before_anything_is_written(s
 
 def test_the_model_refuses_vectors_that_do_not_fit_it():
     shape: dict[str, Any] = {"n": N, "channels": 1, "vocabulary": 0, "loss": "mse"}
-    with pytest.raises(MaedError, match="vectors of 5 positions; they may be of 12"):
+    with pytest.raises(MaedError, match="vectors of 5 positions; they must be of 12"):
         start_from(build_autoencoder(quick(), **shape), torch.ones(5, 3))
     with pytest.raises(MaedError, match="the U-Net has no position vectors to start"):
         start_from(build_autoencoder(unet(), **shape), torch.ones(N, 3))

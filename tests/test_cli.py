@@ -132,8 +132,8 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["runn", "digits"], "verb: 'runn' is unknown, did you mean 'run'?; it may be run, pretrain"),
-        (["frobnicate"], "verb: 'frobnicate' is unknown; it may be run, pretrain"),
+        (["runn", "digits"], "verb: 'runn' is unknown, did you mean 'run'?; choose run, pretrain"),
+        (["frobnicate"], "verb: 'frobnicate' is unknown; choose run, pretrain"),
         (["-x"], "-x: no such option"),
         (["run", "digit"], "source: unknown source 'digit', did you mean 'digits'?"),
         (["pretrain"], "source: not given"),
@@ -149,38 +149,38 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
             "positions: unknown encoding 'fourrier', did you mean 'fourier'?",
         ),
         (["train", "digits"], "positions: not given"),
-        (["run", "digits", "--seeds", "-1"], "seeds: -1; it may be 0 or more"),
-        (["run", "digits", "--seeds", "two"], "seeds: two; it may be of type int"),
+        (["run", "digits", "--seeds", "-1"], "seeds: -1; it must be 0 or more"),
+        (["run", "digits", "--seeds", "two"], "seeds: two; it must be of type int"),
         (["run", "digits", "--autoencoder.stepz", "3"], "--autoencoder.stepz: no such option, did you mean"),
         (["run", "digits", "--autoencodr.steps=3"], "did you mean '--autoencoder.steps'?"),
         (["run", "digits", "--data", "x"], "--data: no such option"),
         (["embed", "--run", "x", "--train", "{}"], "--train: no such option"),
         (["report", "x", "--report", "{}"], "--report: no such option"),
         (["run", "digits", "--autoencoder.steps"], "--autoencoder.steps: expected one argument"),
-        (["run", "digits", "--autoencoder.steps", "x"], "autoencoder.steps: x; it may be of type int"),
-        (["run", "digits", "--autoencoder.steps", "1.5"], "autoencoder.steps: 1.5; it may be of type int"),
-        (["run", "digits", "--data.limit", "x"], "data.limit: x; it may be of type int, or null"),
-        (["run", "digits", "--data.columns", "a"], "data.columns: a; it may be a list such as [a,b], or null"),
-        (["run", "digits", "--trainer.tensorboard", "maybe"], "trainer.tensorboard: maybe; it may be of type bool"),
+        (["run", "digits", "--autoencoder.steps", "x"], "autoencoder.steps: x; it must be of type int"),
+        (["run", "digits", "--autoencoder.steps", "1.5"], "autoencoder.steps: 1.5; it must be of type int"),
+        (["run", "digits", "--data.limit", "x"], "data.limit: x; it must be of type int, or null"),
+        (["run", "digits", "--data.columns", "a"], "data.columns: a; it must be a list such as [a,b], or null"),
+        (["run", "digits", "--trainer.tensorboard", "maybe"], "trainer.tensorboard: maybe; it must be of type bool"),
         (
             ["run", "digits", "--similarity.estimator", "contrst"],
             "similarity.estimator: unknown estimator 'contrst', did you mean 'contrast'?",
         ),
         (["run", "digits", "--data.type", "imag"], "data.type: 'imag' is unknown, did you mean 'image'?"),
-        (["run", "digits", "--data.missing", "xyz"], "data.missing: 'xyz' is unknown; it may be refuse, mask"),
+        (["run", "digits", "--data.missing", "xyz"], "data.missing: 'xyz' is unknown; choose refuse, mask"),
         (["run", "digits", "--trainer.accelerator", "gpuu"], "'gpuu' is unknown, did you mean 'gpu'?"),
         (
             ["run", "digits", "--similarity.until", "stabel"],
             "similarity.until: 'stabel' is unknown, did you mean 'stable'?",
         ),
-        (["run", "digits", "--similarity.tolerance", "1"], "similarity.tolerance: 1.0; it may be above 0 and below 1"),
+        (["run", "digits", "--similarity.tolerance", "1"], "similarity.tolerance: 1.0; it must be above 0 and below 1"),
         (
             ["run", "digits", "--autoencoder.kind", "u-net"],
             "autoencoder.kind: 'u-net' is unknown, did you mean 'unet'?",
         ),
         (["run", "digits", "--autoencoder.loss", "gausian"], "'gausian' is unknown, did you mean 'gaussian'?"),
-        (["run", "digits", "--data.validation", "1"], "data.validation: 1.0; it may be above 0 and below 1"),
-        (["run", "digits", "--autoencoder.width", "7"], "autoencoder.width: 7; it may be a multiple of"),
+        (["run", "digits", "--data.validation", "1"], "data.validation: 1.0; it must be above 0 and below 1"),
+        (["run", "digits", "--autoencoder.width", "7"], "autoencoder.width: 7; it must be a multiple of"),
         (["embed"], "run: give the folder that `maed similarity` wrote to"),
     ],
 )
@@ -201,7 +201,7 @@ def test_names_and_values_that_are_not_known(refused: Refused, arguments: list[s
 )
 def test_values_below_the_least(refused: Refused, setting: str, least: int) -> None:
     assert f"{setting}: {least - 1}" in (line := refused("pretrain", "digits", f"--{setting}={least - 1}"))
-    assert f"it may be {least} or more" in line
+    assert f"it must be {least} or more" in line
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1"])
@@ -279,7 +279,7 @@ def test_a_preset_is_read_in_python_too() -> None:
         ("digits", {"data": {"permut": 0}}, "config: 'data.permut' is no setting, did you mean 'permute'"),
         ("digits", {"dat": {}}, "config: 'dat' is no setting, did you mean 'data'"),
         ("digits", {"data": {"permute": "x"}}, "data.permute"),
-        ("digits", {"train": {"steps": -4}}, "train.steps: -4; it may be 1 or more"),
+        ("digits", {"train": {"steps": -4}}, "train.steps: -4; it must be 1 or more"),
     ],
 )
 def test_what_a_preset_may_not_hold_is_named_in_python_too(name: str, changes: Any, said: str) -> None:
@@ -309,8 +309,8 @@ def test_positions_of_a_preset_are_not_those_of_train(refused: Refused, capsys: 
         ("autoencodr: {steps: 3}", "config: 'autoencodr' is no setting, did you mean 'autoencoder'?"),
         ("position: none", "config: 'position' is no setting, did you mean 'positions'?"),
         ("autoencoder: 3", "config: autoencoder: 3; it may hold settings"),
-        ("autoencoder: {steps: x}", "autoencoder.steps: x; it may be of type int"),
-        ("autoencoder: {steps: 0}", "autoencoder.steps: 0; it may be 1 or more"),
+        ("autoencoder: {steps: x}", "autoencoder.steps: x; it must be of type int"),
+        ("autoencoder: {steps: 0}", "autoencoder.steps: 0; it must be 1 or more"),
         ("data: {type: imag}", "did you mean 'image'?"),
         ("positions: nome", "positions: unknown encoding 'nome', did you mean 'none'?"),
         ("- a", "holds no settings"),
@@ -337,8 +337,8 @@ def with_value(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (WHOLE[0], "inputs: shape (16,); they may be (n, N) or (n, N, C)"),
-        (WHOLE.astype(complex), "inputs: of dtype complex128; they may be numbers"),
+        (WHOLE[0], "inputs: shape (16,); they must be (n, N) or (n, N, C)"),
+        (WHOLE.astype(complex), "inputs: of dtype complex128; they must be numbers"),
         (np.full((9, 4), "a"), "inputs: of dtype <U1"),
         (with_value(np.nan), "inputs: 2 values are NaN, the first in signal "),
         (with_value(np.nan), "--data.missing mask"),
@@ -439,10 +439,10 @@ def test_the_console_script(here: Path) -> None:
         (["--embedding.dim", "16"], "embedding.dim: "),
         (["--evaluation.n_neighbors", "16"], "evaluation.n_neighbors: "),
         (["--embedding.n_neighbors", "16"], "embedding.n_neighbors: "),
-        (["--evaluation.folds", "9"], "evaluation.folds: 9 for 16 positions; it may be at most 8"),
+        (["--evaluation.folds", "9"], "evaluation.folds: 9 for 16 positions; it must be at most 8"),
         (["--autoencoder.visible_fraction", "0.001"], "0.001 of 16 positions shows none"),
         (["--autoencoder.visible_fraction", "0.999"], "0.999 of 16 positions shows all"),
-        (["--autoencoder.visible_fraction", "0"], "autoencoder.visible_fraction: 0.0; it may be above 0 and below 1"),
+        (["--autoencoder.visible_fraction", "0"], "autoencoder.visible_fraction: 0.0; it must be above 0 and below 1"),
         (["--autoencoder.loss", "cross-entropy"], "autoencoder.loss: 'cross-entropy' does not fit real signals"),
         (
             ["--autoencoder.init", "dependence"],
@@ -531,7 +531,7 @@ def test_the_usual_encodings_are_those_that_the_data_can_have(here: Path) -> Non
 @pytest.mark.parametrize("verb", ["run", "pretrain", "similarity"])
 def test_out_is_a_file(refused: Refused, here: Path, verb: str) -> None:
     (here / "out").touch()
-    assert "out: out is a file; it may be a folder" in refused(verb, "digits", "--out", "out")
+    assert "out: out is a file; it must be a folder" in refused(verb, "digits", "--out", "out")
 
 
 def test_out_is_below_a_file(refused: Refused, here: Path) -> None:
@@ -547,7 +547,7 @@ def test_out_is_below_a_file(refused: Refused, here: Path) -> None:
         (["embed", "--run", "a"], "run: a/similarity holds no similarity; `maed similarity` writes one"),
         (["train", "x.npz", "--positions", "maed", "--run", "a"], "run: a/embedding holds no embedding; `maed embed`"),
         (["compare", "x.npz", "--positions", "none,maed", "--run", "a"], "run: a/embedding holds no embedding"),
-        (["evaluate", "a"], "embedding: 'a' is no folder; it may be one that maed wrote, or OWNER/NAME of the hub"),
+        (["evaluate", "a"], "embedding: 'a' is no folder; it must be one that maed wrote, or OWNER/NAME of the hub"),
         (["report", "a"], "a: holds no part of a run"),
         (["results"], "results: no such file"),
         (["results", "."], "path: must be a results.json"),

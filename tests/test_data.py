@@ -532,14 +532,14 @@ def test_unknown_sources(source: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("X", "y", "chosen", "said"),
     [
-        (np.zeros(5), None, {}, "inputs: shape (5,); they may be (n, N) or (n, N, C)"),
+        (np.zeros(5), None, {}, "inputs: shape (5,); they must be (n, N) or (n, N, C)"),
         (np.zeros((5, 2, 2, 2)), None, {}, "inputs: shape (5, 2, 2, 2)"),
-        (np.zeros((5, 2, 2), int), None, {"type": "tokens"}, "they may be (n, N) for token ids"),
+        (np.zeros((5, 2, 2), int), None, {"type": "tokens"}, "they must be (n, N) for token ids"),
         (np.zeros((5, 2)), None, {"type": "image"}, "(n, height, width)"),
-        (np.zeros((5, 2)), None, {"type": "tokens"}, "of dtype float64; token ids may be whole numbers"),
+        (np.zeros((5, 2)), None, {"type": "tokens"}, "of dtype float64; token ids must be whole numbers"),
         (np.zeros((5, 2)), None, {"type": "text"}, "data.type: text"),
         (np.zeros((5, 2)), None, {"image_size": 4}, "data.image_size"),
-        (np.zeros((5, 2), object), None, {}, "inputs: of dtype object; they may be numbers"),
+        (np.zeros((5, 2), object), None, {}, "inputs: of dtype object; they must be numbers"),
         (np.full((5, 2), "a"), None, {}, "inputs: of dtype <U1"),
         (np.zeros((5, 2), complex), None, {}, "inputs: of dtype complex128"),
         ([[1, 2], [3]], None, {}, "inputs: ragged"),

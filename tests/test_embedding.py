@@ -717,7 +717,7 @@ def test_broken_folders_are_named(tmp_path):
     vectors = embedding().vectors
     refused("config.json: no such file")
     config(schema=2)
-    refused("schema 2; it may be a position embedding of schema 1")
+    refused("schema 2; it must be a position embedding of schema 1")
     (tmp_path / "config.json").write_text("[1]")
     refused("schema None")
     (tmp_path / "config.json").write_text("{")
@@ -731,11 +731,11 @@ def test_broken_folders_are_named(tmp_path):
     tensors(vectors=vectors, more=vectors.clone())
     refused(r"holds \['more', 'vectors'\]; it may hold \['vectors'\]")
     tensors(vectors=torch.full((6, 3), torch.inf))
-    refused("they may be finite floats")
+    refused("they must be finite floats")
     tensors(vectors=vectors + 1)
     refused("not those that config.json was written with")
     tensors(vectors=torch.ones(6, 3, dtype=torch.int32))
-    refused("vectors of torch.int32, or not finite; they may be finite floats")
+    refused("vectors of torch.int32, or not finite; they must be finite floats")
     embedding().save_pretrained(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-5])
@@ -757,7 +757,7 @@ def test_a_config_that_lacks_something_is_named(missing, tmp_path):
 
 def test_vectors_that_are_none_are_refused():
     for vectors in (torch.zeros(6), torch.zeros(6, 3, dtype=torch.int64), torch.full((6, 3), torch.nan)):
-        with pytest.raises(MaedError, match="they may be finite floats"):
+        with pytest.raises(MaedError, match="they must be finite floats"):
             PositionEmbedding(vectors)
     with pytest.raises(MaedError, match="geometry: 5 positions; it may have 6"):
         embedding(line(5))

@@ -305,7 +305,7 @@ def test_signals_on_a_line_are_curves_along_it(known: bool) -> None:
 
 def test_token_ids_are_refused() -> None:
     ids = np.zeros((2, 8), dtype=np.int64)
-    with pytest.raises(MaedError, match=r"original: shape \(2, 8\); it may be \(S, N, C\)"):
+    with pytest.raises(MaedError, match=r"original: shape \(2, 8\); it must be \(S, N, C\)"):
         plots.reconstructions(ids, ids > 0, ids)
     with pytest.raises(MaedError, match="Token ids are text"):
         plots.reconstructions_by_fraction(ids, np.array([0.5]), ids[None] > 0, ids[None])

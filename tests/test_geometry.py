@@ -84,7 +84,7 @@ def test_files_without_coordinates_are_named(tmp_path):
     with pytest.raises(MaedError, match=r"coordinates: .*broken.npy: is not a .npy file"):
         parse_geometry(str(tmp_path / "broken.npy"))
     np.save(tmp_path / "flat.npy", np.zeros(4))
-    with pytest.raises(MaedError, match=r"float64 of shape \(4,\); they may be numbers \(N, D\)"):
+    with pytest.raises(MaedError, match=r"float64 of shape \(4,\); they must be numbers \(N, D\)"):
         parse_geometry(str(tmp_path / "flat.npy"))
     np.save(tmp_path / "nan.npy", np.full((4, 2), np.nan))
     with pytest.raises(MaedError, match="4 of 4") as error:
@@ -179,7 +179,7 @@ def test_the_regression_is_scored_on_positions_it_did_not_see():
     known = noise(400, 2).double().numpy()
     known /= known.std(axis=0)
     assert coordinate_r2(known[:, :1], known, 5) == pytest.approx(0.5, abs=0.05)
-    with pytest.raises(MaedError, match=r"evaluation.folds: 5 for 9 positions; it may be at most 4"):
+    with pytest.raises(MaedError, match=r"evaluation.folds: 5 for 9 positions; it must be at most 4"):
         coordinate_r2(known[:9], known[:9], 5)
 
 

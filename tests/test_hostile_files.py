@@ -221,36 +221,36 @@ def test_verbs_name_a_pickle_in_one_line(trap: Trap, tmp_path: Path, printed: Ca
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ({"n": "6"}, "n is '6'; it may be a whole number, 1 or more"),
-        ({"n": True}, "n is True; it may be a whole number"),
-        ({"n": 6.0}, "n is 6.0; it may be a whole number"),
-        ({"d": -3}, "d is -3; it may be a whole number, 1 or more"),
-        ({"d": 0}, "d is 0; it may be a whole number, 1 or more"),
-        ({"n": 10**400}, "it may be a kind and a shape of 100000"),
-        ({"source": None}, "source is None; it may be text"),
+        ({"n": "6"}, "n is '6'; it must be a whole number, 1 or more"),
+        ({"n": True}, "n is True; it must be a whole number"),
+        ({"n": 6.0}, "n is 6.0; it must be a whole number"),
+        ({"d": -3}, "d is -3; it must be a whole number, 1 or more"),
+        ({"d": 0}, "d is 0; it must be a whole number, 1 or more"),
+        ({"n": 10**400}, "it must be a kind and a shape of 100000"),
+        ({"source": None}, "source is None; it must be text"),
         ({"source": ["x"] * 10_000}, "source is ['x', "),
         ({"source": "\ud800"}, "not a JSON file (half of a character)"),
-        ({"provenance": [1]}, "provenance is [1]; it may be facts by name or null"),
-        ({"provenance": {"metrics": [1]}}, "provenance.metrics is [1]; it may be facts by name or null"),
+        ({"provenance": [1]}, "provenance is [1]; it must be facts by name or null"),
+        ({"provenance": {"metrics": [1]}}, "provenance.metrics is [1]; it must be facts by name or null"),
         ({"provenance": {"versions": "torch"}}, "provenance.versions is 'torch'"),
-        ({"provenance": {"split_half": "all"}}, "provenance.split_half is 'all'; it may be a number"),
+        ({"provenance": {"split_half": "all"}}, "provenance.split_half is 'all'; it must be a number"),
         ({"provenance": {"made_with": {"data": {"permute": -1}}}}, "provenance.made_with is {"),
-        ({"made_with": "maed"}, "made_with is 'maed'; it may be facts by name or null"),
+        ({"made_with": "maed"}, "made_with is 'maed'; it must be facts by name or null"),
         ({"made_with": {"data": [1]}}, "made_with.data is [1]"),
-        ({"made_with": {"data": {"permute": "0"}}}, "made_with.data.permute is '0'; it may be a whole number or null"),
+        ({"made_with": {"data": {"permute": "0"}}}, "made_with.data.permute is '0'; it must be a whole number or null"),
         ({"made_with": {"data": {"permute": -1}}}, "made_with.data.permute is -1"),
         ({"made_with": {"embedding": 8}}, "made_with.embedding is 8"),
         ({"fingerprint": 16}, "not those that config.json was written with"),
-        ({"geometry": "grid"}, "geometry is 'grid'; it may be facts by name or null"),
-        ({"geometry": {"kind": "klein-bottle"}}, "geometry is {'kind': 'klein-bottle'}; it may be a kind and a shape"),
-        ({"geometry": {"kind": ["grid"]}}, "it may be a kind and a shape of 6 positions"),
-        ({"geometry": {"kind": {}, "shape": {}}}, "it may be a kind and a shape of 6 positions"),
-        ({"geometry": {"kind": "grid", "shape": [2, 4]}}, "it may be a kind and a shape of 6 positions"),
-        ({"geometry": {"kind": "grid", "shape": [-2, -3]}}, "it may be a kind and a shape of 6 positions"),
-        ({"geometry": {"kind": "grid", "shape": [1, 2, 3]}}, "it may be a kind and a shape of 6 positions"),
-        ({"geometry": {"kind": "grid", "shape": "2x3"}}, "it may be a kind and a shape of 6 positions"),
+        ({"geometry": "grid"}, "geometry is 'grid'; it must be facts by name or null"),
+        ({"geometry": {"kind": "klein-bottle"}}, "geometry is {'kind': 'klein-bottle'}; it must be a kind and a shape"),
+        ({"geometry": {"kind": ["grid"]}}, "it must be a kind and a shape of 6 positions"),
+        ({"geometry": {"kind": {}, "shape": {}}}, "it must be a kind and a shape of 6 positions"),
+        ({"geometry": {"kind": "grid", "shape": [2, 4]}}, "it must be a kind and a shape of 6 positions"),
+        ({"geometry": {"kind": "grid", "shape": [-2, -3]}}, "it must be a kind and a shape of 6 positions"),
+        ({"geometry": {"kind": "grid", "shape": [1, 2, 3]}}, "it must be a kind and a shape of 6 positions"),
+        ({"geometry": {"kind": "grid", "shape": "2x3"}}, "it must be a kind and a shape of 6 positions"),
         # the product is 6 for numbers of 64 bits
-        ({"geometry": {"kind": "grid", "shape": [2**63 + 3, 2]}}, "it may be a kind and a shape of 6 positions"),
+        ({"geometry": {"kind": "grid", "shape": [2**63 + 3, 2]}}, "it must be a kind and a shape of 6 positions"),
         ({"geometry": {"kind": "grid", "shape": [6]}}, "coordinates (6, 2) are those of no grid of shape [6]"),
         ({"geometry": {"kind": "grid", "shape": []}}, "coordinates (6, 2) are those of no grid"),
         ({"geometry": {"kind": "grid", "shape": [3, 2]}}, "coordinates (6, 2) are those of no grid of shape [3, 2]"),
@@ -543,7 +543,7 @@ def test_no_codec_but_latin1_is_looked_up(trap: Trap, tmp_path: Path, codec: str
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_arrays_that_are_none(tmp_path: Path, array: object, protocol: int) -> None:
     line = said(read_legacy, archive(tmp_path / "x.pth", pickle.dumps(array, protocol)))
-    assert "it may be a file of torch.save that holds one numpy array of finite floats (N, d)" in line
+    assert "it must be a file of torch.save that holds one numpy array of finite floats (N, d)" in line
 
 
 def test_arrays_of_objects_are_never_unpickled(trap: Trap, tmp_path: Path) -> None:
@@ -717,7 +717,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: object, printed: Callabl
 def test_info_never_unpickles_a_checkpoint(trap: Trap, tmp_path: Path, printed: Callable[..., str], kind: str) -> None:
     path = trap.plant(tmp_path / "last.ckpt", kind)
     assert "last.ckpt is no checkpoint that can be read as weights alone" in printed("info", path)
-    assert "it may be" in printed("info", path.rename(tmp_path / "last.pt"))
+    assert "it must be" in printed("info", path.rename(tmp_path / "last.pt"))
 
 
 @fuzz
@@ -822,10 +822,10 @@ def test_partial_files_that_do_not_fit(copied: Path, source: Path, there: object
     [
         ({}, "not the file of a similarity"),
         ({"similarity": torch.zeros(4, 4)}, "not the file of a similarity"),
-        ({"similarity": torch.zeros(4, 3), "standard_error": torch.zeros(4, 3)}, "they may be (N, N)"),
-        ({"similarity": torch.zeros(4, 4), "standard_error": torch.zeros(3, 3)}, "they may be (N, N)"),
+        ({"similarity": torch.zeros(4, 3), "standard_error": torch.zeros(4, 3)}, "they must be (N, N)"),
+        ({"similarity": torch.zeros(4, 4), "standard_error": torch.zeros(3, 3)}, "they must be (N, N)"),
         ({"similarity": torch.full((4, 4), torch.nan), "standard_error": torch.zeros(4, 4)}, "or not finite"),
-        ({"similarity": torch.zeros(4, 4).int(), "standard_error": torch.zeros(4, 4)}, "may be finite floats"),
+        ({"similarity": torch.zeros(4, 4).int(), "standard_error": torch.zeros(4, 4)}, "must be finite floats"),
     ],
 )
 def test_similarities_that_are_none(tmp_path: Path, tensors: dict[str, torch.Tensor], line: str) -> None:

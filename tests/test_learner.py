@@ -216,7 +216,7 @@ def test_missing_values_and_half_precision_are_taken():
 @pytest.mark.parametrize(
     ("X", "said"),
     [
-        (np.zeros(5), r"X: shape \(5,\); it may be \(n, N\) or \(n, N, C\)"),
+        (np.zeros(5), r"X: shape \(5,\); it must be \(n, N\) or \(n, N, C\)"),
         (np.zeros((2, 3, 4, 5)), "X: shape"),
         ([[1.0, 2.0], [3.0]], "X: ragged"),
         (np.full((9, 4), "a"), "X: of dtype"),
@@ -238,15 +238,15 @@ def test_what_cannot_be_learned_from_is_named(X, said):
     ("parameters", "said"),
     [
         ({"dim": 12}, "embedding.dim: must be at most 11"),
-        ({"dim": 2.5}, "dim: 2.5; it may be a whole number"),
-        ({"autoencoder": "cnn"}, "autoencoder: 'cnn' is unknown; it may be auto, set, unet"),
+        ({"dim": 2.5}, "dim: 2.5; it must be a whole number"),
+        ({"autoencoder": "cnn"}, "autoencoder: 'cnn' is unknown; choose auto, set, unet"),
         ({"estimator": "contrats"}, "estimator: 'contrats' is unknown, did you mean 'contrast'"),
         ({"reduction": "lda"}, "reduction: unknown reduction 'lda'"),
         ({"kind": "text"}, "kind: 'text' is unknown"),
         ({"device": "tpu9"}, "device: 'tpu9' is unknown"),
-        ({"budget": "soon"}, "budget: 'soon'; it may be a number of seconds"),
+        ({"budget": "soon"}, "budget: 'soon'; it must be a number of seconds"),
         ({"init": "nowhere"}, "autoencoder.init: 'nowhere' is no folder"),
-        ({"random_state": "x"}, "random_state: 'x'; it may be"),
+        ({"random_state": "x"}, "random_state: 'x'; it must be"),
         ({"visible_fraction": 2.0}, "autoencoder.visible_fraction: 2.0"),
     ],
 )

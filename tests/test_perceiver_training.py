@@ -194,7 +194,7 @@ def test_what_a_permutation_does_not_allow_is_refused(tmp_path):
         fit(tmp_path, permuted, flip=True)
     with pytest.raises(MaedError, match=r"train.crop: 2, but the signals are no images"):
         fit(tmp_path, replace(images(), geometry=None), crop=2)
-    with pytest.raises(MaedError, match=r"train.crop: 4; of images of \(4, 4\) it may be below 4"):
+    with pytest.raises(MaedError, match=r"train.crop: 4; of images of \(4, 4\) it must be below 4"):
         fit(tmp_path, crop=4)
     assert fit(tmp_path, permuted, hide=0.2)["epochs"] == 3
 

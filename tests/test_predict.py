@@ -431,8 +431,8 @@ def test_rows_that_nobody_reads_are_no_error(
 def test_a_folder_that_holds_no_model_names_those_below(digits: Trained, tmp_path: Path, refused: Refused) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 64)))
     run = digits.folder.parent.parent
-    assert f"it may be {digits.folder}" in refused(run, "x.npy")
-    assert "'nowhere' is no folder; it may be a folder models/ENCODING-SEED" in refused("nowhere", "x.npy")
+    assert f"it must be {digits.folder}" in refused(run, "x.npy")
+    assert "'nowhere' is no folder; it must be a folder models/ENCODING-SEED" in refused("nowhere", "x.npy")
     assert "holds no trained Perceiver" in refused(tmp_path, "x.npy")
 
 
@@ -528,14 +528,14 @@ def test_inputs_that_cannot_be_read_are_named(
     assert "holds no .txt files" in refused(texts.folder, "images")
     assert "'empty.txt' is an empty file" in refused(texts.folder, "empty.txt")
     assert "standard input holds no text" in refused(texts.folder, "-")
-    assert "'a.doc' is a .doc file; it may be a .npy" in refused(texts.folder, "a.doc")
-    assert "'imdb' does not exist; it may be a .npy" in refused(texts.folder, "imdb")
+    assert "'a.doc' is a .doc file; it must be a .npy" in refused(texts.folder, "a.doc")
+    assert "'imdb' does not exist; it must be a .npy" in refused(texts.folder, "imdb")
 
 
 def test_flags_that_do_not_fit_are_refused(digits: Trained, tmp_path: Path, refused: Refused) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 64)))
     (tmp_path / "labels.csv").write_text("x")
-    assert "batch_size: 0; it may be 1 or more" in refused(digits.folder, "x.npy", "--batch_size=0")
+    assert "batch_size: 0; it must be 1 or more" in refused(digits.folder, "x.npy", "--batch_size=0")
     assert "lines: given with 'x.npy'" in refused(digits.folder, "x.npy", "--lines")
     assert "out: labels.doc is no .csv, .jsonl, .parquet file" in refused(digits.folder, "x.npy", "--out=labels.doc")
     assert "out: labels.csv is the input" in refused(digits.folder, "labels.csv", "--out=labels.csv")

@@ -388,7 +388,7 @@ def test_points_and_unknown_coordinates_are_drawn(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MaedError, match="holds no part of a run; it may be"):
+    with pytest.raises(MaedError, match="holds no part of a run; it must be"):
         write_report(tmp_path, ReportSettings())
 
 

@@ -167,7 +167,7 @@ def test_a_training_is_the_same_whatever_rates_were_tried(tmp_path):
 
 @pytest.mark.parametrize("rates", [[], [0.0], [-1.0], [1e-3, 1e-3], [float("inf")]], ids=str)
 def test_impossible_rates_are_refused(rates):
-    with pytest.raises(MaedError, match=r"train.tune: .* it may be"):
+    with pytest.raises(MaedError, match=r"train.tune: .* it must be"):
         TrainSettings(tune=rates)
 
 
@@ -333,7 +333,7 @@ def test_a_board_is_told_every_step_and_the_latest_validation(tmp_path):
 
 @pytest.mark.parametrize("address", ["", "yes", "ray://", "ray://host", "http://host:1", "ray://a b:1"])
 def test_an_address_that_is_none_is_refused(address):
-    with pytest.raises(MaedError, match=r"trainer.cluster: .* it may be local, ray://HOST:PORT, or null"):
+    with pytest.raises(MaedError, match=r"trainer.cluster: .* it must be local, ray://HOST:PORT, or null"):
         TrainerSettings(cluster=address)
 
 

@@ -9,7 +9,7 @@ from math import inf
 
 
 class MaedError(ValueError):
-    """Input that cannot be used. The message is one line: the argument, what it was, what it may be.
+    """Input that cannot be used. The message is one line: the argument, what it was, what it must be.
 
     The command line prints it without a traceback and exits with code 2. A message begins with the argument or setting
     that it is about and a colon.
@@ -31,25 +31,25 @@ def one_of(argument: str, value: str, allowed: Iterable[str]) -> str:
     names = list(allowed)
     if value in names:
         return value
-    raise MaedError(f"{argument}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}")
+    raise MaedError(f"{argument}: {value!r} is unknown{nearest(value, names)}; choose {', '.join(names)}")
 
 
 def require_at_least(argument: str, value: float | None, least: float) -> None:
     """Refuse a number below `least`, or one that is not finite; None is none."""
     if value is not None and not least <= value < inf:
-        raise MaedError(f"{argument}: {value}; it may be {least} or more")
+        raise MaedError(f"{argument}: {value}; it must be {least} or more")
 
 
 def require_between(argument: str, value: float, low: float, high: float) -> None:
     """Refuse a number that is not above `low` and below `high`."""
     if not low < value < high:
-        raise MaedError(f"{argument}: {value}; it may be above {low} and below {high}")
+        raise MaedError(f"{argument}: {value}; it must be above {low} and below {high}")
 
 
 def require_share(argument: str, value: float) -> None:
     """Refuse a number below 0, and 1 or more."""
     if not 0 <= value < 1:
-        raise MaedError(f"{argument}: {value}; it may be 0 or more and below 1")
+        raise MaedError(f"{argument}: {value}; it must be 0 or more and below 1")
 
 
 def nearest(value: str, names: Iterable[str]) -> str:

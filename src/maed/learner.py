@@ -58,7 +58,7 @@ class PositionLearner(BaseEstimator):
     N^2.
 
     Args:
-        dim: channels d of the embedding; min(64, N - 1) where not given.
+        dim: channels d of the embedding; min(64, N - 1) by default.
         autoencoder: `set` reads visible positions as a set, `unet` knows the order of storage; `auto` takes `unet`
             for texts alone.
         method: `maed` is the autoencoder alone; `correlation`, `partial` and `magnitude` of real channels and
@@ -83,7 +83,7 @@ class PositionLearner(BaseEstimator):
         random_state: seed of splits, weights and draws: an int for the same result again (on the same machine).
         force: keep an embedding even where no dependence was found.
         settings: used instead of choices, which `choices_` says; what is given above still holds.
-        folder: keeps all stages there and goes on from them; a temporary one where not given.
+        folder: keeps all stages there and goes on from them; a temporary one by default.
         verbose: whether choices and progress are printed, to standard error.
 
     Attributes:
@@ -307,7 +307,7 @@ def learn(X: Any, dim: int | None = None, *, coordinates: Any = None, **paramete
     Args:
         X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` integer token ids; arrays, tensors, tables, data sets, iterators
             of batches (`PositionLearner.fit`).
-        dim: channels d of the embedding; min(64, N - 1) where not given.
+        dim: channels d of the embedding; min(64, N - 1) by default.
         coordinates: the true `(N, D)` coordinates, for evaluation alone.
         parameters: of `PositionLearner`: `method`, `budget`, `device`, `random_state` and so on; `verbose` is on.
 
@@ -330,10 +330,10 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
             return int(random_state)
         return int(check_random_state(random_state).randint(2**31))
     except ValueError as error:
-        raise MaedError(f"random_state: {random_state!r}; it may be a whole number, a RandomState or None") from error
+        raise MaedError(f"random_state: {random_state!r}; it must be a whole number, a RandomState or None") from error
 
 
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise MaedError(f"{name}: {value!r}; it may be a whole number of 1 or more")
+        raise MaedError(f"{name}: {value!r}; it must be a whole number of 1 or more")
     return int(value)

@@ -39,7 +39,7 @@ def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str =
         left = "none" if count == 0 else "all"
         raise MaedError(
             f"{group}.visible_fraction: {fraction} of {n} positions shows {left}; "
-            f"it may be between {1 / n:.2g} and {1 - 1 / n:.6g}"
+            f"it must be between {1 / n:.2g} and {1 - 1 / n:.6g}"
         )
     return count
 

@@ -75,7 +75,7 @@ class SetAutoencoder(nn.Module):
         width: channels of a token; a multiple of `heads`.
         layers: self-attention layers over the visible tokens.
         heads: attention heads.
-        outputs: numbers put out for a position; C or the vocabulary where not given.
+        outputs: numbers put out for a position; C or the vocabulary by default.
         readout: what a query makes of what it has read: `feed-forward`, a layer that acts on it; `linear`, none, at a
             third of the decoder's arithmetic.
     """

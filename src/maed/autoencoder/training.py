@@ -178,7 +178,7 @@ def loss_name(settings: AutoencoderSettings, data: SignalData) -> LossName:
         return fitting[0]
     if settings.loss not in fitting:
         raise MaedError(
-            f"autoencoder.loss: {settings.loss!r} does not fit {data.kind} signals; it may be {' or '.join(fitting)}"
+            f"autoencoder.loss: {settings.loss!r} does not fit {data.kind} signals; choose {' or '.join(fitting)}"
         )
     return settings.loss
 
@@ -253,10 +253,10 @@ def start_from(model: Autoencoder, vectors: Tensor) -> None:
         MaedError: the model has no such table, or one of another number of positions.
     """
     if not isinstance(model, SetAutoencoder):
-        raise MaedError("autoencoder.init: the U-Net has no position vectors to start; it may be random")
+        raise MaedError("autoencoder.init: the U-Net has no position vectors to start; it must be random")
     table = model.position_vectors
     if len(vectors) != len(table):
-        raise MaedError(f"autoencoder.init: vectors of {len(vectors)} positions; they may be of {len(table)}")
+        raise MaedError(f"autoencoder.init: vectors of {len(vectors)} positions; they must be of {len(table)}")
     d = min(vectors.shape[1], table.shape[1])
     with torch.no_grad():
         table[:, :d] = vectors[:, :d] / vectors[:, :d].square().mean().sqrt().clamp(min=1e-6)

@@ -21,7 +21,7 @@ EMBEDDING = "a folder that holds an embedding, OWNER/NAME of the hub, or a .pth 
 
 _COORDINATES = (
     "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
-    "numbers; those the embedding holds where not given"
+    "numbers; those the embedding holds by default"
 )
 
 
@@ -33,7 +33,7 @@ def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("source", type=str | None, nargs="?", default=None, metavar="SOURCE", help=text)
     text = f"where the positions truly lie: {_COORDINATES}"
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
-    text = "where to write geometry.json; the embedding's folder where not given, nowhere if it is not in a folder"
+    text = "where to write geometry.json; the embedding's folder by default, nowhere if it is not in a folder"
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help=text)
     from maed.settings import DataSettings, EvaluationSettings
 
@@ -103,12 +103,12 @@ def _add_export(parser: Parser) -> None:
     parser.add_argument("--resample", type=str | None, default=None, metavar="WHAT", help=text)
     text = (
         "the line or grid that the positions truly lie on, for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy "
-        "or .csv file of (N, 1) numbers; that which the embedding holds where not given"
+        "or .csv file of (N, 1) numbers; that which the embedding holds by default"
     )
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
-    text = "root mean square over all numbers, such as 0.02 for an untrained BERT; as they are where not given"
+    text = "root mean square over all numbers, such as 0.02 for an untrained BERT; as they are by default"
     parser.add_argument("--rms", type=float | None, default=None, metavar="X", help=text)
-    text = "where to write; vectors.FORMAT in the embedding's folder where not given, or NAME.FORMAT here without one"
+    text = "where to write; vectors.FORMAT in the embedding's folder by default, or NAME.FORMAT here without one"
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
 
 
@@ -120,9 +120,9 @@ def _export(given: Namespace, command: str) -> None:
         require_extra("format", "onnx")
     to_folder = given.format == "folder"
     if to_folder and not given.out:
-        raise MaedError("out: not given; with --format folder it may be a new folder")
+        raise MaedError("out: not given; with --format folder it must be a new folder")
     if to_folder and given.rms is not None:
-        raise MaedError(f"rms: {given.rms} with --format folder, whose vectors are of unit size; it may be left out")
+        raise MaedError(f"rms: {given.rms} with --format folder, whose vectors are of unit size; leave it out")
     if given.coordinates and not given.resample:
         raise MaedError("coordinates: given without --resample, which alone reads them")
     resampled = _line_or_grid(given.resample) if given.resample else None
@@ -136,7 +136,7 @@ def _export(given: Namespace, command: str) -> None:
         _check_free(target, embedding)
         embedding.save_pretrained(target)
     elif target.is_dir():
-        raise MaedError(f"out: {target} is a folder; it may be a file")
+        raise MaedError(f"out: {target} is a folder; it must be a file")
     else:
         WRITERS[given.format](embedding, target, rms=given.rms)
     say(f"wrote {target}")
@@ -171,7 +171,7 @@ def _line_or_grid(text: str) -> Geometry:
 
     name, _, size = text.partition(":")
     if len(parse_sides(size)) != {"line": 1, "grid": 2}.get(name):
-        raise MaedError(f"resample: {text!r}; it may be grid:HEIGHTxWIDTH or line:LENGTH")
+        raise MaedError(f"resample: {text!r}; it must be grid:HEIGHTxWIDTH or line:LENGTH")
     return parse_geometry(text)
 
 
@@ -192,4 +192,4 @@ def _check_free(folder: Path, embedding: PositionEmbedding) -> None:
     except MaedError:
         same = False
     if not same:
-        raise MaedError(f"out: {folder} holds something else; it may be a new folder")
+        raise MaedError(f"out: {folder} holds something else; it must be a new folder")

@@ -34,7 +34,7 @@ def open_context(given: Namespace) -> Context:
     if settings.trainer.tensorboard:
         require_extra("trainer.tensorboard", "tensorboard")
     if out.exists() and not out.is_dir():
-        raise MaedError(f"out: {out} is a file; it may be a folder")
+        raise MaedError(f"out: {out} is a file; it must be a folder")
     data = load(given.source, settings.data)
     say(describe_data(data))
     return Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
@@ -78,7 +78,7 @@ def add_compared(parser: Parser) -> None:
     """Add what is compared: encodings and seeds."""
     text = (
         f"comma-separated encodings to compare, of {', '.join(ENCODINGS.names)}; '' for no Perceivers; "
-        f"{_COMPARED} where not given, without fourier where no coordinates are known"
+        f"{_COMPARED} by default, without fourier where no coordinates are known"
     )
     parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
     parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="seeds for each encoding")
@@ -93,9 +93,9 @@ def fitting(asked: list[str] | None, run: Context) -> list[str]:
 
 
 def encodings_of(given: Namespace) -> list[str] | None:
-    """`--positions a,b,c`, each known, none twice; None where not given."""
+    """`--positions a,b,c`, each known, none twice; None by default."""
     if given.seeds < 0:
-        raise MaedError(f"seeds: {given.seeds}; it may be 0 or more")
+        raise MaedError(f"seeds: {given.seeds}; it must be 0 or more")
     if given.positions is None:
         return None
     names = [name.strip() for name in given.positions.split(",") if name.strip()]

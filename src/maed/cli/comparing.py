@@ -56,7 +56,7 @@ def _add_predict(parser: Parser) -> None:
         "hub's layout (its test split), or - for texts from standard input, one a line"
     )
     parser.add_argument("input", type=str, metavar="INPUT", help=text)
-    text = "a .csv, .jsonl or .parquet file to write; CSV to standard output where not given"
+    text = "a .csv, .jsonl or .parquet file to write; CSV to standard output by default"
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
     parser.add_argument("--lines", action="store_true", help="each line of a .txt file is a text")
     parser.add_argument("--probabilities", action="store_true", help="a column for the probability of each class")

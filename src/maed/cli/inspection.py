@@ -31,7 +31,7 @@ def describe(path: Path) -> Iterator[str]:
         MaedError: nothing is there, or nothing that `maed` knows.
     """
     if not path.exists():
-        raise MaedError(f"path: {path} does not exist; it may be a file or folder that maed wrote or reads")
+        raise MaedError(f"path: {path} does not exist; it must be a file or folder that maed wrote or reads")
     if path.is_dir() and StageFolder(path).config.is_file():
         return _stage(path)
     if path.is_dir():

@@ -54,7 +54,7 @@ def _serve(given: Namespace, command: str) -> None:
 
 
 def _add_results(parser: Parser) -> None:
-    text = "results.json files, or folders of them; `results` where not given"
+    text = "results.json files, or folders of them; `results` by default"
     parser.add_argument("paths", type=str, nargs="*", metavar="PATH", help=text)
     parser.add_argument("--markdown", action="store_true", help="print Markdown, as the README has it")
 

@@ -54,11 +54,13 @@ def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSetti
         )
     labels = None if labels is None else _array(labels, "labels", strings=True)
     if labels is not None and labels.shape[:1] != array.shape[:1]:
-        raise MaedError(f"labels: shape {labels.shape} for {len(array)} signals; they may be one for each signal")
+        raise MaedError(f"labels: shape {labels.shape} for {len(array)} signals; they must be one for each signal")
     geometry = None if coordinates is None else points(_array(coordinates, "coordinates"))
     positions = array.shape[1] * array.shape[2] if settings.type == "image" else array.shape[1]
     if geometry is not None and len(geometry.coordinates) != positions:
-        raise MaedError(f"coordinates: {len(geometry.coordinates)} rows for {positions} positions; they may be as many")
+        raise MaedError(
+            f"coordinates: {len(geometry.coordinates)} rows for {positions} positions; they must be as many"
+        )
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
         return _rows(array, rows, kind, settings), None
@@ -160,7 +162,7 @@ def _array(value: Any, name: str, strings: bool = False) -> np.ndarray:
         raise MaedError(f"{name}: ragged; all rows may have one length") from None
     allowed = "biufUO" if strings else "biuf"
     if array.dtype.kind not in allowed:
-        raise MaedError(f"{name}: of dtype {array.dtype}; they may be {'numbers or names' if strings else 'numbers'}")
+        raise MaedError(f"{name}: of dtype {array.dtype}; they must be {'numbers or names' if strings else 'numbers'}")
     return array
 
 
@@ -168,7 +170,7 @@ def _kind(array: np.ndarray, settings: DataSettings) -> SignalKind:
     """`real` or `tokens`, after the checks of rank and dtype."""
     type_, shape = settings.type, array.shape
     if type_ == "text":
-        raise MaedError("data.type: text, and the inputs are an array; it may be auto, real, tokens or image")
+        raise MaedError("data.type: text, and the inputs are an array; it must be auto, real, tokens or image")
     if settings.image_size is not None and type_ != "image":
         raise MaedError("data.image_size: an array is resized with --data.type image only")
     ranks = {"auto": (2, 3), "real": (2, 3), "tokens": (2,), "image": (3, 4)}[type_]
@@ -177,11 +179,11 @@ def _kind(array: np.ndarray, settings: DataSettings) -> SignalKind:
             "tokens": "(n, N) for token ids",
             "image": "(n, height, width) or (n, height, width, C) for images",
         }.get(type_, "(n, N) or (n, N, C)")
-        raise MaedError(f"inputs: shape {shape}; they may be {meant}")
+        raise MaedError(f"inputs: shape {shape}; they must be {meant}")
     if 0 in shape:
-        raise MaedError(f"inputs: shape {shape} holds nothing; every side may be 1 or more")
+        raise MaedError(f"inputs: shape {shape} holds nothing; every side must be 1 or more")
     if type_ == "tokens" and array.dtype.kind not in "iu":
-        raise MaedError(f"inputs: of dtype {array.dtype}; token ids may be whole numbers")
+        raise MaedError(f"inputs: of dtype {array.dtype}; token ids must be whole numbers")
     signed = array.dtype.kind == "i" and array.dtype.itemsize > 1
     return "tokens" if type_ == "tokens" or (type_ == "auto" and signed and array.ndim == 2) else "real"
 

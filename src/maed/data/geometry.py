@@ -148,7 +148,7 @@ def points(coordinates: np.ndarray) -> Geometry:
     """
     coordinates = np.asarray(coordinates)
     if coordinates.ndim != 2 or coordinates.dtype.kind not in "fiu":
-        raise MaedError(f"coordinates: {coordinates.dtype} of shape {coordinates.shape}; they may be numbers (N, D)")
+        raise MaedError(f"coordinates: {coordinates.dtype} of shape {coordinates.shape}; they must be numbers (N, D)")
     if np.isinf(coordinates).any():
         raise MaedError("coordinates: hold infinite values; they must be finite numbers (N, D), or NaN for no place")
     places = coordinates.astype(np.float32)

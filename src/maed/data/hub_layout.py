@@ -63,7 +63,7 @@ def _place(path: Path, part: PartName) -> Path | None:
     found = [place for place in candidates if place.is_dir() and _shards(place, part)]
     if found and found[0] not in (path, path / "data") and len(found) > 1:
         names = ", ".join(place.name for place in found)
-        raise MaedError(f"{path}: holds several data sets ({names}); the source may be one of these folders")
+        raise MaedError(f"{path}: holds several data sets ({names}); the source must be one of these folders")
     return found[0] if found else None
 
 
@@ -87,7 +87,7 @@ def download(name: str, short: str) -> dict[PartName, pa.Table]:
     except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise MaedError(f"source: {name!r} cannot be read ({first_line(error)})") from None
     if "train" not in splits:
-        raise MaedError(f"source: {name!r} has the splits {', '.join(splits)}; one may be train")
+        raise MaedError(f"source: {name!r} has the splits {', '.join(splits)}; one must be train")
     return {part: _table(splits[part]) for part in _PARTS if part in splits}
 
 

@@ -84,7 +84,7 @@ def _open(content: bytes | None, name: str, image_size: int | None) -> Image.Ima
     from PIL import Image
 
     if content is None:
-        raise MaedError(f"images: {name} holds no bytes; the images may be stored in the table")
+        raise MaedError(f"images: {name} holds no bytes; the images must be stored in the table")
     try:
         with Image.open(io.BytesIO(content)) as opened:
             image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")

@@ -47,7 +47,7 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
         MaedError: none of these, or one that cannot be used; it names X.
     """
     if issparse(X):
-        raise MaedError("X: a sparse matrix; it may be dense (X.toarray()), with NaN where values are missing")
+        raise MaedError("X: a sparse matrix; it must be dense (X.toarray()), with NaN where values are missing")
     source = _named_source(X, settings)
     if source is not None:
         if coordinates is not None:
@@ -109,11 +109,11 @@ def as_array(X: Any) -> np.ndarray:
     if array.dtype.kind == "O":
         array = _numbers(array)
     if array.dtype.kind == "c":
-        raise MaedError(f"X: Complex data not supported ({array.dtype}); parts may be two channels, (n, N, 2)")
+        raise MaedError(f"X: Complex data not supported ({array.dtype}); parts must be two channels, (n, N, 2)")
     if array.dtype.kind not in "biuf":
-        raise MaedError(f"X: of dtype {array.dtype}; it may be {_EXPECTED}")
+        raise MaedError(f"X: of dtype {array.dtype}; it must be {_EXPECTED}")
     if array.ndim not in (2, 3):
-        raise MaedError(f"X: shape {array.shape}; it may be (n, N) or (n, N, C): signals first, then positions")
+        raise MaedError(f"X: shape {array.shape}; it must be (n, N) or (n, N, C): signals first, then positions")
     return array
 
 
@@ -158,7 +158,7 @@ def sample(batches: Iterator[np.ndarray], generator: np.random.Generator) -> np.
         if not most:
             shape, most = batch.shape[1:], max(16, KEPT // max(1, batch[0].nbytes))
         if batch.shape[1:] != shape:
-            raise MaedError(f"X: batches of signals of shape {shape} and {batch.shape[1:]}; they may be of one shape")
+            raise MaedError(f"X: batches of signals of shape {shape} and {batch.shape[1:]}; they must be of one shape")
         if kept is None:
             first.append(np.array(batch[: most - seen]))
             seen += len(first[-1])
@@ -236,4 +236,4 @@ def _numbers(array: np.ndarray) -> np.ndarray:
     except TypeError as error:
         raise TypeError(f"X: of dtype object ({error}); argument must be a string or a number") from None
     except ValueError as error:
-        raise MaedError(f"X: of dtype object ({error}); it may be {_EXPECTED}") from None
+        raise MaedError(f"X: of dtype object ({error}); it must be {_EXPECTED}") from None

@@ -127,7 +127,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         _blank_missing(parts)
         low, high = part.values.min(), part.values.max()
         if low < 0 or high >= data.vocabulary:
-            raise MaedError(f"X: token ids from {low} to {high}; they may be from 0 to {data.vocabulary - 1}")
+            raise MaedError(f"X: token ids from {low} to {high}; they must be from 0 to {data.vocabulary - 1}")
     else:
         _check_numbers(parts, settings)
         assert data.train.mean is not None
@@ -214,7 +214,7 @@ def _check_shapes(parts: dict[PartName, _Part]) -> None:
     for name, shape in shapes.items():
         if shape != shapes["train"]:
             raise MaedError(
-                f"inputs: signals of shape {shapes['train']} for training, {shape} for {name}; they may be one"
+                f"inputs: signals of shape {shapes['train']} for training, {shape} for {name}; they must be one"
             )
     if shapes["train"][0] < 2:
         raise MaedError(f"inputs: {shapes['train'][0]} position; at least 2 are needed")
@@ -232,10 +232,10 @@ def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
         if lowest < 0:
             row, position = np.argwhere(part.values == lowest)[0]
             where = f"signal {part.rows[row]}, position {position}"
-            raise MaedError(f"inputs: token id {lowest} in {where}; ids may be 0 or more ({hint})")
+            raise MaedError(f"inputs: token id {lowest} in {where}; ids must be 0 or more ({hint})")
     largest = max(int(part.values.max()) for part in parts.values())
     if largest >= _LARGEST_VOCABULARY:
-        raise MaedError(f"inputs: token ids up to {largest}; they may be below {_LARGEST_VOCABULARY} ({hint})")
+        raise MaedError(f"inputs: token ids up to {largest}; they must be below {_LARGEST_VOCABULARY} ({hint})")
     kept = np.int16 if largest < 1 << 15 else np.int32
     for part in parts.values():
         part.values = part.values.astype(kept, copy=False)

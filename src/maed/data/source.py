@@ -171,7 +171,7 @@ def _indices(
 ) -> tuple[dict[PartName, np.ndarray], tuple[str, ...]]:
     """Labels of every split as int64 class indices, and the class names."""
     if len({part.dtype.kind for part in labels.values()}) > 1:
-        raise MaedError("labels: numbers in one split and names in another; they may be one or the other")
+        raise MaedError("labels: numbers in one split and names in another; they must be one or the other")
     together = np.concatenate(list(labels.values()))
     found, inverse = np.unique(together, return_inverse=True)
     if len(found) < 2:
@@ -179,7 +179,7 @@ def _indices(
     if names and together.dtype.kind == "i":
         if found[0] < 0 or found[-1] >= len(names):
             raise MaedError(
-                f"labels: from {found[0]} to {found[-1]}; with {len(names)} class names they may be 0 or more"
+                f"labels: from {found[0]} to {found[-1]}; with {len(names)} class names they must be 0 or more"
             )
         classes, inverse = tuple(names), together
     else:
@@ -193,10 +193,10 @@ def _plain_labels(labels: np.ndarray | None) -> np.ndarray:
     """Labels as int64 or as strings."""
     labels = np.asarray(labels)
     if labels.ndim != 1:
-        raise MaedError(f"labels: shape {labels.shape}; they may be one number or name for each signal")
+        raise MaedError(f"labels: shape {labels.shape}; they must be one number or name for each signal")
     if labels.dtype.kind == "O":
         if not all(isinstance(label, str) for label in labels):
-            raise MaedError("labels: some are missing or of mixed type; they may be whole numbers or names")
+            raise MaedError("labels: some are missing or of mixed type; they must be whole numbers or names")
         return labels.astype(str)
     if labels.dtype.kind == "U":
         return labels
@@ -204,5 +204,5 @@ def _plain_labels(labels: np.ndarray | None) -> np.ndarray:
         labels.dtype.kind == "f" and bool(np.isfinite(labels).all()) and bool((labels == np.round(labels)).all())
     )
     if not whole:
-        raise MaedError(f"labels: {labels.dtype} with missing values or fractions; they may be whole numbers or names")
+        raise MaedError(f"labels: {labels.dtype} with missing values or fractions; they must be whole numbers or names")
     return labels.astype(np.int64)

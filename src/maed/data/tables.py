@@ -86,7 +86,7 @@ def from_tables(
     train = tables["train"]
     twice = sorted({name for name in train.column_names if train.column_names.count(name) > 1})
     if twice:
-        raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names may be there once")
+        raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names must be there once")
     label = next((name for name in LABELS if name in train.column_names), None)
     if settings.label is not None:
         label = known_column(train, "data.label", settings.label, origin)
@@ -310,7 +310,7 @@ def _choose(columns: list[str], content: dict[str, Content | None], settings: Da
     kinds = {content[name] for name in picked}
     if None in kinds or len(kinds) > 1 or (kinds != {"number"} and len(picked) > 1):
         raise MaedError(
-            f"data.columns: {origin} has {found}; they may be columns of numbers, or one list, text or image column"
+            f"data.columns: {origin} has {found}; they must be columns of numbers, or one list, text or image column"
         )
     if settings.type in ("real", "tokens") and not kinds <= {"number", "list"}:
         raise MaedError(

@@ -24,7 +24,7 @@ def write_npy(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
     Args:
         embedding: whose vectors.
         path: a file, replaced where it is there.
-        rms: root mean square over all entries; as they are where not given.
+        rms: root mean square over all entries; as they are by default.
 
     Raises:
         MaedError: `rms` is not above 0.
@@ -48,7 +48,7 @@ def write_csv(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
     Args:
         embedding: whose vectors.
         path: a file, replaced where it is there.
-        rms: root mean square over all entries; as they are where not given.
+        rms: root mean square over all entries; as they are by default.
 
     Raises:
         MaedError: `rms` is not above 0.
@@ -79,7 +79,7 @@ def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | N
     Args:
         embedding: whose vectors.
         path: a file, replaced where it is there.
-        rms: root mean square over all entries; as they are where not given.
+        rms: root mean square over all entries; as they are by default.
         rank: how many axes the model says that `index` has: 1 for a list of positions, 2 for a batch of lists. ONNX
             asks for a number, and onnxruntime holds on to it; the look-up itself takes any.
 
@@ -128,5 +128,5 @@ def _table(embedding: PositionEmbedding, rms: float | None) -> np.ndarray:
     if rms is None:
         return embedding.numpy()
     if not 0 < rms < math.inf:
-        raise MaedError(f"rms: {rms}; it may be a number above 0")
+        raise MaedError(f"rms: {rms}; it must be a number above 0")
     return embedding.table(rms=rms).numpy()

@@ -43,7 +43,7 @@ def project(vectors: Tensor, dim: int) -> Tensor:
         `(N, dim)` float32, each channel centered, unit mean square over all.
     """
     if dim < 1:
-        raise MaedError(f"dim: {dim}; it may be 1 or more")
+        raise MaedError(f"dim: {dim}; it must be 1 or more")
     x = vectors.detach().double().cpu()
     x = x - x.mean(dim=0)
     d = x.shape[1]
@@ -79,7 +79,7 @@ def refitted(embedding: PositionEmbedding, dim: int, similarity: Path | None) ->
 
     found = load_similarity(similarity)
     if len(found.values) != embedding.n:
-        raise MaedError(f"similarity: {similarity} is of {len(found.values)} positions; it may be of {embedding.n}")
+        raise MaedError(f"similarity: {similarity} is of {len(found.values)} positions; it must be of {embedding.n}")
     made_with = dict(origin.get("made_with") or {})
     settings = EmbeddingSettings(**{**(made_with.get("embedding") or {}), "dim": dim})
     made_with["embedding"] = vars(settings)
@@ -115,11 +115,11 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
     """
     for geometry in (there, wanted):
         if geometry.kind not in RESAMPLED:
-            raise MaedError(f"resample: between positions of kind {geometry.kind}; it may be {' or '.join(RESAMPLED)}")
+            raise MaedError(f"resample: between positions of kind {geometry.kind}; it must be {' or '.join(RESAMPLED)}")
     if lacking := int((~there.placed).sum()):
         raise MaedError(f"resample: {lacking} positions have no place; each must have one")
     if there.kind != wanted.kind:
-        raise MaedError(f"resample: from a {there.kind} to a {wanted.kind}; both may be of one kind")
+        raise MaedError(f"resample: from a {there.kind} to a {wanted.kind}; both must be of one kind")
     # a line that came as coordinates has no sides but its number of positions
     sides, target = (geometry.shape or (len(geometry.coordinates),) for geometry in (there, wanted))
     table = torch.empty(len(vectors), vectors.shape[1], dtype=torch.float64)
@@ -222,5 +222,5 @@ def _order(geometry: Geometry, sides: tuple[int, ...]) -> np.ndarray:
     cells = places.round().astype(np.int64)
     order = cells[:, 0] * sides[1] + cells[:, 1]
     if len(np.unique(order)) < len(order):
-        raise MaedError(f"resample: a grid of {sides[0]} x {sides[1]} with places missing; it may be whole")
+        raise MaedError(f"resample: a grid of {sides[0]} x {sides[1]} with places missing; it must be whole")
     return order

@@ -37,7 +37,7 @@ def read_legacy(path: str | Path) -> np.ndarray:
         MaedError: no such file, not such a file, or one that holds anything but finite floats `(N, d)`.
     """
     path = Path(path)
-    expected = "it may be a file of torch.save that holds one numpy array of finite floats (N, d)"
+    expected = "it must be a file of torch.save that holds one numpy array of finite floats (N, d)"
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]

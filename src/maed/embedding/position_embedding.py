@@ -64,7 +64,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         super().__init__()
         if vectors.ndim != 2 or not vectors.is_floating_point() or not torch.isfinite(vectors).all():
             raise MaedError(
-                f"vectors: {vectors.dtype} of shape {tuple(vectors.shape)}; they may be finite floats of shape (N, d)"
+                f"vectors: {vectors.dtype} of shape {tuple(vectors.shape)}; they must be finite floats of shape (N, d)"
             )
         if geometry is not None and len(geometry.coordinates) != len(vectors):
             raise MaedError(
@@ -158,7 +158,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             return [self.names[i] for i in found.tolist()]
         self._check_position(position)
         if not 1 <= k < self.n:
-            raise MaedError(f"k: {k}; it may be between 1 and {self.n - 1}")
+            raise MaedError(f"k: {k}; it must be between 1 and {self.n - 1}")
         table = self.vectors.detach()
         distances = (table - table[position]).square().sum(dim=1)
         distances[position] = torch.inf
@@ -183,7 +183,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     def _check_position(self, position: int) -> None:
         if not 0 <= position < self.n:
-            raise MaedError(f"position: {position}; it may be between 0 and {self.n - 1}")
+            raise MaedError(f"position: {position}; it must be between 0 and {self.n - 1}")
 
     def true_geometry(self, given: Geometry | None = None) -> Geometry:
         """The geometry of the positions as they are stored: the embedding's own, or `given`.
@@ -364,9 +364,9 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         Args:
             folder: made where it is missing.
             metrics: what was measured of it: numbers by name, shown in the card and kept in the provenance; those it
-                already has where not given.
+                already has by default.
             figure: a figure of matplotlib's, or a PNG file, for the card.
-            repo_id: name on the hub, with `push_to_hub`; the folder's where not given.
+            repo_id: name on the hub, with `push_to_hub`; the folder's by default.
             push_to_hub: whether to upload it too.
             model_card_kwargs: `metrics` and `figure` once more, as the hub's mixin hands them on.
             config: not read; the hub's mixin hands it on.

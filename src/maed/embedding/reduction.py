@@ -49,7 +49,7 @@ class Reduction(ABC):
 
 
 def embedding_dim(n: int, dim: int | None) -> int:
-    """The d of an embedding of `n` positions: `dim`, or min(64, n - 1) where not given; `d >= n` is refused."""
+    """The d of an embedding of `n` positions: `dim`, or min(64, n - 1) by default; `d >= n` is refused."""
     if dim is None:
         return min(64, n - 1)
     if dim >= n:

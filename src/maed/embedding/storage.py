@@ -42,7 +42,7 @@ def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tu
         return folder / _FILES[0], folder / _FILES[1]
     if folder.exists() or str(name).count("/") != 1 or not all(str(name).split("/")) or str(name).startswith("."):
         raise MaedError(
-            f"embedding: {str(name)!r} is no folder; it may be one that maed wrote, or OWNER/NAME of the hub"
+            f"embedding: {str(name)!r} is no folder; it must be one that maed wrote, or OWNER/NAME of the hub"
         )
     found = []
     for file in _FILES:
@@ -132,11 +132,11 @@ def checked_config(path: Path) -> dict[str, Any]:
     config = _json(path)
     found = config.get("schema") if isinstance(config, dict) else None
     if found != SCHEMA:
-        raise MaedError(f"{path}: schema {short(found)}; it may be a position embedding of schema {SCHEMA}")
+        raise MaedError(f"{path}: schema {short(found)}; it must be a position embedding of schema {SCHEMA}")
     lacking = [name for name in ("n", "d", "source") if name not in config]
     if lacking:
         raise MaedError(
-            f"{path}: lacks {', '.join(lacking)}; it may be a position embedding of schema {SCHEMA}, which has them"
+            f"{path}: lacks {', '.join(lacking)}; it must be a position embedding of schema {SCHEMA}, which has them"
         )
     for name, types in _TYPES.items():
         value = config
@@ -146,7 +146,7 @@ def checked_config(path: Path) -> dict[str, Any]:
         fits = isinstance(value, types) and not isinstance(value, bool)
         if not fits or (isinstance(value, int) and value < least):
             words = " or ".join(_WORDS[kind] for kind in types)
-            raise MaedError(f"{path}: {name} is {short(value)}; it may be {words}{', 1 or more' * least}")
+            raise MaedError(f"{path}: {name} is {short(value)}; it must be {words}{', 1 or more' * least}")
     names = config.get("names")
     if names and not (all(isinstance(name, str) for name in names) and len({*names}) == len(names) == config["n"]):
         raise MaedError(f"{path}: names are {short(names)}; must be {short(config['n'])} different texts")
@@ -158,7 +158,7 @@ def checked_config(path: Path) -> dict[str, Any]:
         known = isinstance(kind, str) and kind in get_args(GeometryKind)
         if not known or not fits or len(shape) > 2 or (shape and prod(shape) != config["n"]):
             n = short(config["n"])
-            raise MaedError(f"{path}: geometry is {short(geometry)}; it may be a kind and a shape of {n} positions")
+            raise MaedError(f"{path}: geometry is {short(geometry)}; it must be a kind and a shape of {n} positions")
     return config
 
 
@@ -201,7 +201,7 @@ def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
         if name == "coordinates":  # a row of NaN says that the position has no place
             numbers = numbers[~torch.isnan(numbers).all(dim=1)]
         if not tensor.is_floating_point() or not torch.isfinite(numbers).all():
-            raise MaedError(f"{path}: {name} of {tensor.dtype}, or not finite; they may be finite floats")
+            raise MaedError(f"{path}: {name} of {tensor.dtype}, or not finite; they must be finite floats")
     if config.get("geometry"):
         _check_coordinates(path, tensors["coordinates"], config["geometry"])
     if "fingerprint" in config and config["fingerprint"] != fingerprint_of(tensors["vectors"]):

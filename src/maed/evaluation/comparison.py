@@ -28,7 +28,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     if len(values) == 0:
         raise MaedError("values: there are none; an interval takes one number or more")
     if not 0 < confidence < 1:
-        raise MaedError(f"confidence: {confidence}; it may be above 0 and below 1")
+        raise MaedError(f"confidence: {confidence}; it must be above 0 and below 1")
     array = np.asarray(values, dtype=np.float64)
     mean = float(array.mean())
     if len(array) == 1:

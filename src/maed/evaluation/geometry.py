@@ -103,7 +103,7 @@ def coordinate_r2(x: np.ndarray, coordinates: np.ndarray, folds: int) -> float:
 def check_folds(folds: int, n: int) -> None:
     """Refuse more folds than `n` positions are enough for: two in each."""
     if n < 2 * folds:
-        raise MaedError(f"evaluation.folds: {folds} for {n} positions; it may be at most {n // 2}")
+        raise MaedError(f"evaluation.folds: {folds} for {n} positions; it must be at most {n // 2}")
 
 
 def check_neighbors(k: int, n: int) -> None:

@@ -31,7 +31,7 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
 
     The Perceivers are told nothing, train a table, are told the geometry, are given what the best training-free method
     found (by probe loss), and what the autoencoder found: two seeds each, on MNIST at 14 x 14. `photos/` and `mnist/`
-    below `out` are runs like any other; goes on where it was stopped.
+    below `out` are runs like any other; continues after a stop.
 
     Args:
         out: a folder.

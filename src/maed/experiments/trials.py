@@ -125,7 +125,7 @@ def run_trials(
     Args:
         data: labeled signals.
         trials: each with a folder of its own.
-        cluster: where to; this process where not given.
+        cluster: where to; this process by default.
         board: told what happens.
 
     Raises:
@@ -170,7 +170,7 @@ def check_cluster(address: str | None) -> None:
     require_extra("trainer.cluster", "ray")
     if os.environ.get("WORLD_SIZE", "1") != "1" or not is_main_process():
         raise MaedError(
-            f"trainer.cluster: {address} under torchrun, which shares each training among its processes; it may be "
+            f"trainer.cluster: {address} under torchrun, which shares each training among its processes; it must be "
             "null, or started without torchrun"
         )
 

@@ -50,7 +50,7 @@ def checkpoint_config(name: str) -> PerceiverConfig:
     stored = read_json(path)
     kind = stored.get("model_type") if isinstance(stored, dict) else None
     if kind != "perceiver":
-        raise MaedError(f"perceiver.checkpoint: {path} is of model type {kind!r}; it may be perceiver")
+        raise MaedError(f"perceiver.checkpoint: {path} is of model type {kind!r}; it must be perceiver")
     return built_config({key: stored[key] for key in _FACTS if key in stored}, path)
 
 
@@ -112,7 +112,7 @@ def start_from(model: PreTrainedModel, weights: dict[str, Tensor], name: str, *,
         else:
             raise MaedError(
                 f"perceiver.checkpoint: {name} has {key} of shape {tuple(found.shape)}; "
-                f"it may be {tuple(tensor.shape)} here"
+                f"it must be {tuple(tensor.shape)} here"
             )
     if anew:
         part = "last layer" if all(key.startswith(_HEAD) for key in anew) else "decoder"
@@ -141,7 +141,7 @@ def _find(name: str, *files: str) -> Path:
         except Exception as error:  # the hub's client lets errors of its transport through
             reason = f", and its {files[0]} cannot be had from the hub ({first_line(error)[:240]})"
     raise MaedError(
-        f"perceiver.checkpoint: {name!r} is no folder{reason}; it may be a folder that transformers' save_pretrained "
+        f"perceiver.checkpoint: {name!r} is no folder{reason}; it must be a folder that transformers' save_pretrained "
         "wrote, OWNER/NAME of the hub, or null for random weights"
     )
 

@@ -53,7 +53,7 @@ class PerceiverModule(pl.LightningModule):
         train: how; `steps` overrides its own.
         steps: training steps in all.
         seed: seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
-        augment: what changes a training batch; nothing where not given.
+        augment: what changes a training batch; nothing by default.
         fingerprint: what this training is; saved with every checkpoint.
         folder: where checkpoints are, for the message of a training that fails.
     """
@@ -183,7 +183,7 @@ def train_classifier(
     """Train one Perceiver, keep its best validation, test that once.
 
     Weights, order of the signals and dropout follow from `seed`, so encodings with one seed differ in their positions
-    alone. A finished training of the same settings is returned as it is, a stopped one goes on where it was.
+    alone. A finished training of the same settings is returned as it is, a stopped one continues.
 
     Args:
         data: labeled signals.

@@ -133,7 +133,7 @@ def _as_layout(vectors: np.ndarray) -> np.ndarray:
         return np.asarray(vectors, dtype=np.float64)
     if len(vectors) > ASSIGNABLE:
         raise MaedError(
-            f"vectors: {len(vectors)} positions; at most {ASSIGNABLE} are laid out here. It may be a layout (N, 2), "
+            f"vectors: {len(vectors)} positions; at most {ASSIGNABLE} are laid out here. It must be a layout (N, 2), "
             "such as the first two channels"
         )
     return lay_out(vectors)

@@ -136,7 +136,7 @@ def draw_images(
         colors: as `to_unit` gives them.
         places: `(N,)`, counted row by row.
         shape: `(height, width)`.
-        columns: how many stand beside one another; about a square where not given.
+        columns: how many stand beside one another; about a square by default.
     """
     count, (height, width) = len(colors), shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -155,7 +155,7 @@ def draw_images(
 def _check_values(original: np.ndarray) -> None:
     if original.ndim != 3:
         raise MaedError(
-            f"original: shape {original.shape}; it may be (S, N, C). Token ids are text, which the report shows"
+            f"original: shape {original.shape}; it must be (S, N, C). Token ids are text, which the report shows"
         )
 
 

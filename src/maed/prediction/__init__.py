@@ -99,11 +99,11 @@ def label_input(
         MaedError: a folder, an input or an output that cannot be used; one line that names it.
     """
     if batch_size < 1:
-        raise MaedError(f"batch_size: {batch_size}; it may be 1 or more")
+        raise MaedError(f"batch_size: {batch_size}; it must be 1 or more")
     if out is not None:
         check_out(out)
         if out.exists() and Path(name).exists() and out.samefile(name):
-            raise MaedError(f"out: {out} is the input; it may be another file")
+            raise MaedError(f"out: {out} is the input; it must be another file")
     classifier = open_classifier(model)
     given = open_input(name, classifier.config, data or DataSettings(), lines=lines)
     classifier.to(device(trainer or TrainerSettings()))
@@ -130,7 +130,7 @@ def open_classifier(folder: Path) -> TargetModel:
         MaedError: no such folder, or one that holds something else.
     """
     if not folder.is_dir():
-        raise MaedError(f"model: {str(folder)!r} is no folder; it may be {_EXPECTED}")
+        raise MaedError(f"model: {str(folder)!r} is no folder; it must be {_EXPECTED}")
     path = folder / CONFIG
     config = read_json(path) if path.is_file() else None
     if not isinstance(config, dict) or config.get("architecture") != "perceiver":
@@ -138,7 +138,7 @@ def open_classifier(folder: Path) -> TargetModel:
             StageFolder(below.parent) for below in sorted(folder.glob(f"*/{CONFIG}"))
         ]
         models = [str(found.path) for found in inside if found.metrics.is_file()]
-        raise MaedError(f"model: {folder} holds no trained Perceiver; it may be {', '.join(models[:5]) or _EXPECTED}")
+        raise MaedError(f"model: {folder} holds no trained Perceiver; it must be {', '.join(models[:5]) or _EXPECTED}")
     classifier = load_classifier(folder)
     if not _is_sound(classifier.config):
         raise MaedError(f"{path}: not the config.json of a Perceiver of maed (its parts do not fit together)")

@@ -86,9 +86,9 @@ def open_input(name: str, config: ClassifierConfig, settings: DataSettings, *, l
     if path.is_dir():
         return _folder(path, here)
     if not path.is_file():
-        raise MaedError(f"input: {name!r} does not exist; it may be {EXPECTED}")
+        raise MaedError(f"input: {name!r} does not exist; it must be {EXPECTED}")
     if suffix not in (*_READERS, *IMAGES, ".txt"):
-        raise MaedError(f"input: {name!r} is a {suffix or 'nameless'} file; it may be {EXPECTED}")
+        raise MaedError(f"input: {name!r} is a {suffix or 'nameless'} file; it must be {EXPECTED}")
     if not path.stat().st_size:
         raise MaedError(f"input: {name!r} is an empty file")
     if suffix in _READERS:
@@ -245,7 +245,7 @@ def _folder(path: Path, model: _Model) -> Input:
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     if not files:
         what = "images" if model.content == "images" else ".txt files" if model.content == "text" else "files"
-        raise MaedError(f"input: {path} holds no {what} that this model can label; it may be {EXPECTED}")
+        raise MaedError(f"input: {path} holds no {what} that this model can label; it must be {EXPECTED}")
     return model.files(files, path)
 
 

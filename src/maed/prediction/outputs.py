@@ -44,7 +44,7 @@ def writing(out: Path | None) -> Iterator[Write]:
 def check_out(out: Path) -> None:
     """Refuse a file that cannot be written."""
     if out.is_dir():
-        raise MaedError(f"out: {out} is a folder; it may be a file")
+        raise MaedError(f"out: {out} is a folder; it must be a file")
     if out.suffix.lower() not in _OPENERS:
         raise MaedError(f"out: {out} is no {', '.join(_OPENERS)} file; its suffix says the format")
 

@@ -94,7 +94,7 @@ def _optional(match: re.Match[str]) -> str:
     shown = {"list[str]": "a list such as [a,b]", "list[float]": "a list such as [1e-3,3e-3]"}.get(
         type_, "of type " + re.sub(r"<class '(\w+)'>", r"\1", type_)
     )
-    return f"{name}: {value or 'empty'}; it may be {shown}, or null"
+    return f"{name}: {value or 'empty'}; it must be {shown}, or null"
 
 
 def _unknown(name: str, choices: str, value: str) -> str:
@@ -102,13 +102,13 @@ def _unknown(name: str, choices: str, value: str) -> str:
     if (new := RENAMED_VALUES.get((name, value))) is not None:
         return f"{name}: {value!r} is called {new!r} now"
     names = re.findall(r"'([^']*)'", choices)
-    return f"{name}: {value!r} is unknown{nearest(value, names)}; it may be {', '.join(names)}"
+    return f"{name}: {value!r} is unknown{nearest(value, names)}; choose {', '.join(names)}"
 
 
 _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', lambda m: _unknown(*m.groups())),
     (r'Parser key "([^"]*)": Does not validate .* \[(.*), <class \'NoneType\'>\] .* Given value: ?(.*)', _optional),
-    (r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: (.*)', r"\1: \3; it may be of type \2"),
+    (r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: (.*)', r"\1: \3; it must be of type \2"),
     (r'Parser key "([^"]*)":', r"\1:"),
     (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[3], m[2])),
     (r"the following arguments are required: \w+\.(\w+)", r"\1: not given; see --help"),

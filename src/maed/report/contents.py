@@ -168,7 +168,7 @@ def read_contents(path: Path) -> Contents:
     contents.results.scores = contents.results.scores or contents.models or None
     if contents.is_empty:
         raise MaedError(
-            f"{path}: holds no part of a run; it may be a folder that `maed run` wrote "
+            f"{path}: holds no part of a run; it must be a folder that `maed run` wrote "
             "(results.json, autoencoder/, similarity/, embedding/, models/)"
         )
     _check_sizes(path, contents)
@@ -265,7 +265,7 @@ def _check_sizes(folder: Path, contents: Contents) -> None:
     known = {name: part.shape[0] for name, part in parts.items() if part is not None}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name} {size}" for name, size in known.items())
-        raise MaedError(f"{folder}: parts differ in their number of positions ({listed}); they may be of one run only")
+        raise MaedError(f"{folder}: parts differ in their number of positions ({listed}); they must be of one run only")
     if known:
         n = next(iter(known.values()))  # a model may see positions more finely than its data
         contents.trained = {name: table for name, table in contents.trained.items() if len(table) == n}

@@ -126,7 +126,7 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
         root: nothing outside of it is read.
         name: of the run.
         folder: of the run.
-        now: seconds since 1970; the present where not given.
+        now: seconds since 1970; the present by default.
     """
     written, signature = 0.0, ""
     try:

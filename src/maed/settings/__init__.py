@@ -41,7 +41,7 @@ class EvaluationSettings:
     """Measuring positions, against a known geometry and without one.
 
     Args:
-        n_neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 where not given.
+        n_neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 by default.
         folds: Folds of the coordinate regression.
         probe_steps: Training steps of a probe, the small autoencoder that is given positions; 0 for no probes.
         probe_seeds: Probes of each candidate.

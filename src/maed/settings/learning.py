@@ -22,9 +22,9 @@ class DataSettings:
 
     Args:
         type: What a file's columns hold: numbers, token ids, text (read as bytes) or images. `auto` looks.
-        columns: Columns of a table to read; all but the label where not given.
+        columns: Columns of a table to read; all but the label by default.
         label: Column with the labels; `label` where the table has one.
-        image_size: Side in pixels that images are resized to; their own size where not given.
+        image_size: Side in pixels that images are resized to; their own size by default.
         length: Positions of a text: its UTF-8 bytes, truncated and padded.
         window: Rows of a recording, one for each moment, that become a signal with so many channels, held out in blocks
             of time; null if rows are signals.
@@ -106,7 +106,7 @@ class AutoencoderSettings:
             `linear` one, at a third of the arithmetic.
         heads: Attention heads of `set`.
         depth: Encoder blocks of `unet`; each halves the length and doubles the channels.
-        visible_fraction: Share of the positions shown; where not given, 3/4 of sqrt(N) positions of real channels,
+        visible_fraction: Share of the positions shown; by default, 3/4 of sqrt(N) positions of real channels,
             a fifth of the positions of tokens.
         most_visible: Largest share of the positions shown: each step of a training shows another number of them,
             between `visible_fraction` and this, evenly on a logarithmic scale; null for the same number.
@@ -116,15 +116,15 @@ class AutoencoderSettings:
         scored: Positions whose reconstruction a training step scores.
         batch_size: Signals in a training step.
         steps: Training steps.
-        learning_rate: Peak learning rate of AdamW; 6e-3 for `set` and 1e-3 for `unet` where not given.
+        learning_rate: Peak learning rate of AdamW; 6e-3 for `set` and 1e-3 for `unet` by default.
         position_rate: Learning rate of the position vectors of `set`, as a multiple of that of the weights; 20 where
-            they start at random and 1 after a warm start where not given.
+            they start at random and 1 after a warm start by default.
         warmup: Steps of linear warm-up.
         schedule: Shape of the decay after the warm-up; `constant` has none.
         weight_decay: Weight decay; the position vectors have none.
         clip: Largest norm of the gradient.
         validate_every: Steps between two measurements of the validation loss.
-        patience: Stop after this many validations without a better loss; never where not given.
+        patience: Stop after this many validations without a better loss; never by default.
         seed: Seed of the weights and of the draws.
     """
 
@@ -163,7 +163,7 @@ class AutoencoderSettings:
             require_at_least(f"autoencoder.{name}", getattr(self, name), 0)
         if self.kind == "set" and self.width % self.heads:
             raise MaedError(
-                f"autoencoder.width: {self.width}; it may be a multiple of autoencoder.heads ({self.heads})"
+                f"autoencoder.width: {self.width}; it must be a multiple of autoencoder.heads ({self.heads})"
             )
 
 
@@ -180,13 +180,13 @@ class SimilaritySettings:
         draws: Draws of visible positions, rounded up to whole batches, two or more; the most with `until` `stable`.
         until: Stop after the `draws`, or before, once the neighbor lists are `stable`.
         tolerance: Share of the neighbors that may change, for a quarter more draws, where lists are called stable.
-        seconds: Stop after this time at the latest; never where not given.
+        seconds: Stop after this time at the latest; never by default.
         batch_size: Draws that are scored at once, a multiple of `repeats` for `contrast`.
         repeats: Draws of each signal; `contrast` compares a loss with those of the same signal's other draws.
         transform: What is taken of each loss before it is summed: its `root` or `log`arithm tame a heavy tail;
             `auto` takes the root of squared errors, except for `mean-loss`.
-        visible_fraction: Share of the positions shown; the autoencoder's where not given.
-        signals: Training signals that a baseline reads at the most; all where not given.
+        visible_fraction: Share of the positions shown; the autoencoder's by default.
+        signals: Training signals that a baseline reads at the most; all by default.
         seed: Seed of the draws.
     """
 
@@ -230,10 +230,10 @@ class EmbeddingSettings:
             channels; `umap` keeps groups and large distances roughly (extra `umap`); `spectral` (eigenvectors of the
             similarity) and `pca` of its rows keep its values, and large distances only where the similarity reaches so
             far.
-        dim: Channels d of the embedding; min(64, N - 1) where not given.
+        dim: Channels d of the embedding; min(64, N - 1) by default.
         n_neighbors: Neighbors of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
             given. They are the perplexity of `tsne`, as far as that may be N / 3 at most.
-        diffusion_steps: Steps of the random walk, 4 for `diffusion` and 1 for `heat` where not given; more keep larger
+        diffusion_steps: Steps of the random walk, 4 for `diffusion` and 1 for `heat` by default; more keep larger
             distances, and smooth noise, at the expense of neighbors.
         symmetrize: What becomes of the two directions of a pair.
         denoise: An entry counts as noise if it is not above its standard error by what Bonferroni asks for at 5 % over

@@ -65,7 +65,7 @@ class PerceiverSettings:
         require_share("perceiver.dropout", self.dropout)
         if self.latent_width % self.heads:
             raise MaedError(
-                f"perceiver.latent_width: {self.latent_width}; it may be a multiple of perceiver.heads ({self.heads})"
+                f"perceiver.latent_width: {self.latent_width}; it must be a multiple of perceiver.heads ({self.heads})"
             )
         ARCHITECTURES.check("perceiver.architecture", self.architecture)
 
@@ -86,18 +86,18 @@ class TrainSettings:
         clip: Largest norm of the gradient; 0 for none.
         label_smoothing: Share of a label that is spread evenly over all classes.
         average: Decay of an exponential moving average of the weights, such as 0.999, which is then what is validated,
-            tested and saved; none where not given.
+            tested and saved; none by default.
         flip: Mirror half of the training images, left to right (extra `images`). Not for permuted positions, nor for
             texts or digits, which mirrored are others.
         crop: Shift training images by up to so many pixels, filled with the mean (extra `images`). Not for permuted
             positions.
         hide: Share of the positions that each training signal has hidden from the Perceiver, drawn anew in each step.
             It needs no geometry.
-        validate_every: Steps between two validations; once an epoch where not given.
-        patience: Stop after this many validations without a better accuracy; never where not given.
+        validate_every: Steps between two validations; once an epoch by default.
+        patience: Stop after this many validations without a better accuracy; never by default.
         tune: Peak learning rates tried for each encoding before a comparison, with a seed of their own; the best by
-            validation accuracy is taken, and replaces `learning_rate`. None is tried where not given.
-        tune_steps: Training steps of such a trial; those of the training where not given.
+            validation accuracy is taken, and replaces `learning_rate`. None is tried by default.
+        tune_steps: Training steps of such a trial; those of the training by default.
     """
 
     epochs: int = 10
@@ -124,7 +124,7 @@ class TrainSettings:
             require_at_least(f"train.{name}", getattr(self, name), 1)
         if self.tune is not None:
             if len(self.tune) == 0 or len(set(self.tune)) < len(self.tune):
-                raise MaedError(f"train.tune: {self.tune}; it may be one rate or more, each once, or null")
+                raise MaedError(f"train.tune: {self.tune}; it must be one rate or more, each once, or null")
             for rate in self.tune:
                 require_between("train.tune", rate, 0, inf)
         for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop"):
@@ -141,14 +141,14 @@ class TrainerSettings:
 
     Args:
         accelerator: Lightning's accelerator.
-        cluster: Where the trainings of a comparison run: this process where not given, `local` for a Ray started here,
+        cluster: Where the trainings of a comparison run: this process by default, `local` for a Ray started here,
             or `ray://HOST:PORT` (extra `ray`); one training a worker, on one device.
         devices: Lightning's devices: a number of them, or `auto`. Perceivers are trained on all of them, everything
             else on one.
         strategy: Lightning's strategy for several devices, such as `ddp`.
         compile: Compile the Perceiver (`torch.compile`): the first step takes a minute, later ones less time.
         precision: Lightning's precision; `auto` takes bf16-mixed where the machine gains from it.
-        threads: CPU threads; PyTorch's choice where not given.
+        threads: CPU threads; PyTorch's choice by default.
         progress: A progress bar, plain lines, or nothing; `auto` draws a bar on a terminal only.
         tensorboard: Write TensorBoard logs beside the CSV logs.
     """
@@ -169,6 +169,6 @@ class TrainerSettings:
         if self.cluster is None:
             return
         if self.cluster != "local" and not re.fullmatch(r"ray://[^\s/:]+:\d+", self.cluster):
-            raise MaedError(f"trainer.cluster: {self.cluster!r}; it may be local, ray://HOST:PORT, or null")
+            raise MaedError(f"trainer.cluster: {self.cluster!r}; it must be local, ray://HOST:PORT, or null")
         if self.devices not in ("auto", "1"):
             raise MaedError(f"trainer.devices: {self.devices} with trainer.cluster; each of its workers has 1")

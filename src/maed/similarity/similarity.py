@@ -65,7 +65,7 @@ def load_similarity(folder: Path) -> Similarity:
         raise MaedError(f"{path}: not the file of a similarity ({first_line(problem)})") from None
     if values.ndim != 2 or values.shape[0] != values.shape[1] or error.shape != values.shape:
         shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
-        raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they may be (N, N)")
+        raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they must be (N, N)")
     if not values.is_floating_point() or not values.float().isfinite().all():
-        raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it may be finite floats")
+        raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it must be finite floats")
     return Similarity(values, error)

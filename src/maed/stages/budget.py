@@ -36,7 +36,7 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
     """
     if budget is None:
         return None, None
-    expected = "it may be a number of seconds above 0, or text such as '90 s', '5 min' or '20000 draws'"
+    expected = "it must be a number of seconds above 0, or text such as '90 s', '5 min' or '20000 draws'"
     if isinstance(budget, str):
         found = re.fullmatch(r"\s*([0-9_.]+)\s*(s|seconds|min|minutes|h|hours|draws)\s*", budget)
         try:

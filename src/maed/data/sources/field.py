@@ -130,13 +130,13 @@ def _geometry(name: str, seed: int) -> Geometry:
     source = f"source: {'field:' + name!r}"
     if kind not in KINDS:
         expected = ", ".join(f"field:{known}" for known in KINDS)
-        raise MaedError(f"{source} is of unknown kind{nearest(kind, KINDS)}; it may be {expected}")
+        raise MaedError(f"{source} is of unknown kind{nearest(kind, KINDS)}; choose {expected}")
     flat = {"grid": grid, "torus": torus}.get(kind)
     sides = parse_sides(size) if colon else [_DEFAULT.get(kind, 256)]
     n = int(np.prod(sides, dtype=object)) if sides else 0
     if not 2 <= n <= _LARGEST or len(sides) > (1 if flat is None else 2):
         expected = f"field:{kind}:N{f' or field:{kind}:HEIGHTxWIDTH' if flat else ''}"
-        raise MaedError(f"{source}; it may be {expected}, of 2 to {_LARGEST:,} positions")
+        raise MaedError(f"{source}; it must be {expected}, of 2 to {_LARGEST:,} positions")
     if flat is not None:
         return flat(*(sides if len(sides) == 2 else _sides(n, kind, source)))
     if kind == "swissroll":
@@ -149,7 +149,7 @@ def _sides(n: int, kind: str, source: str) -> tuple[int, int]:
     height = next(side for side in range(isqrt(n), 0, -1) if n % side == 0)
     if height == 1 and n > 3:
         raise MaedError(
-            f"{source} has a prime number of positions; it may be a product of two sides, "
+            f"{source} has a prime number of positions; it must be a product of two sides, "
             f"such as field:{kind}:{n - 1} or field:{kind}:{n + 1}"
         )
     return height, n // height
