@@ -96,8 +96,8 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
     try:
         if found := [file for file in _metadata(path) if _PICKLED.search(json.dumps(read_json(file)))]:
             raise MaedError(
-                f"{path}: {found[0].relative_to(path)} names the codec pickle, which could run anything when it is read; "
-                "store it with another"
+                f"{path}: {found[0].relative_to(path)} names the codec pickle, which could run anything when "
+                "it is read; store it with another"
             )
         root = zarr.open(path, mode="r")
         if isinstance(root, zarr.Array):
