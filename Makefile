@@ -3,15 +3,44 @@ PYTHON ?= python3
 BIN := .venv/bin
 MAED := $(BIN)/maed
 
-.PHONY: demo test lint scripts format docs clean
+SITE = $(wildcard .venv/lib/python3*/site-packages)
+EXTRAS := perceiver,report,data,serve,mnist,onnx,tensorboard,umap,xarray
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# One thread for each of the workers: PyTorch's own threads would fight over the cores. Tests of a group share a worker,
+# and so what it takes long to set up; tests/conftest.py has the order. Processes that tests start read compiled modules.
+TESTS := -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+QUICK := -m "not slow and not browser"
+export OMP_NUM_THREADS = 1
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-quick coverage lowest wheels lint scripts format docs clean
 
 demo: .venv/installed
 	$(MAED) demo
 
-# One thread for each of the workers: PyTorch's own threads would fight over the cores. Tests of a group share a worker,
-# and so what it takes long to set up.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
+	$(BIN)/python $(TESTS)
+
+test-quick: .venv/installed
+	$(BIN)/python $(TESTS) $(QUICK)
+
+# The share of the package's lines that the tests run, those of the processes that they start included.
+coverage: .venv/installed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(TESTS) -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# The quick tests with the lowest versions that pyproject.toml allows of what users install (.ci/lowest.txt).
+lowest: .venv-lowest/installed
+	.venv-lowest/bin/python $(TESTS) $(QUICK) -q
+
+# Every version of constraints.txt is to be had as a wheel for the newest Python that pyproject.toml names. Only what the
+# index says of a wheel is read, so that nothing large is downloaded.
+wheels: .venv/installed
+	$(PIP) install --dry-run --use-feature=fast-deps --no-deps --only-binary=:all: --python-version 3.13 \
+	  --target .venv-wheels --requirement constraints.txt
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -36,12 +65,23 @@ docs: .venv/docs-installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks,perceiver,report,data,serve,mnist,onnx,tensorboard,umap,xarray]'
+	$(PIP) install -c constraints.txt pip
+	$(PIP) install -c constraints.txt -e '.[dev,notebooks,$(EXTRAS)]'
+	touch $@
+
+# PyTorch is the one that is installed already, with what its GPU builds bring: it is as in constraints.txt, and large.
+.venv-lowest/installed: .venv/installed .ci/lowest.txt
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv --without-pip .venv-lowest
+	for found in $(SITE)/torch $(SITE)/torchgen $(SITE)/functorch $(SITE)/torch-* $(SITE)/nvidia* $(SITE)/triton*; do \
+	  if [ -e $$found ]; then ln -s ../../../../$$found .venv-lowest/lib/python3*/site-packages/; fi; done
+	$(BIN)/python -m pip --python .venv-lowest/bin/python --quiet --disable-pip-version-check install \
+	  --no-compile -c .ci/lowest.txt -e '.[$(EXTRAS)]' pytest pytest-xdist hypothesis polars nbformat papermill selenium
 	touch $@
 
 .venv/docs-installed: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(PIP) install -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:
-	rm -rf .venv runs site .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-lowest runs site .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -27,7 +27,7 @@ from maed.stages.choices import choose
 
 
 # force: most checks fit pure noise, which would be refused
-@parametrize_with_checks([PositionLearner(method="maed", force=True)])
+@parametrize_with_checks([PositionLearner(method="maed", force=True, budget="400 draws")])
 def test_it_is_an_estimator_of_scikit_learn(estimator, check):
     check(estimator)
 

@@ -684,23 +684,16 @@ def test_an_embedding_of_zeros_is_refused_before_anything_is_trained(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.xdist_group("original_presets")
 @pytest.mark.filterwarnings("ignore")
-def test_the_presets_own_size_needs_no_resampling(made_up: Path, tmp_path: Path) -> None:
-    results = run(
-        "original-cifar10-scratch-small", made_up, tmp_path, "--perceiver.image_size=16", "--positions=maed,correlation"
-    )
+def test_the_presets_own_size_needs_no_resampling(
+    made_up: Path, finished: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name = "original-cifar10-scratch-small"
+    more = ("--run", str(finished(name)), "--perceiver.image_size=16", "--positions=maed,correlation")
+    results = run(name, made_up, tmp_path, *more, verb="compare")
     assert [row["positions"] for row in results["scores"]] == ["maed", "correlation"]
     assert load_classifier(tmp_path / "models" / "maed-0").position_table.shape == (256, 64)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["original-imdb-small", "original-cifar10-scratch-small"])
-def test_small_presets_run_on_real_data(name: str, data_folder: Path, tmp_path: Path) -> None:
-    results = run(name, data_folder, tmp_path)
-    encodings = preset(name)["positions"].split(",")
-    assert [row["positions"] for row in results["scores"]] == encodings
-    for encoding in encodings:
-        assert isinstance(load_classifier(tmp_path / "models" / f"{encoding}-0"), TransformersClassifier)
 
 
 @pytest.mark.filterwarnings("ignore")
