@@ -15,6 +15,40 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they take; keep a module's shared work in one worker; begin with what is long.
+
+    Tests that share a fixture of their module are a group of pytest-xdist, so that one worker alone makes it. With
+    `--no-loadscope-reorder`, tests are handed out in this order: groups, slow tests, and the many quick ones, with
+    which all workers come to their end together.
+    """
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        for fixture, mark in (("browser", "browser"), ("data_folder", "extern"), ("original_file", "extern")):
+            if fixture in item.fixturenames:
+                item.add_marker(mark)
+        shared = any(found[-1].scope == "module" for found in item._fixtureinfo.name2fixturedefs.values())
+        if shared and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+    def group(item: pytest.Item) -> str:
+        found = item.get_closest_marker("xdist_group")
+        return "" if found is None else found.args[0]
+
+    def place(item: pytest.Item) -> int:
+        marks = {mark.name for mark in item.iter_markers()}
+        if "xdist_group" in marks:
+            return 0 if "browser" in marks else 1
+        return 2 if "slow" in marks else 3
+
+    first: dict[str, int] = {}
+    for item in items:
+        first[group(item)] = min(first.get(group(item), 3), place(item))
+    items.sort(key=lambda item: first[group(item)] if group(item) else place(item))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder with the real data sets `cifar10` and `imdb`; the test is skipped where it is absent."""
@@ -33,6 +67,14 @@ def original_file() -> Path:
     if not file.is_file():
         pytest.skip(f"the original's published embedding is not at {file}")
     return file
+
+
+@pytest.fixture
+def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of 2 steps for each position: telling the methods apart is most of what a call with defaults takes."""
+    from maed.stages import choices
+
+    monkeypatch.setattr(choices, "_PROBED", 2)
 
 
 @pytest.fixture(scope="module")

@@ -395,6 +395,7 @@ def test_training_finds_out_who_copies_whom(tmp_path):
     assert min(point["validation_loss"] for point in history) < history[0]["validation_loss"]
 
 
+@pytest.mark.slow
 def test_the_u_net_is_trained_by_the_same_loop(tmp_path):
     # it hears the partner of a hidden position from next door: 7/11 again, and no table of position vectors
     settings = unet(steps=200, validate_every=50)

@@ -410,6 +410,7 @@ def test_a_constant_position_is_only_warned_about(here: Path, capsys: pytest.Cap
     assert json.loads((here / "out/autoencoder/config.json").read_text())["n"] == 16
 
 
+@pytest.mark.slow
 def test_without_a_network_a_local_folder_is_proposed(here: Path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(here / "cache")}
     environment.pop("MAED_DATA", None)
@@ -507,6 +508,7 @@ def test_no_labels_where_a_verb_needs_them(refused: Refused, here: Path, argumen
     assert "x.npy has no labels of two classes or more" in line
 
 
+@pytest.mark.slow
 def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(here / "x.npy", WHOLE)
     assert main(["run", "x.npy", "--out", "out", *TINY, "--positions", "none,fourier"]) == 0
@@ -518,6 +520,7 @@ def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys:
     assert not (here / "out/models").exists()
 
 
+@pytest.mark.slow
 def test_the_usual_encodings_are_those_that_the_data_can_have(here: Path) -> None:
     np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS)
     assert main(["run", "x.npz", "--out", "out", *TINY, "--seeds", "1", "--embedding.dim", "4"]) == 0

@@ -734,6 +734,7 @@ def test_embedded_sources_refuse_what_they_cannot_do() -> None:
             load("photos", chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["imdb", "hub:owner/name"])
 def test_without_a_network_a_local_folder_is_proposed(source: str, tmp_path: Path) -> None:
     program = "import sys; from maed.data import load\ntry: load(sys.argv[1])\nexcept ValueError as error: print(error)"

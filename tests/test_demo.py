@@ -54,6 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "load", loaded)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_demo_does_what_it_can_and_then_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

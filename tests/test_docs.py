@@ -42,6 +42,8 @@ def prose(page: Path) -> str:
     return re.sub(r"`[^`\n]*`", "`code`", text)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_probes")
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

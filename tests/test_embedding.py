@@ -109,6 +109,7 @@ def test_what_is_kept_of_a_grid(reduction, recall, spearman):
     assert metrics["coordinate_r2"] > 0.9
 
 
+@pytest.mark.slow
 def test_umap_keeps_neighbors_and_large_distances_and_repeats():
     umap = EmbeddingSettings(reduction="umap", dim=8)
     vectors = reduce(closeness(grid(8, 8), 2), umap)

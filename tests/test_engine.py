@@ -70,6 +70,7 @@ CASES: dict[str, tuple[Callable[[], SignalData], AutoencoderSettings, dict[str, 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_both_loops_make_the_same_weights(case, tmp_path, capsys):
     data, settings, changed = CASES[case]
@@ -96,6 +97,7 @@ def test_clipping_bounds_what_a_step_can_do(tmp_path):
     assert not same(clipped, free)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", LOOPS)
 @pytest.mark.parametrize("at", [3, 7, 17])
 @pytest.mark.parametrize("settings", [quick(learning_rate=0.01, clip=0.1), unet(patience=9)], ids=["set", "unet"])
@@ -122,6 +124,7 @@ def test_the_other_loops_checkpoints_are_ignored(first, second, tmp_path, monkey
     assert [point["step"] for point in read_json(tmp_path / "cut" / "metrics.json")["history"]] == [7, 14, 20]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["optimizer", "scheduler", "scaler", "progress"])
 def test_a_checkpoint_that_lacks_a_part_is_ignored(lost, tmp_path, monkeypatch):
     whole = trained("plain", pairs(), quick(), TRAINER, tmp_path / "whole")
@@ -260,6 +263,7 @@ def test_lightning_is_for_several_devices():
     assert training._loop(TrainerSettings(devices="2")) is lightning.fit_task
 
 
+@pytest.mark.slow
 def test_a_bar_and_tensorboard_change_nothing(tmp_path, capsys):
     pytest.importorskip("tensorboard")
     plain = trained("plain", pairs(), quick(), TRAINER, tmp_path / "plain")
@@ -291,6 +295,7 @@ print(*(name for name in heavy if name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_training_an_autoencoder_wakes_nothing_heavy(tmp_path):
     code = FRESH.format(settings=asdict(quick(steps=3)), folder=str(tmp_path / "out"))
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

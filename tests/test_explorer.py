@@ -641,6 +641,7 @@ def test_where_nothing_is_known_maps_are_drawn_where_the_embedding_lays_position
     assert chosen(browser) != before
 
 
+@pytest.mark.slow
 def test_other_runs_are_put_beside(browser: Any, run: Path, tmp_path: Path) -> None:
     other = synthetic_run(tmp_path / "other", SIDE)
     results = json.loads((other / "results.json").read_text())
@@ -670,6 +671,7 @@ def test_the_command_line_puts_runs_beside(run: Path, tmp_path: Path, capsys: py
     assert "compare: nothing is no folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_opening_and_hovering_are_measured(browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """3 estimators, 3 reductions: printed, for times are no part of a test."""
     folder = synthetic_run(tmp_path / "run", 16)

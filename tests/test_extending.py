@@ -13,6 +13,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "extending.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_examples_are_a_plug_in_that_works(tmp_path: Path) -> None:
     *parts, use = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     (table,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -47,6 +47,7 @@ def alone(program: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_base_install_learns_saves_and_plots(tmp_path: Path) -> None:
     alone(BASE, tmp_path)
     assert (tmp_path / "run" / "embedding" / "model.safetensors").is_file()
@@ -70,6 +71,7 @@ LACKING = {
 }
 
 
+@pytest.mark.slow
 def test_what_lacks_an_extra_names_it_before_any_work(tmp_path: Path) -> None:
     for name in ("table.xlsx", "table.h5"):
         (tmp_path / name).write_bytes(b"not read")
@@ -83,6 +85,7 @@ def test_what_lacks_an_extra_names_it_before_any_work(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.h5", "table.xlsx"]
 
 
+@pytest.mark.slow
 def test_an_encoding_and_a_cluster_without_their_extra(tmp_path: Path) -> None:
     program = f"""
 {HIDE}

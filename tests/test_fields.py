@@ -400,6 +400,7 @@ def test_a_view_of_a_solid_is_compared_with_the_same_view_of_the_truth() -> None
     np.testing.assert_allclose(align(3 * view + 1, places), view, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torus:6x6", "sphere:36", "ring:36", "swissroll:36"])
 def test_a_report_of_each_shape(kind: str, tmp_path: Path) -> None:
     data = load(f"field:{kind}", DataSettings(samples=2_000, permute=1))

@@ -101,6 +101,7 @@ def test_alone_it_makes_a_figure_that_reads_on_light_and_dark(
     assert "<svg" in (tmp_path / "figure.svg").read_text()
 
 
+@pytest.mark.slow
 @every_figure
 def test_equal_figures_give_equal_bytes(draw: Callable[[Axes | None], Axes], tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg"):

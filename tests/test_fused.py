@@ -45,7 +45,13 @@ N, BATCH, LABELS = 24, 5, 3
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")),
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use"),
+        ],
+    ),
 ]
 
 
@@ -147,6 +153,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("shape", SHAPES)
@@ -694,6 +701,7 @@ def test_frozen_weights_get_no_gradients(latents: int) -> None:
     assert_equal_in_all(plain, fused, inputs=images())
 
 
+@pytest.mark.slow
 @few_and_many
 def test_attention_compiles_to_one_graph_with_the_same_results(latents: int) -> None:
     plain, fused = attention()
@@ -706,6 +714,7 @@ def test_attention_compiles_to_one_graph_with_the_same_results(latents: int) -> 
     assert_equal_gradients(fused, plain)
 
 
+@pytest.mark.slow
 def test_an_image_classifier_compiles_to_one_graph_with_the_same_results() -> None:
     plain = built(PerceiverForImageClassificationLearned, num_self_attends_per_block=1)
     fused = fuse(copy.deepcopy(plain))

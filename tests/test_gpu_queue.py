@@ -47,6 +47,7 @@ def tiny(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return read_json(out / "results.json")
 
 
+@pytest.mark.slow
 def test_every_job_runs_at_toy_size(tiny: dict[str, Any]) -> None:
     assert list(tiny) == FIRST
     for record in tiny.values():
@@ -56,6 +57,7 @@ def test_every_job_runs_at_toy_size(tiny: dict[str, Any]) -> None:
     assert all(0 <= result["test_accuracy"] <= 1 and result["history"] for result in trained)
 
 
+@pytest.mark.slow
 def test_the_table_that_was_trained_with_is_the_artifact(tiny: dict[str, Any]) -> None:
     for name in ("imdb-12-maed-0", "cifar10-shuffled-maed-0"):
         embedding = PositionEmbedding.from_pretrained(BY_NAME[name].embedding / "embedding")
@@ -103,6 +105,7 @@ def test_the_command_that_is_recorded_asks_for_the_same_settings(name: str) -> N
     assert all(getattr(given, group) == getattr(settings, group) for group in vars(Settings()) if group != "trainer")
 
 
+@pytest.mark.slow
 def test_both_arms_differ_in_the_table_alone(tiny: dict[str, Any]) -> None:
     for group in ("imdb-12", "imdb-long", "cifar10-shuffled", "cifar10-ordered"):
         arms = [record for record in tiny.values() if record["group"] == group and record["arguments"]["seed"] == 0]

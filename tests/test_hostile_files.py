@@ -1015,6 +1015,7 @@ TAGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", TAGS)
 def test_a_preset_makes_no_objects(trap: Trap, tmp_path: Path, printed: Callable[..., str], tag: str) -> None:
     value = tag.format(path=trap.marker)

@@ -26,6 +26,7 @@ maed.PositionLearner(dim=4, random_state=0, budget="800 draws", force=True).fit(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "absent"),
     [

@@ -341,6 +341,7 @@ def test_initialising_once_more_leaves_the_table_in_place_of_fourier_features() 
 # Saving and loading.
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("trainable", [False, True])
 def test_load_model_gives_the_saved_model_back(consumer: Consumer, trainable: bool, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def ring_signals(n: int, positions: int, seed: int = 0) -> np.ndarray:
 # --- what comes out -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_probes")
 def test_the_ring_of_shuffled_sensors_is_found_by_default():
     order = np.random.default_rng(1).permutation(60)
     X = ring_signals(1_000, 60)[:, order]
@@ -87,6 +89,7 @@ def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
     assert all(f"maed: {line}\n" in shown for line in learner.choices_)
 
 
+@pytest.mark.slow
 def test_choices_follow_size_and_kind():
     texts = pd.Series(["so it goes", "and it came to pass", "once upon a time there was"] * 20)
     text = quick().fit(texts)
@@ -132,6 +135,7 @@ def test_noise_is_refused_unless_forced():
     assert quick(force=True).fit(noise).embedding_.n == 20
 
 
+@pytest.mark.slow
 def test_the_score_is_higher_on_like_signals_than_on_others():
     learner = PositionLearner(method="maed", budget="40000 draws", random_state=0).fit(ring_signals(600, 40))
     alike, shuffled = ring_signals(300, 40, seed=5), ring_signals(300, 40, seed=5)[:, ::-1][:, np.arange(40) * 7 % 40]
@@ -192,6 +196,7 @@ def test_every_form_of_the_same_signals_gives_the_same_data(tmp_path):
         assert np.array_equal(found.train.mean, expected.train.mean), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["torch", "pandas", "polars", "iterator", "memory-mapped"])
 def test_every_form_gives_the_same_embedding(form, tmp_path):
     learner = quick().fit(forms(walks(), tmp_path)[form])
@@ -347,6 +352,7 @@ def test_draws_are_shared_as_they_were(draws, steps, batch, streamed):
     assert after.autoencoder.warmup <= after.autoencoder.steps
 
 
+@pytest.mark.slow
 def test_seconds_buy_steps_and_draws():
     little = PositionLearner(method="maed", budget=0.5, random_state=0, force=True).fit(walks(1_000))
     much = PositionLearner(method="maed", budget=6, random_state=0, force=True).fit(walks(1_000))

@@ -55,6 +55,7 @@ def test_names_are_kept_on_disk_and_through_other_channels(ring: PositionEmbeddi
             PositionEmbedding.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_names_positions_as_they_are_permuted(tmp_path: Path) -> None:
     pd.DataFrame(ring_signals(500, 20), columns=SENSORS).to_csv(tmp_path / "x.csv", index=False)
     short = [

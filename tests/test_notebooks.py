@@ -50,6 +50,7 @@ def real_data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MAED_DATA", str(request.getfixturevalue("data_folder")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_notebook_runs(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -71,6 +72,7 @@ def test_a_notebook_runs(
     assert drawn
 
 
+@pytest.mark.slow
 def test_the_baseline_is_a_script(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

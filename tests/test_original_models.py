@@ -266,6 +266,7 @@ def test_the_presets_are_the_seeds_models() -> None:
         assert PerceiverSettings(**preset(name)["perceiver"]).image_size ** 2 == 50_176
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [TEXT, IMAGE], ids=["text", "image"])
 def test_what_only_positions_tell_is_learned(settings: PerceiverSettings) -> None:
     """Two symbols, everywhere; the class is which of them stands at position 5."""
@@ -618,6 +619,7 @@ def finished(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("original_presets")
 @pytest.mark.parametrize("name", list(CHANGES))
 def test_small_presets_run_from_data_to_results(name: str, finished: Callable[[str], Path]) -> None:
@@ -636,6 +638,7 @@ def test_small_presets_run_from_data_to_results(name: str, finished: Callable[[s
     assert sum(p.numel() for p in trained.parameters()) == sum(p.numel() for p in learned.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("original_presets")
 @pytest.mark.filterwarnings("ignore")
 def test_compare_takes_an_embedding_that_was_resampled_before_as_well(
@@ -684,6 +687,7 @@ def test_an_embedding_of_zeros_is_refused_before_anything_is_trained(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("original_presets")
 @pytest.mark.filterwarnings("ignore")
 def test_the_presets_own_size_needs_no_resampling(
@@ -696,6 +700,7 @@ def test_the_presets_own_size_needs_no_resampling(
     assert load_classifier(tmp_path / "models" / "maed-0").position_table.shape == (256, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_is_named_on_the_command_line(text_checkpoint: Path, made_up: Path, tmp_path: Path) -> None:
     run("original-imdb-small", made_up, tmp_path, f"--perceiver.checkpoint={text_checkpoint}", "--positions=trainable")

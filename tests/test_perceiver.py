@@ -249,6 +249,7 @@ def comparable(metrics: dict) -> dict:
     return {name: value for name, value in metrics.items() if name != "seconds"}
 
 
+@pytest.mark.slow
 def test_positions_make_the_halves_learnable_and_their_absence_does_not(tmp_path):
     assert fit(tmp_path / "fourier")["test_accuracy"] > 0.95
     assert fit(tmp_path / "none", "none")["test_accuracy"] < 0.65
@@ -302,6 +303,7 @@ class Kill(pl.Callback):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_killed_training_goes_on_to_the_same_end(dropout, tmp_path):
     settings = quick(epochs=3, validate_every=7)  # neither divides the other: a stop within an epoch
@@ -331,6 +333,7 @@ class KillTest(pl.Callback):
         raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [None, 1])
 def test_a_training_killed_before_its_test_is_tested_without_more_steps(patience, tmp_path):
     settings = quick(patience=patience, learning_rate=1e-9, epochs=3)  # learns nothing, so patience 1 ends at step 20

@@ -80,6 +80,7 @@ class Kill(pl.Callback):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
     [
@@ -224,6 +225,8 @@ def test_processes_test_every_signal_once_in_as_many_batches(n, size, world):
     assert all(len(batch.labels) <= max(1, size // world) for share in shares for batch in share)
 
 
+@pytest.mark.network
+@pytest.mark.slow
 def test_two_processes_train_the_same_model_as_one(tmp_path):
     base = ["train", "digits", "--positions", "fourier", "--data.limit", "200", "--trainer.precision", "32-true"]
     base += ["--perceiver.latents", "4", "--perceiver.latent_width", "16", "--perceiver.layers", "1"]

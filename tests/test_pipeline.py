@@ -235,6 +235,7 @@ def test_a_perceiver_is_given_the_embedding_bit_for_bit(finished: Path) -> None:
 QUICK = ("--data.limit=200", "--autoencoder.steps=20", "--autoencoder.validate_every=10", "--positions=", *MODEL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -275,6 +276,7 @@ def test_every_way_of_learning_runs_from_end_to_end(
         assert 0.99 * each_signal < sums["counts"][0].sum() <= each_signal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("permute", "said"), [((), "positions were not permuted"), (("--data.permute=1",), "in a rando")]
 )
@@ -298,6 +300,7 @@ def test_results_and_report_say_that_the_u_net_knows_the_order(
     assert read_json(tmp_path / "compared/results.json")["notes"] == [note]
 
 
+@pytest.mark.slow
 def test_the_start_of_a_warm_start_is_shown_beside_its_result(finished: Path, tmp_path: Path) -> None:
     start = finished / "embedding"
     warm = ("--autoencoder.steps=10", f"--autoencoder.init={start}", "--similarity.draws=512", "--positions=")
@@ -463,6 +466,7 @@ def test_verb_by_verb_makes_the_same_as_run(finished: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in c.iterdir()) == ["embedding"]  # nothing was written where --run points
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Path) -> None:
     settings = Settings(
         data=DataSettings(limit=200),
@@ -738,6 +742,7 @@ def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
 # --- real data ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "positions", "baseline", "geometry"),
     [

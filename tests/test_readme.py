@@ -36,6 +36,8 @@ def test_every_command_parses(line: str) -> None:
         assert build_parser().parse_args(words).verb == words[0]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_probes")
 def test_the_library_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}

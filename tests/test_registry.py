@@ -122,10 +122,12 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     assert "'contrast'" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_an_estimator_and_a_reduction_of_somebody_else_learn(theirs: Path) -> None:
     printed(LEARN, theirs)
 
 
+@pytest.mark.slow
 def test_a_reduction_of_somebody_else_on_the_command_line(theirs: Path, tmp_path: Path) -> None:
     similarity = np.random.default_rng(0).random((9, 9), dtype=np.float32)
     (tmp_path / "run" / "similarity").mkdir(parents=True)
@@ -155,6 +157,7 @@ FEW = (
 """Settings under which the digits are learned from in seconds."""
 
 
+@pytest.mark.slow
 def test_a_baseline_of_somebody_else_is_measured_and_compared_by_its_encoding(theirs: Path, tmp_path: Path) -> None:
     learned = ("--autoencoder.steps=10", "--autoencoder.width=16", "--similarity.draws=512", "--embedding.force=true")
     compared = ("--report.reductions=[]", "--positions=same-column,none", "--seeds=1", f"--out={tmp_path / 'run'}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.extern
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_what_only_computes() -> None:
     file = Path(__file__).parent / "scripts" / "pure.test.mjs"

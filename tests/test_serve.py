@@ -35,6 +35,8 @@ from maed.server.app import Impatient, Server, started
 from maed.server.runs import QUIET, find_runs, overview
 from maed.settings import ReportSettings
 
+pytestmark = pytest.mark.network  # of the loopback address
+
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>&amp;"
 BOLD = "it's <b>bold"
 SECRET = "what lies outside of the folder"
@@ -570,6 +572,7 @@ def test_an_address_that_cannot_be_had_is_refused(root: Path, host: str, port: i
     assert refused.value.argument == argument
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_while_a_page_is_built(root: Path, tmp_path: Path, how: signal.Signals) -> None:
     command = [str(SCRIPT), "serve", str(root), "--port", "0"]
@@ -680,6 +683,7 @@ def test_names_and_sources_show_as_text(page: Any, server: Server) -> None:
     assert page.execute_script("return window.hacked") is None
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_until_it_ends(page: Any, tmp_path: Path) -> None:
     folder = begun_run(tmp_path / "runs" / "new", steps=300)
     for server in serving(tmp_path / "runs"):

@@ -214,6 +214,7 @@ def stopped(folder: Path, how: signal.Signals, line: int) -> int:
         return process.wait()
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path):
     assert main([*DIGITS, f"--out={tmp_path / 'whole'}"]) == 0
     generator = np.random.default_rng(int.from_bytes(os.urandom(4)))
