@@ -92,7 +92,7 @@ def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
 @pytest.mark.slow
 def test_choices_follow_size_and_kind():
     texts = pd.Series(["so it goes", "and it came to pass", "once upon a time there was"] * 20)
-    text = quick().fit(texts)
+    text = quick(budget="2000 draws").fit(texts)
     assert text.settings_.autoencoder.kind == "unet"  # texts have a reading order
     assert text.n_features_in_ == len("once upon a time there was") + 2
     tokens = quick().fit(np.random.default_rng(0).integers(0, 5, (60, 9)))
@@ -102,7 +102,7 @@ def test_choices_follow_size_and_kind():
         choose(from_given(walks(count)), Settings(), set(), reading_order=False)[0].autoencoder for count in (200, 20)
     )
     assert few.steps < many.steps
-    own = quick(autoencoder="unet", visible_fraction=0.5, dim=3, reduction="pca").fit(walks())
+    own = quick(budget="2000 draws", autoencoder="unet", visible_fraction=0.5, dim=3, reduction="pca").fit(walks())
     assert own.settings_.autoencoder.kind == "unet"
     assert own.settings_.autoencoder.visible_fraction == 0.5
     assert own.embedding_.dim == 3
