@@ -74,8 +74,13 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
 
 def _machine(described: dict[str, Any]) -> str:
     """Processor, cores and so on, then versions, in a line."""
-    plain = [f"{key.replace('_', ' ')}: {value}" for key, value in described.items() if not isinstance(value, dict | None)]
-    return ", ".join([*plain, *(f"{name} {found}" for name, found in (described.get("versions") or {}).items())])
+    versions = described.get("versions") or {}
+    plain = [
+        f"{key.replace('_', ' ')}: {value}"
+        for key, value in described.items()
+        if value is not None and key != "versions"
+    ]
+    return ", ".join([*plain, *(f"{name} {found}" for name, found in versions.items() if found)])
 
 
 def _held_out(contents: Contents) -> str:
