@@ -133,8 +133,8 @@ ENTRIES = {
         "Columns of a table",
         "scikit-learn's breast cancer data: 30 measurements of cell nuclei, for 569 images. Nobody knows a geometry: "
         "the layout shows which measurements tell about each other. Radius, perimeter and area lie together, once as "
-        "means, once as the worst, once as errors, and so do texture's mean and worst; most others of the errors lie among "
-        "themselves.",
+        "means, once as the worst, once as errors, and so do texture's mean and worst; most others of the errors lie "
+        "among themselves.",
         f"{RUNS}/cells.npz",
         "--autoencoder.steps 1000 --autoencoder.visible_fraction 0.2 --similarity.draws 16384",
         make=cells,
