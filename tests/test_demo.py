@@ -80,3 +80,18 @@ def test_the_demo_does_what_it_can_and_then_the_rest(
     assert (page.figures / "unshuffled.png").is_file()
     assert (page.figures / "beside-1" / "unshuffled.png").is_file()
     assert "mnist: Real signals" in page.report.read_text("utf-8")
+
+
+@pytest.mark.usefixtures("small")
+def test_the_demo_without_what_a_page_needs_draws_the_photos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+
+    said, run = capsys.readouterr().out, RunFolder(tmp_path / "photos")
+    assert "maed[report]" in said
+    assert str(run.embedding().figure) in said.splitlines()[-1]
+    assert run.embedding().figure.is_file()
+    assert not run.report.exists()

@@ -13,6 +13,7 @@ from gallery import ENTRIES, PAGE, page
 from geometry_tables import EMPTY, render
 from maed import PositionEmbedding
 from maed.cli import build_parser
+from maed.files import read_json
 from maed.records import Results
 from maed.report import markdown
 from study import read_study
@@ -70,6 +71,14 @@ def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
 def test_the_tables_of_real_sensors_are_the_recorded_ones() -> None:
     text = sensors.PAGE.read_text(encoding="utf-8")
     assert text == sensors.render(text), "python benchmarks/sensors.py docs"
+
+
+def test_each_recorded_set_of_sensors_has_its_map_on_the_page() -> None:
+    recorded = {cell["set"] for cell in read_json(sensors.RESULTS)["cells"]} & set(sensors.SETS)
+    drawn = {path.stem.removeprefix("sensors-") for path in (sensors.PAGE.parent / "images").glob("sensors-*.png")}
+    shown = re.findall(r"\(images/sensors-(\w+)\.png\)", sensors.PAGE.read_text(encoding="utf-8"))
+    assert drawn == recorded
+    assert sorted(shown) == sorted(recorded)
 
 
 def test_the_table_of_the_readme_is_the_recorded_one() -> None:

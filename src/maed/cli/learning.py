@@ -73,5 +73,5 @@ def _demo(given: Namespace, command: str) -> None:
     from maed.experiments.demo import demo
 
     one_process("demo")
-    page = demo(Path(given.out), say, command=command, overwrite=given.overwrite)
-    say(f"open {page} in a browser")
+    made = demo(Path(given.out), say, command=command, overwrite=given.overwrite)
+    say(f"open {made} in a browser")

@@ -199,8 +199,8 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the loss of the step."""
-        self._losses.append(outputs["loss"].detach())
+        """Remember the loss of the step, which Lightning has divided by the batches of a step."""
+        self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add a point: the mean training loss since the last one, and every `validation_*` metric."""

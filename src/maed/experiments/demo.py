@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from maed.data import load
+from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, require_extra
-from maed.experiments.run import compare_only, run_all
+from maed.plots import figure_of, recovered_layout
 from maed.registry import BASELINES
-from maed.report import write_report
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, PerceiverSettings, Settings, TrainSettings
-from maed.stages import Context
+from maed.stages import Context, Embed, Pretrain, Similarity, execute
 from maed.stages.choices import choose
 
 _SEEDS = 2
@@ -40,20 +40,28 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
         overwrite: start again.
 
     Returns:
-        The page of the photos with MNIST beside them; of the photos alone where MNIST cannot be read, which is said.
-
-    Raises:
-        MaedError: no page can be written, for the extra `report` is not installed.
+        The page of the photos with MNIST beside them. What lacks an extra is left out and said: of the photos alone
+        where MNIST cannot be read; without the extra `report` a picture of the photos' layout, by the autoencoder.
     """
-    require_extra("demo", "report")
     photos = _context("photos", DataSettings(permute=0), out, say, overwrite)
+    try:
+        require_extra("page and MNIST", "report")
+    except MaedError as error:
+        say(f"photos alone, and no page: {error}")
+        return _layout(photos)
+    from maed.experiments.comparison import SKIPPED
+    from maed.experiments.run import compare_only, run_all  # these need the extra
+    from maed.report import write_report
+
     photos.settings.evaluation.probe_steps = 0  # MNIST shows how methods are judged
-    run_all(photos, (), 0, command=command)
+    results = run_all(photos, (), 0, command=command)
+    results.notes = [note for note in results.notes if not note.startswith(SKIPPED)]  # nobody asked for Perceivers
+    results.write(photos.folder.results)
     try:
         mnist = _context("mnist", DataSettings(permute=0, image_size=_SIDE), out, say, overwrite)
     except MaedError as error:  # the package that brings it is an extra
         say(f"photos alone: {error}")
-        return photos.folder.report
+        return write_report(photos.folder.path, photos.settings.report)
     found = run_all(mnist, (), 0, command=command)
     losses = {name: row["mean"] for name, row in (found.probe_loss or {}).items() if name in BASELINES.names}
     encodings = ("none", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
@@ -64,6 +72,17 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
     else:
         compare_only(mnist, encodings, _SEEDS, command=command)
     return write_report(photos.folder.path, photos.settings.report, [mnist.folder.path])
+
+
+def _layout(photos: Context) -> Path:
+    """Learn the positions of photos, and draw them for the embedding's card."""
+    execute([Pretrain(), Similarity(), Embed()], photos)
+    stage, geometry = photos.folder.embedding(), photos.data.geometry
+    embedding = PositionEmbedding.from_pretrained(stage.path)
+    assert geometry is not None
+    drawn = recovered_layout(embedding.numpy(), geometry.coordinates, geometry.shape)
+    embedding.save_pretrained(stage.path, figure=figure_of(drawn))
+    return stage.figure
 
 
 def _context(source: str, data: DataSettings, out: Path, say: Callable[[str], None], overwrite: bool) -> Context:

@@ -153,7 +153,7 @@ def _scatter(ax: Axes, points: np.ndarray, colors: np.ndarray, edges: np.ndarray
     if edges is not None and len(edges):
         ax.add_collection(LineCollection(list(points[edges]), colors=INK, linewidths=0.6, alpha=0.6))
     size = float(np.clip(9000 / len(points), 5, 60))
-    ax.scatter(points[:, 0], points[:, 1], c=colors, s=size, linewidths=0, zorder=2)
+    ax.scatter(points[:, 0], points[:, 1], c=colors, s=size, linewidths=0, zorder=2, clip_on=False)
     ax.set_aspect("equal")
     ax.margins(0.04)
     ax.set_axis_off()  # the layout's scale and orientation mean nothing, so numbers on axes would mislead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,9 @@ def lead(contents: Contents) -> list[str]:
 def tiles(results: Results) -> list[tuple[str, str]]:
     """The numbers that a reader looks for first: value and label, where known."""
     found, k = results.metrics(results.chosen or "maed"), results.neighbors or "k"
+    how = "chosen, by a score that needs no truth" if results.probe_loss else "shown; methods were not probed"
     tiles = [
-        (results.chosen or tables.NOTHING, "chosen, by a score that needs no truth"),
+        (results.chosen or tables.NOTHING, how),
         (tables.percent(found.get("knn_recall")), f"of the {k} true neighbors of a position found by the embedding"),
         (tables.percent(found.get("entries_knn_recall")), "found by the similarity itself"),
         (tables.percent((results.split_half or {}).get("maed")), "agreement of two halves of the draws"),
@@ -65,9 +67,20 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
         "Commit": results.commit,
         "Version": results.maed,
         "Started": results.started,
-        "Machine": ", ".join(f"{key}: {value}" for key, value in results.machine.items()),
+        "Machine": _machine(results.machine),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
+
+
+def _machine(described: dict[str, Any]) -> str:
+    """Processor, cores and so on, then versions, in a line."""
+    versions = described.get("versions") or {}
+    plain = [
+        f"{key.replace('_', ' ')}: {value}"
+        for key, value in described.items()
+        if value is not None and key != "versions"
+    ]
+    return ", ".join([*plain, *(f"{name} {found}" for name, found in versions.items() if found)])
 
 
 def _held_out(contents: Contents) -> str:

@@ -133,7 +133,7 @@ class Printer:
             "step of their true place."
         )
         alt = "Signals as stored, put in order by the embedding, and the layout that it makes"
-        return self._picture("unshuffled.png", drawn, alt, caption, 640)
+        return self._picture("unshuffled.png", drawn, alt, caption, 320)  # all of it on a phone: it is what convinces
 
     def _save(self, name: str, drawn: Axes) -> Path:
         plots.save(plots.figure_of(drawn), self.folder / name)

@@ -62,10 +62,19 @@ function whenSeen(node, then) {
   observer.observe(node);
 }
 
+/** Room for a legend, which takes a line for each entry in a narrow window and would leave the chart none. */
+function withLegend(node, data, layout) {
+  const entries = data.filter(({ showlegend }) => showlegend !== false).length;
+  if (node.clientWidth >= 600 || entries < 4) return layout;
+  const height = layout.height + 24 * entries;
+  node.style.height = `${height}px`;
+  return { ...layout, height };
+}
+
 function drawCharts() {
   for (const node of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-chart]"))) {
     const { data, layout } = facts.charts[node.dataset.chart];
-    whenSeen(node, () => draw(node, data, layout));
+    whenSeen(node, () => draw(node, data, withLegend(node, data, layout)));
   }
 }
 
