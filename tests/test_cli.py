@@ -482,6 +482,7 @@ def test_as_many_neighbors_as_positions(refused: Refused, here: Path) -> None:
     assert "embedding.n_neighbors: " in refused("run", "x.npy", "--out", "out", "--embedding.n_neighbors", "8")
 
 
+@pytest.mark.slow
 def test_defaults_suit_a_few_positions(here: Path) -> None:
     np.save(here / "x.npy", WHOLE[:, :8])
     assert main(["run", "x.npy", "--out", "out", *TINY]) == 0

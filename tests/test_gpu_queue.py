@@ -120,6 +120,7 @@ def test_both_arms_differ_in_the_table_alone(tiny: dict[str, Any]) -> None:
             assert record["result"]["parameters"] == arms[0]["result"]["parameters"] - frozen * table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "group", ["imdb-12", "cifar10-shuffled", "speed-imdb", "speed-autoencoder", "learn", "unet-224"]
 )

@@ -281,6 +281,7 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path, capsys:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_and_its_figures_are_made_from_the_records_alone(finished: Study, tmp_path: Path) -> None:
     page = tmp_path / "geometry.md"
     page.write_text(PAGE)
