@@ -448,6 +448,7 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     assert not (examples["visible"] & (examples["original"] == 0)).any()  # 0 is padding here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "tokens"),
     [

@@ -535,6 +535,7 @@ def test_a_training_stopped_in_the_middle_goes_on(
 # --- never overwritten silently -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -672,6 +673,7 @@ def test_info_of_everything(finished: Path, path: str, said: list[str], capsys: 
 # --- an embedding of another size ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_resampled_embedding_goes_by_that_name_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coarse = PositionEmbedding(torch.randn(16, 5, generator=torch.Generator().manual_seed(0)), geometry=grid(4, 4))
     coarse.save_pretrained(tmp_path / "coarse")
@@ -708,6 +710,7 @@ def test_the_embedding_of_a_run_carries_what_was_measured_and_its_picture(finish
 # --- the library --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> None:
     line = np.random.default_rng(0).normal(size=(200, 20)).cumsum(axis=1)
     few = Settings(
