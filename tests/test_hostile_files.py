@@ -912,6 +912,10 @@ def test_types_in_a_parquet_file_are_never_unpickled(trap: Trap, tmp_path: Path)
     plain = table()
     fields = [field.with_metadata(metadata) for field in plain.schema]
     pa.parquet.write_table(plain.cast(pa.schema(fields)), tmp_path / "x.parquet")
+    if int(pa.__version__.partition(".")[0]) < 21:  # the type is one that pyarrow does not load
+        with pytest.raises(MaedError, match="unreadable"):
+            load(str(tmp_path / "x.parquet"))
+        return
     schema = pa.parquet.read_schema(tmp_path / "x.parquet")
     assert schema.field("x0").metadata[b"ARROW:extension:metadata"] == trap.pickled(0)
     assert load(str(tmp_path / "x.parquet")).positions == 3
