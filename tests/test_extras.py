@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from maed.errors import EXTRAS
 
@@ -115,9 +120,25 @@ for refused in (lambda: Comparison(context).check("fourier"), lambda: check_clus
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_every_extra_is_declared(extra: str) -> None:
-    import tomllib
-
     declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     optional = declared["optional-dependencies"]
     assert optional[extra]
     assert extra in optional["all"][0]
+
+
+def test_the_lowest_versions_are_the_bounds_that_users_get() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    groups = {name: lines for name, lines in project["optional-dependencies"].items() if name in EXTRAS}
+    bounds = {
+        canonicalize_name(requirement.name): Version(next(iter(requirement.specifier)).version)
+        for requirement in map(Requirement, [*project["dependencies"], *chain.from_iterable(groups.values())])
+        if requirement.specifier
+    }
+    lines = (root / ".ci" / "lowest.txt").read_text().splitlines()
+    tested = {
+        canonicalize_name(name): Version(found) for name, _, found in (line.partition("==") for line in lines) if found
+    }
+    for other in ("torch", "ray"):  # PyTorch is that of constraints.txt; the tests of Ray are skipped
+        bounds.pop(other, None)
+    assert {name: tested.get(name) for name in bounds} == bounds

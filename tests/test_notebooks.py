@@ -84,10 +84,8 @@ def test_a_notebook_runs(
     monkeypatch.chdir(tmp_path)
     cells = parameterize_notebook(load_notebook_node(str(source)), parameters).cells
     shell = Shell.instance()
-    try:
-        results = [shell.run_cell(cell.source) for cell in cells if cell.cell_type == "code"]
-    finally:
-        Shell.clear_instance()
+    shell.reset(new_session=False)
+    results = [shell.run_cell(cell.source) for cell in cells if cell.cell_type == "code"]
     for result in results:
         result.raise_error()
     assert any("image/png" in shell.display_formatter.format(result.result)[0] for result in results)
