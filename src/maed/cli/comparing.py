@@ -8,7 +8,18 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from maed.cli.common import add_compared, console, encodings_of, fitting, one_process, open_context, say
+from maed.cli.common import (
+    add_compared,
+    add_learned,
+    console,
+    encodings_of,
+    fitting,
+    labels_of,
+    one_process,
+    open_context,
+    say,
+    task_of,
+)
 from maed.cli.parsing import Parser, settings_arguments, settings_group, verb
 from maed.registry import ENCODINGS
 
@@ -18,6 +29,7 @@ def _add_train(parser: Parser) -> None:
     text = f"the encoding: {', '.join(ENCODINGS.names)}"
     parser.add_argument("--positions", type=str, required=True, metavar="ENCODING", help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
+    add_learned(parser, several=False)
 
 
 @verb("train", "Train and test one Perceiver with one position encoding.", _add_train, "perceiver")
@@ -25,9 +37,11 @@ def _train(given: Namespace, command: str) -> None:
     ENCODINGS.check("positions", given.positions)
     from maed.experiments.comparison import Comparison
 
-    metrics = Comparison(open_context(given)).train(given.positions, given.seed)
-    accuracy = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_signals']} signals"
-    say(f"{given.positions}, seed {given.seed}: {accuracy}")
+    task, labels = task_of(given), labels_of(given, several=False)
+    comparison = Comparison(open_context(given), task, labels)
+    metrics, metric = comparison.train(given.positions, given.seed), comparison.metric
+    value = metric.text(metrics[f"test_{metric.name}"], max(2, metric.digits))
+    say(f"{given.positions}, seed {given.seed}: test {metric.title} {value} of {metrics['test_signals']} signals")
 
 
 def _add_compare(parser: Parser) -> None:
@@ -42,10 +56,11 @@ def _compare(given: Namespace, command: str) -> None:
     from maed.experiments.run import compare_only
     from maed.report import print_tables
 
-    asked = encodings_of(given)
+    asked, task, labels = encodings_of(given), task_of(given), labels_of(given)
     context = open_context(given)
     encodings = fitting(asked, context)
-    print_tables(compare_only(context, encodings, given.seeds, command=command), console())
+    results = compare_only(context, encodings, given.seeds, command=command, task=task, labels=labels)
+    print_tables(results, console())
 
 
 def _add_predict(parser: Parser) -> None:

@@ -95,6 +95,31 @@ def stratified_rows(
     return np.sort(order[rank < np.repeat(shares, sizes)])
 
 
+def nested_order(labels: np.ndarray | None, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows in an order whose beginnings are subsets: each holds the one before, and classes keep their shares in all.
+
+    One row of each class comes first; then each place goes to the class that is the furthest behind its share (the
+    method of Sainte-Laguë), so that no class is ever one row or more off it for long.
+
+    Args:
+        labels: `(size,)` class indices, or None for a plain shuffle.
+        size: number of rows.
+        generator: makes the choice.
+
+    Returns:
+        `(size,)`, every row once.
+    """
+    order = generator.permutation(size)
+    if labels is None:
+        return order
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    _, starts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.arange(size) - np.repeat(starts, sizes)  # within the class
+    due = np.where(rank == 0, -1.0, (rank + 0.5) / np.repeat(sizes, sizes))
+    mixed = generator.permutation(size)  # which of those that are due at once goes first
+    return by_class[mixed][np.argsort(due[mixed], kind="stable")]
+
+
 def _shares(sizes: np.ndarray, count: int, spare: int) -> np.ndarray:
     """Whole numbers near `count * sizes / sizes.sum()` that add up to `count`, at least 1 where `count` allows."""
     room = np.maximum(sizes - spare, 0)

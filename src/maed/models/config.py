@@ -13,8 +13,9 @@ from maed.data.signals import SignalContent, SignalData, SignalKind, Signals
 from maed.data.source import first_line
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.registry import ENCODINGS
-from maed.settings import PerceiverSettings
+from maed.registry import ENCODINGS, TASKS
+from maed.settings import PerceiverSettings, TrainSettings
+from maed.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ClassifierConfig:
     Args:
         kind: `real` channels or `tokens`.
         positions: N.
-        classes: class names, in the order of the logits.
+        classes: names of the outputs: classes in the order of the logits, or target columns.
         encoding: the position encoding.
         dim: d, the channels of content and position embeddings.
         channels: C of real signals, otherwise 0.
@@ -38,6 +39,8 @@ class ClassifierConfig:
         permutation: the fixed order the positions were put in, or None.
         content: what the signals were made of, or None where that is not known.
         columns: columns of the table that the signals were read from, if it was one.
+        task: what the model tells of a signal.
+        facts: what that task keeps of data and settings.
     """
 
     kind: SignalKind
@@ -56,6 +59,8 @@ class ClassifierConfig:
     permutation: np.ndarray | None = None
     content: SignalContent | None = None
     columns: tuple[str, ...] = ()
+    task: str = "classification"
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: SignalData, encoding: str, dim: int, perceiver: PerceiverSettings) -> ClassifierConfig:
@@ -98,6 +103,21 @@ class ClassifierConfig:
     def save(self, path: Path) -> None:
         """Write `config.json`."""
         write_json(path, {"schema": 1, "architecture": "perceiver", **asdict(self)})
+
+    def learned(self, train: TrainSettings | None = None) -> Task:
+        """The task, as this data and a training have it."""
+        task: Task = TASKS.get(self.task)(self.classes, self.channels, self.facts, train)
+        return task
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the model tells of a signal, or of each position."""
+        return self.learned().outputs
+
+    @property
+    def inputs(self) -> int:
+        """Channels that the model reads; 0 for tokens."""
+        return self.learned().inputs
 
     @property
     def table_shape(self) -> tuple[int, int]:

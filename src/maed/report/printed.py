@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from maed import plots
+from maed.plots import charts
 from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout, row_major, to_grid
 from maed.report import tables
 from maed.report.contents import Contents, Examples
@@ -83,6 +84,8 @@ class Printer:
             self._save("training.svg", plots.training_curves(contents.autoencoder.history))
         if means := tables.summaries(contents.results):
             self._save("accuracy.svg", plots.accuracy_intervals(means, contents.results.scores or []))
+        if charts.label_curves(means := tables.summaries(contents.results)):
+            self._save("labels.svg", plots.label_curves(means))
         if any(model.history for model in contents.models):
             self._save("perceivers.svg", plots.accuracy_curves(contents.models))
 

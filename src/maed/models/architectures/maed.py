@@ -158,6 +158,6 @@ def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
         attention_probs_dropout_prob=settings.dropout,
         # 1/sqrt(fan-in): transformers' 0.02 suits its 1,280 channels, and stalls the training of narrow latents.
         initializer_range=settings.latent_width**-0.5,
-        num_labels=len(config.classes),
+        num_labels=config.outputs,
     )
     return PerceiverModel(built, decoder=classification_decoder(built), input_preprocessor=preprocessor)
