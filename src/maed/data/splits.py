@@ -11,6 +11,7 @@ from maed.data.source import PartName, Source
 from maed.errors import MaedError
 from maed.settings import DataSettings
 
+_MANY = 50  # classes
 _RUNS = 100  # of neighboring signals that are held out together, in blocks
 
 
@@ -227,6 +228,8 @@ def _check_classes(source: Source, cuts: dict[PartName, Cut], settings: DataSett
         if (found := source.parts[part].labels_at(rows)) is not None
     }
     known = np.unique(np.concatenate([*labels.values(), source.train.labels]))
+    if len(known) > _MANY and source.train.numbers is not None:  # they may as well be measurements
+        return
     for name, present in labels.items():
         absent = [source.classes[index] for index in np.setdiff1d(known, present)]
         if absent and name == "train":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from maed.evaluation.comparison import compare_all, summarize
 from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, run_trials
 from maed.files import is_main_process
-from maed.models.few_labels import check_training
+from maed.models.learned import check_training, chosen_task
 from maed.records import MadeWith, Results, Score, Tried
 from maed.registry import ENCODINGS, TASKS
 from maed.similarity import baselines_for
@@ -25,9 +26,6 @@ from maed.tasks import Metric
 
 SKIPPED = "Perceivers skipped"
 """How a note begins that says why none were trained."""
-
-TASK = "classification"
-"""What is learned where labels are classes, and nothing else is asked for."""
 
 TUNING_SEED = 1_000_000
 """The seed of all trials of a learning rate: one that no comparison comes to."""
@@ -47,8 +45,10 @@ class Comparison:
     task: str | None = None
     labels: Sequence[int | None] = (None,)
 
-    def __post_init__(self) -> None:
-        self.learned = self.task or TASK
+    @cached_property
+    def learned(self) -> str | None:
+        """The task: as asked for, or what the labels are; None where there are none."""
+        return chosen_task(self.task, self.context.data)
 
     def check(self, encoding: str) -> None:
         """Refuse an encoding that these data cannot have.
@@ -62,7 +62,7 @@ class Comparison:
             return
         require_extra(f"positions: {encoding}", "perceiver")
         for count in self.labels:
-            check_training(data, self.learned, count, settings.train)
+            check_training(data, self.what, count, settings.train)
         if kind.needs_geometry and data.geometry is None:
             raise MaedError(f"positions: {encoding} needs coordinates, and none are known for {data.source}")
         fitting = baselines_for(data)
@@ -73,7 +73,7 @@ class Comparison:
             encoding,
             embedding_dim(data.positions, settings.embedding.dim),
             settings.perceiver,
-            task=self.learned,
+            task=self.what,
             train=settings.train,
         )
         if (
@@ -88,9 +88,14 @@ class Comparison:
             )
 
     @property
+    def what(self) -> str:
+        """The task of a training; of data without labels that is refused as classification."""
+        return self.learned or "classification"
+
+    @property
     def skipped(self) -> bool:
         """Whether there is nothing to train: no labels, and no task that needs none was asked for."""
-        return self.task is None and not self.context.data.labeled
+        return self.learned is None
 
     def train(self, encoding: str, seed: int) -> Metrics:
         """Train and test one model: `models/[TASK-][LABELS-]ENCODING-SEED/`. Returns its metrics."""
@@ -134,14 +139,14 @@ class Comparison:
     @property
     def metric(self) -> Metric:
         """What models are compared by."""
-        metric: Metric = TASKS.get(self.learned).metric
+        metric: Metric = TASKS.get(self.what).metric
         return metric
 
     @property
     def counts(self) -> list[int | None]:
         """Numbers of labels, the smallest first, None for all that there are."""
         train = self.context.settings.train
-        found = {check_training(self.context.data, self.learned, count, train) for count in self.labels}
+        found = {check_training(self.context.data, self.what, count, train) for count in self.labels}
         return sorted(found, key=lambda count: (count is None, count or 0))
 
     def save(self, results: Results) -> None:
@@ -212,7 +217,7 @@ class Comparison:
         if tuning:
             train = replace(train, steps=context.settings.train.tune_steps or train.steps)
         folder, dim = context.folder, context.settings.embedding.dim
-        what: dict[str, Any] = {"task": self.learned, "labels": labels}
+        what: dict[str, Any] = {"task": self.what, "labels": labels}
         place = folder.tuning(encoding, train.learning_rate, **what) if tuning else folder.model(encoding, seed, **what)
         return Trial(
             encoding,

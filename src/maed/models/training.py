@@ -37,7 +37,7 @@ from maed.files import is_main_process, read_json, write_json
 from maed.models.batches import Augmentation, Batch, ShuffledBatches, every_signal, take
 from maed.models.classifiers import build_classifier, describe_classifier, table_for
 from maed.models.config import ClassifierConfig
-from maed.models.few_labels import check_training, known_labels
+from maed.models.learned import check_training, known_labels
 from maed.models.memory import check_memory, device_memory
 from maed.models.target import TargetModel
 from maed.registry import TASKS
@@ -124,7 +124,9 @@ class PerceiverModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Keep what was measured, in `tested`."""
-        self.tested = {name: metric.compute().tolist() for name, metric in self.measures("test").items()}
+        self.tested = self.task.measured(
+            {name: metric.compute().tolist() for name, metric in self.measures("test").items()}
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Forget the metrics that are of the test alone; Lightning resets the one that it logs."""
@@ -229,7 +231,7 @@ def train_classifier(
         callbacks: further Lightning callbacks.
         overwrite: replace a finished training of other settings or data instead of refusing.
         task: one of `maed.registry.TASKS`.
-        labels: how many training signals it knows, which `seed` draws (`maed.models.few_labels`); None for all.
+        labels: how many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
         tuning: whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
 
     Returns:
@@ -248,8 +250,8 @@ def train_classifier(
     classifier = build_classifier(job.config, job.table, seed=seed)
     train = settings.train
     first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
-    seen = job.config.learned(train).seen(*take(data.train, first)[:3])
-    classifier.calibrate(seen.values, seen.mask)
+    values, mask = take(data.train, first)[:2]
+    classifier.calibrate(values[..., : job.config.inputs] if data.kind == "real" else values, mask)
     with quiet_lightning(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         return _train_and_test(job, classifier, callbacks)
 
@@ -372,7 +374,10 @@ def _job(
     labels = check_training(data, task, labels, train)
     if seed < 0:
         raise MaedError(f"seed: must be at least 0, got {seed}")
-    of, data = len(data.train), known_labels(data, labels, seed, tuning=tuning)
+    of, data = (
+        len(data.train),
+        known_labels(data, labels, seed, tuning=tuning, stratified=TASKS.get(task).needs == "classes"),
+    )
     config = describe_classifier(data, encoding, dim, settings.perceiver, task=task, train=train)
     table = table_for(config, data, seed=seed, vectors=vectors)
     data = config.learned(train).prepared(data)
@@ -384,7 +389,7 @@ def _job(
         "positions": encoding,
         "seed": seed,
         "perceiver": perceiver,
-        "train": asdict(train),
+        "train": {name: value for name, value in asdict(train).items() if name not in ("hidden_fraction", "horizon")},
         "precision": settings.trainer.precision,
         "table": _digest([table.numpy()]),
         "dim": dim,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
-from maed.data.signals import SignalData
+from maed.data.signals import SignalData, Signals
+from maed.errors import MaedError
 from maed.registry import TASKS
 from maed.settings import TrainSettings
 
@@ -65,6 +67,33 @@ class Seen(NamedTuple):
     target: Any
 
 
+def label_numbers(data: SignalData, task: str) -> np.ndarray:
+    """The labels of the training signals as numbers, `(n, K)`.
+
+    Raises:
+        MaedError: there are none, or they are names.
+    """
+    if data.train.numbers is None and data.train.labels is None:
+        raise MaedError(
+            f"task: {task} needs labels, and {data.source} has none; --data.label NAME takes a column of a table"
+        )
+    if data.train.numbers is None:
+        names = ", ".join(map(str, data.classes[:3]))
+        raise MaedError(
+            f"task: {task} needs labels that are numbers, and those of {data.source} are names ({names}, ...); --task "
+            "classification takes them"
+        )
+    return data.train.numbers
+
+
+def relabeled(data: SignalData, labels: Callable[[Signals], np.ndarray]) -> SignalData:
+    """Data whose splits have others for `labels`, one row a signal."""
+    train, validation, test = (
+        replace(split, labels=labels(split)) for split in (data.train, data.validation, data.test)
+    )
+    return replace(data, train=train, validation=validation, test=test)
+
+
 class Task(ABC):
     """What a model is trained to tell of signals.
 
@@ -81,12 +110,14 @@ class Task(ABC):
         answers: what is to be told, in words.
         needs: of the data's labels: `classes`, `columns` of numbers, or nothing (empty).
         per_position: whether outputs are asked of each position, by queries made of the position vectors.
+        own_content: whether these queries also have what the model reads of the position itself.
     """
 
     metric: ClassVar[Metric]
     answers: ClassVar[str]
     needs: ClassVar[str] = ""
     per_position: ClassVar[bool] = False
+    own_content: ClassVar[bool] = False
 
     def __init__(
         self, names: tuple[str, ...], channels: int, facts: Mapping[str, Any], train: TrainSettings | None = None
@@ -148,3 +179,7 @@ class Task(ABC):
     @abstractmethod
     def update(self, metrics: Mapping[str, Any], outputs: Tensor, target: Any) -> None:
         """Let `metrics` count a batch of float32 outputs."""
+
+    def measured(self, values: dict[str, Any]) -> dict[str, Any]:
+        """What `metrics` came to in the test, under the names that results have: `metric` first."""
+        return values

@@ -1,4 +1,4 @@
-"""Few labels: which training signals a model may know the labels of; all others it never sees."""
+"""What a model learns: the task, and which training signals it may know the labels of; all others it never sees."""
 
 from __future__ import annotations
 
@@ -16,6 +16,25 @@ _STREAM = 31  # of random numbers, beside those of weights and order
 _HELD_OUT = 5  # of so many labels, a trial of a learning rate is judged by one
 
 
+def chosen_task(task: str | None, data: SignalData) -> str | None:
+    """The task that was asked for, otherwise what the labels are; None of data without labels.
+
+    Raises:
+        MaedError: labels that may be of several tasks.
+    """
+    if task is not None or data.labeled:
+        return task or "classification"
+    numbers = data.train.numbers
+    if numbers is None:
+        return None
+    if numbers.shape[1] > 1 and np.isin(numbers, (0, 1)).all():
+        return "multilabel"
+    names = ", ".join(data.label_names[:3])
+    raise MaedError(
+        f"task: the labels of {data.source} ({names}) are numbers and no classes; --task regression takes them"
+    )
+
+
 def check_training(data: SignalData, task: str, labels: int | None, train: TrainSettings) -> int | None:
     """Refuse a training that these data cannot have; returns how many labels it is given, None for all.
 
@@ -26,7 +45,7 @@ def check_training(data: SignalData, task: str, labels: int | None, train: Train
     kind.check(data, train)
     if labels is not None and not kind.needs:
         raise MaedError(f"labels: {labels}, and --task {task} needs none; data.limit takes fewer signals")
-    labels = _counted(data, labels)
+    labels = _counted(data, labels, len(data.classes) if kind.needs == "classes" else 0)
     if labels is not None and train.patience is not None:
         raise MaedError(
             f"train.patience: {train.patience} with {labels} labels, beyond which it would look; it must be null"
@@ -34,7 +53,7 @@ def check_training(data: SignalData, task: str, labels: int | None, train: Train
     return labels
 
 
-def _counted(data: SignalData, labels: int | None) -> int | None:
+def _counted(data: SignalData, labels: int | None, classes: int) -> int | None:
     """How many labels a training is given: as asked, or None where that is all of them.
 
     Raises:
@@ -47,14 +66,16 @@ def _counted(data: SignalData, labels: int | None) -> int | None:
         raise MaedError(
             f"labels: {labels:,}, and {data.source} has {there:,} training signals; take as many at most, or all"
         )
-    least = max(2, len(data.classes))
+    least = max(2, classes)
     if labels < least:
-        of = f"the {len(data.classes)} classes of {data.source} need one each" if data.classes else "that is too few"
+        of = f"the {classes} classes of {data.source} need one each" if classes else "that is too few"
         raise MaedError(f"labels: {labels}, and {of}; take {least} or more")
     return labels
 
 
-def known_labels(data: SignalData, labels: int | None, seed: int, *, tuning: bool = False) -> SignalData:
+def known_labels(
+    data: SignalData, labels: int | None, seed: int, *, tuning: bool = False, stratified: bool = True
+) -> SignalData:
     """The data as a training with so many labels has them.
 
     The subsets of one seed are nested, and the same for every encoding: a comparison of encodings is paired, and its
@@ -69,21 +90,23 @@ def known_labels(data: SignalData, labels: int | None, seed: int, *, tuning: boo
         labels: how many; None for all.
         seed: of the training.
         tuning: whether it is a trial of a learning rate.
+        stratified: whether classes are to keep their shares.
 
     Raises:
         MaedError: too few to hold any out.
     """
     if labels is None:
         return replace(data, test=data.validation) if tuning else data
-    classes = data.train.labels if data.classes else None
+    classes = data.train.labels if data.classes and stratified else None
     order = nested_order(classes, len(data.train), np.random.default_rng([_STREAM, seed, _STREAM]))[:labels]
     if not tuning:
         return replace(data, train=data.train.rows(np.sort(order)))
-    kept = max(len(data.classes), labels - max(1, labels // _HELD_OUT))
+    least = len(data.classes) if stratified else 1
+    kept = max(least, labels - max(2, labels // _HELD_OUT))
     if kept >= labels:
         raise MaedError(
-            f"train.tune: a trial holds out some of the labels, and of {labels} there is one for each class alone; ask "
-            "for more labels, or for no tuning"
+            f"train.tune: a trial holds out some of the labels, and {labels} are too few for that; take more, "
+            "or no tuning"
         )
     held_out = data.train.rows(np.sort(order[kept:]))
     return replace(data, train=data.train.rows(np.sort(order[:kept])), validation=held_out, test=held_out)
