@@ -96,7 +96,11 @@ class ClassifierConfig:
             stored["sides"] = tuple(int(side) for side in stored.get("sides") or ())
             stored["columns"] = tuple(stored.get("columns") or ())
             stored["perceiver"] = PerceiverSettings(**stored["perceiver"])
-            return cls(**stored)
+            found = cls(**stored)
+            assert found.outputs >= 0  # the facts are such as the task notes
+            return found
+        except MaedError as error:  # no such task
+            raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({error})") from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
 
@@ -137,10 +141,21 @@ class ClassifierConfig:
             raise MaedError(f"table: must have shape {self.table_shape}, got {tuple(table.shape)}")
 
     def prepare(self, values: np.ndarray) -> Tensor:
-        """Signals as stored by their source, `(n, N, C)` or `(n, N)`: put in order and normalized for `forward`."""
-        shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.channels)
+        """Signals as their source stores them, `(n, N, inputs)` or `(n, N)`: in order and normalized for `forward`."""
+        shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.inputs)
         if values.shape[1:] != shape:
             raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {shape}")
         if self.permutation is not None:
             values = values[:, self.permutation]
-        return Signals(values, mean=self.mean, scale=self.scale).take(np.arange(len(values)))
+        mean, scale = (None if part is None else part[:, : self.inputs] for part in (self.mean, self.scale))
+        return Signals(values, mean=mean, scale=scale).take(np.arange(len(values)))
+
+    def restored(self, values: np.ndarray) -> np.ndarray:
+        """Normalized values `(n, N, c)` of the last c channels as a source stores them: in its units and its order."""
+        if self.mean is None or self.scale is None:
+            return values
+        last = slice(self.channels - values.shape[2], None)
+        stored = np.empty_like(values)
+        order = slice(None) if self.permutation is None else self.permutation
+        stored[:, order] = values * self.scale[:, last] + self.mean[:, last]
+        return stored

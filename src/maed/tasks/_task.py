@@ -107,14 +107,14 @@ class Task(ABC):
 
     Attributes:
         metric: what models are chosen and compared by.
-        answers: what is to be told, in words.
+        answer: what a model tells, in words.
         needs: of the data's labels: `classes`, `columns` of numbers, or nothing (empty).
         per_position: whether outputs are asked of each position, by queries made of the position vectors.
         own_content: whether these queries also have what the model reads of the position itself.
     """
 
     metric: ClassVar[Metric]
-    answers: ClassVar[str]
+    answer: ClassVar[str]
     needs: ClassVar[str] = ""
     per_position: ClassVar[bool] = False
     own_content: ClassVar[bool] = False
@@ -179,6 +179,10 @@ class Task(ABC):
     @abstractmethod
     def update(self, metrics: Mapping[str, Any], outputs: Tensor, target: Any) -> None:
         """Let `metrics` count a batch of float32 outputs."""
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """What float32 outputs say of new signals: probabilities, numbers in their units; normalized values as such."""
+        return outputs
 
     def measured(self, values: dict[str, Any]) -> dict[str, Any]:
         """What `metrics` came to in the test, under the names that results have: `metric` first."""

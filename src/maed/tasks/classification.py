@@ -19,7 +19,7 @@ class Classification(Task):
     """The class of a signal, by cross-entropy; judged by accuracy."""
 
     metric = Metric("accuracy", "accuracy", scale=100, digits=1, unit=" %", gain_unit="points of per cent")
-    answers = "one of several classes"
+    answer = "one of several classes"
     needs = "classes"
 
     @classmethod
@@ -46,6 +46,10 @@ class Classification(Task):
     def loss(self, outputs: Tensor, target: Any, *, training: bool) -> Tensor:
         """Cross-entropy, smoothed in training."""
         return cross_entropy(outputs, target, label_smoothing=self.train.label_smoothing if training else 0.0)
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """Probabilities of the classes."""
+        return outputs.softmax(dim=1)
 
     def metrics(self) -> dict[str, Any]:
         """Accuracy."""

@@ -23,7 +23,7 @@ class Forecast(Task):
     """
 
     metric = Metric("r2", "R²")
-    answers = "the moments to come at every position"
+    answer = "the moments to come at every position"
     per_position = True
     own_content = True
 
@@ -52,7 +52,10 @@ class Forecast(Task):
     @property
     def outputs(self) -> int:
         """Channels to come."""
-        return int(self.settings["horizon"])
+        horizon = int(self.settings["horizon"])
+        if not 0 < horizon < self.channels:
+            raise ValueError(f"facts.horizon must be from 1 to {self.channels - 1}")
+        return horizon
 
     @property
     def inputs(self) -> int:

@@ -28,7 +28,7 @@ class Imputation(Task):
     """
 
     metric = Metric("r2", "R²")
-    answers = "the values at hidden positions"
+    answer = "the values at hidden positions"
     per_position = True
 
     @classmethod

@@ -23,7 +23,7 @@ class Multilabel(Task):
     """
 
     metric = Metric("auroc", "AUROC")
-    answers = "which of several labels"
+    answer = "which of several labels"
     needs = "columns"
 
     @classmethod
@@ -62,6 +62,10 @@ class Multilabel(Task):
     def loss(self, outputs: Tensor, target: Any, *, training: bool) -> Tensor:
         """Binary cross-entropy, mean over labels."""
         return binary_cross_entropy_with_logits(outputs, target)
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """The probability of each label."""
+        return outputs.sigmoid()
 
     def metrics(self) -> dict[str, Any]:
         """AUROC, average precision and F1 at a probability of 1/2, means over labels."""

@@ -24,8 +24,16 @@ class Regression(Task):
     """
 
     metric = Metric("r2", "R²")
-    answers = "one number or more"
+    answer = "one number or more"
     needs = "columns"
+
+    def __init__(
+        self, names: tuple[str, ...], channels: int, facts: Mapping[str, Any], train: TrainSettings | None = None
+    ) -> None:
+        super().__init__(names, channels, facts, train)
+        for part in ("mean", "scale"):
+            if np.asarray(self.settings[part], dtype=np.float64).shape != (len(names),):
+                raise ValueError(f"facts.{part} must be {len(names)} numbers")
 
     @classmethod
     def check(cls, data: SignalData, train: TrainSettings) -> None:
@@ -80,7 +88,11 @@ class Regression(Task):
         errors = np.atleast_1d(values["rmse"]).tolist()
         return {"r2": values["r2"], **{f"rmse {name}": error for name, error in zip(self.names, errors, strict=True)}}
 
-    def in_units(self, outputs: Tensor) -> Tensor:
+    def answers(self, outputs: Tensor) -> Tensor:
         """Targets `(B, K)` as they are stored."""
+        return self.in_units(outputs)
+
+    def in_units(self, outputs: Tensor) -> Tensor:
+        """Numbers `(B, K)` as they are stored, from normalized ones."""
         mean, scale = (torch.tensor(self.settings[name], device=outputs.device) for name in ("mean", "scale"))
         return outputs * scale + mean
