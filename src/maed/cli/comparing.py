@@ -64,14 +64,14 @@ def _compare(given: Namespace, command: str) -> None:
 
 
 def _add_predict(parser: Parser) -> None:
-    text = "a folder models/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+    text = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
     parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
     text = (
         "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "
         "hub's layout (its test split), or - for texts from standard input, one a line"
     )
     parser.add_argument("input", type=str, metavar="INPUT", help=text)
-    text = "a .csv, .jsonl or .parquet file to write; CSV to standard output by default"
+    text = "a .csv, .jsonl or .parquet file, or .npy of filled or forecast signals; CSV to standard output by default"
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
     parser.add_argument("--lines", action="store_true", help="each line of a .txt file is a text")
     parser.add_argument("--probabilities", action="store_true", help="a column for the probability of each class")
@@ -82,7 +82,7 @@ def _add_predict(parser: Parser) -> None:
     settings_group(parser, TrainerSettings, "trainer", {"accelerator", "threads"})
 
 
-@verb("predict", "Label new text, images or arrays with a trained Perceiver.", _add_predict, "perceiver")
+@verb("predict", "Label, fill or forecast new signals with a trained Perceiver.", _add_predict, "perceiver")
 def _predict(given: Namespace, command: str) -> None:
     from maed.prediction import label_input
 

@@ -233,7 +233,9 @@ def _check_classes(source: Source, cuts: dict[PartName, Cut], settings: DataSett
     for name, present in labels.items():
         absent = [source.classes[index] for index in np.setdiff1d(known, present)]
         if absent and name == "train":
-            limit = f"; data.limit is {settings.limit} and must be {len(known)} or more" if settings.limit else ""
-            raise MaedError(f"labels: no training signal of class {', '.join(absent[:5])}{limit}")
+            remedy = f"; data.limit is {settings.limit} and must be {len(known)} or more" if settings.limit else ""
+            if source.train.groups is not None:
+                remedy = f"; whole groups of {settings.group} are held out, and another data.seed may leave it some"
+            raise MaedError(f"labels: no training signal of class {', '.join(absent[:5])}{remedy}")
         if absent:
             warnings.warn(f"the {name} split has no signal of class {', '.join(absent[:5])}", stacklevel=2)

@@ -101,9 +101,8 @@ def known_labels(
     order = nested_order(classes, len(data.train), np.random.default_rng([_STREAM, seed, _STREAM]))[:labels]
     if not tuning:
         return replace(data, train=data.train.rows(np.sort(order)))
-    least = len(data.classes) if stratified else 1
-    kept = max(least, labels - max(2, labels // _HELD_OUT))
-    if kept >= labels:
+    kept = labels - max(2, labels // _HELD_OUT)
+    if kept < (len(data.classes) if stratified else 2):
         raise MaedError(
             f"train.tune: a trial holds out some of the labels, and {labels} are too few for that; take more, "
             "or no tuning"

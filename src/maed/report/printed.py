@@ -86,8 +86,8 @@ class Printer:
             self._save("accuracy.svg", plots.accuracy_intervals(means, contents.results.scores or []))
         if charts.label_curves(means := tables.summaries(contents.results)):
             self._save("labels.svg", plots.label_curves(means))
-        if any(model.history for model in contents.models):
-            self._save("perceivers.svg", plots.accuracy_curves(contents.models))
+        if any(model.history for model in contents.compared):
+            self._save("perceivers.svg", plots.accuracy_curves(contents.compared))
 
     def _write_reconstructions(self, examples: Examples, suffix: str) -> None:
         """All signals with the fraction that the autoencoder was trained with; a few with every fraction."""

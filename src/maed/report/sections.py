@@ -127,7 +127,7 @@ def _compared(runs: Runs, printer: Printer) -> Section:
     draws = interactive(charts.draws({name: c.draws.history for name, c in runs.items()}))
     alt = "Recall, Spearman and agreement of halves against draws, by run"
     section.add_chart(draws, alt, "The similarity against draws, by run.")
-    curves = interactive(charts.accuracy({name: c.models for name, c in runs.items()}))
+    curves = interactive(charts.accuracy({name: c.compared for name, c in runs.items()}))
     section.add_chart(curves, "Validation results over steps, by run", "Validation results while training, by run.")
     if not section.blocks:
         section.absent.append("None of these runs has results to compare.")
@@ -211,7 +211,7 @@ def _accuracy(contents: Contents) -> Section:
         caption = f"Learning rates, chosen by validation {measured} with a seed of their own, as many for each."
         section.add(TableBlock(tuning, caption))
     caption = f"Validation {measured} while training; one line for each seed."
-    curves = interactive(charts.accuracy({"": contents.models}))
+    curves = interactive(charts.accuracy({"": contents.compared}))
     section.add_chart(curves, f"Validation {measured} over steps", caption)
     return section
 

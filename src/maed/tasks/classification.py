@@ -33,9 +33,10 @@ class Classification(Task):
             assert split.labels is not None
             absent = np.flatnonzero(np.bincount(split.labels, minlength=len(data.classes)) == 0)
             if len(absent):
+                of = data.source + (", of which whole groups are held out," if "whole groups" in data.held_out else "")
                 raise MaedError(
-                    f"train: no {name} signal of {data.source} is of class {data.classes[absent[0]]!r}; a larger "
-                    "data.limit or another data.seed may give it some"
+                    f"train: no {name} signal of {of} is of class {data.classes[absent[0]]!r}; a larger data.limit or "
+                    "another data.seed may give it some"
                 )
 
     @classmethod
