@@ -144,8 +144,8 @@ def listed() -> str:
 def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
     """Turn the labels of every stored split into class indices, and check that there are two classes at least.
 
-    Labels that are numbers are kept as such too. Several columns, fractions, and whole numbers of which more than half
-    are different are no classes: they are numbers alone.
+    Labels that are numbers are kept as such too. Several columns, fractions, and whole numbers most of which are there
+    once are no classes: they are numbers alone.
 
     Args:
         source: a source with raw labels, or none in its training split.
@@ -185,7 +185,10 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
 
 def _all_differ(labels: np.ndarray) -> bool:
     """Whether most whole numbers are there once: measurements, not classes."""
-    return labels.dtype.kind == "i" and len(np.unique(labels)) > len(labels) // 2
+    if labels.dtype.kind != "i":
+        return False
+    _, counts = np.unique(labels, return_counts=True)
+    return bool((counts == 1).sum() > len(labels) // 2)
 
 
 def first_line(error: Exception) -> str:

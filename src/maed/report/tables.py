@@ -113,7 +113,7 @@ def _means(found: Sequence[Any]) -> str:
     values = np.array([value for value in found if value is not None], dtype=float)
     if not len(values):
         return NOTHING
-    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(values.mean(axis=0)))
+    return ", ".join(f"{value:.4g}".replace("-", "−") for value in np.atleast_1d(values.mean(axis=0)))
 
 
 def tuning_rows(results: Results) -> Rows:

@@ -39,6 +39,10 @@ class Imputation(Task):
                 f"task: imputation is of real channels, and {data.source} holds tokens; classification takes them"
             )
 
+        for name, split in (("validation", data.validation), ("test", data.test)):
+            if len(split) < 2:
+                raise MaedError(f"task: imputation needs two {name} signals or more; {data.source} has {len(split)}")
+
     @classmethod
     def facts(cls, data: SignalData, train: TrainSettings) -> dict[str, Any]:
         """The share that is hidden."""

@@ -41,6 +41,9 @@ class Maed(TargetModel):
                 self.query = nn.Linear(channels, config.perceiver.latent_width)
                 nn.init.normal_(self.query.weight, std=channels**-0.5)
                 nn.init.zeros_(self.query.bias)
+                # what is told of a position starts at its mean
+                nn.init.zeros_(self.perceiver.decoder.final_layer.weight)
+                nn.init.zeros_(self.perceiver.decoder.final_layer.bias)
 
     @property
     def preprocessor(self) -> Preprocessor:
