@@ -34,7 +34,7 @@ from maed.evaluation.comparison import paired
 from maed.experiments.run import compare_only, run_all
 from maed.files import write_text
 from maed.records import Paired, Results
-from maed.registry import BASELINES
+from maed.registry import BASELINES, TASKS
 from maed.report.tables import NOTHING, duration, markdown_table
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, PerceiverSettings, Settings, TrainSettings
@@ -267,6 +267,13 @@ def free_of(results: Results) -> str:
     return next(row.positions for row in results.summary or [] if row.positions in BASELINES.names)
 
 
+def counted(task: str, labels: int | None) -> str:
+    """How many labels models were given; older records do not count all of them."""
+    if labels is None:
+        return "all" if TASKS.get(task).needs else NOTHING
+    return f"{labels:,}"
+
+
 def curves_table(found: dict[str, Results]) -> str:
     """The mean of every encoding over seeds, for each study and number of labels."""
     columns = ("none", "random", "trainable", "fourier", "training-free", "maed")
@@ -283,8 +290,7 @@ def curves_table(found: dict[str, Results]) -> str:
                 if row is not None and row.low is not None:
                     said += f" ± {metric.text(row.mean - row.low)}"
                 cells.append(f"{said} ({free})" if column == "training-free" else said)
-            labels = NOTHING if key[1] is None else f"{key[1]:,}"
-            rows.append([title(name), labels, metric.title, *cells, results.chosen or NOTHING])
+            rows.append([title(name), counted(*key[:2]), metric.title, *cells, results.chosen or NOTHING])
     return markdown_table(rows)
 
 
@@ -301,7 +307,7 @@ def gains_table(found: dict[str, Results]) -> str:
             for a, b in pairs:
                 difference = paired(same, a.replace("training-free", free), b.replace("training-free", free))
                 cells.append(_signed(difference, metric))
-            rows.append([title(name), NOTHING if key[1] is None else f"{key[1]:,}", *cells])
+            rows.append([title(name), counted(*key[:2]), *cells])
     return markdown_table(rows)
 
 
