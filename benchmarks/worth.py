@@ -242,7 +242,7 @@ def run(given: argparse.Namespace) -> None:
 
 
 def interpolated(data: SignalData, train: TrainSettings) -> float:
-    """R² at the hidden positions of the test by Shepard's interpolation: means of the seen ones, weighted by 1 / d^2."""
+    """R² at the hidden positions of the test by Shepard's interpolation: means of seen ones, weighted by 1 / d^2."""
     kind = TASKS.get("imputation")
     test = kind((), data.channels, kind.facts(data, train), train).prepared(data).test
     assert data.geometry is not None
