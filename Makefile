@@ -76,7 +76,7 @@ docs: .venv/docs-installed
 	for found in $(SITE)/torch $(SITE)/torchgen $(SITE)/functorch $(SITE)/torch-* $(SITE)/nvidia* $(SITE)/triton*; do \
 	  if [ -e $$found ]; then ln -s ../../../../$$found .venv-lowest/lib/python3*/site-packages/; fi; done
 	$(BIN)/python -m pip --python .venv-lowest/bin/python --quiet --disable-pip-version-check install \
-	  --no-compile -c .ci/lowest.txt -e '.[$(EXTRAS)]' pytest pytest-xdist hypothesis polars nbformat papermill selenium
+	  --no-compile -c .ci/lowest.txt -e '.[$(EXTRAS)]' pytest pytest-xdist hypothesis polars selenium
 	touch $@
 
 .venv/docs-installed: .venv/installed

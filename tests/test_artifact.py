@@ -173,6 +173,7 @@ def test_what_is_no_folder_is_named():
 # --- the original's file ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_seeds_file_is_read_and_holds_next_to_no_geometry(original_file):
     seed = PositionEmbedding.from_legacy(original_file)
     assert (seed.n, seed.dim, seed.label) == (2048, 64, "seed")

@@ -385,6 +385,7 @@ def held_out_loss(model: Autoencoder, data: SignalData) -> float:
     return float(losses[draw.hidden].mean())
 
 
+@pytest.mark.slow
 def test_training_finds_out_who_copies_whom(tmp_path):
     # the partner of a hidden position is visible with probability 4/11, and then tells it: 7/11 = 0.64 is the best
     settings = quick(steps=250, learning_rate=0.01, validate_every=50)
@@ -447,6 +448,7 @@ def test_a_finished_training_leaves_what_the_design_names(tmp_path):
     assert not (examples["visible"] & (examples["original"] == 0)).any()  # 0 is padding here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "tokens"),
     [
@@ -536,6 +538,7 @@ def test_signals_too_large_for_many_examples_make_fewer(tmp_path, monkeypatch):
     assert examples["reconstruction"].numel() <= 5 * 8 * N
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_the_best_validation(tmp_path, monkeypatch):
     data = pairs()
     data.validation.values[:, 1::2] *= -1  # partners are opposites here: who learns to copy gets worse
@@ -580,6 +583,7 @@ def run(folder: Path, settings: AutoencoderSettings) -> dict[str, torch.Tensor]:
     return load_file(folder / "autoencoder" / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "at"),
     [*((quick(learning_rate=0.01), at) for at in (3, 14, 17)), (unet(), 17)],

@@ -129,6 +129,7 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
 # --- names and values of settings ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -188,6 +189,7 @@ def test_names_and_values_that_are_not_known(refused: Refused, arguments: list[s
     assert said in refused(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "least"),
     [
@@ -214,6 +216,7 @@ def test_numbers_that_are_not_finite(refused: Refused, value: str) -> None:
     assert "autoencoder.learning_rate: " in refused("run", "digits", f"--autoencoder.learning_rate={value}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", RENAMED)
 def test_a_setting_by_its_old_name_is_refused_with_the_new_one(refused: Refused, here: Path, setting: str) -> None:
     new = RENAMED[setting]
@@ -248,6 +251,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     return yaml.safe_load(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["run", "pretrain"])
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_preset_is_read(path: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,6 +306,7 @@ def test_positions_of_a_preset_are_not_those_of_train(refused: Refused, capsys: 
     assert "positions: not given" in refused("train", "digits", "--config", "digits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -334,6 +339,7 @@ def with_value(value: float) -> np.ndarray:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -434,6 +440,7 @@ def test_the_console_script(here: Path) -> None:
 # --- settings that do not fit the data: refused before any work ---------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -482,6 +489,7 @@ def test_as_many_neighbors_as_positions(refused: Refused, here: Path) -> None:
     assert "embedding.n_neighbors: " in refused("run", "x.npy", "--out", "out", "--embedding.n_neighbors", "8")
 
 
+@pytest.mark.slow
 def test_defaults_suit_a_few_positions(here: Path) -> None:
     np.save(here / "x.npy", WHOLE[:, :8])
     assert main(["run", "x.npy", "--out", "out", *TINY]) == 0

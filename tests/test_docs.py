@@ -85,6 +85,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: name(value) if isinstance(value, Path) else None)
 def test_every_command_parses(page: Path, line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
@@ -96,6 +97,7 @@ def verbs() -> dict[str, Any]:
     return dict(build_parser()._subcommands_action._name_parser_map)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", verbs())
 def test_every_verb_and_its_own_options_are_on_the_page_of_the_command_line(verb: str) -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")

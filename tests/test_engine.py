@@ -112,6 +112,7 @@ def test_a_stopped_training_ends_as_the_whole_one_does(settings, at, way, tmp_pa
     assert read_json(tmp_path / "cut/metrics.json")["history"] == read_json(tmp_path / "whole/metrics.json")["history"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("plain", "lightning"), ("lightning", "plain")])
 def test_the_other_loops_checkpoints_are_ignored(first, second, tmp_path, monkeypatch):
     whole = trained("plain", pairs(), quick(), TRAINER, tmp_path / "whole")
@@ -242,6 +243,7 @@ def test_a_macs_gpu_trains(monkeypatch):
     assert devices == {"auto": "mps", "gpu": "mps", "mps": "mps", "cpu": "cpu"}
 
 
+@pytest.mark.slow
 def test_half_precision_on_a_cpu_is_bfloat16(tmp_path):
     weights = [
         trained("plain", pairs(), unet(), replace(TRAINER, precision=kind), tmp_path / kind)

@@ -236,6 +236,7 @@ def test_an_unknown_reduction_is_refused() -> None:
         ReportSettings(reductions=["tnse"])
 
 
+@pytest.mark.slow
 def test_pages_of_equal_runs_are_equal(run: Path) -> None:
     first = (run / "report.html").read_bytes()
     assert write_report(run, ReportSettings()).read_bytes() == first
@@ -670,6 +671,7 @@ def test_a_run_to_compare_that_is_none_is_refused(run: Path, tmp_path: Path) -> 
         write_report(run, ReportSettings(), [tmp_path / "nothing"])
 
 
+@pytest.mark.slow
 def test_the_command_line_puts_runs_beside(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, other = (synthetic_run(tmp_path / name, 5) for name in ("mine", "other"))
     assert main(["report", str(mine), "--compare", str(other), str(run), "--report.reductions", "[pca]"]) == 0

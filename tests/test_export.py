@@ -94,6 +94,7 @@ def test_csv_gives_back_every_bit(tmp_path: Path, vectors: np.ndarray) -> None:
     assert read_csv(tmp_path / "x.csv").tobytes() == vectors.tobytes()  # the sign of 0 too
 
 
+@pytest.mark.slow
 @with_onnx
 @pytest.mark.parametrize("index", [4, [2, 0, 2], [-1], [], [[1, 2], [3, 0]], [[[5]]]], ids=str)
 def test_onnx_looks_positions_up_whatever_the_shape(tmp_path: Path, index: Any) -> None:
@@ -349,6 +350,7 @@ def test_evaluate_says_what_coordinates_may_be(refused: Refused, legacy: Path) -
     assert f"coordinates: not given, and the embedding holds none; {KINDS}" in refused("evaluate", legacy.name)
 
 
+@pytest.mark.slow
 def test_the_seeds_file_holds_hardly_any_geometry(
     original_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_figure_is_drawn_in_axes_that_lie_in_no_grid(draw: Callable[[Axes | No
     assert all(part.get_position().x0 >= 0.49 for part in drawn_in(ax))
 
 
+@pytest.mark.slow
 @every_figure
 def test_alone_it_makes_a_figure_that_reads_on_light_and_dark(
     draw: Callable[[Axes | None], Axes], tmp_path: Path
@@ -129,6 +130,7 @@ def test_a_map_shows_values_at_their_true_places(height: int, width: int, random
     assert ax.get_title() == "row 0, column 0"
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 5), st.integers(2, 5), st.randoms(use_true_random=False))
 def test_the_matrix_does_not_depend_on_the_order_of_storage(height: int, width: int, random: Any) -> None:
@@ -160,6 +162,7 @@ def test_a_large_matrix_is_drawn_by_means_of_blocks_and_left_as_it_is() -> None:
     np.testing.assert_array_equal(similarity, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["line:40", "ring:40", "torus:5x8", "sphere:40"])
 def test_maps_and_channels_are_drawn_on_every_geometry(kind: str, tmp_path: Path) -> None:
     geometry = parse_geometry(kind)

@@ -811,6 +811,7 @@ def pooled(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @given(
     case=pooled(),
     piece=st.sampled_from([1, 20, 100, pooling._PIECE]),
@@ -837,6 +838,7 @@ def test_pooling_is_a_softmax_over_normalized_inputs(case: dict[str, Any], piece
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @given(
     case=pooled(),
     seed=st.integers(0, 99),
@@ -883,6 +885,7 @@ def test_a_signal_that_is_masked_altogether_is_seen_whole(piece: int) -> None:
     assert (found[0] - whole[0]).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_the_operator_is_known_to_torchs_compiler(dropout: float) -> None:
     query = torch.randn(1, 3, 6, requires_grad=True)

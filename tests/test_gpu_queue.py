@@ -76,6 +76,7 @@ def test_a_table_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:
         arrival.on_train_start(None, module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [job.name for job in JOBS if "settings" in job.arguments])
 def test_tiny_and_full_differ_in_sizes_alone(name: str) -> None:
     job = BY_NAME[name]
@@ -93,6 +94,7 @@ def test_timings_of_toy_size_differ_in_sizes_alone(name: str) -> None:
     assert set(BY_NAME[name].tiny) <= ARGUMENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_the_command_that_is_recorded_asks_for_the_same_settings(name: str) -> None:
     arguments = BY_NAME[name].arguments
@@ -120,6 +122,7 @@ def test_both_arms_differ_in_the_table_alone(tiny: dict[str, Any]) -> None:
             assert record["result"]["parameters"] == arms[0]["result"]["parameters"] - frozen * table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "group", ["imdb-12", "cifar10-shuffled", "speed-imdb", "speed-autoencoder", "learn", "unet-224"]
 )

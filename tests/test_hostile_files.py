@@ -680,6 +680,7 @@ def test_training_never_resumes_from_a_pickle(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 @PLANTED
 def test_a_perceiver_never_resumes_from_a_pickle(trap: Trap, source: Path, tmp_path: Path, kind: str) -> None:
     run = opened(source, tmp_path)
@@ -757,6 +758,7 @@ def test_no_stage_is_ever_unpickled(
         assert "config.json: not " in said(read, copied / stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "planted"),
     [
@@ -975,6 +977,7 @@ def test_archives_that_hold_no_arrays(tmp_path: Path) -> None:
     assert "is not a .npy file" in said(parse_geometry, str(tmp_path / "x.npy"))
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.parquet", "x.csv"])
@@ -1035,6 +1038,7 @@ LAUGHS = "data: &a [x, x]\n" + "".join(
 """A line of 2 x 9^15 words, if it were ever written out."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "line"),
     [

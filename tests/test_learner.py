@@ -27,6 +27,7 @@ from maed.stages.choices import choose
 
 
 # force: most checks fit pure noise, which would be refused
+@pytest.mark.slow
 @parametrize_with_checks([PositionLearner(method="maed", force=True, budget="400 draws")])
 def test_it_is_an_estimator_of_scikit_learn(estimator, check):
     check(estimator)
@@ -71,12 +72,14 @@ def test_the_ring_of_shuffled_sensors_is_found_by_default():
     assert nearest == {(order[7] + 1) % 60, (order[7] - 1) % 60}
 
 
+@pytest.mark.slow
 def test_true_coordinates_change_no_bit():
     X = walks()
     with_them = quick().fit(X, coordinates=np.arange(12.0)[::-1, None].copy())
     assert torch.equal(with_them.embedding_.vectors, quick().fit(X).embedding_.vectors)
 
 
+@pytest.mark.slow
 def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
     learner = quick().fit(walks())
     assert capfd.readouterr() == ("", "")
@@ -128,6 +131,7 @@ def test_a_baseline_comes_only_when_asked_for():
         quick(method="dependence").fit(walks())
 
 
+@pytest.mark.slow
 def test_noise_is_refused_unless_forced():
     noise = np.random.default_rng(0).normal(size=(300, 20))
     with pytest.raises(MaedError, match="no dependence found"):
@@ -210,6 +214,7 @@ def test_labels_and_names_of_a_table_are_told_from_its_inputs():
     assert learner.score(frame) < 0
 
 
+@pytest.mark.slow
 def test_missing_values_and_half_precision_are_taken():
     X = walks()
     X[::3, 4] = np.nan
@@ -265,6 +270,7 @@ def test_learn_names_a_parameter_that_is_unknown():
         maed.learn(walks(), budgets=3)
 
 
+@pytest.mark.slow
 def test_too_many_positions_for_the_memory_are_refused_before_any_work():
     X = np.zeros((8, 400_000), dtype=np.float32)
     X[:, ::2] = np.arange(8)[:, None]

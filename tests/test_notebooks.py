@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
+
+nbformat = pytest.importorskip("nbformat", reason="needs maed[notebooks]")
+papermill = pytest.importorskip("papermill", reason="needs maed[notebooks]")
+shells = pytest.importorskip("IPython.core.interactiveshell", reason="needs maed[notebooks]")
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -51,7 +50,7 @@ def test_each_notebook_has_small_settings_here() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(SMALL)
 
 
-class Shell(InteractiveShell):
+class Shell(shells.InteractiveShell):  # type: ignore[name-defined]
     """Runs cells in this process: a kernel would import everything anew, which takes longer than what cells do."""
 
     def enable_gui(self, gui: str | None = None) -> None:
@@ -82,7 +81,9 @@ def test_a_notebook_runs(
         assert any(drawn)
         return
     monkeypatch.chdir(tmp_path)
-    cells = parameterize_notebook(load_notebook_node(str(source)), parameters).cells
+    cells = papermill.parameterize.parameterize_notebook(
+        papermill.iorw.load_notebook_node(str(source)), parameters
+    ).cells
     shell = Shell.instance()
     shell.reset(new_session=False)
     results = [shell.run_cell(cell.source) for cell in cells if cell.cell_type == "code"]

@@ -281,6 +281,7 @@ def test_steps_end_the_training_before_its_epochs(tmp_path):
     assert metrics["epochs"] == pytest.approx((300 + 5 * 32) / 300)
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_repeated_unless_something_changed(tmp_path):
     metrics = fit(tmp_path, settings=quick(epochs=1))
     before = (tmp_path / "model.safetensors").stat().st_mtime_ns
@@ -344,6 +345,7 @@ def test_a_training_killed_before_its_test_is_tested_without_more_steps(patience
     assert comparable(fit(tmp_path / "cut", settings=settings)) == comparable(whole)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path):
     with pytest.raises(Killed):
         fit(tmp_path, settings=quick(epochs=2), callbacks=(Kill(15),))
@@ -369,6 +371,7 @@ class Record(pl.Callback):
         assert not module.classifier.perceiver.training
 
 
+@pytest.mark.slow
 def test_every_encoding_sees_the_same_batches_in_training_mode(tmp_path):
     seen = {}
     for encoding in ("none", "trainable", "fourier"):

@@ -102,6 +102,7 @@ def test_a_killed_training_goes_on_to_the_same_end_bit_for_bit(train, tmp_path):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(tmp_path / "cut").items())
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path):
     large = fit(tmp_path / "large", batch_size=24, epochs=2)
     small = fit(tmp_path / "small", batch_size=8, accumulate=3, epochs=2)
@@ -114,6 +115,7 @@ def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path):
             assert torch.allclose(first[name], second[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_tested_and_saved_and_leaves_the_table(tmp_path):
     plain, averaged = (fit(tmp_path / str(a), encoding="random", average=a) for a in (None, 0.99))
     assert [point["train_loss"] for point in plain["history"]] == [p["train_loss"] for p in averaged["history"]]
@@ -123,6 +125,7 @@ def test_the_average_is_what_is_tested_and_saved_and_leaves_the_table(tmp_path):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_label_smoothing_is_in_the_loss_of_training_and_not_in_that_of_validation(tmp_path):
     smoothed = fit(tmp_path, label_smoothing=0.5, epochs=40)
     last = smoothed["history"][-1]

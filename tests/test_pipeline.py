@@ -214,6 +214,7 @@ def test_summary_and_pairs_follow_from_the_classification(finished: Path) -> Non
     assert results["paired"] == [asdict(row) for row in compare_all(Score(**row) for row in results["scores"])]
 
 
+@pytest.mark.slow
 def test_what_was_not_run_is_null(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done("run", "digits", "--out", copied, *DIGITS, "--positions", "")
     results = read_json(copied / "results.json")
@@ -422,6 +423,7 @@ def test_the_seed_places_a_swiss_roll_and_no_ring(kind: str, refused: bool, tmp_
 # --- the same again -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_done_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, results = stamps(copied), read_json(copied / "results.json")
     capsys.readouterr()
@@ -434,6 +436,7 @@ def test_a_finished_run_is_not_done_again(copied: Path, capsys: pytest.CaptureFi
     assert f"{100 * results['summary'][0]['mean']:.1f} %" in text
 
 
+@pytest.mark.slow
 def test_verb_by_verb_makes_the_same_as_run(finished: Path, tmp_path: Path) -> None:
     """Every verb writes to a folder of its own, and reads the earlier stages with --run."""
     a, b, c, d, e = (tmp_path / name for name in "abcde")
@@ -487,6 +490,7 @@ def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Pa
     assert other["correlation"] == found[0]["correlation"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["similarity", "embedding", "models/maed-1", "results.json"])
 def test_a_run_stopped_between_stages_goes_on(finished: Path, copied: Path, gone: str) -> None:
     path = copied / gone
@@ -501,6 +505,7 @@ def test_a_run_stopped_between_stages_goes_on(finished: Path, copied: Path, gone
     assert measured(read_json(copied / "results.json")) == measured(read_json(finished / "results.json"))
 
 
+@pytest.mark.slow
 def test_a_training_stopped_in_the_middle_goes_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -530,6 +535,7 @@ def test_a_training_stopped_in_the_middle_goes_on(
 # --- never overwritten silently -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -555,6 +561,7 @@ def test_another_run_is_never_overwritten_silently(
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_what_differs_and_what_follows_from_it(copied: Path) -> None:
     before, old = stamps(copied), vectors(copied / "embedding")
     changed = [argument.replace("draws=2000", "draws=1500") for argument in DIGITS]
@@ -615,6 +622,7 @@ def test_correlation_finds_the_grid_of_digits_in_part(finished: Path) -> None:
     assert read_json(finished / "results.json")["geometry"]["correlation"]["knn_recall"] > 0.3
 
 
+@pytest.mark.slow
 def test_the_report_is_made_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = without_pictures(copied / "report.html")
     (copied / "report.html").unlink()
@@ -665,6 +673,7 @@ def test_info_of_everything(finished: Path, path: str, said: list[str], capsys: 
 # --- an embedding of another size ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_resampled_embedding_goes_by_that_name_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coarse = PositionEmbedding(torch.randn(16, 5, generator=torch.Generator().manual_seed(0)), geometry=grid(4, 4))
     coarse.save_pretrained(tmp_path / "coarse")
@@ -701,6 +710,7 @@ def test_the_embedding_of_a_run_carries_what_was_measured_and_its_picture(finish
 # --- the library --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> None:
     line = np.random.default_rng(0).normal(size=(200, 20)).cumsum(axis=1)
     few = Settings(

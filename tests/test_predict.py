@@ -173,6 +173,7 @@ def labels(rows: list[dict[str, str]]) -> list[str]:
 # --- arrays -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "permuted"])
 def test_labels_of_an_array_are_those_of_the_classifier(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, predicted: Predicted
@@ -206,6 +207,7 @@ def test_probabilities_of_all_classes_are_columns_that_sum_to_one(
         assert float(row["probability"]) == max(each.values()) == each[row["label"]]
 
 
+@pytest.mark.slow
 def test_the_function_yields_probabilities_a_batch_at_a_time(permuted: Trained) -> None:
     values = permuted.load(permute=None).test.values
     batches = list(predict(permuted.classifier, values, np.ones(values.shape[:2], bool), batch_size=16))
@@ -214,6 +216,7 @@ def test_the_function_yields_probabilities_a_batch_at_a_time(permuted: Trained) 
     assert [permuted.classifier.config.classes[i] for i in best] == permuted.expected()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [("image", "--perceiver.image_size=12", "--perceiver.input_width=8"), ("maed",)])
 def test_every_architecture_labels(flags: tuple[str, ...], tmp_path: Path, predicted: Predicted) -> None:
     architecture, *more = flags

@@ -37,6 +37,7 @@ def shuffled(vectors: torch.Tensor) -> torch.Tensor:
     return vectors[torch.from_numpy(np.random.default_rng(0).permutation(len(vectors)))]
 
 
+@pytest.mark.slow
 def test_true_positions_are_better_than_shuffled_and_random_ones():
     candidates = {"shuffled": shuffled(circle()), "true": circle()}
     found = probe(candidates, ring_data(), steps=100, seeds=2)
@@ -47,6 +48,7 @@ def test_true_positions_are_better_than_shuffled_and_random_ones():
     assert found[RANDOM].probe_share == 0
 
 
+@pytest.mark.slow
 def test_a_probe_repeats_and_knows_no_turn_scale_or_place():
     data = ring_data()
     turned = 5 * circle() @ torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)))[0] + 3
@@ -58,6 +60,7 @@ def test_a_probe_repeats_and_knows_no_turn_scale_or_place():
     assert probe({"a": turned}, data, steps=20, seeds=1)["a"].probe_loss > 0
 
 
+@pytest.mark.slow
 def test_tokens_and_missing_values_are_probed_too():
     generator = np.random.default_rng(0)
     chain = np.cumsum(generator.integers(-1, 2, (500, 12)), axis=1) % 5
@@ -126,6 +129,7 @@ def auto(tmp_path: Path | None = None, **parameters: Any) -> PositionLearner:
     return PositionLearner(settings=settings, random_state=0, folder=tmp_path, **parameters)
 
 
+@pytest.mark.slow
 def test_auto_takes_one_of_what_it_compared_and_keeps_them_all(tmp_path):
     learner = auto(tmp_path, force=True).fit(walks())
     names = [candidate.name for candidate in learner.candidates_]
@@ -141,6 +145,7 @@ def test_auto_takes_one_of_what_it_compared_and_keeps_them_all(tmp_path):
     assert alone.candidates_ == []
 
 
+@pytest.mark.slow
 def test_a_second_fit_reads_what_the_first_has_written(tmp_path):
     first = auto(tmp_path, force=True).fit(walks())
     written = (tmp_path / "auto.json").stat().st_mtime_ns

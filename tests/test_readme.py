@@ -27,6 +27,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines() if "maed " in line])
 def test_every_command_parses(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]

@@ -261,6 +261,7 @@ def unpacked(page: str, reference: dict[str, Any]) -> bytes:
     return gzip.decompress(base64.b64decode(text))
 
 
+@pytest.mark.slow
 def test_the_page_and_its_figures_are_written(tmp_path: Path) -> None:
     path = write_report(make_run(tmp_path), ReportSettings())
     page = path.read_text()
@@ -282,6 +283,7 @@ def test_the_page_and_its_figures_are_written(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_names_from_data_are_escaped(tmp_path: Path) -> None:
     run = make_run(tmp_path, source="<script>alert(1)</script>")
     results = json.loads((run / "results.json").read_text())
@@ -295,6 +297,7 @@ def test_names_from_data_are_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
+@pytest.mark.slow
 def test_the_page_says_how_signals_were_held_out(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     replace(RESULTS, held_out="<b>as it was</b>").write(run / "results.json")
@@ -328,6 +331,7 @@ def test_names_of_positions_are_written_in_figures(tmp_path: Path) -> None:
     np.testing.assert_allclose([written[name].xy for name in names], drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "sentence"),
     [
@@ -370,6 +374,7 @@ def test_a_line_of_tokens_without_results_is_drawn(tmp_path: Path) -> None:
     assert example["original"] == [["plain", "A film to see twice, and then once more."]]  # in true order
 
 
+@pytest.mark.slow
 def test_points_and_unknown_coordinates_are_drawn(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32)
     signals = np.random.default_rng(1).standard_normal((2, 30, 1)).astype(np.float32)

@@ -267,6 +267,7 @@ def hard_and_easy(signals: int, repeats: int, *, padded: bool, seed: int) -> Dra
     return losses, visible & real, ~visible & real, real
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("repeats", [2, 8])
 def test_the_standard_error_of_centered_losses_is_the_spread_over_repetitions(repeats, padded):
@@ -793,6 +794,7 @@ def test_draws_are_the_most_where_nothing_becomes_stable():
     assert [drawn for drawn, _ in never.changed] == [24, 32, 40, 56, 72]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(("estimator", "seed"), [("contrast", 3), ("mean-loss", 4), ("ablation", 3)])
 @pytest.mark.parametrize("stop", [32, 40, 48, None])
@@ -855,6 +857,7 @@ def found_with(loss: LossName, folder: Path) -> Similarity:
     return estimate(merged(streamed.halves), "contrast")
 
 
+@pytest.mark.slow
 def test_a_likelihood_finds_what_goes_together_in_size_alone_and_squared_errors_do_not(tmp_path):
     partners = (range(6), [1, 0, 3, 2, 5, 4])
     likelihood, squares = (found_with(loss, tmp_path / loss) for loss in ("gaussian", "mse"))
@@ -883,6 +886,7 @@ def small_run(folder: Path, data: SignalData, steps: int = 60, seed: int = 0, dr
     return context(folder, choices, data)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*constant in the training signals", "ignore:the neighbor graph falls")
 def test_deleting_the_coordinates_leaves_the_saved_vectors_bit_identical(tmp_path):
     data = digits()
@@ -902,6 +906,7 @@ def test_deleting_the_coordinates_leaves_the_saved_vectors_bit_identical(tmp_pat
     assert not torch.equal(vectors["with", "maed"], vectors["with", "correlation"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*constant in the training signals", "ignore:the neighbor graph falls")
 def test_the_contrast_of_permuted_data_agrees_within_its_standard_error(tmp_path):
     straight, permuted = digits(), digits(permute=3)

@@ -76,6 +76,7 @@ class Lines(FileType):
 """
 
 
+@pytest.mark.slow
 def test_a_source_of_another_package(tmp_path: Path) -> None:
     """It opens by its name and by its suffix, is listed and proposed, and a broken one is in nobody else's way."""
     sources = {
@@ -102,6 +103,7 @@ for source in ("moons", "moons:9", {str(tmp_path / "x.lines")!r}, "digits", "bro
     assert unknown.endswith("broken, lines, moons")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
@@ -115,6 +117,7 @@ def test_a_module_does_not_wake_what_it_does_not_use(module: str, heavy: str) ->
     assert woken.split() == []
 
 
+@pytest.mark.slow
 def test_names_of_the_room_come_lazily() -> None:
     program = "import sys, maed.data; print('numpy' in sys.modules); from maed.data import *; print(load.__name__)"
     assert printed(program).split() == ["False", "load"]

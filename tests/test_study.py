@@ -142,6 +142,7 @@ def test_the_magnitudes_of_a_magnitude_field_show_what_its_values_hide(finished:
     assert found["correlation of magnitudes"] > found["correlation"]
 
 
+@pytest.mark.slow
 def test_a_perceiver_is_trained_with_each_reduction_where_the_row_asks(tmp_path: Path) -> None:
     row = {
         "title": "digits, 4 channels",
@@ -222,6 +223,7 @@ def test_a_setting_that_came_later_had_its_default(finished: Study, tmp_path: Pa
     assert Records(study.results, plan).has(cells_of(plan, [0], ["targets"])[0])
 
 
+@pytest.mark.slow
 def test_a_stop_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, measure = Study(tmp_path), geometry.measure
     calls = []
@@ -281,6 +283,7 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path, capsys:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_and_its_figures_are_made_from_the_records_alone(finished: Study, tmp_path: Path) -> None:
     page = tmp_path / "geometry.md"
     page.write_text(PAGE)
@@ -384,6 +387,7 @@ def test_maed_results_passes_over_a_study_among_results(finished: Study, capsys:
 # --- the plan -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_plan_of_the_study_is_sound() -> None:
     plan = read_plan(geometry.PLAN)
     assert len(plan["seeds"]) >= 3

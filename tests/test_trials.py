@@ -80,6 +80,7 @@ def trial(encoding: str = "none", seed: int = 0, folder: Path = Path("nowhere"),
 # -- rows and lines -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_are_in_the_order_asked_for_and_those_done_before_come_first(tmp_path):
     asked = [
         trial(encoding, seed, tmp_path / f"{encoding}-{seed}") for seed in (0, 1) for encoding in ("none", "random")
@@ -113,6 +114,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_trained(tmp_pa
 # -- tuning -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_encoding_is_compared_with_its_best_rate(tmp_path):
     found = compared(tmp_path, tune=[3e-2, 1e-6, DIVERGES], tune_steps=6)
     tried = found["tuning"]
@@ -139,6 +141,7 @@ def test_of_equal_rates_the_lower_one_is_chosen(tmp_path):
     assert [(row["learning_rate"], row["chosen"]) for row in tried] == [(1e-9, True), (2e-9, False)]
 
 
+@pytest.mark.slow
 def test_tuning_does_not_read_the_test_split(tmp_path):
     data = images()
     other = replace(data, test=replace(data.test, values=data.test.values[::-1] * 9))
@@ -156,6 +159,7 @@ def test_no_finite_rate_is_an_error_that_names_the_encoding(tmp_path):
         compared(tmp_path, "fourier", tune=[DIVERGES])
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_whatever_rates_were_tried(tmp_path):
     """So that a rate that is added to the grid costs its own trials alone."""
     plain = compared(tmp_path, "none", seeds=1, learning_rate=1e-3)
@@ -187,6 +191,7 @@ def test_the_table_of_rates_says_where_the_best_one_lies():
     assert tuning_rows(Results()) == []
 
 
+@pytest.mark.slow
 def test_the_rates_are_among_the_tables_only_where_they_were_tuned(tmp_path):
     found = compared(tmp_path, "none", seeds=1, tune=[1e-3])
     assert "| none | 0.001 |" in markdown(Results.of(found))
@@ -226,6 +231,7 @@ def test_a_comparison_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     assert table(cut) == table(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.json", "results.json"])
 def test_a_stop_while_a_file_is_written_changes_nothing(name, tmp_path, monkeypatch):
     """The last moment of a training, and the moments after it."""
