@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # and so what it takes long to set up; tests/conftest.py has the order. Processes that tests start read compiled modules.
 TESTS := -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 QUICK := -m "not slow and not browser"
-export OMP_NUM_THREADS = 1
+test test-quick coverage lowest: export OMP_NUM_THREADS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-quick coverage lowest wheels lint scripts format docs clean

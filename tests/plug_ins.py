@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import maed
-from maed.registry import ARCHITECTURES, BASELINES, ENCODINGS, ESTIMATORS, REDUCTIONS, SOURCES, Registry
+from maed.registry import ARCHITECTURES, BASELINES, ENCODINGS, ESTIMATORS, REDUCTIONS, SOURCES, TASKS, Registry
 
 
 def install(folder: Path, code: str, entry_points: Mapping[str, Mapping[str, str]]) -> Path:
@@ -41,7 +41,7 @@ def installed(folder: Path) -> Iterator[None]:
     """Let this process find what `install` made: faster than another one, but maed has been imported already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        for registry in (ARCHITECTURES, BASELINES, ENCODINGS, ESTIMATORS, REDUCTIONS, SOURCES):
+        for registry in (ARCHITECTURES, BASELINES, ENCODINGS, ESTIMATORS, REDUCTIONS, SOURCES, TASKS):
             found = Registry[object](registry.kind, registry.folder).plugged_in
             patch.setitem(vars(registry), "plugged_in", found)
         try:

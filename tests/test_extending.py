@@ -26,7 +26,7 @@ def test_the_examples_are_a_plug_in_that_works(tmp_path: Path) -> None:
     program = f"import os; os.chdir({str(tmp_path)!r})\n{use}"
     done = fresh(["-W", "ignore", "-c", program], site)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "spiral" / "models" / "binary-0" / "metrics.json").is_file()
+    assert (tmp_path / "runs" / "spiral" / "models" / "brier-binary-0" / "metrics.json").is_file()
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_code() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sensors
+import worth
 from gallery import ENTRIES, PAGE, page
 from geometry_tables import EMPTY, render
 from maed import PositionEmbedding
@@ -72,6 +73,11 @@ def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
 def test_the_tables_of_real_sensors_are_the_recorded_ones() -> None:
     text = sensors.PAGE.read_text(encoding="utf-8")
     assert text == sensors.render(text), "python benchmarks/sensors.py docs"
+
+
+def test_the_tables_of_what_positions_are_worth_are_the_recorded_ones() -> None:
+    text = worth.PAGE.read_text(encoding="utf-8")
+    assert text == worth.render(text), "python benchmarks/worth.py docs"
 
 
 def test_each_recorded_set_of_sensors_has_its_map_on_the_page() -> None:

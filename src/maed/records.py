@@ -31,6 +31,7 @@ RENAMED_VALUES = {("data.split", "seed-imdb"): "original-imdb"}
 """Values of settings that had another name in earlier versions."""
 
 _RENAMED_COLUMNS = {"test_accuracy": "value", "validation_accuracy": "validation"}
+"""Of rows before version 0.2; metrics.json of a model calls them by its metric."""
 
 Row = TypeVar("Row")
 
@@ -265,6 +266,7 @@ class Score:
         learning_rate: its peak.
         history: points of the training.
         task, labels, metric: what was learned, from how many labeled signals, and how that is measured.
+        metrics: what else was measured of the test signals, by name.
     """
 
     positions: str
@@ -278,11 +280,14 @@ class Score:
     task: str = "classification"
     labels: int | None = None
     metric: str = "accuracy"
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Score:
         """From a row of a results.json, or the metrics.json of a model, of any version."""
-        return _row(cls, stored)
+        metric = stored.get("metric") or "accuracy"
+        found = {"value": stored.get(f"test_{metric}"), "validation": stored.get(f"validation_{metric}")}
+        return _row(cls, {**{name: value for name, value in found.items() if value is not None}, **stored})
 
 
 @dataclass(frozen=True)
@@ -316,7 +321,10 @@ class Paired:
 
 @dataclass(frozen=True)
 class Tried:
-    """A learning rate that was tried for an encoding before a comparison; `validation` is None where it diverged."""
+    """A learning rate that was tried for an encoding before a comparison; `validation` is None where it diverged.
+
+    `task`, `labels` and `metric` are what it was tried on and judged by.
+    """
 
     positions: str
     seed: int
@@ -325,6 +333,9 @@ class Tried:
     steps: int | None = None
     seconds: float | None = None
     chosen: bool = False
+    task: str = "classification"
+    labels: int | None = None
+    metric: str = "accuracy"
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 from maed.errors import MaedError
 from maed.files import read_json, write_json
 from maed.records import Choice, MadeWith, Work
+from maed.registry import TASKS
 
 AUTOENCODER, SIMILARITY, EMBEDDING = "autoencoder", "similarity", "embedding"
 BASELINES, MODELS, TUNING, AUTO = "baselines", "models", "tune", "auto"
@@ -20,7 +21,8 @@ _OLD_BASELINE, _OLD_MODELS = "baseline", "perceiver"
 
 STAGE = re.compile(
     rf"{AUTOENCODER}|((?P<baseline>{_OLD_BASELINE}|{BASELINES}/[^/]+)/)?(?P<stage>{SIMILARITY}|{EMBEDDING})"
-    rf"|({_OLD_MODELS}|{MODELS})/(?P<tuning>{TUNING}/)?(?P<encoding>[^/]+?)-(?P<number>[0-9][0-9.e-]*)"
+    rf"|({_OLD_MODELS}|{MODELS})/(?P<tuning>{TUNING}/)?((?P<task>{'|'.join(map(re.escape, TASKS.built_in))})-)?"
+    r"((?P<labels>[0-9]+)-)?(?P<encoding>[^/]+?)-(?P<number>[0-9][0-9.e-]*)"
 )
 """The path of a stage's folder, or of a trained model's, below that of its run."""
 
@@ -145,13 +147,17 @@ class RunFolder:
         found = [str(old.made_with.baseline)] if old.made_with.baseline else []
         return found + sorted(folder.name for folder in (self.path / BASELINES).glob("*") if folder.is_dir())
 
-    def model(self, encoding: str, seed: int) -> StageFolder:
-        """`models/ENCODING-SEED/`."""
-        return StageFolder(self.path / MODELS / f"{encoding}-{seed}")
+    def model(
+        self, encoding: str, seed: int, *, task: str = "classification", labels: int | None = None
+    ) -> StageFolder:
+        """`models/[TASK-][LABELS-]ENCODING-SEED/`: neither of classification with all labels."""
+        return StageFolder(self.path / MODELS / f"{_learned(task, labels)}{encoding}-{seed}")
 
-    def tuning(self, encoding: str, learning_rate: float) -> StageFolder:
-        """`models/tune/ENCODING-RATE/`: a trial of a learning rate."""
-        return StageFolder(self.path / MODELS / TUNING / f"{encoding}-{learning_rate}")
+    def tuning(
+        self, encoding: str, learning_rate: float, *, task: str = "classification", labels: int | None = None
+    ) -> StageFolder:
+        """`models/tune/[TASK-][LABELS-]ENCODING-RATE/`: a trial of a learning rate."""
+        return StageFolder(self.path / MODELS / TUNING / f"{_learned(task, labels)}{encoding}-{learning_rate}")
 
     def models(self) -> Iterator[StageFolder]:
         """Trained models, sorted by name."""
@@ -232,3 +238,8 @@ class RunFolder:
             shutil.rmtree(stage.path)
         write_json(stage.config, {"schema": 1, **(facts or {}), "made_with": made_with})
         return False
+
+
+def _learned(task: str, labels: int | None) -> str:
+    """How the name of a model's folder begins."""
+    return ("" if task == "classification" else f"{task}-") + ("" if labels is None else f"{labels}-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from maed.cli.parsing import Parser
 from maed.errors import MaedError, require_extra
-from maed.registry import ENCODINGS
+from maed.registry import ENCODINGS, TASKS
 from maed.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,6 +83,36 @@ def add_compared(parser: Parser) -> None:
     )
     parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
     parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="seeds for each encoding")
+    add_learned(parser, several=True)
+
+
+def add_learned(parser: Parser, *, several: bool) -> None:
+    """Add what models learn: the task, and how many labels they are given."""
+    text = (
+        f"what models learn: {', '.join(TASKS.names)}; by default what the labels are: classification of one column of "
+        "classes, multilabel of several columns of 0 and 1"
+    )
+    parser.add_argument("--task", type=str | None, default=None, metavar="TASK", help=text)
+    each = "comma-separated numbers of labels, each given to every encoding" if several else "the number of labels"
+    text = f"{each}: so many training signals, drawn anew for each seed, or all; positions are learned from all signals"
+    parser.add_argument("--labels", type=str | None, default=None, metavar="A,B,..." if several else "COUNT", help=text)
+
+
+def task_of(given: Namespace) -> str | None:
+    """`--task`, if there is such a task; None by default."""
+    return None if given.task is None else TASKS.check("task", given.task)
+
+
+def labels_of(given: Namespace, *, several: bool = True) -> list[int | None]:
+    """`--labels 50,100,all`, the smallest first, none twice; None is all of them."""
+    words = [word.strip() for word in ("all" if given.labels is None else given.labels).split(",")]
+    for word in words:
+        if word != "all" and not (word.isdecimal() and int(word)):
+            raise MaedError(f"labels: {word!r}; it must be a whole number, 1 or more, or all")
+    found = sorted({inf if word == "all" else int(word) for word in words})
+    if len(found) > 1 and not several:
+        raise MaedError(f"labels: {given.labels}; one number for one model; `maed compare` takes several")
+    return [None if count == inf else int(count) for count in found]
 
 
 def fitting(asked: list[str] | None, run: Context) -> list[str]:

@@ -8,7 +8,18 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from maed.cli.common import add_compared, console, encodings_of, fitting, one_process, open_context, say
+from maed.cli.common import (
+    add_compared,
+    add_learned,
+    console,
+    encodings_of,
+    fitting,
+    labels_of,
+    one_process,
+    open_context,
+    say,
+    task_of,
+)
 from maed.cli.parsing import Parser, settings_arguments, settings_group, verb
 from maed.registry import ENCODINGS
 
@@ -18,6 +29,7 @@ def _add_train(parser: Parser) -> None:
     text = f"the encoding: {', '.join(ENCODINGS.names)}"
     parser.add_argument("--positions", type=str, required=True, metavar="ENCODING", help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
+    add_learned(parser, several=False)
 
 
 @verb("train", "Train and test one Perceiver with one position encoding.", _add_train, "perceiver")
@@ -25,9 +37,11 @@ def _train(given: Namespace, command: str) -> None:
     ENCODINGS.check("positions", given.positions)
     from maed.experiments.comparison import Comparison
 
-    metrics = Comparison(open_context(given)).train(given.positions, given.seed)
-    accuracy = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_signals']} signals"
-    say(f"{given.positions}, seed {given.seed}: {accuracy}")
+    task, labels = task_of(given), labels_of(given, several=False)
+    comparison = Comparison(open_context(given), task, labels)
+    metrics, metric = comparison.train(given.positions, given.seed), comparison.metric
+    value = metric.text(metrics[f"test_{metric.name}"], max(2, metric.digits))
+    say(f"{given.positions}, seed {given.seed}: test {metric.title} {value} of {metrics['test_signals']} signals")
 
 
 def _add_compare(parser: Parser) -> None:
@@ -42,21 +56,22 @@ def _compare(given: Namespace, command: str) -> None:
     from maed.experiments.run import compare_only
     from maed.report import print_tables
 
-    asked = encodings_of(given)
+    asked, task, labels = encodings_of(given), task_of(given), labels_of(given)
     context = open_context(given)
     encodings = fitting(asked, context)
-    print_tables(compare_only(context, encodings, given.seeds, command=command), console())
+    results = compare_only(context, encodings, given.seeds, command=command, task=task, labels=labels)
+    print_tables(results, console())
 
 
 def _add_predict(parser: Parser) -> None:
-    text = "a folder models/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+    text = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
     parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
     text = (
         "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "
         "hub's layout (its test split), or - for texts from standard input, one a line"
     )
     parser.add_argument("input", type=str, metavar="INPUT", help=text)
-    text = "a .csv, .jsonl or .parquet file to write; CSV to standard output by default"
+    text = "a .csv, .jsonl or .parquet file, or .npy of filled or forecast signals; CSV to standard output by default"
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
     parser.add_argument("--lines", action="store_true", help="each line of a .txt file is a text")
     parser.add_argument("--probabilities", action="store_true", help="a column for the probability of each class")
@@ -67,7 +82,7 @@ def _add_predict(parser: Parser) -> None:
     settings_group(parser, TrainerSettings, "trainer", {"accelerator", "threads"})
 
 
-@verb("predict", "Label new text, images or arrays with a trained Perceiver.", _add_predict, "perceiver")
+@verb("predict", "Label, fill or forecast new signals with a trained Perceiver.", _add_predict, "perceiver")
 def _predict(given: Namespace, command: str) -> None:
     from maed.prediction import label_input
 

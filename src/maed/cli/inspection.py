@@ -16,9 +16,10 @@ from maed.embedding.legacy import read_legacy
 from maed.engine.checkpoints import is_lightning, read_checkpoint
 from maed.errors import MaedError
 from maed.files import read_json
-from maed.records import Results
+from maed.records import Results, Score
 from maed.run_folder import AUTOENCODER, BASELINES, EMBEDDING, GEOMETRY, MODELS, SIMILARITY, RunFolder, StageFolder
 from maed.settings import DataSettings, Settings
+from maed.tasks import metric_of
 
 _NAMES = (AUTOENCODER, SIMILARITY, EMBEDDING, BASELINES, MODELS, "baseline", "perceiver", "results.json", "report.html")
 """What a run folder may hold; until version 0.2 baselines and models had other folders."""
@@ -130,7 +131,10 @@ def _autoencoder(stage: StageFolder, config: dict[str, Any]) -> Iterator[str]:
 def _perceiver(path: Path, config: dict[str, Any]) -> Iterator[str]:
     yield f"{path}: a Perceiver of {config['positions']} positions, encoding {config['encoding']}"
     if (metrics := StageFolder(path).metrics).is_file():
-        yield f"test accuracy: {100 * read_json(metrics)['test_accuracy']:.2f} %"
+        score = Score.of(read_json(metrics))
+        metric = metric_of(score.task, score.metric)
+        if score.value is not None:
+            yield f"test {metric.title}: {metric.text(score.value, max(2, metric.digits))}"
     yield f"source: {config['source']}"
 
 

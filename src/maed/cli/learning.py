@@ -7,7 +7,17 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from maed.cli.common import add_compared, console, encodings_of, fitting, one_process, open_context, say
+from maed.cli.common import (
+    add_compared,
+    console,
+    encodings_of,
+    fitting,
+    labels_of,
+    one_process,
+    open_context,
+    say,
+    task_of,
+)
 from maed.cli.parsing import Parser, settings_arguments, verb
 from maed.errors import MaedError, require_extra
 
@@ -22,12 +32,13 @@ def _run(given: Namespace, command: str) -> None:
     from maed.experiments.run import run_all
     from maed.report import print_tables
 
-    asked = encodings_of(given)
+    asked, task, labels = encodings_of(given), task_of(given), labels_of(given)
     if asked:
         require_extra("positions", "perceiver")
     one_process("run")
     run = open_context(given)
-    print_tables(run_all(run, fitting(asked, run), given.seeds, command=command), console())
+    encodings = fitting(asked, run)
+    print_tables(run_all(run, encodings, given.seeds, command=command, task=task, labels=labels), console())
 
 
 @verb("pretrain", "Train the masked autoencoder.", settings_arguments)

@@ -177,7 +177,7 @@ def sample(batches: Iterator[np.ndarray], generator: np.random.Generator) -> np.
 
 def _table_source(table: pa.Table, settings: DataSettings) -> Source:
     """A table without its labels, which nothing here reads; texts as long as the longest, within `data.length`."""
-    labels = {settings.label} if settings.label is not None else set(LABELS)
+    labels = set(LABELS) if settings.label is None else {settings.label, *settings.label.split(",")}
     kept = [name for name in table.column_names if name not in labels] or table.column_names
     if left := [name for name in table.column_names if name not in kept]:
         warnings.warn(f"X: column {left[0]!r} holds labels, which are not read: nothing learns from them", stacklevel=4)

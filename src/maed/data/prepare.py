@@ -32,12 +32,14 @@ class _Part:
         mask: `(m, N)` bool, or None.
         labels: `(m,)` int64, or None.
         rows: `(m,)` where the signals are stored, for messages.
+        numbers: `(m, K)` float64, or None.
     """
 
     values: np.ndarray
     mask: np.ndarray | None
     labels: np.ndarray | None
     rows: np.ndarray
+    numbers: np.ndarray | None = None
 
     def blocks(self) -> Iterator[slice]:
         """Slices of signals of at most `_BLOCK` values together."""
@@ -99,6 +101,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
         columns=columns,
         kept=kept,
         held_out=told(source, cuts, settings),
+        label_names=source.label_names if source.train.labels is not None or source.train.numbers is not None else (),
     )
     return data if settings.permute is None else permute(data, settings.permute)
 
@@ -189,7 +192,8 @@ def _read(source: Source, chosen: Cut, settings: DataSettings) -> _Part:
         else:
             values = values.astype(np.float32, copy=False)
             values[missing] = np.nan
-    return _Part(values, mask, stored.labels_at(chosen.rows), chosen.rows)
+    numbers = None if stored.numbers is None else stored.numbers[chosen.rows]
+    return _Part(values, mask, stored.labels_at(chosen.rows), chosen.rows, numbers)
 
 
 def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
@@ -306,6 +310,7 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
         there = np.flatnonzero(~empty)
         part.values, part.mask, part.rows = part.values[there], part.mask[there], part.rows[there]
         part.labels = None if part.labels is None else part.labels[there]
+        part.numbers = None if part.numbers is None else part.numbers[there]
 
 
 def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:
@@ -430,4 +435,4 @@ def _is_constant(counts: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> n
 
 
 def _signals(part: _Part, mean: np.ndarray | None, scale: np.ndarray | None) -> Signals:
-    return Signals(part.values, part.labels, part.mask, mean, scale)
+    return Signals(part.values, part.labels, part.mask, mean, scale, numbers=part.numbers)

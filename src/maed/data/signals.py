@@ -28,7 +28,8 @@ class Signals:
     Args:
         values: `(n, N, C)` numbers as stored (`uint8`, `int16`, `float32`; memory-mapped is fine), or `(n, N)`
             integer token ids.
-        labels: `(n,)` int64 class indices, or None.
+        labels: `(n,)` int64 class indices, or None. In a training, what the task reads for each signal.
+        numbers: `(n, K)` float64, the labels where they are numbers, or None.
         mask: `(n, N)` bool, True where a position is real; None where all are.
         mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`, and with `(N, C)` of them
             between -`LIMIT` and `LIMIT`. None for tokens.
@@ -44,6 +45,7 @@ class Signals:
     scale: np.ndarray | None = None
     common: np.ndarray | None = None
     rest: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -56,6 +58,7 @@ class Signals:
             labels=None if self.labels is None else self.labels[rows],
             mask=None if self.mask is None else self.mask[rows],
             common=None if self.common is None else self.common[rows],
+            numbers=None if self.numbers is None else self.numbers[rows],
         )
 
     def take(self, rows: np.ndarray) -> Tensor:
@@ -75,7 +78,7 @@ class Signals:
         return None if self.mask is None else torch.from_numpy(self.mask[rows])
 
     def targets(self, rows: np.ndarray) -> Tensor:
-        """The labels of signals `rows`, `(B,)` int64."""
+        """The labels of signals `rows`: `(B,)` int64 classes, or what else the task reads."""
         assert self.labels is not None
         return torch.from_numpy(self.labels[rows])
 
@@ -115,6 +118,7 @@ class SignalData:
         kept: `(stored N,)` bool, which of the stored positions these are, where some have no value at all; None where
             all are.
         held_out: how many signals are in each split, and how they were chosen, in words.
+        label_names: of the columns that labels come from; empty without labels.
     """
 
     source: str
@@ -130,6 +134,7 @@ class SignalData:
     columns: tuple[str, ...] = ()
     kept: np.ndarray | None = None
     held_out: str = ""
+    label_names: tuple[str, ...] = ()
 
     @property
     def positions(self) -> int:

@@ -31,14 +31,17 @@ class Stored:
     Args:
         size: number of signals.
         read: reads the signals at some rows, so that a limit saves the decoding of the rest.
-        labels: `(size,)` as stored (numbers or names), later class indices; None without labels.
+        labels: `(size,)` or `(size, K)` as stored (numbers or names), later class indices; None without labels, and
+            where they are no classes.
         groups: `(size,)` whom a signal is of (subject, speaker, station); None where that is not asked for.
+        numbers: `(size, K)` float64, the labels where they are numbers, of K columns; made of `labels`.
     """
 
     size: int
     read: Reader
     labels: np.ndarray | None = None
     groups: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
     @classmethod
     def of(cls, values: np.ndarray, labels: np.ndarray | None = None) -> Stored:
@@ -63,6 +66,7 @@ class Source:
         geometry: the true geometry where it is known. Pixels bring their own grid.
         normalization: what `auto` means here.
         columns: the columns that are read, where it is a table.
+        label_names: of the columns that labels come from.
     """
 
     kind: SignalKind
@@ -72,6 +76,7 @@ class Source:
     geometry: Geometry | None = None
     normalization: Literal["channel", "position"] = "position"
     columns: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
 
     @property
     def train(self) -> Stored:
@@ -139,12 +144,15 @@ def listed() -> str:
 def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
     """Turn the labels of every stored split into class indices, and check that there are two classes at least.
 
+    Labels that are numbers are kept as such too. Several columns, fractions, and whole numbers most of which are there
+    once are no classes: they are numbers alone.
+
     Args:
         source: a source with raw labels, or none in its training split.
         names: class names that whole-number labels index; the sorted labels themselves where empty.
 
     Raises:
-        MaedError: labels in some splits only, a single class, labels that are neither whole numbers nor names.
+        MaedError: labels in some splits only, a single class, missing ones, or several columns that are no numbers.
     """
     if source.train.labels is None:
         return replace(source, parts={name: replace(part, labels=None) for name, part in source.parts.items()})
@@ -155,9 +163,32 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
     # competitions publish test splits whose labels are all -1: no test can be made of them
     hidden = [name for name, labels in raw.items() if labels.dtype.kind == "i" and (labels < 0).all()]
     kept = {name: labels for name, labels in raw.items() if name == "train" or name not in hidden}
-    indices, classes = _indices(kept, names)
-    parts = {name: replace(source.parts[name], labels=indices[name]) for name in kept}
-    return replace(source, parts=parts, classes=classes)
+    numbers: dict[PartName, np.ndarray] = {
+        name: labels.reshape(len(labels), -1).astype(np.float64)
+        for name, labels in kept.items()
+        if labels.dtype.kind in "if"
+    }
+    columns = {labels.shape[1] for labels in numbers.values()}
+    if len(columns) > 1:
+        raise MaedError(
+            f"labels: of {' and '.join(map(str, sorted(columns)))} columns in the splits; they must be as many"
+        )
+    first = raw["train"]
+    if first.ndim == 1 and first.dtype.kind != "f" and not (len(first) > 4 and _all_differ(first) and not names):
+        indices, classes = _indices(kept, names)
+    else:
+        indices, classes = {}, ()
+    parts = {name: replace(source.parts[name], labels=indices.get(name), numbers=numbers.get(name)) for name in kept}
+    found = source.label_names or tuple(f"target_{i}" for i in range(max(columns, default=1)))
+    return replace(source, parts=parts, classes=classes, label_names=found)
+
+
+def _all_differ(labels: np.ndarray) -> bool:
+    """Whether most whole numbers are there once: measurements, not classes."""
+    if labels.dtype.kind != "i":
+        return False
+    _, counts = np.unique(labels, return_counts=True)
+    return bool((counts == 1).sum() > len(labels) // 2)
 
 
 def first_line(error: Exception) -> str:
@@ -190,19 +221,27 @@ def _indices(
 
 
 def _plain_labels(labels: np.ndarray | None) -> np.ndarray:
-    """Labels as int64 or as strings."""
+    """Labels as int64, as strings, or as float64 where they have fractions or are of several columns."""
     labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise MaedError(f"labels: shape {labels.shape}; they must be one number or name for each signal")
+    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.dtype.kind not in "biuf"):
+        raise MaedError(
+            f"labels: shape {labels.shape}; they must be one number or name for each signal, or several numbers, (n, K)"
+        )
     if labels.dtype.kind == "O":
         if not all(isinstance(label, str) for label in labels):
             raise MaedError("labels: some are missing or of mixed type; they must be whole numbers or names")
         return labels.astype(str)
     if labels.dtype.kind == "U":
         return labels
-    whole = labels.dtype.kind in "biu" or (
-        labels.dtype.kind == "f" and bool(np.isfinite(labels).all()) and bool((labels == np.round(labels)).all())
-    )
-    if not whole:
-        raise MaedError(f"labels: {labels.dtype} with missing values or fractions; they must be whole numbers or names")
-    return labels.astype(np.int64)
+    if labels.dtype.kind not in "biuf":
+        raise MaedError(f"labels: of type {labels.dtype}; they must be numbers or names")
+    if labels.dtype.kind == "f" and not (finite := np.isfinite(labels)).all():
+        row = int(np.argmin(finite.reshape(len(labels), -1).all(axis=1)))
+        raise MaedError(
+            f"labels: {(~finite).sum()} of {finite.size} are missing or infinite, the first of signal {row}; leave "
+            "such signals out"
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    whole = labels.dtype.kind in "biu" or bool((labels == np.round(labels)).all())
+    return labels.astype(np.int64 if whole and labels.ndim == 1 else np.float64)

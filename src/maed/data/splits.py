@@ -11,6 +11,7 @@ from maed.data.source import PartName, Source
 from maed.errors import MaedError
 from maed.settings import DataSettings
 
+_MANY = 50  # classes
 _RUNS = 100  # of neighboring signals that are held out together, in blocks
 
 
@@ -93,6 +94,31 @@ def stratified_rows(
     shares = _shares(sizes, count, spare)
     rank = np.arange(size) - np.repeat(starts, sizes)
     return np.sort(order[rank < np.repeat(shares, sizes)])
+
+
+def nested_order(labels: np.ndarray | None, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows in an order whose beginnings are subsets: each holds the one before, and classes keep their shares in all.
+
+    One row of each class comes first; then each place goes to the class that is the furthest behind its share (the
+    method of Sainte-Laguë), so that no class is ever one row or more off it for long.
+
+    Args:
+        labels: `(size,)` class indices, or None for a plain shuffle.
+        size: number of rows.
+        generator: makes the choice.
+
+    Returns:
+        `(size,)`, every row once.
+    """
+    order = generator.permutation(size)
+    if labels is None:
+        return order
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    _, starts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.arange(size) - np.repeat(starts, sizes)  # within the class
+    due = np.where(rank == 0, -1.0, (rank + 0.5) / np.repeat(sizes, sizes))
+    mixed = generator.permutation(size)  # which of those that are due at once goes first
+    return by_class[mixed][np.argsort(due[mixed], kind="stable")]
 
 
 def _shares(sizes: np.ndarray, count: int, spare: int) -> np.ndarray:
@@ -202,10 +228,14 @@ def _check_classes(source: Source, cuts: dict[PartName, Cut], settings: DataSett
         if (found := source.parts[part].labels_at(rows)) is not None
     }
     known = np.unique(np.concatenate([*labels.values(), source.train.labels]))
+    if len(known) > _MANY and source.train.numbers is not None:  # they may as well be measurements
+        return
     for name, present in labels.items():
         absent = [source.classes[index] for index in np.setdiff1d(known, present)]
         if absent and name == "train":
-            limit = f"; data.limit is {settings.limit} and must be {len(known)} or more" if settings.limit else ""
-            raise MaedError(f"labels: no training signal of class {', '.join(absent[:5])}{limit}")
+            remedy = f"; data.limit is {settings.limit} and must be {len(known)} or more" if settings.limit else ""
+            if source.train.groups is not None:
+                remedy = f"; whole groups of {settings.group} are held out, and another data.seed may leave it some"
+            raise MaedError(f"labels: no training signal of class {', '.join(absent[:5])}{remedy}")
         if absent:
             warnings.warn(f"the {name} split has no signal of class {', '.join(absent[:5])}", stacklevel=2)

@@ -87,11 +87,12 @@ def from_tables(
     twice = sorted({name for name in train.column_names if train.column_names.count(name) > 1})
     if twice:
         raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names must be there once")
-    label = next((name for name in LABELS if name in train.column_names), None)
+    labels = [name for name in LABELS if name in train.column_names][:1]
     if settings.label is not None:
-        label = known_column(train, "data.label", settings.label, origin)
+        labels = label_columns(train, settings.label, origin)
+    label = labels[0] if len(labels) == 1 else None
     group = None if settings.group is None else known_column(train, "data.group", settings.group, origin)
-    columns = _columns(train, settings, label, origin)
+    columns = _columns(train, settings, labels, origin)
     if group is not None:
         columns = [name for name in columns if name != group]
     if settings.columns is None and settings.type in ("auto", "real", "tokens"):
@@ -115,7 +116,7 @@ def from_tables(
         read, groups = _reader(table, chosen, kind, settings), None
         if group is not None:
             groups = table.column(known_column(table, "data.group", group, f"the {name} table")).to_pandas().to_numpy()
-        stored[name] = Stored(table.num_rows, read, _raw_labels(table, label), groups)
+        stored[name] = Stored(table.num_rows, read, _raw_labels(table, labels), groups)
     tokens = kind == "text" or settings.type == "tokens"
     source = Source(
         "tokens" if tokens else "real",
@@ -124,18 +125,26 @@ def from_tables(
         geometry=line(settings.length) if kind == "text" else None,
         normalization="channel" if kind == "image" else "position",
         columns=tuple(chosen),
+        label_names=tuple(labels),
     )
     return with_classes(source, class_names(train, label) or names)
 
 
-def _columns(table: pa.Table, settings: DataSettings, label: str | None, origin: str) -> list[str]:
-    """The columns to read: those asked for, or all but the label."""
+def label_columns(table: pa.Table, label: str, origin: str) -> list[str]:
+    """The columns that `data.label` names: one, or several with commas between them."""
+    if label in table.column_names or "," not in label:
+        return [known_column(table, "data.label", label, origin)]
+    return list(dict.fromkeys(known_column(table, "data.label", name.strip(), origin) for name in label.split(",")))
+
+
+def _columns(table: pa.Table, settings: DataSettings, labels: Sequence[str], origin: str) -> list[str]:
+    """The columns to read: those asked for, or all but the labels."""
     if settings.columns is None:
-        columns = [name for name in table.column_names if name != label]
+        columns = [name for name in table.column_names if name not in labels]
     else:
         columns = [known_column(table, "data.columns", name, origin) for name in settings.columns]
-        if label is not None and label in columns:
-            raise MaedError(f"data.columns: {label!r} is the label; it may not be an input too")
+        if both := [name for name in labels if name in columns]:
+            raise MaedError(f"data.columns: {both[0]!r} is the label; it may not be an input too")
     if not columns:
         raise MaedError(f"{origin}: no columns but the label; at least 1 is needed")
     return columns
@@ -393,17 +402,38 @@ def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.nda
     return values
 
 
-def _raw_labels(table: pa.Table, label: str | None) -> np.ndarray | None:
-    if label is None or label not in table.column_names:
+def _raw_labels(table: pa.Table, labels: Sequence[str]) -> np.ndarray | None:
+    """The label column as it is, `(n,)`, or several of numbers as `(n, K)`; None where one is not there."""
+    if not labels or not set(labels) <= set(table.column_names):
         return None
+    found = [_raw_label(table, name) for name in labels]
+    if len(found) == 1:
+        return found[0]
+    for name, values in zip(labels, found, strict=True):
+        if values.dtype.kind not in "biuf":
+            raise MaedError(f"data.label: column {name!r} holds text; of several columns each must hold numbers")
+    return np.stack([values.astype(np.float64) for values in found], axis=1)
+
+
+def _raw_label(table: pa.Table, label: str) -> np.ndarray:
     column = table.column(label)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if column.null_count:
-        raise MaedError(f"labels: {column.null_count} of {len(column)} in column {label!r} are missing")
+        raise MaedError(
+            f"labels: {column.null_count} of {len(column)} in column {label!r} are missing; leave such rows out, or "
+            "name another column with --data.label"
+        )
     if _content_of(column.type, False) not in ("number", "text"):
-        raise MaedError(f"data.label: column {label!r} holds {column.type}; it may hold whole numbers or names")
-    return column.to_numpy()
+        raise MaedError(f"data.label: column {label!r} holds {column.type}; it may hold numbers or names")
+    values: np.ndarray = column.to_numpy()
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise MaedError(
+            f"labels: {count} of {len(values)} in column {label!r} are missing or infinite; leave such rows out, or "
+            "name another column with --data.label"
+        )
+    return values
 
 
 def class_names(table: pa.Table, label: str | None) -> tuple[str, ...]:

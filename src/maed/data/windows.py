@@ -16,8 +16,8 @@ def windowed(source: Source, settings: DataSettings) -> Source:
     """A recording, a row for each moment, as signals of N positions with `data.window` moments as channels.
 
     A window begins every `data.stride` rows; none goes over the border between two groups. Of several channels each
-    moment has all. A window has the label of its rows; one whose rows differ is left out, with a line. Only the rows
-    of the windows that are asked for are read.
+    moment has all. A window has the class of its rows; one whose rows differ is left out, with a line. Labels that are
+    numbers, and no classes, are those of its last row. Only the rows of the windows that are asked for are read.
 
     Args:
         source: of real channels.
@@ -53,7 +53,8 @@ def _cut(stored: Stored, width: int, stride: int, name: str) -> Stored:
         raise MaedError(f"data.window: {width} rows, and no {name} window is of one group and label; take fewer")
     starts = starts[within]
     labels, groups = (None if column is None else column[starts] for column in (stored.labels, stored.groups))
-    return Stored(len(starts), _reader(stored.read, starts, width), labels, groups)
+    numbers = None if stored.numbers is None else stored.numbers[starts + width - 1]
+    return Stored(len(starts), _reader(stored.read, starts, width), labels, groups, numbers)
 
 
 def _reader(read: Reader, starts: np.ndarray, width: int) -> Reader:

@@ -249,20 +249,20 @@ class Lines(Callback):
 
 
 class Watch(Callback):
-    """Tells of every step: its number, how many there are, and the accuracy of the latest validation."""
+    """Tells of every step: its number, how many there are, and what the latest validation measured as `metric`."""
 
-    def __init__(self, tell: Callable[[int, int, float | None], None]) -> None:
-        self.tell = tell
-        self.accuracy: float | None = None
+    def __init__(self, tell: Callable[[int, int, float | None], None], metric: str) -> None:
+        self.tell, self.metric = tell, metric
+        self.value: float | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """A step."""
-        self.tell(trainer.global_step, trainer.max_steps, self.accuracy)
+        self.tell(trainer.global_step, trainer.max_steps, self.value)
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """A new accuracy."""
-        self.accuracy = float(trainer.callback_metrics["validation_accuracy"])
-        self.tell(trainer.global_step, trainer.max_steps, self.accuracy)
+        """A new value."""
+        self.value = float(trainer.callback_metrics[self.metric])
+        self.tell(trainer.global_step, trainer.max_steps, self.value)
 
 
 class Told(Callback):

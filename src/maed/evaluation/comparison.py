@@ -10,6 +10,7 @@ from scipy import stats
 from maed.errors import MaedError
 from maed.records import Paired, Score, Summary
 from maed.registry import ENCODINGS
+from maed.tasks import metric_of
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
@@ -42,19 +43,24 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
     """Mean of each encoding with its interval over seeds, in the order of first appearance.
 
     Args:
-        scores: of one task and number of labels; of equal position and seed the last counts.
+        scores: of equal task, number of labels, position and seed the last counts.
     """
     found = []
-    for rows in _by_encoding(scores).values():
-        first, (mean, low, high) = _first(rows), interval([float(row.value or 0.0) for row in rows.values()])
-        found.append(Summary(first.positions, mean, low, high, len(rows), first.task, first.labels, first.metric))
+    for (task, labels, metric), group in _groups(scores).items():
+        for encoding, rows in _by_encoding(group).items():
+            mean, low, high = interval([float(row.value or 0.0) for row in rows.values()])
+            found.append(Summary(encoding, mean, low, high, len(rows), task, labels, metric))
     return found
 
 
 def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
     """How much better `a` is than `b`: the interval of the per-seed differences over the seeds both have.
 
-    `a` is above `b` where `low` is above 0.
+    `a` is above `b` where `low` is above 0, whether more or less of the metric is better.
+
+    Args:
+        scores: of one task and number of labels.
+        a, b: encodings.
 
     Raises:
         MaedError: no seed is common to both.
@@ -64,24 +70,34 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
     common = sorted(first.keys() & second.keys())
     if not common:
         raise MaedError(f"paired: {a} and {b} share no seed; a paired difference needs one or more")
-    differences = [float(first[seed].value or 0.0) - float(second[seed].value or 0.0) for seed in common]
-    mean, low, high = interval(differences)
     row = _first(first)
+    better = metric_of(row.task, row.metric).better
+    mean, low, high = interval([better(first[seed].value or 0.0, second[seed].value or 0.0) for seed in common])
     return Paired(a, b, mean, low, high, len(common), task=row.task, labels=row.labels, metric=row.metric)
 
 
 def compare_all(scores: Iterable[Score]) -> list[Paired]:
     """Each reference (`maed`, then `maed-resampled` and `fourier`) against every other encoding.
 
-    Pairs without a common seed are left out.
+    Pairs without a common seed are left out; those of different tasks or numbers of labels are none.
     """
-    rows = list(scores)
-    found = _by_encoding(rows)
-    pairs: list[tuple[str, str]] = []
-    ranks = {name: ENCODINGS.get(name).reference for name in found if name in ENCODINGS.names}
-    for _, a in sorted((rank, name) for name, rank in ranks.items() if rank is not None):
-        pairs += [(a, b) for b in found if b != a and (b, a) not in pairs]
-    return [paired(rows, a, b) for a, b in pairs if found[a].keys() & found[b].keys()]
+    made = []
+    for rows in _groups(scores).values():
+        found = _by_encoding(rows)
+        pairs: list[tuple[str, str]] = []
+        ranks = {name: ENCODINGS.get(name).reference for name in found if name in ENCODINGS.names}
+        for _, a in sorted((rank, name) for name, rank in ranks.items() if rank is not None):
+            pairs += [(a, b) for b in found if b != a and (b, a) not in pairs]
+        made += [paired(rows, a, b) for a, b in pairs if found[a].keys() & found[b].keys()]
+    return made
+
+
+def _groups(scores: Iterable[Score]) -> dict[tuple[str, int | None, str], list[Score]]:
+    """Scores that may be compared: of one task, number of labels and metric."""
+    found: dict[tuple[str, int | None, str], list[Score]] = {}
+    for row in scores:
+        found.setdefault((row.task, row.labels, row.metric), []).append(row)
+    return found
 
 
 def _by_encoding(scores: Iterable[Score]) -> dict[str, dict[int, Score]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from maed.evaluation.comparison import compare_all, summarize
 from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, run_trials
 from maed.files import is_main_process
+from maed.models.learned import check_training, chosen_task
 from maed.records import MadeWith, Results, Score, Tried
-from maed.registry import ENCODINGS
+from maed.registry import ENCODINGS, TASKS
 from maed.similarity import baselines_for
 from maed.stages import Baseline, Context, Embed, execute
+from maed.tasks import Metric
 
 SKIPPED = "Perceivers skipped"
 """How a note begins that says why none were trained."""
@@ -33,10 +36,19 @@ class Comparison:
     """Trainings of models that differ in their positions.
 
     Args:
-        context: folder, settings and labeled data.
+        context: folder, settings and data.
+        task: one of `maed.registry.TASKS`: what the models learn; None for what the data's labels are.
+        labels: how many labels each encoding is given, for each of these numbers a model; None is all of them.
     """
 
     context: Context
+    task: str | None = None
+    labels: Sequence[int | None] = (None,)
+
+    @cached_property
+    def learned(self) -> str | None:
+        """The task: as asked for, or what the labels are; None where there are none."""
+        return chosen_task(self.task, self.context.data)
 
     def check(self, encoding: str) -> None:
         """Refuse an encoding that these data cannot have.
@@ -46,16 +58,23 @@ class Comparison:
         """
         data, settings = self.context.data, self.context.settings
         kind = ENCODINGS.get(encoding, "positions")
-        if not data.labeled:  # its model will be skipped or refused
+        if self.skipped:  # its model will be skipped or refused
             return
         require_extra(f"positions: {encoding}", "perceiver")
+        for count in self.labels:
+            check_training(data, self.what, count, settings.train)
         if kind.needs_geometry and data.geometry is None:
             raise MaedError(f"positions: {encoding} needs coordinates, and none are known for {data.source}")
         fitting = baselines_for(data)
         if kind.embedding not in (None, "maed", "auto", *fitting):
             raise MaedError(f"positions: {encoding} is not for {data.kind} signals; choose {' or '.join(fitting)}")
         models.describe_classifier(
-            data, encoding, embedding_dim(data.positions, settings.embedding.dim), settings.perceiver
+            data,
+            encoding,
+            embedding_dim(data.positions, settings.embedding.dim),
+            settings.perceiver,
+            task=self.what,
+            train=settings.train,
         )
         if (
             kind.embedding is not None
@@ -68,10 +87,20 @@ class Comparison:
                 "maed-resampled"
             )
 
+    @property
+    def what(self) -> str:
+        """The task of a training; of data without labels that is refused as classification."""
+        return self.learned or "classification"
+
+    @property
+    def skipped(self) -> bool:
+        """Whether there is nothing to train: no labels, and no task that needs none was asked for."""
+        return self.learned is None
+
     def train(self, encoding: str, seed: int) -> Metrics:
-        """Train and test one model: `models/ENCODING-SEED/`. Returns its metrics."""
+        """Train and test one model: `models/[TASK-][LABELS-]ENCODING-SEED/`. Returns its metrics."""
         self.check(encoding)
-        trial = self.trial(encoding, seed, self._vectors(encoding))
+        trial = self.trial(encoding, seed, self._vectors(encoding), labels=self.counts[0])
         self.context.say(f"perceiver: {trial}")
         metrics = trial.train(self.context.data)
         assert metrics is not None  # it does not tune
@@ -80,12 +109,13 @@ class Comparison:
     def run(self, encodings: Sequence[str], seeds: int, results: Results) -> None:
         """Train each encoding with each seed; scores, their intervals and differences go into `results` as they come.
 
-        All encodings of one seed come before the next seed, so that a stopped comparison is still a fair one.
+        All encodings of one seed come before the next seed, so that a stopped comparison is still a fair one. Those of
+        one seed are given the same labels, fewer of which are a part of more.
         """
         data = self.context.data
         if not encodings or not seeds:
             results.notes.append(f"{SKIPPED}: no positions were asked for.")
-        elif not data.labeled:
+        elif self.skipped:
             results.notes.append(f"{SKIPPED}: {data.source} has no labels.")
             self.context.say(results.notes[-1])
         else:
@@ -94,15 +124,30 @@ class Comparison:
             with nullcontext() if address is None else Cluster(address) as cluster:
                 rates = self.tuned_rates(vectors, results, cluster)
                 trials = [
-                    self.trial(encoding, seed, vectors[encoding], learning_rate=rates.get(encoding))
+                    self.trial(encoding, seed, vectors[encoding], learning_rate=rates.get(encoding), labels=count)
                     for seed in range(seeds)
+                    for count in self.counts
                     for encoding in encodings
                 ]
-                for rows in self._as_trained(trials, "Comparison: test accuracy", self._score, cluster):
+                title = f"Comparison: test {self.metric.title}"
+                for rows in self._as_trained(trials, title, self._score, cluster):
                     results.scores, results.summary, results.paired = rows, summarize(rows), compare_all(rows)
                     results.seconds["perceivers"] = sum(row.seconds or 0.0 for row in rows)
                     self.save(results)
         self.save(results)
+
+    @property
+    def metric(self) -> Metric:
+        """What models are compared by."""
+        metric: Metric = TASKS.get(self.what).metric
+        return metric
+
+    @property
+    def counts(self) -> list[int | None]:
+        """Numbers of labels, the smallest first, None for all that there are."""
+        train = self.context.settings.train
+        found = {check_training(self.context.data, self.what, count, train) for count in self.labels}
+        return sorted(found, key=lambda count: (count is None, count or 0))
 
     def save(self, results: Results) -> None:
         """Write results.json as it stands."""
@@ -114,8 +159,9 @@ class Comparison:
     ) -> dict[str, float]:
         """The learning rate of `train.tune` with the best validation for each encoding; the lower of equal ones.
 
-        Every encoding tries every rate, with one and the same seed that no comparison has. What was found goes into
-        `results`. Nothing is tried, and nothing returned, without `train.tune`.
+        Every encoding tries every rate, with one and the same seed that no comparison has, and with the largest number
+        of labels alone: its rate serves the smaller ones too. What was found goes into `results`. Nothing is tried, and
+        nothing returned, without `train.tune`.
 
         Raises:
             MaedError: an encoding whose loss stays finite with none of them.
@@ -124,12 +170,15 @@ class Comparison:
         if rates is None:
             return {}
         trials = [
-            self.trial(encoding, TUNING_SEED, vectors[encoding], learning_rate=rate, tuning=True)
+            self.trial(
+                encoding, TUNING_SEED, vectors[encoding], learning_rate=rate, labels=self.counts[-1], tuning=True
+            )
             for encoding in vectors
             for rate in sorted(rates)
         ]
         tried: list[Tried] = []
-        for tried in self._as_trained(trials, "Learning rates: validation accuracy", self._tried, cluster):
+        title, higher = f"Learning rates: validation {self.metric.title}", self.metric.higher
+        for tried in self._as_trained(trials, title, self._tried, cluster):
             results.tuning = tried
             results.seconds["tuning"] = sum(row.seconds or 0.0 for row in tried)
             self.save(results)
@@ -141,7 +190,8 @@ class Comparison:
                     f"train.tune: {', '.join(f'{rate:g}' for rate in rates)}; with none of them does the loss of "
                     f"{encoding} stay finite; try lower ones, or trainer.precision 32-true"
                 )
-            best[encoding] = max(finite, key=lambda row: row.validation or 0.0)  # the first of equal ones: the lowest
+            # the first of equal ones: the lowest
+            best[encoding] = max(finite, key=lambda row: (1 if higher else -1) * (row.validation or 0.0))
         results.tuning = [replace(row, chosen=row is best[row.positions]) for row in tried]
         self.save(results)
         return {encoding: row.learning_rate for encoding, row in best.items()}
@@ -153,9 +203,13 @@ class Comparison:
         vectors: torch.Tensor | None,
         *,
         learning_rate: float | None = None,
+        labels: int | None = None,
         tuning: bool = False,
     ) -> Trial:
-        """The training of one model; with a `learning_rate` other than that of the settings where it is given."""
+        """The training of one model; with a `learning_rate` other than that of the settings where it is given.
+
+        `labels` is one of `counts`.
+        """
         context = self.context
         train = replace(context.settings.train, tune=None, tune_steps=None)  # no part of what is trained
         if learning_rate is not None:
@@ -163,7 +217,8 @@ class Comparison:
         if tuning:
             train = replace(train, steps=context.settings.train.tune_steps or train.steps)
         folder, dim = context.folder, context.settings.embedding.dim
-        place = folder.tuning(encoding, train.learning_rate) if tuning else folder.model(encoding, seed)
+        what: dict[str, Any] = {"task": self.what, "labels": labels}
+        place = folder.tuning(encoding, train.learning_rate, **what) if tuning else folder.model(encoding, seed, **what)
         return Trial(
             encoding,
             seed,
@@ -173,6 +228,7 @@ class Comparison:
             vectors,
             tuning=tuning,
             overwrite=folder.overwrite,
+            **what,
         )
 
     def vectors(self, encodings: Sequence[str]) -> dict[str, torch.Tensor | None]:
@@ -258,7 +314,9 @@ class Comparison:
 
     def _score(self, trial: Trial, metrics: Metrics | None) -> Score:
         assert metrics is not None  # only a trial that tunes may fail
-        return Score.of({**metrics, "learning_rate": trial.learning_rate, "labels": len(self.context.data.train)})
+        counted = trial.labels or len(self.context.data.train)
+        labels = counted if TASKS.get(trial.task).needs else None
+        return Score.of({**metrics, "learning_rate": trial.learning_rate, "labels": labels})
 
     def _tried(self, trial: Trial, metrics: Metrics | None) -> Tried:
         """What a rate came to; nothing is known of one with which the loss left the finite numbers."""
@@ -268,7 +326,10 @@ class Comparison:
             positions=trial.encoding,
             seed=trial.seed,
             learning_rate=trial.learning_rate,
-            validation=found.get("validation_accuracy"),
+            validation=None if metrics is None else trial.value(metrics),
             steps=history[-1]["step"] if history else None,
             seconds=found.get("seconds"),
+            task=trial.task,
+            labels=trial.labels,
+            metric=trial.metric.name,
         )

@@ -15,7 +15,7 @@ from rich.text import Text
 from maed.engine.progress import progress_kind
 from maed.experiments.trials import Board, Metrics, Trial
 from maed.files import is_main_process
-from maed.report.tables import MEASURES, NOTHING, duration, percent
+from maed.report.tables import NOTHING, duration, measure_of
 from maed.settings import TrainerSettings
 
 
@@ -46,20 +46,22 @@ class Lines:
         """Name it."""
         self.say(f"perceiver: {trial}")
 
-    def went_on(self, trial: Trial, step: int, steps: int, accuracy: float | None) -> None:
+    def went_on(self, trial: Trial, step: int, steps: int, value: float | None) -> None:
         """Nothing: Lightning's callback has its own lines."""
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
-        """Its accuracy."""
+        """What it measured."""
         if metrics is None:
             self.say(f"perceiver: {trial}: the loss did not stay finite")
             return
         name = "validation" if trial.tuning else "test"
-        self.say(f"perceiver: {trial}: {name} accuracy {100 * trial.accuracy(metrics):.2f} %")
+        metric = trial.metric
+        value = metric.text(trial.value(metrics), max(2, metric.digits))
+        self.say(f"perceiver: {trial}: {name} {metric.title} {value}")
 
 
 class LiveTable:
-    """A row for each encoding, a column for each seed or learning rate, and what is known of the mean over seeds.
+    """A row for each encoding and number of labels, a column for each seed or learning rate, and the mean over seeds.
 
     Args:
         title: above the table.
@@ -69,12 +71,13 @@ class LiveTable:
 
     def __init__(self, title: str, trials: Sequence[Trial], clock: Callable[[], float] = time.perf_counter) -> None:
         self.title, self.clock = title, clock
-        self.encodings = list(dict.fromkeys(trial.encoding for trial in trials))
+        self.rows = list(dict.fromkeys(trial.row for trial in trials))
+        self.metric = trials[0].metric
         self.columns = list(dict.fromkeys(trial.column for trial in trials))
         self.averaged = not any(trial.tuning for trial in trials)
         self._since = clock()
         self._cells: dict[tuple[str, str], Text] = {}
-        self._accuracies: dict[str, list[float]] = {encoding: [] for encoding in self.encodings}
+        self._values: dict[str, list[float]] = {row: [] for row in self.rows}
         self._left = len(trials)
         self._count = len(trials)
 
@@ -82,19 +85,19 @@ class LiveTable:
         """Running."""
         self._put(trial, "running", "yellow")
 
-    def went_on(self, trial: Trial, step: int, steps: int, accuracy: float | None) -> None:
+    def went_on(self, trial: Trial, step: int, steps: int, value: float | None) -> None:
         """Running, so far."""
-        reached = "" if accuracy is None else f", {percent(accuracy)}"
+        reached = "" if value is None else f", {self.metric.text(value)}"
         self._put(trial, f"{step}/{steps}{reached}", "yellow")
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
-        """Its accuracy."""
+        """What it measured."""
         self._left -= 1
         if metrics is None:
             self._put(trial, "not finite", "red")
             return
-        self._accuracies[trial.encoding].append(trial.accuracy(metrics))
-        self._put(trial, percent(trial.accuracy(metrics)), "green")
+        self._values[trial.row].append(trial.value(metrics))
+        self._put(trial, self.metric.text(trial.value(metrics)), "green")
 
     def render(self) -> Table:
         """The table as it stands."""
@@ -106,12 +109,12 @@ class LiveTable:
             table.add_column(column, justify="right")
         if self.averaged:
             table.add_column("Mean ± 95 % interval", justify="right")
-        for encoding in self.encodings:
-            cells: list[Any] = [self._cells.get((encoding, column), Text("waiting", "dim")) for column in self.columns]
+        for row in self.rows:
+            cells: list[Any] = [self._cells.get((row, column), Text("waiting", "dim")) for column in self.columns]
             if self.averaged:
-                cells.append(MEASURES["test_accuracy"].spread(self._accuracies[encoding]) or NOTHING)
-            table.add_row(encoding, *cells)
+                cells.append(measure_of(self.metric).spread(self._values[row]) or NOTHING)
+            table.add_row(row, *cells)
         return table
 
     def _put(self, trial: Trial, text: str, style: str) -> None:
-        self._cells[trial.encoding, trial.column] = Text(text, style)
+        self._cells[trial.row, trial.column] = Text(text, style)

@@ -32,7 +32,15 @@ from maed.stages import (
 )
 
 
-def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: str) -> Results:
+def run_all(
+    context: Context,
+    encodings: Sequence[str],
+    seeds: int,
+    *,
+    command: str,
+    task: str | None = None,
+    labels: Sequence[int | None] = (None,),
+) -> Results:
     """Do everything; returns, and keeps writing as it goes, results.json.
 
     Args:
@@ -40,11 +48,12 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
         encodings: to compare; none for no models.
         seeds: for each of them.
         command: the command line, which results.json records.
+        task, labels: what models learn, and from how many labels (see `Comparison`).
 
     Raises:
         MaedError: a stage or an encoding refuses, before any of them works where that can be told.
     """
-    comparison, folder, data = Comparison(context), context.folder, context.data
+    comparison, folder, data = Comparison(context, task, labels), context.folder, context.data
     for encoding in encodings:
         comparison.check(encoding)
     check_evaluation(context)
@@ -100,7 +109,15 @@ def run_all(context: Context, encodings: Sequence[str], seeds: int, *, command: 
     return results
 
 
-def compare_only(context: Context, encodings: Sequence[str], seeds: int, *, command: str) -> Results:
+def compare_only(
+    context: Context,
+    encodings: Sequence[str],
+    seeds: int,
+    *,
+    command: str,
+    task: str | None = None,
+    labels: Sequence[int | None] = (None,),
+) -> Results:
     """Compare encodings; what an earlier run in this folder measured of the positions stays in results.json.
 
     Args:
@@ -108,14 +125,15 @@ def compare_only(context: Context, encodings: Sequence[str], seeds: int, *, comm
         encodings: to compare.
         seeds: for each of them.
         command: the command line, which results.json records.
+        task, labels: what models learn, and from how many labels (see `Comparison`).
 
     Raises:
         MaedError: no labels, or a results.json of other data.
     """
     data, path = context.data, context.folder.results
-    if not data.labeled:
+    comparison, results = Comparison(context, task, labels), new_results(context, command)
+    if comparison.skipped:
         raise MaedError(f"source: {data.source} has no labels of two classes or more, and `compare` needs them")
-    comparison, results = Comparison(context), new_results(context, command)
     if path.is_file():
         kept = Results.read(path)
         there, here = ({"source": r.source, "data": r.settings.get("data")} for r in (kept, results))

@@ -21,8 +21,10 @@ from maed.data.signals import SignalData
 from maed.engine.progress import progress_kind
 from maed.errors import MaedError, NotFiniteError, require_extra
 from maed.files import is_main_process, read_json, replacing
+from maed.registry import TASKS
 from maed.run_folder import CONFIG, METRICS, MODEL
 from maed.settings import Settings, TrainerSettings
+from maed.tasks import Metric
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
@@ -51,6 +53,8 @@ class Trial:
         tuning: whether it only tells a learning rate's worth. Then it is shown the validation signals in the place of
             the test's, and its loss may leave the finite numbers.
         overwrite: replace a training of other settings that is in the folder, instead of refusing.
+        task: one of `maed.registry.TASKS`.
+        labels: how many labels it is given; None for all.
     """
 
     encoding: str
@@ -61,9 +65,11 @@ class Trial:
     vectors: Tensor | None = None
     tuning: bool = False
     overwrite: bool = True
+    task: str = "classification"
+    labels: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.encoding}, {self.column}"
+        return f"{self.row}, {self.column}"
 
     @property
     def learning_rate(self) -> float:
@@ -75,18 +81,29 @@ class Trial:
         """What tells it from other trainings of the same encoding."""
         return f"learning rate {self.learning_rate:g}" if self.tuning else f"seed {self.seed}"
 
-    def accuracy(self, metrics: Metrics) -> float:
+    @property
+    def row(self) -> str:
+        """The encoding, and of how many labels where they are counted."""
+        return self.encoding if self.labels is None else f"{self.encoding}, {self.labels:,} labels"
+
+    @property
+    def metric(self) -> Metric:
+        """What its task is judged by."""
+        metric: Metric = TASKS.get(self.task).metric
+        return metric
+
+    def value(self, metrics: Metrics) -> float:
         """What it was run to measure."""
-        return metrics["validation_accuracy" if self.tuning else "test_accuracy"]
+        return metrics[f"{'validation' if self.tuning else 'test'}_{self.metric.name}"]
 
     def finished(self, data: SignalData) -> Metrics | None:
         """Its metrics, where its folder holds them."""
-        return models.finished_training(self._shown(data), self.encoding, **self._arguments())
+        return models.finished_training(data, self.encoding, **self._arguments())
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
         """Train, or go on training; None where a learning rate was tried with which the loss is not finite."""
         try:
-            return models.train_classifier(self._shown(data), self.encoding, **self._arguments(), callbacks=callbacks)
+            return models.train_classifier(data, self.encoding, **self._arguments(), callbacks=callbacks)
         except NotFiniteError:
             if not self.tuning:
                 raise
@@ -96,11 +113,8 @@ class Trial:
         """The same training on another machine, or with another progress."""
         return replace(self, settings=replace(self.settings, trainer=replace(self.settings.trainer, **changes)))
 
-    def _shown(self, data: SignalData) -> SignalData:
-        return replace(data, test=data.validation) if self.tuning else data
-
     def _arguments(self) -> dict[str, Any]:
-        names = ("seed", "folder", "dim", "settings", "vectors", "overwrite")
+        names = ("seed", "folder", "dim", "settings", "vectors", "overwrite", "task", "labels", "tuning")
         return {name: getattr(self, name) for name in names}
 
 
@@ -110,8 +124,8 @@ class Board(Protocol):
     def started(self, trial: Trial) -> None:
         """A training is about to start, or was given to a worker."""
 
-    def went_on(self, trial: Trial, step: int, steps: int, accuracy: float | None) -> None:
-        """A training in this process has done a step; `accuracy` is that of its latest validation."""
+    def went_on(self, trial: Trial, step: int, steps: int, value: float | None) -> None:
+        """A training in this process has done a step; `value` is that of its latest validation."""
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
         """A training is done; None as `Trial.train` returns it."""
@@ -155,7 +169,7 @@ def _in_turn(data: SignalData, trials: Sequence[Trial], board: Board) -> Iterato
         board.started(trial)
         # bars of single trainings would fight with the table of all
         bare = trial.with_trainer(progress="none") if progress_kind(trial.settings.trainer) == "bar" else trial
-        watch = Watch(partial(board.went_on, trial))
+        watch = Watch(partial(board.went_on, trial), f"validation_{trial.metric.name}")
         yield trial, bare.train(data, (watch,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -10,14 +11,23 @@ from maed.data.geometry import Geometry, grid
 from maed.data.signals import SignalData
 from maed.embedding.fitting import project
 from maed.encodings import position_table
+from maed.errors import MaedError
 from maed.models.config import ClassifierConfig
 from maed.models.target import TargetModel
-from maed.registry import ARCHITECTURES
+from maed.registry import ARCHITECTURES, TASKS
 from maed.run_folder import CONFIG
-from maed.settings import PerceiverSettings
+from maed.settings import PerceiverSettings, TrainSettings
 
 
-def describe_classifier(data: SignalData, encoding: str, dim: int, settings: PerceiverSettings) -> ClassifierConfig:
+def describe_classifier(
+    data: SignalData,
+    encoding: str,
+    dim: int,
+    settings: PerceiverSettings,
+    *,
+    task: str = "classification",
+    train: TrainSettings | None = None,
+) -> ClassifierConfig:
     """The configuration of a classifier for `data`, with the sizes of the checkpoint that it is to start from.
 
     Args:
@@ -25,13 +35,23 @@ def describe_classifier(data: SignalData, encoding: str, dim: int, settings: Per
         encoding: one of `maed.registry.ENCODINGS`.
         dim: channels d of the embedding, and of positions and content where the architecture does not fix them.
         settings: the Perceiver's.
+        task: one of `maed.registry.TASKS`, which these data have passed.
+        train: settings of the training, of which the task may keep some.
 
     Raises:
-        MaedError: the architecture is not for these data or settings, or the checkpoint cannot be had.
+        MaedError: the architecture is not for these data, settings or task, or the checkpoint cannot be had.
     """
     architecture = architecture_of(settings)
     architecture.check(data, settings)
-    return architecture.describe(data, encoding, dim, settings)
+    kind = TASKS.get(task, "task")
+    if kind.per_position and not architecture.per_position:
+        able = [name for name in ARCHITECTURES.names if ARCHITECTURES.get(name).per_position]
+        raise MaedError(
+            f"perceiver.architecture: must be {' or '.join(able)} with --task {task}, which asks something of each "
+            f"position, got {settings.architecture}"
+        )
+    config = architecture.describe(data, encoding, dim, settings)
+    return replace(config, task=task, classes=kind.output_names(data), facts=kind.facts(data, train or TrainSettings()))
 
 
 def architecture_of(settings: PerceiverSettings) -> type[TargetModel]:

@@ -13,8 +13,9 @@ from maed.data.signals import SignalContent, SignalData, SignalKind, Signals
 from maed.data.source import first_line
 from maed.errors import MaedError
 from maed.files import read_json, write_json
-from maed.registry import ENCODINGS
-from maed.settings import PerceiverSettings
+from maed.registry import ENCODINGS, TASKS
+from maed.settings import PerceiverSettings, TrainSettings
+from maed.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ClassifierConfig:
     Args:
         kind: `real` channels or `tokens`.
         positions: N.
-        classes: class names, in the order of the logits.
+        classes: names of the outputs: classes in the order of the logits, or target columns.
         encoding: the position encoding.
         dim: d, the channels of content and position embeddings.
         channels: C of real signals, otherwise 0.
@@ -38,6 +39,8 @@ class ClassifierConfig:
         permutation: the fixed order the positions were put in, or None.
         content: what the signals were made of, or None where that is not known.
         columns: columns of the table that the signals were read from, if it was one.
+        task: what the model tells of a signal.
+        facts: what that task keeps of data and settings.
     """
 
     kind: SignalKind
@@ -56,6 +59,8 @@ class ClassifierConfig:
     permutation: np.ndarray | None = None
     content: SignalContent | None = None
     columns: tuple[str, ...] = ()
+    task: str = "classification"
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: SignalData, encoding: str, dim: int, perceiver: PerceiverSettings) -> ClassifierConfig:
@@ -91,13 +96,32 @@ class ClassifierConfig:
             stored["sides"] = tuple(int(side) for side in stored.get("sides") or ())
             stored["columns"] = tuple(stored.get("columns") or ())
             stored["perceiver"] = PerceiverSettings(**stored["perceiver"])
-            return cls(**stored)
+            found = cls(**stored)
+            assert found.outputs >= 0  # the facts are such as the task notes
+            return found
+        except MaedError as error:  # no such task
+            raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({error})") from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
 
     def save(self, path: Path) -> None:
         """Write `config.json`."""
         write_json(path, {"schema": 1, "architecture": "perceiver", **asdict(self)})
+
+    def learned(self, train: TrainSettings | None = None) -> Task:
+        """The task, as this data and a training have it."""
+        task: Task = TASKS.get(self.task)(self.classes, self.channels, self.facts, train)
+        return task
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the model tells of a signal, or of each position."""
+        return self.learned().outputs
+
+    @property
+    def inputs(self) -> int:
+        """Channels that the model reads; 0 for tokens."""
+        return self.learned().inputs
 
     @property
     def table_shape(self) -> tuple[int, int]:
@@ -117,10 +141,21 @@ class ClassifierConfig:
             raise MaedError(f"table: must have shape {self.table_shape}, got {tuple(table.shape)}")
 
     def prepare(self, values: np.ndarray) -> Tensor:
-        """Signals as stored by their source, `(n, N, C)` or `(n, N)`: put in order and normalized for `forward`."""
-        shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.channels)
+        """Signals as their source stores them, `(n, N, inputs)` or `(n, N)`: in order and normalized for `forward`."""
+        shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.inputs)
         if values.shape[1:] != shape:
             raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {shape}")
         if self.permutation is not None:
             values = values[:, self.permutation]
-        return Signals(values, mean=self.mean, scale=self.scale).take(np.arange(len(values)))
+        mean, scale = (None if part is None else part[:, : self.inputs] for part in (self.mean, self.scale))
+        return Signals(values, mean=mean, scale=scale).take(np.arange(len(values)))
+
+    def restored(self, values: np.ndarray) -> np.ndarray:
+        """Normalized values `(n, N, c)` of the last c channels as a source stores them: in its units and its order."""
+        if self.mean is None or self.scale is None:
+            return values
+        last = slice(self.channels - values.shape[2], None)
+        stored = np.empty_like(values)
+        order = slice(None) if self.permutation is None else self.permutation
+        stored[:, order] = values * self.scale[:, last] + self.mean[:, last]
+        return stored

@@ -6,12 +6,12 @@ import contextlib
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from maed.errors import MaedError
 from maed.machine import memory
 from maed.models.batches import Batch
+from maed.models.target import TargetModel
 
 _TRANSIENT = 1.3
 """What a step takes at its peak, as a multiple of what its forward pass keeps: gradients on their way back."""
@@ -20,10 +20,12 @@ _PER_PARAMETER = 16
 """Bytes: weight, gradient and the two moments of AdamW, float32."""
 
 
-def kept_bytes(classifier: nn.Module, batch: Batch, *, half_precision: bool) -> int:
+def kept_bytes(classifier: TargetModel, batch: Batch, *, half_precision: bool) -> int:
     """Bytes that a forward pass keeps for the backward pass, parameters left out; no gradient is computed."""
     own = {tensor.untyped_storage().data_ptr() for tensor in [*classifier.parameters(), *classifier.buffers()]}
     kept: dict[int, int] = {}
+
+    task = classifier.config.learned()
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -34,13 +36,15 @@ def kept_bytes(classifier: nn.Module, batch: Batch, *, half_precision: bool) -> 
     device = batch.values.device.type
     low = torch.autocast(device, dtype=torch.bfloat16) if half_precision else contextlib.nullcontext()
     with low, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = cross_entropy(classifier(batch.values, batch.mask), batch.labels)  # alive, or storages are used again
+        seen = task.seen(*batch[:3])
+        # alive, or storages are used again
+        loss = task.loss(classifier(seen.values, seen.mask), seen.target, training=False)
     del loss
     return sum(kept.values())
 
 
 def check_memory(
-    classifier: nn.Module,
+    classifier: TargetModel,
     batch: Batch,
     *,
     batch_size: int,

@@ -7,16 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PerceiverConfig, PerceiverModel
-from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
+from transformers.models.perceiver.modeling_perceiver import PerceiverBasicDecoder, PerceiverClassificationDecoder
 
 from maed.errors import MaedError
 from maed.settings import PerceiverSettings
 
 
 def latent_logits(
-    perceiver: PerceiverModel, inputs: tuple[Tensor, Any, Tensor], mask: Tensor | None, dtype: torch.dtype
+    perceiver: PerceiverModel,
+    inputs: tuple[Tensor, Any, Tensor],
+    mask: Tensor | None,
+    dtype: torch.dtype,
+    query: Tensor | None = None,
 ) -> Tensor:
-    """Class logits of preprocessed inputs.
+    """What the decoder tells of preprocessed inputs, such as class logits.
 
     transformers builds the attention mask in `PerceiverModel.forward`, differently from version to version, and
     materializes one even where nothing is masked; so its parts are called here, with a mask of ours.
@@ -26,9 +30,10 @@ def latent_logits(
         inputs: what its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
         mask: `(B, N)` bool, True where a position is real.
         dtype: of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
+        query: `(B, Q, latent_width)`, what is asked of the latents; the decoder's own question by default.
 
     Returns:
-        `(B, classes)`.
+        `(B, outputs)`; `(B, Q, outputs)` with a `query`.
     """
     scores_mask = None
     if mask is not None:
@@ -36,7 +41,7 @@ def latent_logits(
         scores_mask = scores_mask.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
     latents = perceiver.embeddings(batch_size=inputs[0].shape[0])  # (B, latents, width)
     encoded = perceiver.encoder(latents, inputs=inputs[0], inputs_mask=scores_mask)[0]
-    query = perceiver.decoder.decoder_query(*inputs)
+    query = perceiver.decoder.decoder_query(*inputs) if query is None else query
     return perceiver.decoder(query, z=encoded).logits
 
 
@@ -47,6 +52,17 @@ def classification_decoder(config: PerceiverConfig) -> PerceiverClassificationDe
         config,
         num_channels=config.d_latents,
         trainable_position_encoding_kwargs=query,
+        use_query_residual=True,
+    )
+
+
+def position_decoder(config: PerceiverConfig) -> PerceiverBasicDecoder:
+    """transformers' decoder of queries that are made elsewhere, one for each position."""
+    return PerceiverBasicDecoder(
+        config,
+        output_num_channels=config.num_labels,
+        position_encoding_type="none",
+        num_channels=config.d_latents,
         use_query_residual=True,
     )
 

@@ -40,11 +40,13 @@ class TargetModel(nn.Module, ABC):
         kinds: signals that it is for.
         options: settings that it has of those that not every architecture has.
         projects: an embedding of other channels than its table is projected to it.
+        per_position: it can tell something of each position.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]] = ("real", "tokens")
     options: ClassVar[frozenset[str]] = frozenset()
     projects: ClassVar[bool] = False
+    per_position: ClassVar[bool] = False
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__()
@@ -99,14 +101,14 @@ class TargetModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class logits.
+        """What the task asks for: class logits, or other numbers.
 
         Args:
-            values: `(B, N, C)` float32 or `(B, N)` int64.
+            values: `(B, N, config.inputs)` float32 or `(B, N)` int64.
             mask: `(B, N)` bool, True where a position is real; what is stored elsewhere is never read.
 
         Returns:
-            `(B, classes)`.
+            `(B, config.outputs)`; `(B, N, config.outputs)` where the task asks it of each position.
         """
 
     def save_pretrained(self, folder: Path) -> None:

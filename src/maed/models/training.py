@@ -7,17 +7,15 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from maed.data.signals import SignalData, Signals
 from maed.engine.checkpoints import read_checkpoint
@@ -39,14 +37,16 @@ from maed.files import is_main_process, read_json, write_json
 from maed.models.batches import Augmentation, Batch, ShuffledBatches, every_signal, take
 from maed.models.classifiers import build_classifier, describe_classifier, table_for
 from maed.models.config import ClassifierConfig
+from maed.models.learned import check_training, known_labels
 from maed.models.memory import check_memory, device_memory
 from maed.models.target import TargetModel
+from maed.registry import TASKS
 from maed.run_folder import BEST, CONFIG, LAST, METRICS, MODEL
 from maed.settings import Settings, TrainSettings
 
 
 class PerceiverModule(pl.LightningModule):
-    """Lightning's view of the classifier: cross-entropy, AdamW, accuracy on validation and test signals.
+    """Lightning's view of the model: the loss of its task, AdamW, metrics on validation and test signals.
 
     Args:
         classifier: what is trained.
@@ -73,42 +73,66 @@ class PerceiverModule(pl.LightningModule):
         self.classifier = classifier
         self.settings, self.steps, self.seed, self.augment = train, steps, seed, augment
         self.fingerprint, self.folder = fingerprint, folder
-        classes = len(classifier.config.classes)
+        self.task = classifier.config.learned(train)
         self.validation_loss = MeanMetric()
-        self.validation_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
+        self._measures = torch.nn.ModuleDict(  # modules, so that they go where the model goes
+            {
+                f"{split}_{name}": metric
+                for split in ("validation", "test")
+                for name, metric in self.task.metrics().items()
+            }
+        )
+        self.names, self.tested = tuple(self.task.metrics()), dict[str, Any]()
         self._first_bad: Tensor | None = None
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class logits, `(B, classes)`."""
+        """What the task asks for, such as class logits, `(B, classes)`."""
         return self.classifier(values, mask)
 
+    def measures(self, split: str) -> dict[str, Any]:
+        """The task's metrics of the `validation` or the `test` signals, by name."""
+        return {name: self._measures[f"{split}_{name}"] for name in self.names}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of a batch, weighted as the batch is."""
+        """Mean loss of a batch, weighted as the batch is."""
         # one long epoch: `batch_idx` is the number of the batch, and goes on where a training is resumed
         # (of a CPU's generator alone where that is all: the devices' note each call with a trace of the stack, 4 ms)
         generator = torch.default_generator if self.device.type == "cpu" else torch
         generator.manual_seed((self.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
         values, mask, labels, weight = batch if self.augment is None else self.augment(batch)
-        loss = cross_entropy(self(values, mask), labels, label_smoothing=self.settings.label_smoothing)
+        seen = self.task.seen(values, mask, labels)
+        loss = self.task.loss(self(seen.values, seen.mask), seen.target, training=True)
         self._watch(loss.detach())
-        self.log("train_loss", loss.detach(), batch_size=len(labels))
+        self.log("train_loss", loss.detach(), batch_size=len(values))
         return loss * weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and accuracy of a validation batch."""
-        values, mask, labels, _ = batch
-        logits = self(values, mask).float()
-        self.validation_accuracy(logits, labels)
-        self.validation_loss(cross_entropy(logits, labels), len(labels))
-        self.log("validation_loss", self.validation_loss, batch_size=len(labels))
-        self.log("validation_accuracy", self.validation_accuracy, batch_size=len(labels))
+        """Loss and metrics of a validation batch."""
+        size, seen = len(batch.values), self.task.seen(*batch[:3])
+        outputs = self(seen.values, seen.mask).float()
+        measures = self.measures("validation")
+        self.task.update(measures, outputs, seen.target)
+        self.validation_loss(self.task.loss(outputs, seen.target, training=False), size)
+        self.log("validation_loss", self.validation_loss, batch_size=size)
+        name = self.task.metric.name
+        self.log(f"validation_{name}", measures[name], batch_size=size)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy of a test batch."""
-        values, mask, labels, _ = batch
-        self.test_accuracy(self(values, mask).float(), labels)
-        self.log("test_accuracy", self.test_accuracy, batch_size=len(labels))
+        """Metrics of a test batch."""
+        seen = self.task.seen(*batch[:3])
+        self.task.update(self.measures("test"), self(seen.values, seen.mask).float(), seen.target)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep what was measured, in `tested`."""
+        self.tested = self.task.measured(
+            {name: metric.compute().tolist() for name, metric in self.measures("test").items()}
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Forget the metrics that are of the test alone; Lightning resets the one that it logs."""
+        for name, metric in self.measures("validation").items():
+            if name != self.task.metric.name:
+                metric.reset()
 
     def on_validation_start(self) -> None:
         """Stop before a training that has left the finite numbers is saved."""
@@ -155,7 +179,10 @@ class PerceiverModule(pl.LightningModule):
 
 @dataclass(frozen=True)
 class _Job:
-    """One training: the classifier that it is to make, its position table, and what tells it from others."""
+    """One training: the classifier that it is to make, its position table, and what tells it from others.
+
+    `few`: whether labels are counted, so that none may be spent on choosing among the weights.
+    """
 
     data: SignalData
     config: ClassifierConfig
@@ -166,6 +193,7 @@ class _Job:
     steps: int
     per_epoch: int
     fingerprint: str
+    few: bool
 
 
 def train_classifier(
@@ -179,14 +207,21 @@ def train_classifier(
     vectors: Tensor | None = None,
     callbacks: tuple[Callback, ...] = (),
     overwrite: bool = True,
+    task: str = "classification",
+    labels: int | None = None,
+    tuning: bool = False,
 ) -> dict[str, Any]:
     """Train one Perceiver, keep its best validation, test that once.
 
     Weights, order of the signals and dropout follow from `seed`, so encodings with one seed differ in their positions
     alone. A finished training of the same settings is returned as it is, a stopped one continues.
 
+    With few `labels` there are as many steps as with all of them, and the weights are the last ones: validation signals
+    have labels too, and to choose by them would be to have more. They are looked at once, after the last step (or as
+    `train.validate_every` asks), for the record alone. So `train.patience` is refused.
+
     Args:
-        data: labeled signals.
+        data: signals, labeled where the task needs it.
         encoding: one of `maed.registry.ENCODINGS`.
         seed: seed of the training, 0 or more.
         folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
@@ -195,23 +230,28 @@ def train_classifier(
         vectors: `(N, d)`, the embedding, for encodings that read one.
         callbacks: further Lightning callbacks.
         overwrite: replace a finished training of other settings or data instead of refusing.
+        task: one of `maed.registry.TASKS`.
+        labels: how many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
+        tuning: whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        MaedError: no labels, a class that a split lacks, an encoding that is unknown or lacks what it needs, a batch
-            beyond the memory, or a loss that is not finite.
+        MaedError: data that the task cannot be learned from, an encoding that is unknown or lacks what it needs, more
+            labels than there are, a batch beyond the memory, or a loss that is not finite.
     """
     use_threads(settings.trainer.threads)
-    job = _job(data, encoding, seed, folder, dim, settings, vectors)
+    job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning)
+    data = job.data
     finished = _finished(job, overwrite)
     if finished is not None:
         return finished
     classifier = build_classifier(job.config, job.table, seed=seed)
     train = settings.train
     first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
-    classifier.calibrate(*take(data.train, first)[:2])
+    values, mask = take(data.train, first)[:2]
+    classifier.calibrate(values[..., : job.config.inputs] if data.kind == "real" else values, mask)
     with quiet_lightning(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         return _train_and_test(job, classifier, callbacks)
 
@@ -226,13 +266,17 @@ def finished_training(
     settings: Settings,
     vectors: Tensor | None = None,
     overwrite: bool = True,
+    task: str = "classification",
+    labels: int | None = None,
+    tuning: bool = False,
 ) -> dict[str, Any] | None:
     """What `train_classifier` would return without training: its metrics where `folder` holds them, otherwise None.
 
     Raises:
         MaedError: as `train_classifier` before it trains.
     """
-    return _finished(_job(data, encoding, seed, folder, dim, settings, vectors), overwrite)
+    job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning)
+    return _finished(job, overwrite)
 
 
 def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
@@ -245,8 +289,11 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         classifier.compile()
     history = History()
     watching: list[Callback] = [history, LastValidation()]
+    metric = module.task.metric
+    judged = f"validation_{metric.name}"
+    mode: Literal["min", "max"] = "max" if metric.higher else "min"
     if train.patience is not None:
-        watching.append(Patience(train.patience, "validation_accuracy", "max"))
+        watching.append(Patience(train.patience, judged, mode))
     if train.average is not None:  # the table is a buffer, which is to stay as it is
         watching.append(EMAWeightAveraging(decay=train.average, use_buffers=False))
     trainer, best = build_trainer(
@@ -254,10 +301,10 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         folder,
         title=f"perceiver {job.config.encoding}, seed {job.seed}",
         steps=job.steps,
-        validate_every=min(train.validate_every or job.per_epoch, job.steps),
+        validate_every=min(train.validate_every or (job.steps if job.few else job.per_epoch), job.steps),
         clip=train.clip,
-        monitor="validation_accuracy",
-        mode="max",
+        monitor="step" if job.few else judged,
+        mode="max" if job.few else mode,
         wide=True,
         accumulate=train.accumulate,
         distributed=True,
@@ -282,29 +329,16 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         ) from None
     step, score = trainer.global_step, best.best_model_score
     assert score is not None
+    validation = float(history.points[-1][judged] or 0.0) if job.few else float(score)
     module.load_state_dict(best_weights(best))
-    tested = trainer.test(module, every_signal(data.test, train.batch_size, **process), verbose=False)
+    trainer.test(module, every_signal(data.test, train.batch_size, **process), verbose=False)
     if trainer.is_global_zero:
         classifier.save_pretrained(folder)
-        metrics = _metrics(job, classifier, history, step, float(score), tested[0]["test_accuracy"])
+        metrics = _metrics(job, classifier, history, step, validation, module.tested)
         write_json(folder / METRICS, metrics)
         (folder / BEST).unlink(missing_ok=True)
     trainer.strategy.barrier()
     return read_json(folder / METRICS)
-
-
-def _check_labels(data: SignalData) -> None:
-    """Refuse data without labels, and a split in which one of the classes never comes up."""
-    if not data.labeled:
-        raise MaedError(f"train: {data.source} has no labels of two classes or more; a Perceiver is trained on labels")
-    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
-        assert split.labels is not None
-        absent = np.flatnonzero(np.bincount(split.labels, minlength=len(data.classes)) == 0)
-        if len(absent):
-            raise MaedError(
-                f"train: no {name} signal of {data.source} is of class {data.classes[absent[0]]!r}; a larger "
-                "data.limit or another data.seed may give it some"
-            )
 
 
 def _check_memory(job: _Job, classifier: TargetModel, trainer: pl.Trainer) -> None:
@@ -324,15 +358,30 @@ def _check_memory(job: _Job, classifier: TargetModel, trainer: pl.Trainer) -> No
 
 
 def _job(
-    data: SignalData, encoding: str, seed: int, folder: Path, dim: int, settings: Settings, vectors: Tensor | None
+    data: SignalData,
+    encoding: str,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None,
+    task: str,
+    labels: int | None,
+    tuning: bool,
 ) -> _Job:
     """What is to be trained; refused where these data or settings cannot be."""
-    _check_labels(data)
+    train = settings.train
+    labels = check_training(data, task, labels, train)
     if seed < 0:
         raise MaedError(f"seed: must be at least 0, got {seed}")
-    config, train = describe_classifier(data, encoding, dim, settings.perceiver), settings.train
+    of, data = (
+        len(data.train),
+        known_labels(data, labels, seed, tuning=tuning, stratified=TASKS.get(task).needs == "classes"),
+    )
+    config = describe_classifier(data, encoding, dim, settings.perceiver, task=task, train=train)
     table = table_for(config, data, seed=seed, vectors=vectors)
-    per_epoch = math.ceil(len(data.train) / (train.batch_size * train.accumulate))
+    data = config.learned(train).prepared(data)
+    per_epoch = math.ceil(of / (train.batch_size * train.accumulate))
     steps = min(train.steps or train.epochs * per_epoch, train.epochs * per_epoch)
     perceiver = asdict(settings.perceiver)
     del perceiver["learned_from"]  # allows a training, and changes nothing in it
@@ -340,15 +389,21 @@ def _job(
         "positions": encoding,
         "seed": seed,
         "perceiver": perceiver,
-        "train": asdict(train),
+        "train": {name: value for name, value in asdict(train).items() if name not in ("hidden_fraction", "horizon")},
         "precision": settings.trainer.precision,
         "table": _digest([table.numpy()]),
         "dim": dim,
         "classes": data.classes,
         "data": _digest([part for split in (data.train, data.validation, data.test) for part in _sketch(split)]),
     }
+    if task != "classification":
+        facts |= {"task": task, "facts": config.facts}
+    if labels is not None:
+        facts |= {"labels": labels, "of": of}
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return _Job(data, config, table, seed, folder, settings, steps, per_epoch, fingerprint)
+    return _Job(
+        data, config, table, seed, folder, settings, steps, per_epoch, fingerprint, labels is not None and not tuning
+    )
 
 
 def _sketch(split: Signals) -> list[np.ndarray]:
@@ -383,16 +438,23 @@ def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
 
 
 def _metrics(
-    job: _Job, classifier: TargetModel, history: History, step: int, validation: float, test: float
+    job: _Job, classifier: TargetModel, history: History, step: int, validation: float, tested: dict[str, Any]
 ) -> dict[str, Any]:
     n, train = len(job.data.train), job.settings.train
     # whole epochs of batches, of which the last may be smaller; then whole batches
     epochs, batches = divmod(step * train.accumulate, math.ceil(n / train.batch_size))
+    kind = TASKS.get(job.config.task)
+    name = kind.metric.name
+    others = {other: value for other, value in tested.items() if other != name}
     return {
         "positions": job.config.encoding,
         "seed": job.seed,
-        "test_accuracy": test,
-        "validation_accuracy": validation,
+        "task": job.config.task,
+        "labels": n if kind.needs else None,
+        "metric": name,
+        f"test_{name}": tested[name],
+        f"validation_{name}": validation,
+        **({"metrics": others} if others else {}),
         "epochs": epochs + min(1.0, batches * train.batch_size / n),
         "seconds": history.seconds,
         "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),

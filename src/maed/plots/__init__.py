@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from maed._lazy import lazy
 
 if TYPE_CHECKING:
-    from maed.plots.curves import accuracy_curves, accuracy_intervals, against_draws, training_curves
+    from maed.plots.curves import accuracy_curves, accuracy_intervals, against_draws, label_curves, training_curves
     from maed.plots.layouts import grid_edges, position_colors, recovered_layout, unshuffled
     from maed.plots.maps import embedding_channels, similarity_map, similarity_maps, similarity_matrix, spread_positions
     from maed.plots.palette import color_of
@@ -26,6 +26,7 @@ __all__ = [
     "embedding_channels",
     "figure_of",
     "grid_edges",
+    "label_curves",
     "position_colors",
     "reconstructions",
     "reconstructions_by_fraction",
@@ -43,7 +44,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "curves": ("accuracy_curves", "accuracy_intervals", "against_draws", "training_curves"),
+        "curves": ("accuracy_curves", "accuracy_intervals", "against_draws", "label_curves", "training_curves"),
         "layouts": ("grid_edges", "position_colors", "recovered_layout", "unshuffled"),
         "maps": ("embedding_channels", "similarity_map", "similarity_maps", "similarity_matrix", "spread_positions"),
         "signals": ("reconstructions", "reconstructions_by_fraction", "to_unit"),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from maed.plots.palette import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, color_of
 from maed.records import Score, Summary
+from maed.tasks import Metric, metric_of
 
 History = Sequence[Mapping[str, Any]]
 """Points of a training, by `step`, or of a similarity, by `draws`."""
@@ -20,7 +21,7 @@ _RUNS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)  # of runs that are compar
 
 @dataclass(frozen=True)
 class Line:
-    """A curve; `named` where a legend has its name, which several may share."""
+    """A curve; `named` where a legend has its name, which several may share; `low` and `high` are its intervals."""
 
     x: list[float]
     y: list[float]
@@ -28,11 +29,13 @@ class Line:
     color: str
     dash: Dash = "solid"
     named: bool = True
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean in per cent, the ends of its interval, None where it has none, and what it is the mean of."""
+    """A mean as readers have it, the ends of its interval, None where it has none, and what it is the mean of."""
 
     name: str
     color: str
@@ -52,6 +55,7 @@ class Chart:
     lines: list[Line] = field(default_factory=list)
     intervals: list[Interval] = field(default_factory=list)
     log: bool = False
+    unit: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.lines or self.intervals)
@@ -74,29 +78,69 @@ def draws(histories: Mapping[str, History]) -> Chart:
 
 
 def accuracy(runs: Mapping[str, Sequence[Score]]) -> Chart:
-    """Validation accuracy over steps: a line for each model, a color for each encoding, a dash for each run."""
+    """Validation accuracy, or what else a task has, over steps: a line for each model, a color for each encoding.
+
+    A dash is for each run.
+    """
     lines: list[Line] = []
+    titles: dict[str, None] = {}
     for index, (run, scores) in enumerate(runs.items()):
         for score in scores:
-            steps, values = known(score.history, "validation_accuracy")
+            metric = metric_of(score.task, score.metric)
+            steps, values = known(score.history, f"validation_{score.metric}")
             name = score.positions if len(runs) == 1 else f"{score.positions}, {run}"
             new, dash = all(line.name != name for line in lines), _DASHES[index % len(_DASHES)]
             if steps:
-                lines.append(Line(steps, [100 * v for v in values], name, color_of(score.positions), dash, new))
-    return Chart("step", "validation accuracy, %", lines)
+                y = [metric.scale * v for v in values]
+                lines.append(Line(steps, y, name, color_of(score.positions), dash, new))
+                titles[axis(metric)] = None
+    return Chart("step", f"validation {' or '.join(titles) or 'accuracy, %'}", lines)
+
+
+def axis(metric: Metric) -> str:
+    """What an axis of a metric says: `accuracy, %`."""
+    return metric.title + (f",{metric.unit}" if metric.unit else "")
+
+
+def label_curves(summary: Sequence[Summary]) -> Chart:
+    """What encodings reach with so many labels, with 95 % intervals: a line for each; nothing of one number alone."""
+    rows = [row for row in summary if row.labels is not None]
+    if len({row.labels for row in rows}) < 2 or len({(row.task, row.metric) for row in rows}) > 1:
+        return Chart("", "")
+    metric = metric_of(rows[0].task, rows[0].metric)
+    lines = []
+    for encoding in dict.fromkeys(row.positions for row in rows):
+        own = sorted((row for row in rows if row.positions == encoding), key=lambda row: row.labels or 0)
+        ends = [(row.mean if end is None else end) for row in own for end in (row.low, row.high)]
+        low, high = ([metric.scale * end for end in each] for each in (ends[::2], ends[1::2]))
+        x, y = [float(row.labels or 0) for row in own], [metric.scale * row.mean for row in own]
+        lines.append(Line(x, y, encoding, color_of(encoding), low=low, high=high))
+    return Chart("labels", f"test {axis(metric)}", lines, log=True)
 
 
 def accuracies(runs: Mapping[str, tuple[Sequence[Summary], Sequence[Score]]]) -> Chart:
-    """Mean test accuracy of each encoding with its 95 % interval, and each seed, by the names of runs."""
-    found = []
+    """Mean test accuracy, or what else a task has, of each encoding with its 95 % interval and each seed, by runs.
+
+    Of several numbers of labels the largest is shown (`label_curves` has all).
+    """
+    found, metrics = [], list[Metric]()
     for index, (run, (summary, scores)) in enumerate(runs.items()):
-        for entry in sorted(summary, key=lambda entry: entry.mean):
+        most = max((entry.labels or 0 for entry in summary), default=0)
+        shown = [entry for entry in summary if (entry.labels or 0) == most]
+        better = [metric_of(entry.task, entry.metric).higher for entry in shown]
+        for entry in sorted(shown, key=lambda entry: entry.mean, reverse=not all(better)):
             color = color_of(entry.positions) if len(runs) == 1 else _RUNS[index % len(_RUNS)]
-            seeds = [100 * s.value for s in scores if s.positions == entry.positions and s.value is not None]
-            low, high = (None if end is None or entry.seeds == 1 else 100 * end for end in (entry.low, entry.high))
-            name = run if len(runs) > 1 else ""
-            found.append(Interval(entry.positions, color, 100 * entry.mean, low, high, seeds, name))
-    return Chart("test accuracy, %", "", intervals=found)
+            metric = metric_of(entry.task, entry.metric)
+            of = (entry.positions, entry.task, entry.labels)
+            own = [s.value for s in scores if (s.positions, s.task, s.labels) == of and s.value is not None]
+            low, high = (
+                None if end is None or entry.seeds == 1 else metric.scale * end for end in (entry.low, entry.high)
+            )
+            seeds, name = [metric.scale * value for value in own], run if len(runs) > 1 else ""
+            found.append(Interval(entry.positions, color, metric.scale * entry.mean, low, high, seeds, name))
+            metrics.append(metric)
+    title = " or ".join(dict.fromkeys(axis(metric) for metric in metrics)) or "accuracy, %"
+    return Chart(f"test {title}", "", intervals=found, unit=metrics[0].unit if metrics else "")
 
 
 def known(history: History, key: str, over: str = "step") -> tuple[list[float], list[float]]:

@@ -40,7 +40,8 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
 
 def accuracy_intervals(summary: Sequence[Summary], scores: Sequence[Score] = (), *, ax: Axes | None = None) -> Axes:
     """Draw mean test accuracy of each encoding with its 95 % interval; small dots are the seeds of `scores`."""
-    rows = charts.accuracies({"": (summary, scores)}).intervals
+    chart = charts.accuracies({"": (summary, scores)})
+    rows = chart.intervals
     ax, _ = panels(ax, 1, 1, (6.4, 0.8 + 0.42 * len(rows)))
     for height, row in enumerate(rows):
         ax.scatter(row.seeds, [height - 0.24] * len(row.seeds), s=14, color=row.color, alpha=0.6, linewidths=0)
@@ -49,10 +50,17 @@ def accuracy_intervals(summary: Sequence[Summary], scores: Sequence[Score] = (),
         ax.scatter([row.mean], [height], s=56, color=row.color, zorder=3, linewidths=0)
     ax.set_yticks(range(len(rows)), [plain(row.name) for row in rows])
     ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.set_xlabel("test accuracy, % (dot: mean over seeds; line: 95 % interval; small dots: seeds)")
+    ax.set_xlabel(f"{chart.x} (dot: mean over seeds; line: 95 % interval; small dots: seeds)")
     tidy(ax)
     ax.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
     ax.tick_params(axis="y", length=0, labelsize=10)
+    return ax
+
+
+def label_curves(summary: Sequence[Summary], *, ax: Axes | None = None) -> Axes:
+    """Draw what encodings reach with so many labels, on a logarithmic scale, with 95 % intervals."""
+    ax = _draw(charts.label_curves(summary), ax)
+    ax.set_xscale("log")
     return ax
 
 
@@ -61,6 +69,9 @@ def _draw(chart: charts.Chart, ax: Axes | None) -> Axes:
     for line in chart.lines:
         look = {"color": line.color, "linestyle": _STYLES[line.dash], "linewidth": 1.7}
         marker = "o" if len(line.x) == 1 else None
+        if line.low:
+            ax.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.15, linewidth=0)
+            marker = "o"
         ax.plot(line.x, line.y, label=plain(line.name) if line.named else None, marker=marker, **look)  # type: ignore[arg-type]
     ax.set(xlabel=chart.x, ylabel=chart.y)
     tidy(ax)

@@ -1,4 +1,4 @@
-"""Labels for new signals from the folder of a trained classifier."""
+"""Answers for new signals from the folder of a trained model: labels, numbers, values that are missing or to come."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from maed.files import read_json
 from maed.models import ClassifierConfig, TargetModel, load_classifier
 from maed.prediction.inputs import Batch, open_input
 from maed.prediction.outputs import Columns, check_out, writing
+from maed.registry import TASKS
 from maed.run_folder import CONFIG, RunFolder, StageFolder
 from maed.settings import DataSettings, TrainerSettings
 
 __all__ = ["Score", "label_input", "open_classifier", "predict"]
 
-_EXPECTED = "a folder models/ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+_EXPECTED = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Score:
 def predict(
     classifier: TargetModel, values: np.ndarray, mask: np.ndarray | None = None, *, batch_size: int = 64
 ) -> Iterator[Tensor]:
-    """Class probabilities of signals, a batch at a time.
+    """What a model tells of signals, a batch at a time: class probabilities, or what else its task asks for.
 
     Args:
         classifier: from `maed.models.load_classifier`, on any device.
@@ -55,12 +56,15 @@ def predict(
         batch_size: signals at a time.
 
     Yields:
-        `(B, classes)` float32 on the CPU; the columns are `classifier.config.classes`.
+        `(B, outputs)` float32 on the CPU; the columns are `classifier.config.classes`: probabilities of classes or
+        labels, or targets in their units. Of a model that tells something of each position, `(B, N, outputs)`,
+        normalized and in the model's order (`classifier.config.restored` undoes both).
 
     Raises:
         MaedError: signals of another shape than the classifier takes.
     """
     config, place = classifier.config, next(classifier.parameters()).device
+    task = config.learned()
     for start in range(0, len(values), batch_size):
         rows = slice(start, start + batch_size)
         real = None
@@ -68,8 +72,8 @@ def predict(
             ordered = mask[rows] if config.permutation is None else mask[rows][:, config.permutation]
             real = torch.from_numpy(ordered).to(place)
         with torch.inference_mode():
-            logits = classifier(config.prepare(values[rows]).to(place), real)
-        yield logits.float().softmax(dim=1).cpu()
+            outputs = classifier(config.prepare(values[rows]).to(place), real)
+        yield task.answers(outputs.float()).cpu()
 
 
 def label_input(
@@ -85,10 +89,14 @@ def label_input(
 ) -> Score:
     """Label an input and write one row a signal: what `maed predict` does.
 
+    A row is a label with its probability; of other tasks, the probability of each label, the targets in their units,
+    the signal with what was missing filled in, or the moments that come after it.
+
     Args:
         model: the folder of a trained classifier.
         name: the input, see `maed.prediction.inputs.open_input`.
-        out: a .csv, .jsonl or .parquet file; standard output, as CSV, where None.
+        out: a .csv, .jsonl or .parquet file; standard output, as CSV, where None. Or a .npy file, of what has a value
+            for each position.
         data: `type`, `columns`, `label` and `missing` are read.
         trainer: `accelerator` and `threads` are read.
         batch_size: signals at a time.
@@ -105,14 +113,27 @@ def label_input(
         if out.exists() and Path(name).exists() and out.samefile(name):
             raise MaedError(f"out: {out} is the input; it must be another file")
     classifier = open_classifier(model)
+    config, told = classifier.config, TASKS.get(classifier.config.task)
+    if probabilities and config.task != "classification":
+        raise MaedError(f"probabilities: of classes, and {model} tells {told.answer}; leave it out")
+    if out is not None and out.suffix.lower() == ".npy" and not told.per_position:
+        raise MaedError(f"out: {out}; rows with names are written as .csv, .jsonl or .parquet")
     given = open_input(name, classifier.config, data or DataSettings(), lines=lines)
     classifier.to(device(trainer or TrainerSettings()))
-    score, classes = Score(), classifier.config.classes
+    score, classes = Score(), config.classes
     shown = sys.stderr.isatty() and not (out is None and sys.stdout.isatty())  # a bar amid the rows would garble them
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar, writing(out) as write:
+    with (
+        Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar,
+        writing(out, (config.positions, config.outputs)) as write,
+    ):
         task = bar.add_task("predict", total=given.size)
         for batch in given.batches(batch_size):
             (found,) = predict(classifier, batch.values, batch.mask, batch_size=batch_size)
+            if config.task != "classification":
+                write(_answers(config, score.signals, found.numpy(), batch))
+                score.signals += len(found)
+                bar.update(task, completed=score.signals)
+                continue
             labels = [classes[index] for index in found.argmax(dim=1).tolist()]
             write(_columns(score.signals, labels, found.numpy(), batch, classes if probabilities else ()))
             truth = batch.truth or [None] * len(labels)
@@ -174,3 +195,28 @@ def _columns(start: int, labels: list[str], found: np.ndarray, batch: Batch, cla
     if batch.files is not None:
         columns["file"] = batch.files
     return columns | {f"probability_{name}": found[:, index] for index, name in enumerate(classes)}
+
+
+def _answers(config: ClassifierConfig, start: int, found: np.ndarray, batch: Batch) -> Columns:
+    """Rows of the output of a task other than classification: a column for each output, or for each position."""
+    columns: Columns = {"index": range(start + batch.first, start + batch.first + len(found))}
+    if batch.files is not None:
+        columns["file"] = batch.files
+    if found.ndim == 2:
+        named = "probability_" if config.task == "multilabel" else ""
+        return columns | {f"{named}{name}": found[:, index] for index, name in enumerate(config.classes)}
+    values = config.restored(found)  # (B, N, c)
+    if config.task == "imputation" and batch.mask is not None:
+        values = np.where(batch.mask[:, :, None], batch.values, values)
+    elif config.task == "imputation":
+        values = batch.values.astype(np.float32)
+    names = (
+        config.columns
+        if len(config.columns) == config.positions
+        else [f"position_{i}" for i in range(config.positions)]
+    )
+    for position, name in enumerate(names):
+        for channel in range(values.shape[2]):
+            behind = f"_{channel}" if values.shape[2] > 1 else ""
+            columns[f"{name}{behind}"] = values[:, position, channel]
+    return columns

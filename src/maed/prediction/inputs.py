@@ -19,6 +19,7 @@ from maed.data.delimited import read_delimited
 from maed.data.prepare import real_positions
 from maed.data.signals import SignalContent
 from maed.data.source import Reader, Source
+from maed.data.windows import windowed
 from maed.errors import MaedError
 from maed.models import ClassifierConfig
 from maed.settings import DataSettings
@@ -43,12 +44,14 @@ class Batch:
         mask: `(m, N)` bool, True where real; None where all are.
         truth: m names of classes, None for those that are not known; None where the input has no labels.
         files: m names of files; None where signals are not files.
+        first: how much later than its own number a row is called: a forecast is of the moment after those read.
     """
 
     values: np.ndarray
     mask: np.ndarray | None
     truth: Sequence[str | None] | None = None
     files: Sequence[str] | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,11 @@ class _Model:
     """The classifier's side: what it takes, and how that is made of what is read."""
 
     def __init__(self, config: ClassifierConfig, settings: DataSettings) -> None:
-        self.config, self.settings = config, settings
+        # what is missing is what is asked for
+        self.config, self.settings = (
+            config,
+            replace(settings, missing="mask") if config.task == "imputation" else settings,
+        )
         guess: SignalContent = "text" if config.vocabulary == text.VOCABULARY else "tokens"
         self.content = config.content or ("numbers" if config.kind == "real" else guess)
         height, width = config.sides if self.content == "images" else (0, 0)
@@ -117,8 +124,9 @@ class _Model:
             return f"images of {width} x {height} pixels, {config.channels} channel(s)"
         if self.content == "text":
             return "texts"
-        each = "token ids" if config.kind == "tokens" else f"positions, {config.channels} channel(s)"
-        return f"signals of {config.positions} {each}"
+        each = "token ids" if config.kind == "tokens" else f"positions, {config.inputs} channel(s)"
+        moments = "" if config.task != "forecast" else ", or a recording of as many moments or more"
+        return f"signals of {config.positions} {each}{moments}"
 
     def reading(self, type_: Any = None, **changes: Any) -> DataSettings:
         """Settings under which a source is read for this classifier."""
@@ -135,7 +143,21 @@ class _Model:
         if source.kind != self.config.kind:
             found = "token ids" if source.kind == "tokens" else "numbers"
             raise MaedError(f"input: {origin} holds {found}; this model takes {self.takes}")
-        return self._random_access(source.train.size, source.train.read, truth)
+        return self._forecast(source, origin) or self._random_access(source.train.size, source.train.read, truth)
+
+    def _forecast(self, source: Source, origin: str) -> Input | None:
+        """A recording, a row for each moment, as windows that end at each of its moments; None of other inputs."""
+        config = self.config
+        if config.task != "forecast" or not source.train.size:
+            return None
+        channels = source.train.read(np.arange(1))[0].shape[2:]
+        if len(channels) != 1 or config.inputs % channels[0] or channels[0] == config.inputs:
+            return None
+        moments = config.inputs // channels[0]
+        if source.train.size < moments:
+            raise MaedError(f"input: {origin} has {source.train.size} moments; this model reads {moments}")
+        train = windowed(source, replace(self.settings, window=moments, stride=1)).train
+        return self._random_access(train.size, train.read, first=moments)
 
     def files(self, paths: Sequence[Path], root: Path) -> Input:
         """An input of image files, or of .txt files that are one text each."""
@@ -175,6 +197,7 @@ class _Model:
         read: Reader,
         truth: Callable[[np.ndarray], Sequence[Any]] | None = None,
         files: Sequence[str] | None = None,
+        first: int = 0,
     ) -> Input:
         """An input of signals that can be read at any rows."""
 
@@ -183,7 +206,8 @@ class _Model:
                 rows = np.arange(start, min(start + batch_size, size))
                 values, mask = self._fitted(*read(rows), rows)
                 names = None if truth is None else [self._class(value) for value in truth(rows)]
-                yield Batch(values, mask, names, None if files is None else [files[row] for row in rows.tolist()])
+                named = None if files is None else [files[row] for row in rows.tolist()]
+                yield Batch(values, mask, names, named, first)
 
         return Input(size, batches)
 
@@ -194,7 +218,9 @@ class _Model:
         config = self.config
         if values.ndim == 4:
             values = self._pixels(values)
-        shape = (config.positions,) if config.kind == "tokens" else (config.positions, config.channels)
+        if config.task == "forecast" and values.ndim == 3 and values.shape[2] == config.channels:
+            values = values[:, :, -config.inputs :]  # the latest
+        shape = (config.positions,) if config.kind == "tokens" else (config.positions, config.inputs)
         if values.shape[1:] != shape:
             raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {self.takes}")
         if config.kind == "real":
@@ -275,11 +301,14 @@ def _table(table: pa.Table, origin: str, model: _Model) -> Input:
     labels = [name for name in tables.LABELS if name in names and name not in (columns or ())]
     if model.settings.label is not None:
         labels = [tables.known_column(table, "data.label", model.settings.label, origin)]
+    targets = [name for name in model.config.classes if model.config.task != "classification" and name in names]
+    labels += [name for name in targets if name not in (*labels, *(columns or ()))]
     kept = table.select([name for name in names if name not in labels])
     source = tables.from_tables(
         {"train": kept}, model.reading(columns=columns, image_size=model.image_size), origin=origin
     )
-    return model.source(source, origin, _labels(table, labels[0]) if labels else None)
+    known = bool(labels) and model.config.task == "classification"
+    return model.source(source, origin, _labels(table, labels[0]) if known else None)
 
 
 def _columns(names: Sequence[str], origin: str, model: _Model) -> list[str] | None:
@@ -288,8 +317,9 @@ def _columns(names: Sequence[str], origin: str, model: _Model) -> list[str] | No
         return model.settings.columns
     trained = model.config.columns
     if len(trained) > 1:  # columns of numbers, whose names alone say which is which
-        asked = model.settings.label
-        return tables.columns_in_order([name for name in names if name != asked], trained, "input", origin)
+        aside = {model.settings.label, *(model.config.classes if model.config.task != "classification" else ())}
+        there = [name for name in names if name in trained or name not in aside]
+        return tables.columns_in_order(there, trained, "input", origin)
     return list(trained) if trained and trained[0] in names else None
 
 

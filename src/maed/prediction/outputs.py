@@ -23,12 +23,15 @@ Columns = dict[str, Any]
 
 Write = Callable[[Columns], None]
 
+_NPY = ".npy"
 _ROW_GROUP = 1 << 16  # rows of a parquet file that are written together: fewer would be slow to read
 
 
 @contextmanager
-def writing(out: Path | None) -> Iterator[Write]:
+def writing(out: Path | None, shape: tuple[int, int] = (0, 0)) -> Iterator[Write]:
     """Yield what writes rows: as CSV to standard output, or to a file of the format that its suffix says.
+
+    A `.npy` file has rows of numbers alone, of this `shape`: positions and channels.
 
     Raises:
         MaedError: a folder, or another suffix.
@@ -37,15 +40,20 @@ def writing(out: Path | None) -> Iterator[Write]:
         yield _csv(sys.stdout)
         return
     check_out(out)
-    with replacing(out) as temporary, _OPENERS[out.suffix.lower()](temporary) as write:
-        yield write
+    with replacing(out) as temporary:
+        if out.suffix.lower() == _NPY:
+            with _npy_file(temporary, shape) as write:
+                yield write
+        else:
+            with _OPENERS[out.suffix.lower()](temporary) as write:
+                yield write
 
 
 def check_out(out: Path) -> None:
     """Refuse a file that cannot be written."""
     if out.is_dir():
         raise MaedError(f"out: {out} is a folder; it must be a file")
-    if out.suffix.lower() not in _OPENERS:
+    if out.suffix.lower() not in (*_OPENERS, _NPY):
         raise MaedError(f"out: {out} is no {', '.join(_OPENERS)} file; its suffix says the format")
 
 
@@ -112,6 +120,21 @@ def _parquet_file(path: Path) -> Iterator[Write]:
     finally:
         if file is not None:
             file.close()
+
+
+@contextmanager
+def _npy_file(path: Path, shape: tuple[int, int]) -> Iterator[Write]:
+    """Signals `(n, N)`, or `(n, N, C)` of several channels."""
+    rows: list[np.ndarray] = []
+
+    def write(columns: Columns) -> None:
+        numbers = [values for name, values in columns.items() if name not in ("index", "file")]
+        rows.append(np.stack(numbers, axis=1))
+
+    yield write
+    values = np.concatenate(rows)
+    with path.open("wb") as file:
+        np.save(file, values if shape[1] == 1 else values.reshape(len(values), *shape))
 
 
 def _joined(pieces: list[Any]) -> Any:

@@ -11,6 +11,7 @@ from maed.plots.layout import row_major
 from maed.records import MadeWith, Results
 from maed.report import tables
 from maed.report.contents import Contents
+from maed.tasks import metric_of
 
 
 def lead(contents: Contents) -> list[str]:
@@ -30,9 +31,12 @@ def lead(contents: Contents) -> list[str]:
         )
     for entry in results.paired or []:
         if (entry.a, entry.b) == ("maed", "trainable"):
+            metric = metric_of(entry.task, entry.metric)
+            counted = len({row.labels for row in results.paired or []}) > 1
             sentences.append(
-                f"With maed positions instead of trainable ones, the test accuracy of a Perceiver changes by "
-                f"{tables.difference(entry)} points of per cent ({tables.verdict(entry)})."
+                f"With maed positions instead of trainable ones, the test {metric.title} of a Perceiver"
+                f"{f' given {tables.labels_text(entry.labels)} labels' if counted else ''} changes by "
+                f"{' '.join(filter(None, (tables.difference(entry), metric.gain_unit)))} ({tables.verdict(entry)})."
             )
     return sentences
 
@@ -47,9 +51,12 @@ def tiles(results: Results) -> list[tuple[str, str]]:
         (tables.percent(found.get("entries_knn_recall")), "found by the similarity itself"),
         (tables.percent((results.split_half or {}).get("maed")), "agreement of two halves of the draws"),
     ]
-    for entry in tables.summaries(results):
+    summary = tables.summaries(results)
+    for entry in summary:
         if entry.positions == "maed":
-            tiles.append((tables.percent(entry.mean), "test accuracy with maed positions"))
+            metric = metric_of(entry.task, entry.metric)
+            counted = f" and {tables.labels_text(entry.labels)} labels" if len({s.labels for s in summary}) > 1 else ""
+            tiles.append((metric.text(entry.mean), f"test {metric.title} with maed positions{counted}"))
     return [tile for tile in tiles if tile[0] != tables.NOTHING]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from maed.plots.charts import Chart, Interval
+from maed.plots.charts import Chart, Interval, Line
 from maed.plots.palette import INK
 
 Figure = dict[str, Any]
@@ -28,11 +28,12 @@ def interactive(chart: Chart) -> Figure | None:
             "showlegend": line.named,
             "line": {"color": line.color, "dash": line.dash, "width": 2},
             "marker": {"size": 5},
+            **({"error_y": _ends(line)} if line.low else {}),
         }
         for line in chart.lines
     ]
     for run in dict.fromkeys(entry.run for entry in chart.intervals):
-        traces += _intervals(run, [entry for entry in chart.intervals if entry.run == run])
+        traces += _intervals(run, [entry for entry in chart.intervals if entry.run == run], chart.unit)
     height = 110 + 34 * len(names) if names else 320
     layout: Figure = {
         "xaxis": {"title": {"text": chart.x}, **({"type": "log", "dtick": 1} if chart.log else {})},
@@ -46,12 +47,20 @@ def interactive(chart: Chart) -> Figure | None:
     return {"data": traces, "layout": layout}
 
 
+def _ends(line: Line) -> dict[str, Any]:
+    """The intervals of a line."""
+    above = [high - y for high, y in zip(line.high, line.y, strict=True)]
+    below = [y - low for low, y in zip(line.low, line.y, strict=True)]
+    ends = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+    return {**ends, "thickness": 1.6, "width": 3, "color": line.color}
+
+
 def label(text: Any) -> str:
     """Text of a chart: plotly reads some HTML in labels, and names come from data."""
     return escape(str(text), quote=False)
 
 
-def _intervals(run: str, rows: list[Interval]) -> list[dict[str, Any]]:
+def _intervals(run: str, rows: list[Interval], unit: str) -> list[dict[str, Any]]:
     """The means of a run with their intervals, and their seeds, if there are any."""
     gray = rows[0].color if run else INK
     seeds = [(label(row.name), value) for row in rows for value in row.seeds]
@@ -72,7 +81,7 @@ def _intervals(run: str, rows: list[Interval]) -> list[dict[str, Any]]:
             "color": gray,
         },
         "marker": {"size": 11, "color": [row.color for row in rows]},
-        "hovertemplate": "mean %{x:.1f} %<extra>%{y}</extra>",
+        "hovertemplate": f"mean %{{x:.4~g}}{unit}<extra>%{{y}}</extra>",
     }
     dots = {
         "type": "scatter",
@@ -82,6 +91,6 @@ def _intervals(run: str, rows: list[Interval]) -> list[dict[str, Any]]:
         "x": [value for _, value in seeds],
         "y": [name for name, _ in seeds],
         "marker": {"size": 6, "opacity": 0.45, "color": gray},
-        "hovertemplate": "one seed: %{x:.1f} %<extra>%{y}</extra>",
+        "hovertemplate": f"one seed: %{{x:.4~g}}{unit}<extra>%{{y}}</extra>",
     }
     return [dots, means] if seeds else [means]

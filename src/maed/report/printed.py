@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from maed import plots
+from maed.plots import charts
 from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout, row_major, to_grid
 from maed.report import tables
 from maed.report.contents import Contents, Examples
@@ -83,8 +84,10 @@ class Printer:
             self._save("training.svg", plots.training_curves(contents.autoencoder.history))
         if means := tables.summaries(contents.results):
             self._save("accuracy.svg", plots.accuracy_intervals(means, contents.results.scores or []))
-        if any(model.history for model in contents.models):
-            self._save("perceivers.svg", plots.accuracy_curves(contents.models))
+        if charts.label_curves(means := tables.summaries(contents.results)):
+            self._save("labels.svg", plots.label_curves(means))
+        if any(model.history for model in contents.compared):
+            self._save("perceivers.svg", plots.accuracy_curves(contents.compared))
 
     def _write_reconstructions(self, examples: Examples, suffix: str) -> None:
         """All signals with the fraction that the autoencoder was trained with; a few with every fraction."""

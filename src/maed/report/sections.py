@@ -120,15 +120,15 @@ def _compared(runs: Runs, printer: Printer) -> Section:
     if geometry := _with_runs(several, tables.geometry_rows):
         section.add(TableBlock(geometry, "Geometry found, by run and method."))
     if accuracies := _with_runs(several, tables.accuracy_rows):
-        section.add(TableBlock(accuracies, "Test accuracy of Perceivers, by run and encoding."))
-    section.add_chart(_accuracies(several), "Test accuracy by encoding and run", "Test accuracy by run.")
+        section.add(TableBlock(accuracies, "What Perceivers reach in the test, by run and encoding."))
+    section.add_chart(_accuracies(several), "Test results by encoding and run", "Test results by run.")
     losses = interactive(charts.training({name: c.autoencoder.history for name, c in runs.items()}))
     section.add_chart(losses, "Losses over steps, by run", "Masked loss of the autoencoder, by run.")
     draws = interactive(charts.draws({name: c.draws.history for name, c in runs.items()}))
     alt = "Recall, Spearman and agreement of halves against draws, by run"
     section.add_chart(draws, alt, "The similarity against draws, by run.")
-    curves = interactive(charts.accuracy({name: c.models for name, c in runs.items()}))
-    section.add_chart(curves, "Validation accuracy over steps, by run", "Validation accuracy, by run.")
+    curves = interactive(charts.accuracy({name: c.compared for name, c in runs.items()}))
+    section.add_chart(curves, "Validation results over steps, by run", "Validation results while training, by run.")
     if not section.blocks:
         section.absent.append("None of these runs has results to compare.")
     return section
@@ -192,19 +192,27 @@ def _accuracy(contents: Contents) -> Section:
     if not rows:
         section.absent.append("Not run: no Perceiver was trained in this folder (`maed compare` trains them).")
         return section
+    measured = tables.measured(tables.summaries(results))
     caption = "Large dots: means over seeds; lines: 95 % intervals; small dots: seeds."
-    section.add_chart(_accuracies({"": results}), "Test accuracy of each encoding", caption)
+    curve = charts.label_curves(tables.summaries(results))
+    section.add_chart(_accuracies({"": results}), f"Test {measured} of each encoding", caption)
+    caption = (
+        "Positions were learned from all signals of the training split, without labels; the Perceiver was given so "
+        "many labels of them, the same for every encoding of a seed. Bars: 95 % intervals over seeds, each with its "
+        "own draw of the labels. The scale is logarithmic."
+    )
+    section.add_chart(interactive(curve), f"Test {measured} against the number of labels", caption)
     section.add(TableBlock(rows))
     if paired := tables.paired_rows(results):
         section.add(TableBlock(paired, "Differences are paired: same seed, same test signals."))
     else:
         section.absent.append("No paired differences: they need two encodings trained with the same seeds.")
     if tuning := tables.tuning_rows(results):
-        caption = "Learning rates, chosen by validation accuracy with a seed of their own, as many for each encoding."
+        caption = f"Learning rates, chosen by validation {measured} with a seed of their own, as many for each."
         section.add(TableBlock(tuning, caption))
-    caption = "Validation accuracy while training; one line for each seed."
-    curves = interactive(charts.accuracy({"": contents.models}))
-    section.add_chart(curves, "Validation accuracy over steps", caption)
+    caption = f"Validation {measured} while training; one line for each seed."
+    curves = interactive(charts.accuracy({"": contents.compared}))
+    section.add_chart(curves, f"Validation {measured} over steps", caption)
     return section
 
 

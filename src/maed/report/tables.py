@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from maed.evaluation.comparison import interval, summarize
-from maed.records import Paired, Results, Summary, Tried
+from maed.records import Paired, Results, Score, Summary, Tried
+from maed.tasks import Metric, metric_of
 
 Rows = list[list[str]]
 
@@ -52,18 +54,66 @@ def candidate_rows(results: Results) -> Rows:
 
 
 def accuracy_rows(results: Results) -> Rows:
-    """Test accuracy of each encoding with its 95 % interval; no rows where no Perceiver was trained."""
+    """What each encoding reached in the test, with its 95 % interval; no rows where no Perceiver was trained.
+
+    What else was measured stands behind, where there is anything.
+    """
     summary = summaries(results)
     if not summary:
         return []
-    rows = [["Encoding", "Test accuracy [95 % interval]", "Each seed", "Training time, mean"]]
+    columns, others = (
+        _columns(summary),
+        list(dict.fromkeys(name for row in results.scores or [] for name in row.metrics)),
+    )
+    title = measured(summary)
+    rows = [["Encoding", *columns, f"Test {title} [95 % interval]", "Each seed", *others, "Training time, mean"]]
     for entry in summary:
-        trained = [row for row in results.scores or [] if row.positions == entry.positions]
-        seeds = ", ".join(f"{row.seed}: {percent(row.value)}" for row in trained)
+        trained = [row for row in results.scores or [] if row.positions == entry.positions and _alike(row, entry)]
+        seeds = ", ".join(f"{row.seed}: {value_text(row)}" for row in trained)
         seconds = [row.seconds for row in trained if row.seconds is not None]
         mean = sum(seconds) / len(seconds) if seconds else None
-        rows.append([entry.positions, accuracy(entry), seeds or NOTHING, duration(mean)])
+        more = [_means([row.metrics.get(name) for row in trained]) for name in others]
+        what = [_column(entry, name) for name in columns]
+        rows.append([entry.positions, *what, accuracy(entry), seeds or NOTHING, *more, duration(mean)])
     return rows
+
+
+def measured(rows: Sequence[Summary | Paired | Score | Tried]) -> str:
+    """What rows are measured by, in words."""
+    return " or ".join(dict.fromkeys(metric_of(row.task, row.metric).title for row in rows))
+
+
+def value_text(row: Score) -> str:
+    """What a model reached: `93.1 %`."""
+    return NOTHING if _missing(row.value) else metric_of(row.task, row.metric).text(float(row.value or 0.0))
+
+
+def labels_text(labels: int | None) -> str:
+    """A number of labels."""
+    return NOTHING if labels is None else f"{labels:,}"
+
+
+def _columns(rows: Sequence[Summary | Paired | Tried]) -> list[str]:
+    """What tells rows of equal encodings apart: tasks, and numbers of labels, where there are several."""
+    several = {"Task": len({row.task for row in rows}) > 1, "Labels": len({(row.task, row.labels) for row in rows}) > 1}
+    return [name for name, are in several.items() if are]
+
+
+def _column(row: Summary | Paired | Tried, name: str) -> str:
+    return row.task if name == "Task" else labels_text(row.labels)
+
+
+def _alike(a: Score | Summary, b: Score | Summary) -> bool:
+    """Whether two rows are of one task, number of labels and metric."""
+    return (a.task, a.labels, a.metric) == (b.task, b.labels, b.metric)
+
+
+def _means(found: Sequence[Any]) -> str:
+    """Means over seeds of what was measured, one number or several."""
+    values = np.array([value for value in found if value is not None], dtype=float)
+    if not len(values):
+        return NOTHING
+    return ", ".join(f"{value:.4g}".replace("-", "−") for value in np.atleast_1d(values.mean(axis=0)))
 
 
 def tuning_rows(results: Results) -> Rows:
@@ -71,11 +121,12 @@ def tuning_rows(results: Results) -> Rows:
     tried: dict[str, list[Tried]] = {}
     for trial in results.tuning or []:
         tried.setdefault(trial.positions, []).append(trial)
-    rows = [["Encoding", "Learning rate", "Validation accuracy at each rate tried", "Reading"]]
+    title = measured(results.tuning or [])
+    rows = [["Encoding", "Learning rate", f"Validation {title} at each rate tried", "Reading"]]
     for encoding, trials in tried.items():
         trials = sorted(trials, key=lambda trial: trial.learning_rate)
         each = ", ".join(
-            f"{trial.learning_rate:g}: {'not finite' if trial.validation is None else percent(trial.validation)}"
+            f"{trial.learning_rate:g}: {'not finite' if trial.validation is None else _text(trial, trial.validation)}"
             for trial in trials
         )
         chosen = next((index for index, trial in enumerate(trials) if trial.chosen), None)
@@ -96,9 +147,16 @@ def _place(chosen: int | None, tried: int) -> str:
 
 
 def paired_rows(results: Results) -> Rows:
-    """Paired differences of test accuracy between encodings, in points of per cent; no rows where there are none."""
-    rows = [[f"{entry.a} − {entry.b}", difference(entry), verdict(entry)] for entry in results.paired or []]
-    return [["Difference", "Points [95 % interval]", "Reading"], *rows] if rows else []
+    """Paired differences between encodings, above 0 where the first is better; no rows where there are none."""
+    paired = results.paired or []
+    columns = _columns(paired)
+    rows = [
+        [f"{row.a} − {row.b}", *(_column(row, name) for name in columns), difference(row), verdict(row)]
+        for row in paired
+    ]
+    units = {metric_of(row.task, row.metric).gain_unit for row in paired}
+    unit = "Points" if units == {"points of per cent"} else "Gain"
+    return [["Difference", *columns, f"{unit} [95 % interval]", "Reading"], *rows] if rows else []
 
 
 def seconds_rows(results: Results) -> Rows:
@@ -173,6 +231,11 @@ MEASURES = {
 """What is measured of an embedding, and of a Perceiver."""
 
 
+def measure_of(metric: Metric) -> Measure:
+    """How the metric of a task is shown."""
+    return Measure(f"Test {metric.title} of a Perceiver", metric.scale, metric.digits, metric.unit)
+
+
 def markdown(results: Results) -> str:
     """The tables of a run as markdown, below the command, commit, seeds and machine that they come from."""
     tables = (
@@ -192,8 +255,8 @@ def print_tables(results: Results, console: Console) -> None:
         "Candidates, without truth": candidate_rows(results),
         "Geometry": geometry_rows(results),
         "Learning rates": tuning_rows(results),
-        "Test accuracy": accuracy_rows(results),
-        "Paired differences of test accuracy": paired_rows(results),
+        f"Test {measured(summaries(results))}": accuracy_rows(results),
+        f"Paired differences of test {measured(results.paired or [])}": paired_rows(results),
         "Time": seconds_rows(results),
     }
     for title, rows in tables.items():
@@ -205,12 +268,14 @@ def print_tables(results: Results, console: Console) -> None:
 
 def accuracy(entry: Summary) -> str:
     """`52.3 % [50.1, 54.4] (3 seeds)`; a single seed has no interval."""
-    return f"{percent(entry.mean)}{_interval(entry, '.1f')} ({_seeds(entry.seeds)})"
+    return f"{_text(entry, entry.mean)}{_interval(entry)} ({_seeds(entry.seeds)})"
 
 
 def difference(entry: Paired) -> str:
-    """`+3.2 [+1.0, +5.4] (3 seeds)`, in points of per cent, with a true minus sign."""
-    return f"{100 * entry.mean:+.1f}{_interval(entry, '+.1f')} ({_seeds(entry.seeds)})".replace("-", "−")
+    """`+3.2 [+1.0, +5.4] (3 seeds)`, in points of per cent of shares, with a true minus sign."""
+    metric = metric_of(entry.task, entry.metric)
+    mean = f"{metric.scale * entry.mean:+.{metric.digits}f}"
+    return f"{mean}{_interval(entry, '+')} ({_seeds(entry.seeds)})".replace("-", "−")
 
 
 def verdict(entry: Paired) -> str:
@@ -252,10 +317,16 @@ def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def _interval(entry: Summary | Paired, style: str) -> str:
+def _interval(entry: Summary | Paired, sign: str = "") -> str:
     if entry.low is None or entry.high is None or entry.seeds == 1:
         return ""
-    return f" [{100 * entry.low:{style}}, {100 * entry.high:{style}}]"
+    metric = metric_of(entry.task, entry.metric)
+    ends = (f"{metric.scale * end:{sign}.{metric.digits}f}".replace("-", "−") for end in (entry.low, entry.high))
+    return f" [{', '.join(ends)}]"
+
+
+def _text(row: Summary | Tried, value: float) -> str:
+    return NOTHING if _missing(value) else metric_of(row.task, row.metric).text(value)
 
 
 def _machine(results: Results) -> str:

@@ -38,6 +38,11 @@ class Part:
         return self._of("tuning") is not None
 
     @property
+    def task(self) -> str:
+        """What a model is trained for."""
+        return self._of("task") or "classification"
+
+    @property
     def is_model(self) -> bool:
         """Whether it is the training of a model, and not a stage."""
         return self._of("encoding") is not None
@@ -51,7 +56,9 @@ class Part:
     def title(self) -> str:
         """What it is called."""
         if self.is_model:
-            return f"Perceiver {self._of('encoding')}, {'learning rate' if self.tunes else 'seed'} {self._of('number')}"
+            task, labels = self._of("task"), self._of("labels")
+            what = [f"Perceiver {self._of('encoding')}", task or "", "" if labels is None else f"{labels} labels"]
+            return ", ".join([*filter(None, what), f"{'learning rate' if self.tunes else 'seed'} {self._of('number')}"])
         if self.is_main:
             return self.name.capitalize()
         _, _, baseline = str(self._of("baseline")).partition("/")

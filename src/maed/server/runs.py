@@ -20,6 +20,7 @@ from maed.records import Results
 from maed.report import tables
 from maed.run_folder import CONFIG, EXAMPLES, METRICS, MODEL, STAGE, RunFolder, StageFolder
 from maed.server.progress import Part, read_parts, whole
+from maed.tasks import metric_of
 
 State = Literal["done", "going on", "stopped", "damaged"]
 
@@ -145,7 +146,13 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
         positions = [results.positions, *(stage.work.n for stage in stages)]
         maed, k = results.metrics("maed"), results.neighbors
         recall = tables.percent(maed.get("knn_recall"))
-        ranked = sorted(tables.summaries(results), key=lambda entry: entry.mean, reverse=True)
+        summary = tables.summaries(results)
+        most = max((entry.labels or 0 for entry in summary), default=0)
+        ranked = sorted(
+            (entry for entry in summary if (entry.labels or 0) == most),
+            key=lambda entry: metric_of(entry.task, entry.metric).better(entry.mean, 0.0),
+            reverse=True,
+        )
         return Overview(
             name,
             _state(parts, files, results, written, time.time() if now is None else now),

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from maed.plots import charts
 from maed.records import Score
+from maed.registry import TASKS
 from maed.report import web
 from maed.report.interactive import interactive
 from maed.report.tables import duration
@@ -191,6 +192,8 @@ def progress(run: Overview, folder: Path) -> dict[str, Any]:
         points = StageFolder(folder / shown.name).work.history if shown.finished else list(shown.far.points)
         points = [point for point in points if "step" in point]
     title = "" if shown is None else shown.title
+    task = "classification" if shown is None else shown.task
+    metric = TASKS.get(task).metric.name
     loss = "masked loss" if shown is not None and shown.name == AUTOENCODER else "loss"
     far = None if current is None else current.far
     return {
@@ -201,7 +204,7 @@ def progress(run: Overview, folder: Path) -> dict[str, Any]:
         "title": title,
         "rows": [_row(part, run.state) for part in run.parts[-_LISTED:]],
         "loss": interactive(charts.training({"": points}, loss)),
-        "accuracy": interactive(charts.accuracy({"": [Score(title, 0, history=points)]})),
+        "accuracy": interactive(charts.accuracy({"": [Score(title, 0, history=points, task=task, metric=metric)]})),
     }
 
 

@@ -23,7 +23,8 @@ class DataSettings:
     Args:
         type: What a file's columns hold: numbers, token ids, text (read as bytes) or images. `auto` looks.
         columns: Columns of a table to read; all but the label by default.
-        label: Column with the labels; `label` where the table has one.
+        label: Column with the labels, `label` where the table has one; or several of numbers, with commas between them
+            (see `--task`).
         image_size: Side in pixels that images are resized to; their own size by default.
         length: Positions of a text: its UTF-8 bytes, truncated and padded.
         window: Rows of a recording, one for each moment, that become a signal with so many channels, held out in blocks

@@ -95,6 +95,8 @@ class TrainSettings:
             It needs no geometry.
         validate_every: Steps between two validations; once an epoch by default.
         patience: Stop after this many validations without a better accuracy; never by default.
+        hidden_fraction: Share of the real positions that are hidden, and asked for (`--task imputation` only).
+        horizon: Last channels that are forecast from those before (`--task forecast` only).
         tune: Peak learning rates tried for each encoding before a comparison, with a seed of their own; the best by
             validation accuracy is taken, and replaces `learning_rate`. None is tried by default.
         tune_steps: Training steps of such a trial; those of the training by default.
@@ -116,6 +118,8 @@ class TrainSettings:
     hide: float = 0.0
     validate_every: int | None = None
     patience: int | None = None
+    hidden_fraction: float = 0.5
+    horizon: int = 1
     tune: list[float] | None = None
     tune_steps: int | None = None
 
@@ -129,6 +133,8 @@ class TrainSettings:
                 require_between("train.tune", rate, 0, inf)
         for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop"):
             require_at_least(f"train.{name}", getattr(self, name), 0)
+        require_between("train.hidden_fraction", self.hidden_fraction, 0, 1)
+        require_at_least("train.horizon", self.horizon, 1)
         for name in ("label_smoothing", "hide"):
             require_share(f"train.{name}", getattr(self, name))
         if self.average is not None:

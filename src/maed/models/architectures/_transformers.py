@@ -177,6 +177,6 @@ def transformers_config(config: ClassifierConfig) -> PerceiverConfig:
     # transformers' 0.02 at its 1,280 channels, and the same share of the fan-in at others: narrow latents stall at 0.02
     facts["initializer_range"] = 0.02 * (1280 / settings.latent_width) ** 0.5
     built = built_config({**facts, **config.transformers, "d_model": config.dim}, "config.json")
-    built.num_labels = len(config.classes)
+    built.num_labels = config.outputs
     built.attention_probs_dropout_prob = settings.dropout
     return built

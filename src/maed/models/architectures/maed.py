@@ -11,15 +11,19 @@ from transformers import PerceiverConfig, PerceiverModel
 
 from maed.models.config import ClassifierConfig
 from maed.models.fused import fuse
-from maed.models.perceivers import check_heads, classification_decoder, latent_logits
+from maed.models.perceivers import check_heads, classification_decoder, latent_logits, position_decoder
 from maed.models.target import TargetModel, blanked, working_dtype
 
 
 class Maed(TargetModel):
-    """transformers' Perceiver as a classifier of signals, with a preprocessor that takes any position encoding.
+    """transformers' Perceiver as a model of signals, with a preprocessor that takes any position encoding.
 
-    The table is kept bit for bit unless it is trained.
+    The table is kept bit for bit unless it is trained. Where the task asks something of each position, the latents are
+    queried with the same position vectors that the inputs have, through one linear map: an encoding that says nothing
+    of places then cannot tell them apart.
     """
+
+    per_position = True
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__(config, table)
@@ -29,6 +33,17 @@ class Maed(TargetModel):
             # post_init() at the end of PerceiverModel's construction draws every Linear and Embedding below it anew,
             # ours too: what has a start of its own gets it only now.
             self.preprocessor.start()
+            task = config.learned()
+            self.query: nn.Linear | None = None
+            self.own_content = task.own_content
+            if task.per_position:
+                channels = self.preprocessor.num_channels if task.own_content else config.dim
+                self.query = nn.Linear(channels, config.perceiver.latent_width)
+                nn.init.normal_(self.query.weight, std=channels**-0.5)
+                nn.init.zeros_(self.query.bias)
+                # what is told of a position starts at its mean
+                nn.init.zeros_(self.perceiver.decoder.final_layer.weight)
+                nn.init.zeros_(self.perceiver.decoder.final_layer.bias)
 
     @property
     def preprocessor(self) -> Preprocessor:
@@ -51,9 +66,12 @@ class Maed(TargetModel):
             self.preprocessor.positions.scale_to(rms)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class logits, `(B, classes)`."""
-        inputs = self.preprocessor(blanked(values, mask))
-        return latent_logits(self.perceiver, inputs, mask, working_dtype(self.preprocessor.content.weight))
+        """What the task asks for: `(B, outputs)`, or `(B, N, outputs)`."""
+        inputs, query = self.preprocessor(blanked(values, mask)), None
+        if self.query is not None:
+            own = self.own_content
+            query = self.query(inputs[0] if own else self.preprocessor.positions()).expand(len(values), -1, -1)
+        return latent_logits(self.perceiver, inputs, mask, working_dtype(self.preprocessor.content.weight), query)
 
 
 class Preprocessor(nn.Module):
@@ -67,7 +85,7 @@ class Preprocessor(nn.Module):
         self.content: nn.Linear | nn.Embedding = (
             nn.Embedding(config.vocabulary, config.dim)
             if config.kind == "tokens"
-            else nn.Linear(config.channels, config.dim)
+            else nn.Linear(config.inputs, config.dim)
         )
         self.positions = PositionEncoding(table, trained=config.trains_table)
         self.concatenate = config.perceiver.combine == "concatenate"
@@ -158,6 +176,7 @@ def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
         attention_probs_dropout_prob=settings.dropout,
         # 1/sqrt(fan-in): transformers' 0.02 suits its 1,280 channels, and stalls the training of narrow latents.
         initializer_range=settings.latent_width**-0.5,
-        num_labels=len(config.classes),
+        num_labels=config.outputs,
     )
-    return PerceiverModel(built, decoder=classification_decoder(built), input_preprocessor=preprocessor)
+    decoder = position_decoder(built) if config.learned().per_position else classification_decoder(built)
+    return PerceiverModel(built, decoder=decoder, input_preprocessor=preprocessor)

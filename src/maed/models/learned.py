@@ -1,0 +1,111 @@
+"""What a model learns: the task, and which training signals it may know the labels of; all others it never sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from maed.data.signals import SignalData
+from maed.data.splits import nested_order
+from maed.errors import MaedError
+from maed.registry import TASKS
+from maed.settings import TrainSettings
+
+_STREAM = 31  # of random numbers, beside those of weights and order
+_HELD_OUT = 5  # of so many labels, a trial of a learning rate is judged by one
+
+
+def chosen_task(task: str | None, data: SignalData) -> str | None:
+    """The task that was asked for, otherwise what the labels are; None of data without labels.
+
+    Raises:
+        MaedError: labels that may be of several tasks.
+    """
+    if task is not None or data.labeled:
+        return task or "classification"
+    numbers = data.train.numbers
+    if numbers is None:
+        return None
+    if numbers.shape[1] > 1 and np.isin(numbers, (0, 1)).all():
+        return "multilabel"
+    names = ", ".join(data.label_names[:3])
+    raise MaedError(
+        f"task: the labels of {data.source} ({names}) are numbers and no classes; --task regression takes them"
+    )
+
+
+def check_training(data: SignalData, task: str, labels: int | None, train: TrainSettings) -> int | None:
+    """Refuse a training that these data cannot have; returns how many labels it is given, None for all.
+
+    Raises:
+        MaedError: one line that names what would do.
+    """
+    kind = TASKS.get(task, "task")
+    kind.check(data, train)
+    if labels is not None and not kind.needs:
+        raise MaedError(f"labels: {labels}, and --task {task} needs none; data.limit takes fewer signals")
+    labels = _counted(data, labels, len(data.classes) if kind.needs == "classes" else 0)
+    if labels is not None and train.patience is not None:
+        raise MaedError(
+            f"train.patience: {train.patience} with {labels} labels, beyond which it would look; it must be null"
+        )
+    return labels
+
+
+def _counted(data: SignalData, labels: int | None, classes: int) -> int | None:
+    """How many labels a training is given: as asked, or None where that is all of them.
+
+    Raises:
+        MaedError: more than there are, or fewer than classes.
+    """
+    there = len(data.train)
+    if labels is None or labels == there:
+        return None
+    if labels > there:
+        raise MaedError(
+            f"labels: {labels:,}, and {data.source} has {there:,} training signals; take as many at most, or all"
+        )
+    least = max(2, classes)
+    if labels < least:
+        of = f"the {classes} classes of {data.source} need one each" if classes else "that is too few"
+        raise MaedError(f"labels: {labels}, and {of}; take {least} or more")
+    return labels
+
+
+def known_labels(
+    data: SignalData, labels: int | None, seed: int, *, tuning: bool = False, stratified: bool = True
+) -> SignalData:
+    """The data as a training with so many labels has them.
+
+    The subsets of one seed are nested, and the same for every encoding: a comparison of encodings is paired, and its
+    interval contains the choice of the labels. Classes keep their shares; where there are none, it is a plain draw.
+    The test split is the same for all.
+
+    A trial of a learning rate is judged by labels that it has: a fifth of them is held out, and is shown as the test
+    too. Nothing else is chosen by labels beyond those (see `maed.models.training`).
+
+    Args:
+        data: with all their labels.
+        labels: how many; None for all.
+        seed: of the training.
+        tuning: whether it is a trial of a learning rate.
+        stratified: whether classes are to keep their shares.
+
+    Raises:
+        MaedError: too few to hold any out.
+    """
+    if labels is None:
+        return replace(data, test=data.validation) if tuning else data
+    classes = data.train.labels if data.classes and stratified else None
+    order = nested_order(classes, len(data.train), np.random.default_rng([_STREAM, seed, _STREAM]))[:labels]
+    if not tuning:
+        return replace(data, train=data.train.rows(np.sort(order)))
+    kept = labels - max(2, labels // _HELD_OUT)
+    if kept < (len(data.classes) if stratified else 2):
+        raise MaedError(
+            f"train.tune: a trial holds out some of the labels, and {labels} are too few for that; take more, "
+            "or no tuning"
+        )
+    held_out = data.train.rows(np.sort(order[kept:]))
+    return replace(data, train=data.train.rows(np.sort(order[:kept])), validation=held_out, test=held_out)
