@@ -183,6 +183,7 @@ def test_what_a_job_lacks_is_one_line(tmp_path: Path) -> None:
     assert "cifar10" in (gpu.lacks(BY_NAME["cifar10-shuffled-maed-0"], tmp_path, 80.0) or "")
 
 
+@pytest.mark.slow
 def test_without_a_gpu_only_toy_sizes_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

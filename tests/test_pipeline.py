@@ -184,7 +184,7 @@ def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None
     ]
     for row in results["scores"]:
         keys = {"positions", "seed", "learning_rate", "value", "validation", "task", "labels", "metric"}
-        keys |= {"epochs", "seconds", "history"}
+        keys |= {"epochs", "seconds", "history", "metrics"}
         assert set(row) == keys
         assert row["epochs"] == 1
         assert 0 <= row["value"] <= 1

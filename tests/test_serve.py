@@ -322,6 +322,7 @@ def test_runs_are_compared(server: Server) -> None:
     assert re.findall(r'<th scope="row">([^<]*)</th>', compared)[:4] == ["group/b", "group/b", "a", "a"]
 
 
+@pytest.mark.slow
 def test_a_page_is_kept_until_its_run_changes(server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maed.server.pages._FRESH", 0.0)
     folder = finished_run(root / "changing", side=4)

@@ -143,6 +143,7 @@ def test_no_label_beyond_the_few_matters(tmp_path):
     assert fit(tmp_path / "c", data, labels=len(data.train), overwrite=False) == whole
 
 
+@pytest.mark.slow
 def test_a_comparison_has_a_curve_for_each_encoding(tmp_path, capsys):
     out = tmp_path / "run"
     command = [
@@ -265,6 +266,7 @@ def rows(capsys: pytest.CaptureFixture[str], *command: str) -> pd.DataFrame:
     return pd.DataFrame([line.split(",") for line in text.splitlines()[1:]], columns=text.splitlines()[0].split(","))
 
 
+@pytest.mark.slow
 def test_regression(table, tmp_path, capsys):
     columns = f"--data.columns=[{','.join(SENSORS)}]"
     labels = ("--data.label=warm,wet", "--task=regression", "--train.epochs=12")
@@ -296,6 +298,7 @@ def test_multilabel_is_what_columns_of_0_and_1_are(table, tmp_path, capsys):
     assert found["probability_up"].astype(float).between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_imputation_beats_the_mean_and_fills_gaps_in_stored_order_and_units(table, tmp_path, capsys):
     options = (f"--data.columns=[{','.join(SENSORS)}]", "--task=imputation", "--data.permute=1", "--train.epochs=15")
     (row,) = compared(tmp_path / "run", table, *options)
@@ -316,6 +319,7 @@ def test_imputation_beats_the_mean_and_fills_gaps_in_stored_order_and_units(tabl
     assert np.load(tmp_path / "full.npy") == pytest.approx(found.to_numpy(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_forecasts_beat_the_mean_and_go_beyond_the_end(tmp_path, capsys):
     t = np.arange(400)
     waves = np.sin(0.3 * t[:, None] + np.arange(N)) + 0.1 * np.random.default_rng(0).normal(size=(400, N))

@@ -255,6 +255,7 @@ def trained_loss(signals: Signals, steps: int = 50) -> float:
         return float(loss(np.arange(256, 512)))
 
 
+@pytest.mark.slow
 def test_it_learns_smooth_signals_because_it_knows_the_storage_order():
     signals = waves()
     order = np.random.default_rng(2).permutation(64)
