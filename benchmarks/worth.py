@@ -1,6 +1,6 @@
 """What positions are worth to a model: each encoding on each task, from few labels and from many (docs/worth.md).
 
-    python benchmarks/worth.py run [--studies mnist,usps] [--seeds 3]   # what is not recorded yet; goes on after a stop
+    python benchmarks/worth.py run [--studies mnist,usps] [--seeds 3]   # what is not recorded; resumes after a stop
     python benchmarks/worth.py docs                                     # the tables of docs/worth.md
 
 A study is one set of signals with one task. Positions are learned from all its training signals without labels

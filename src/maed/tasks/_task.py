@@ -86,6 +86,12 @@ def label_numbers(data: SignalData, task: str) -> np.ndarray:
     return data.train.numbers
 
 
+def check_real(data: SignalData, task: str) -> None:
+    """Refuse tokens."""
+    if data.kind != "real":
+        raise MaedError(f"task: {task} is of real channels, and {data.source} holds tokens; classification takes them")
+
+
 def relabeled(data: SignalData, labels: Callable[[Signals], np.ndarray]) -> SignalData:
     """Data whose splits have others for `labels`, one row a signal."""
     train, validation, test = (

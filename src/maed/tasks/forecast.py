@@ -11,7 +11,7 @@ from torch import Tensor
 from maed.data.signals import SignalData
 from maed.errors import MaedError
 from maed.settings import TrainSettings
-from maed.tasks._task import Metric, Seen, Task, relabeled
+from maed.tasks._task import Metric, Seen, Task, check_real, relabeled
 
 
 class Forecast(Task):
@@ -30,10 +30,7 @@ class Forecast(Task):
     @classmethod
     def check(cls, data: SignalData, train: TrainSettings) -> None:
         """Refuse tokens, and signals without channels to forecast from."""
-        if data.kind != "real":
-            raise MaedError(
-                f"task: forecast is of real channels, and {data.source} holds tokens; classification takes them"
-            )
+        check_real(data, "forecast")
         if data.channels <= train.horizon:
             raise MaedError(
                 f"task: forecast needs more channels than train.horizon, {train.horizon}, and {data.source} has "

@@ -13,7 +13,7 @@ from torch import Tensor
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
 from maed.settings import TrainSettings
-from maed.tasks._task import Metric, Seen, Task
+from maed.tasks._task import Metric, Seen, Task, check_real
 
 _STREAM = 47  # of random numbers, which hides positions of validation and test
 _BLOCK = 1 << 22  # values drawn at a time
@@ -34,10 +34,7 @@ class Imputation(Task):
     @classmethod
     def check(cls, data: SignalData, train: TrainSettings) -> None:
         """Refuse tokens."""
-        if data.kind != "real":
-            raise MaedError(
-                f"task: imputation is of real channels, and {data.source} holds tokens; classification takes them"
-            )
+        check_real(data, "imputation")
 
         for name, split in (("validation", data.validation), ("test", data.test)):
             if len(split) < 2:
