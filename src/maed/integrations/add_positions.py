@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maed.embedding import PositionEmbedding
-from maed.errors import MaedError, nearest
+from maed.errors import MaedError
+from maed.integrations.naming import order
 from maed.integrations.replacing import check_positive, root_mean_square
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -62,7 +63,7 @@ class AddPositions(nn.Module):
             raise MaedError(f"batch_first: must be True, False or None, got {batch_first!r}")
         self.positions, self.batch_first = positions, batch_first
         # not in the state: it says how inputs come, which a model that is loaded may be told anew
-        self.register_buffer("order", None if names is None else _order(positions, names), persistent=False)
+        self.register_buffer("order", None if names is None else order(positions, names), persistent=False)
         self.linear = nn.Linear(positions.dim, width, bias=False)
         nn.init.orthogonal_(self.linear.weight)
         with torch.no_grad():
@@ -130,22 +131,3 @@ class AddPositions(nn.Module):
     def extra_repr(self) -> str:
         """Channels for `print`."""
         return f"width={self.linear.out_features}"
-
-
-def _order(positions: PositionEmbedding, names: Sequence[str]) -> Tensor:
-    """Where among `names` each position of an embedding is found, `(N,)` int64."""
-    known, given = positions.names, [str(name) for name in names]
-    if known is None:
-        raise MaedError("names: given, and the positions of the embedding have none; leave them out, in its order")
-    if missing := [name for name in known if name not in given]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MaedError(
-            f"names: must hold each of {len(known)} positions, lacks {missing[0]!r}{more}"
-            f"{nearest(missing[0], given)}; positions.subset(names) has those named alone"
-        )
-    if len(given) > len(known):
-        odd = next(name for i, name in enumerate(given) if name not in known or name in given[:i])
-        what = "is there twice" if odd in known else "is the name of no position"
-        raise MaedError(f"names: must hold each of {len(known)} positions once, {odd!r} {what}; leave that input out")
-    place = {name: i for i, name in enumerate(given)}
-    return torch.tensor([place[name] for name in known])

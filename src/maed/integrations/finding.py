@@ -5,20 +5,39 @@ from __future__ import annotations
 import copy
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from maed.errors import MaedError
 
-Kind = Literal["embedding", "parameter", "fourier"]
+Kind = Literal["embedding", "parameter", "buffer", "fourier"]
 
 _NUMBERS = {"n": 1, "dim": 1, "offset": 0}
 _TEXTS = ("where", "kind", "label", "source", "fingerprint")
 _PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+
+# What tables are called: by most models of transformers; of channels, by those of braindecode that have one of times
+# too; and by the others. What an own module around a table calls it, such as `pos_emb.emb` and `pos_encoder.pe`.
+_MOST = re.compile("position_embeddings")
+_CHANNELS = re.compile("chan_embed|channel_tokens|channel_pos|pos_encoder_spat")
+_OTHERS = re.compile("pos(ition|itional)?_(emb|embeds?|embeddings?|enc|encodings?|encoder)|pe|wpe|embed_positions")
+_INSIDE = re.compile("pe|emb|embed|embeddings?|encoding|table")
+# Parts of a path under which tables are not of the inputs, or are no table of what is added to them.
+_ELSEWHERE = re.compile("decoder|output")
+_NOT_ADDED = re.compile("(^|_)(attn|attention|rope|rotary|rel|relative)(_|$)")
+
+# Tokens before the positions, which have rows of the table in many models, in the order in which they come.
+_TOKENS = (
+    ("cls_token", "class_token", "class_embedding", "cls_embedding"),
+    ("dist_token", "distillation_token"),
+    ("reg_token", "register_tokens"),
+)
+_PATCHES = ("patch_embeddings", "patch_embed", "patch_embedding")
 
 
 @dataclass(frozen=True)
@@ -26,9 +45,9 @@ class Found:
     """A place in a model that says where inputs sit.
 
     Args:
-        where: its path; of a table, that of the `nn.Embedding` or `nn.Parameter`.
-        kind: what it is there.
-        module: the `nn.Embedding`, the module that holds the `nn.Parameter`, or the Fourier features.
+        where: its path; of a table, that of the `nn.Embedding`, the `nn.Parameter` or the buffer.
+        kind: what it is there; a tensor that is no part of the state dict counts as a buffer.
+        module: the `nn.Embedding`, the module that holds the tensor, or the Fourier features.
     """
 
     where: str
@@ -38,44 +57,79 @@ class Found:
     @property
     def key(self) -> str:
         """The name of the tensor in the state dict."""
-        return self.where + {"embedding": ".weight", "parameter": "", "fourier": ".table"}[self.kind]
+        return self.where + {"embedding": ".weight", "parameter": "", "buffer": "", "fourier": ".table"}[self.kind]
 
 
-def parameter_of(found: Found) -> nn.Parameter:
-    """The tensor that holds the table."""
-    parameter = found.module._parameters[found.key.rpartition(".")[2]]
-    assert parameter is not None
-    return parameter
+def tensor_of(found: Found) -> Tensor:
+    """The tensor that holds the table, an `nn.Parameter` unless it is a buffer."""
+    tensor = _tensor(found.module, found.key.rpartition(".")[2])
+    assert tensor is not None
+    return tensor
 
 
-def rows_of(parameter: nn.Parameter) -> Tensor:
+def _tensor(module: nn.Module, name: str) -> Tensor | None:
+    """The parameter, buffer or plain tensor of a module, None where it has none of that name; no property is called."""
+    for held in (module._parameters, module._buffers, vars(module)):
+        if isinstance(held.get(name), Tensor):
+            return held[name]
+    return None
+
+
+def rows_of(tensor: Tensor) -> Tensor:
     """The table as `(rows, width)`, not a copy."""
-    table = parameter.detach()
-    return table[0] if table.ndim == 3 else table
+    table = tensor.detach()
+    return table if table.ndim == 2 else table[0] if len(table) == 1 else table[:, 0]
 
 
 def is_table(shape: Sequence[int]) -> bool:
-    """Whether a tensor of this shape can be a position table: `(rows, width)` or `(1, rows, width)`."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
+    """Whether a tensor of this shape can be a position table: `(rows, width)`, with an axis of 1 first or between."""
+    return len(shape) == 2 or (len(shape) == 3 and 1 in shape[:2])
 
 
 def search(model: nn.Module) -> Found:
     """The one table of the model's inputs, by its name; decoders and their queries are left alone."""
-    found: dict[str, Found] = {}
-    for path, _ in model.named_modules():
-        if any("decoder" in part or "output" in part for part in path.split(".")):
-            continue
-        there = at(model, f"{path}.position_embeddings".removeprefix("."))
-        if there is not None and (there.kind == "fourier" or is_table(parameter_of(there).shape)):
-            found[there.where] = there
-    if len(found) == 1:
-        return next(iter(found.values()))
+    for names in (_MOST, _CHANNELS, _OTHERS):
+        if found := _tables(model, names):
+            break
     name = type(model).__name__
+    if len(found) == 1:
+        return found[0]
     if found:
-        raise MaedError(f"model: {name} has several position tables; where= must be one of {', '.join(found)}")
+        listed = ", ".join(each.where for each in found)
+        raise MaedError(f"model: {name} has several position tables; where= must be one of {listed}")
     raise MaedError(
-        f"model: {name} has no known position table; where= must be the path of its nn.Embedding or nn.Parameter"
+        f"model: {name} has no known position table; where= must be the path of its nn.Embedding, nn.Parameter or buffer"
     )
+
+
+def _tables(model: nn.Module, names: re.Pattern[str]) -> list[Found]:
+    """The tables of the inputs that are called by one of the names, or alone in a module that is; each tensor once."""
+    found: dict[int, Found] = {}
+    for path, module in model.named_modules():
+        parts = path.split(".")
+        if any(_ELSEWHERE.search(part) or (names is not _MOST and _NOT_ADDED.search(part)) for part in parts):
+            continue
+        inside = names is not _MOST and names.fullmatch(parts[-1])
+        for name in [*module._parameters, *module._buffers, *module._modules, *vars(module)]:
+            if not (names.fullmatch(name) or (inside and _INSIDE.fullmatch(name))):
+                continue
+            _refuse_quantized(f"{path}.{name}".removeprefix("."), module._modules.get(name))
+            there = at(model, f"{path}.{name}".removeprefix("."))
+            if there is None or (names is _MOST and there.kind == "buffer"):
+                continue
+            if there.kind == "fourier":
+                found[id(there.module)] = there
+            elif is_table((tensor := tensor_of(there)).shape) and (there.kind != "buffer" or tensor.is_floating_point()):
+                found.setdefault(id(tensor), there)
+    return list(found.values())
+
+
+def _refuse_quantized(path: str, module: nn.Module | None) -> None:
+    if module is not None and "_packed_params" in module._modules:  # as torch.ao leaves an nn.Embedding
+        raise MaedError(
+            f"model: weights must be floats, and {path} is a {type(module).__name__} of whole numbers; replace "
+            "positions before the model is quantized"
+        )
 
 
 def named(model: nn.Module, where: str) -> Found:
@@ -83,36 +137,42 @@ def named(model: nn.Module, where: str) -> Found:
     found = at(model, where)
     if found is None:
         module = submodule(model, where)
-        inside = list(module.named_parameters()) if module is not None else []
-        if len(inside) != 1:  # a module around a single parameter stands for it
+        _refuse_quantized(where, module)
+        inside = [name for name, _ in module.named_parameters()] if module is not None else []
+        if module is not None and not inside:
+            inside = [name for name, buffer in module.named_buffers() if buffer.is_floating_point()]
+        if len(inside) != 1:  # a module around a single tensor stands for it
             raise MaedError(
-                f"where: must be the path of an nn.Embedding or nn.Parameter of {type(model).__name__}, such as "
-                f"transformer.wpe, got {where!r}"
+                f"where: must be the path of an nn.Embedding, nn.Parameter or buffer of {type(model).__name__}, such "
+                f"as transformer.wpe, got {where!r}"
             )
-        found = at(model, f"{where}.{inside[0][0]}")
+        found = at(model, f"{where}.{inside[0]}")
         assert found is not None
-    if found.kind != "fourier" and not is_table(parameter_of(found).shape):
-        shape = tuple(parameter_of(found).shape)
-        raise MaedError(f"where: {where!r} must have shape (rows, width) or (1, rows, width), got {shape}")
+    if found.kind != "fourier" and not is_table(tensor_of(found).shape):
+        shape = tuple(tensor_of(found).shape)
+        raise MaedError(
+            f"where: {where!r} must have shape (rows, width), (1, rows, width) or (rows, 1, width), got {shape}"
+        )
     return found
 
 
 def at(model: nn.Module, path: str) -> Found | None:
-    """What lies at a path, if it is a table or Fourier features. Only what modules have registered is looked at."""
-    from transformers.models.perceiver.modeling_perceiver import PerceiverFourierPositionEncoding
-
+    """What lies at a path, if it is a table or Fourier features. Only tensors and modules that modules hold are seen."""
     parent, _, name = path.rpartition(".")
     holder = submodule(model, parent)
     if holder is None:
         return None
-    if holder._parameters.get(name) is not None:
-        return Found(path, "parameter", holder)
     module = holder._modules.get(name)
     if isinstance(module, nn.Embedding):
         return Found(path, "embedding", module)
-    if isinstance(module, (TablePositionEncoding, PerceiverFourierPositionEncoding)):
+    # a model of transformers cannot hold what has not been imported
+    perceivers = sys.modules.get("transformers.models.perceiver.modeling_perceiver")
+    features = (TablePositionEncoding, *([perceivers.PerceiverFourierPositionEncoding] if perceivers else []))
+    if isinstance(module, features):
         return Found(path, "fourier", module)
-    return None
+    if holder._parameters.get(name) is not None:
+        return Found(path, "parameter", holder)
+    return None if _tensor(holder, name) is None else Found(path, "buffer", holder)
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module | None:
@@ -123,23 +183,56 @@ def submodule(model: nn.Module, path: str) -> nn.Module | None:
     return module
 
 
-def rows_that_stay(found: Found) -> int:
-    """How many rows at the start are not positions of inputs, as far as the model shows it."""
-    module = found.module
+def around(model: nn.Module, where: str) -> list[nn.Module]:
+    """The modules that hold what lies at a path, the nearest first and the model last."""
+    parts = where.split(".")[:-1]
+    held = [submodule(model, ".".join(parts[:depth])) for depth in range(len(parts), -1, -1)]
+    return [module for module in held if module is not None]
+
+
+def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
+    """How many rows at the start of a table are not those of N positions, as far as the model shows it."""
+    module, rows = found.module, rows_of(tensor_of(found))
     if isinstance(module, nn.Embedding):
         if isinstance(getattr(module, "offset", None), int):  # BART and its kin
             return int(module.offset)  # type: ignore[arg-type]
-        return 0 if module.padding_idx is None else module.padding_idx + 1
-    # as in transformers' vision models: a row for each token that is put before the patches
-    special = sum(getattr(module, name, None) is not None for name in ("cls_token", "distillation_token"))
-    patches = getattr(getattr(module, "patch_embeddings", None), "num_patches", None)
-    rows = len(rows_of(parameter_of(found)))
-    if isinstance(patches, int) and rows - special != patches:
+        if module.padding_idx is not None or len(rows) == n:
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    for holder in around(model, found.where)[:2]:  # the table may have a module of its own in that which adds it
+        counts = [sum(_tokens(holder, name, rows.shape[1]) for name in names) for names in _TOKENS]
+        prefix = vars(holder).get("num_prefix_tokens")  # timm counts them
+        shown = [vars(each).get("num_patches") for each in (holder, *map(holder._modules.get, _PATCHES)) if each is not None]
+        patches = next((each for each in shown if type(each) is int), None)
+        if not any(counts) and not prefix and patches is None:
+            continue
+        # in some models all of the tokens have rows, in others but the first, or none
+        classes, distillation, registers = counts
+        possible = {classes, classes + distillation, classes + registers, classes + distillation + registers}
+        possible |= {prefix} if type(prefix) is int else set()
+        rest = len(rows) - (n if patches is None else patches)
+        if rest in possible or (rest == 0 and patches is not None):
+            return rest
+        if patches is None and rest:  # of another number of positions
+            return classes + distillation
+        what = f"{n} positions" if patches is None else f"{patches} patches"
         raise MaedError(
-            f"offset: cannot be told from {found.where} with {rows} rows for {patches} patches; it must be given, the "
-            "number of rows before those of the patches"
+            f"offset: cannot be told from {found.where} with {len(rows)} rows for {what}; it must be given, the number "
+            "of rows before those of the positions, 0 where tokens such as CLS have none"
         )
-    return special
+    return 0
+
+
+def _tokens(module: nn.Module, name: str, width: int) -> int:
+    """How many tokens a module has in a tensor `(..., width)`; 0 where it has none of that name."""
+    tensor = _tensor(module, name)
+    return 0 if tensor is None or tensor.ndim == 0 or tensor.shape[-1] != width else tensor.numel() // width
+
+
+def keep(found: Found) -> None:
+    """Save a table that is a buffer with its model, even one that was not part of the state dict."""
+    tensor, name = tensor_of(found), found.where.rpartition(".")[2]
+    vars(found.module).pop(name, None)
+    found.module.register_buffer(name, tensor)
 
 
 def install(model: nn.Module, found: Found, n: int) -> TablePositionEncoding:
@@ -249,7 +342,7 @@ def _check_record(record: Any) -> None:
         wrong.append("rms")
     if "where" not in wrong and not _PATH.fullmatch(record["where"]):
         wrong.append("where")
-    if "kind" not in wrong and record["kind"] not in ("embedding", "parameter", "fourier"):
+    if "kind" not in wrong and record["kind"] not in get_args(Kind):
         wrong.append("kind")
     if wrong:
         shown = ", ".join(f"{name} {str(record.get(name))[:40]!r}" for name in wrong)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import nn
 
 from maed.errors import MaedError
-from maed.integrations.finding import Found, at, install, is_table, parameter_of, records_of
+from maed.integrations.finding import Found, at, install, is_table, keep, records_of, rows_of, tensor_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
     if not issubclass(model_class, PreTrainedModel):  # AutoModel and its like only choose a class
         automatic: Any = model_class
         model, info = automatic.from_pretrained(folder_or_name, output_loading_info=True, **kwargs)
-        if any(record["kind"] == "fourier" for record in records_of(model.config)):
+        if any(record["kind"] in ("fourier", "buffer") for record in records_of(model.config)):
             return load_model(type(model), folder_or_name, **kwargs)
         return _restored(model, info, folder_or_name)
 
@@ -56,6 +56,8 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
                     name = type(self).__name__
                     raise MaedError(f"config.maed_positions: dim must be {width} in {name}, got {record['dim']}")
                 install(self, found, record["n"])
+            elif record["kind"] == "buffer":  # not always part of the state dict of its class
+                keep(_recorded(self, record))
 
     # The class that loads differs only in its room for the table. Name and module are those of `model_class`, by which
     # transformers looks things up, and the model becomes one of `model_class` as soon as it is loaded.
@@ -93,14 +95,14 @@ def _restored(model: _Pretrained, info: dict[str, Any], name: str | Path) -> _Pr
         found = _recorded(model, record)
         if found.key in absent:
             raise MaedError(f"{name}: lacks {found.key}, or has it in another shape; config.json says that it is there")
-        parameter = parameter_of(found)
-        shape = tuple(parameter.shape)
-        if not is_table(shape) or shape[-2:] != (record["offset"] + record["n"], record["dim"]):
+        table = tensor_of(found)
+        shape = tuple(table.shape)
+        if not is_table(shape) or rows_of(table).shape != (record["offset"] + record["n"], record["dim"]):
             raise MaedError(
                 f"{name}: {found.key} must be {record['offset'] + record['n']} rows of {record['dim']}, as config.json "
                 f"says, got the shape {shape}"
             )
-        parameter.requires_grad_(record["trainable"])
-        parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+        table.requires_grad_(record["trainable"])
+        table._is_hf_initialized = True  # type: ignore[attr-defined]
         record["where"] = found.where
     return model

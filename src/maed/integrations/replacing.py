@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,15 +15,18 @@ from maed.errors import MaedError
 from maed.integrations.finding import (
     Found,
     TablePositionEncoding,
+    around,
     install,
+    keep,
     keep_record,
     named,
-    parameter_of,
     records_of,
     rows_of,
     rows_that_stay,
     search,
+    tensor_of,
 )
+from maed.integrations.naming import channels, order
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -35,17 +39,28 @@ def replace_positions(
     rms: float | None = None,
     offset: int | None = None,
     where: str | None = None,
+    names: Sequence[str] | None = None,
 ) -> _Model:
     """Put a position embedding in the place of the position table of a model, which is changed and returned.
 
-    The table of Perceivers, of vision transformers such as ViT and DeiT, and of encoders such as BERT and RoBERTa is
-    found by itself: what is called `position_embeddings` and does not belong to a decoder. The Fourier features of
+    The table is found by what models call it: `position_embeddings` in most of transformers, `pos_embed`,
+    `pos_embedding`, `position_enc`, `pos_emb.emb`, `positional_encoding.pe` and the like in timm, vit-pytorch,
+    x-transformers and models of plain PyTorch, `chan_embed` and the like in braindecode. Decoders, and tables within
+    attention, are left alone. It is `(rows, width)`, `(1, rows, width)` or `(rows, 1, width)`. The Fourier features of
     Perceivers have no table; a `TablePositionEncoding` takes their place, and `load_model` reads such a model back.
-    The table keeps its dtype and device. The model gets a config of its own, whose `maed_positions` says where the
-    table came from; a second table of the same model (see `where`) makes that a list.
+
+    The table keeps its dtype and device. One that is no parameter, such as a buffer of sinusoids, must be what the
+    model adds to its inputs; it becomes a part of the state dict, if it was none. A model of transformers gets a config
+    of its own, whose `maed_positions` says where the table came from; a second table of the same model (see `where`)
+    makes that a list.
+
+    What a model does with its table stays. x-transformers multiplies it by `dim ** -0.5`. Some models interpolate the
+    rows for images of another size, as if they were a square in row-major order: DINOv2 always, ViT and ViTMAE if told
+    to (`interpolate_pos_encoding`), timm with `dynamic_img_size`; resample the embedding instead. Others, such as AST
+    and PatchTST, fail on inputs of another length.
 
     Args:
-        model: a model of transformers, new or loaded; with `where`, any module.
+        model: new or loaded, with floats as weights: replace positions before a model is quantized.
         embedding: N positions in d channels; or its folder or name on the hub. Where the table has other channels, it
             is fitted: `embedding.table(dim=width, rms=rms)`.
         trainable: whether an optimizer may change the table. Otherwise it is frozen, with the rows before `offset`.
@@ -53,13 +68,18 @@ def replace_positions(
             their positions are. Where those are all zero, `model.config.initializer_range`, or else 1.
         offset: rows at the start of the table that stay as they are: those of CLS and the like. By default what the
             model shows: 1 for ViT, 2 for DeiT, 0 for BERT, `padding_idx + 1` for RoBERTa.
-        where: path of the table in other models, an `nn.Embedding` or `nn.Parameter`, such as `transformer.wpe`.
+        where: path of the table in other models, an `nn.Embedding`, `nn.Parameter` or buffer, such as `transformer.wpe`.
+        names: what the rows after `offset` are called, N names in their order: each gets the position of its name. By
+            default the channels that the model names (`chs_info` of braindecode's models, `ch_names`, an `info` of
+            MNE), if the embedding has names and the table a row for each channel; else rows and positions come in the
+            same order.
 
     Returns:
         The same model.
 
     Raises:
-        MaedError: no table is found, or several; it has not just `offset` + N rows; or an argument cannot be.
+        MaedError: no table is found, or several; it has not just `offset` + N rows; names do not fit; or an argument
+            cannot be.
 
     Example:
         >>> model = ViTForImageClassification.from_pretrained("google/vit-base-patch16-224")  # 14 x 14 patches
@@ -81,24 +101,62 @@ def replace_positions(
             raise MaedError(f"offset: must be 0 with Fourier features, of which no row can stay, got {offset}")
         kept, like = 0, next(model.parameters(), torch.empty(0))
         _check_loaded(like)
+        places = torch.arange(positions.n) if names is None else order(positions, names)
         size = rms or _size_or_default(_features(found.module, positions), found, model)
-        parameter = install(model, found, positions.n).to(device=like.device, dtype=like.dtype).table
-        rows = parameter.detach()
+        table: Tensor = install(model, found, positions.n).to(device=like.device, dtype=like.dtype).table
+        rows = table.detach()
     else:
-        parameter, kept = parameter_of(found), offset if offset is not None else rows_that_stay(found)
-        _check_loaded(parameter)
-        _check_n(model, found, positions, kept)
-        rows = rows_of(parameter)[kept:]
-        size = rms or _size_or_default(rows, found, model)
-    rows.copy_(positions.table(dim=rows.shape[1], rms=size))
-    parameter.requires_grad_(trainable)
-    parameter.grad = None  # an optimizer would still follow that of the old table
+        table = tensor_of(found)
+        _check_loaded(table)
+        if trainable and found.kind == "buffer":
+            raise MaedError(
+                f"trainable: must be False, for {found.where} is a buffer, which no optimizer changes; or make it an "
+                "nn.Parameter of the model"
+            )
+        places, kept = _places(model, found, positions, offset, names)
+        rows = rows_of(table)
+        size = rms or _size_or_default(rows[places.to(rows.device)], found, model)
+    new = positions.table(dim=rows.shape[1], rms=size)
+    rows[places.to(rows.device)] = new.to(device=rows.device, dtype=rows.dtype)
+    if found.kind == "buffer":
+        keep(found)
+    else:
+        table.requires_grad_(trainable)
+        table.grad = None  # an optimizer would still follow that of the old table
     # transformers' own mark: whatever initializes the model once more (`post_init`) passes over the table
-    parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+    table._is_hf_initialized = True  # type: ignore[attr-defined]
     origin = {"label": positions.label, "source": positions.source, "fingerprint": positions.fingerprint}
     fit = {"n": positions.n, "dim": rows.shape[1], "rms": float(size), "offset": kept}
     keep_record(model, {"where": found.where, "kind": found.kind, **origin, "trainable": trainable, **fit})
     return model
+
+
+def _places(
+    model: nn.Module, found: Found, positions: PositionEmbedding, offset: int | None, names: Sequence[str] | None
+) -> tuple[Tensor, int]:
+    """The row of the table that each position gets, `(N,)`, and how many rows before them all stay."""
+    n, rows = positions.n, len(rows_of(tensor_of(found)))
+    shown = channels(around(model, found.where)) if names is None else None
+    if shown is not None and shown.rows is not None and offset is None and not n == rows != len(shown.rows):
+        if positions.names is None and n != len(shown.rows):
+            raise MaedError(
+                f"embedding: must have {len(shown.rows)} positions, one for each of {shown.shown}, or {rows}, one for "
+                f"each row of {found.where}, got {n}"
+            )
+        used = shown.rows.tolist()
+        if len(set(used)) < len(used) or max(used) >= rows:
+            raise MaedError(
+                f"model: each of {shown.shown} must have a row of its own in {found.where}, of {rows} rows, got the "
+                f"rows {used}; names= says what each row is called"
+            )
+        return (shown.rows if positions.names is None else shown.rows[order(positions, shown.names, shown.shown)]), 0
+    kept = offset if offset is not None else rows_that_stay(model, found, n)
+    _check_n(model, found, positions, kept)
+    if names is not None:
+        return kept + order(positions, names), kept
+    if shown is not None and positions.names is not None and len(shown.names) == n:
+        return kept + order(positions, shown.names, shown.shown), kept
+    return torch.arange(kept, rows), kept
 
 
 def check_positive(argument: str, value: float) -> None:
@@ -108,7 +166,7 @@ def check_positive(argument: str, value: float) -> None:
 
 
 def _check_n(model: nn.Module, found: Found, positions: PositionEmbedding, offset: int) -> None:
-    rows = len(rows_of(parameter_of(found)))
+    rows = len(rows_of(tensor_of(found)))
     if rows - offset == positions.n:
         return
     stay = f" (of {rows} rows, {offset} stay)" if offset else ""
@@ -121,10 +179,13 @@ def _check_n(model: nn.Module, found: Found, positions: PositionEmbedding, offse
     )
 
 
-def _check_loaded(parameter: Tensor) -> None:
-    if parameter.is_meta or not parameter.is_floating_point():
+def _check_loaded(table: Tensor) -> None:
+    plain = type(table.detach()) is Tensor  # quantized weights may be tensors of their own kind that seem to be floats
+    if table.is_meta or not table.is_floating_point() or not plain:
+        kind = table.dtype if plain else f"a {type(table.detach()).__name__}"
         raise MaedError(
-            f"model: weights must be floats, loaded on a real device, got {parameter.dtype} on {parameter.device}"
+            f"model: weights must be floats, loaded on a real device, got {kind} on {table.device}; replace positions "
+            "once the model is loaded, and before it is quantized"
         )
 
 
