@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file, save_model
 from safetensors.torch import load_model as load_tensors
 from torch import Tensor, nn
 from transformers import (
+    ASTConfig,
+    ASTForAudioClassification,
     AutoModelForImageClassification,
     BartConfig,
     BartModel,
@@ -26,9 +28,13 @@ from transformers import (
     BertModel,
     DeiTConfig,
     DeiTForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
     EncoderDecoderModel,
     GPT2Config,
     GPT2ForSequenceClassification,
+    PatchTSTConfig,
+    PatchTSTForClassification,
     PerceiverConfig,
     PerceiverForImageClassificationConvProcessing,
     PerceiverForImageClassificationFourier,
@@ -40,8 +46,12 @@ from transformers import (
     RobertaForSequenceClassification,
     T5Config,
     T5Model,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
     ViTConfig,
     ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
     ViTModel,
 )
 from transformers.utils import logging
@@ -74,6 +84,40 @@ def perceiver() -> PerceiverConfig:
 def vision(config: type) -> Any:
     layers = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     return config(image_size=8, patch_size=4, num_labels=3, **layers)
+
+
+def dinov2() -> Dinov2Config:
+    return Dinov2Config(
+        image_size=8, patch_size=4, num_labels=3, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=1
+    )
+
+
+def audio() -> ASTConfig:
+    layers = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return ASTConfig(patch_size=4, frequency_stride=4, time_stride=4, max_length=8, num_mel_bins=12, **layers)
+
+
+def masked() -> ViTMAEConfig:
+    config = vision(ViTMAEConfig)
+    config.decoder_hidden_size, config.decoder_num_hidden_layers, config.decoder_num_attention_heads = 16, 1, 2
+    config.decoder_intermediate_size, config.mask_ratio = 16, 0.0  # what is hidden is drawn anew each time
+    return config
+
+
+def series() -> PatchTSTConfig:
+    return PatchTSTConfig(
+        num_input_channels=2,
+        context_length=16,
+        patch_length=4,
+        patch_stride=4,
+        d_model=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        ffn_dim=16,
+        use_cls_token=True,
+        num_targets=3,
+        positional_encoding_type="sincos",
+    )
 
 
 def text(config: type, rows: int) -> Any:
@@ -112,9 +156,13 @@ class Consumer:
     def replace(self, model: Any, embedding: PositionEmbedding | str | Path, **options: Any) -> Any:
         return replace_positions(model, embedding, where=self.where, **options)
 
+    def answer(self, model: Any, **batch: Tensor) -> Tensor:
+        output = model(**batch or self.batch())
+        return output.prediction_logits if "prediction_logits" in output else output.logits
+
     def logits(self, model: Any) -> Tensor:
         with torch.no_grad():
-            return model(**self.batch()).logits
+            return self.answer(model)
 
     def rows(self, model: Any) -> Tensor:
         """The table as the model's own weights have it, `(kept + n, width)`."""
@@ -159,6 +207,42 @@ CONSUMERS = {
         ("pixel_values", (3, 8, 8)),
         kept=2,
     ),
+    "dinov2": Consumer(
+        Dinov2ForImageClassification,
+        dinov2,
+        4,
+        16,
+        "dinov2.embeddings.position_embeddings",
+        ("pixel_values", (3, 8, 8)),
+        kept=1,
+    ),
+    "vit-mae": Consumer(
+        ViTMAEForPreTraining,
+        masked,
+        4,
+        16,
+        "vit.embeddings.position_embeddings",
+        ("pixel_values", (3, 8, 8)),
+        kept=1,
+    ),
+    "ast": Consumer(
+        ASTForAudioClassification,
+        audio,
+        6,
+        16,
+        "audio_spectrogram_transformer.embeddings.position_embeddings",
+        ("input_values", (8, 12)),
+        kept=2,
+    ),
+    "patchtst": Consumer(
+        PatchTSTForClassification,
+        series,
+        4,
+        16,
+        "model.encoder.positional_encoder.position_enc",
+        ("past_values", (16, 2)),
+        kept=1,
+    ),
     "bert": Consumer(
         BertForSequenceClassification,
         lambda: text(BertConfig, 10),
@@ -183,7 +267,6 @@ CONSUMERS = {
         16,
         "transformer.wpe.weight",
         ("input_ids", (10,)),
-        where="transformer.wpe",
     ),
 }
 FOURIER = CONSUMERS["perceiver-fourier"]
@@ -212,7 +295,7 @@ def assert_same(logits: Tensor, expected: Tensor) -> None:
 def train_once(consumer: Consumer, model: Any) -> None:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
-    model(**consumer.batch()).logits.square().sum().backward()
+    consumer.answer(model).square().sum().backward()
     optimizer.step()
 
 
@@ -295,7 +378,7 @@ def test_dtype_is_kept(consumer: Consumer) -> None:
     assert rows.dtype == torch.bfloat16
     assert torch.equal(rows, embedding.table(dim=consumer.width, rms=0.5).to(torch.bfloat16))
     batch = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in consumer.batch().items()}
-    assert model(**batch).logits.dtype == torch.bfloat16
+    assert consumer.answer(model, **batch).dtype == torch.bfloat16
 
 
 @every
@@ -554,6 +637,27 @@ def test_loading_info_is_not_to_be_had() -> None:
         load_model(BertModel, "anything", output_loading_info=True)
 
 
+def test_a_table_that_was_no_part_of_the_state_dict_is_saved_and_loaded(tmp_path: Path) -> None:
+    config = VideoMAEConfig(
+        image_size=8,
+        patch_size=4,
+        num_frames=4,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    model, frames = VideoMAEForVideoClassification(config).eval(), torch.randn(2, 4, 3, 8, 8)
+    replace_positions(model, embedding_of(8)).save_pretrained(tmp_path / "once")
+
+    for name in ("once", "twice"):
+        loaded = load_model(VideoMAEForVideoClassification, tmp_path / name)
+        loaded.save_pretrained(tmp_path / "twice")
+
+        assert_same(loaded(frames).logits, model(frames).logits)
+        assert loaded.config.maed_positions["kind"] == "buffer"
+
+
 # Other models, by their path.
 
 
@@ -679,7 +783,7 @@ def test_another_number_of_positions_is_refused_with_the_remedies(consumer: Cons
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     with pytest.raises(MaedError, match=r"resampled.*configured") as error:  # the remedies
-        consumer.replace(model, embedding_of(consumer.n + 1))
+        consumer.replace(model, embedding_of(consumer.n + 3))
 
     assert error.value.argument == "embedding"
     assert "\n" not in str(error.value)

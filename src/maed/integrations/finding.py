@@ -205,15 +205,13 @@ def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
         patches = next((each for each in shown if type(each) is int), None)
         if not any(counts) and not prefix and patches is None:
             continue
-        # in some models all of the tokens have rows, in others but the first, or none
-        classes, distillation, registers = counts
-        possible = {classes, classes + distillation, classes + registers, classes + distillation + registers}
-        possible |= {prefix} if type(prefix) is int else set()
+        first, all_tokens = counts[0] + counts[1], sum(counts)
+        possible = {first, all_tokens, prefix}  # registers have rows in some models and none in others
         rest = len(rows) - (n if patches is None else patches)
         if rest in possible or (rest == 0 and patches is not None):
             return rest
         if patches is None and rest:  # of another number of positions
-            return classes + distillation
+            return first
         what = f"{n} positions" if patches is None else f"{patches} patches"
         raise MaedError(
             f"offset: cannot be told from {found.where} with {len(rows)} rows for {what}; it must be given, the number "
