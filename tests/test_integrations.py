@@ -88,7 +88,13 @@ def vision(config: type) -> Any:
 
 def dinov2() -> Dinov2Config:
     return Dinov2Config(
-        image_size=8, patch_size=4, num_labels=3, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=1
+        image_size=8,
+        patch_size=4,
+        num_labels=3,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        mlp_ratio=1,
     )
 
 

@@ -98,7 +98,8 @@ def search(model: nn.Module) -> Found:
         listed = ", ".join(each.where for each in found)
         raise MaedError(f"model: {name} has several position tables; where= must be one of {listed}")
     raise MaedError(
-        f"model: {name} has no known position table; where= must be the path of its nn.Embedding, nn.Parameter or buffer"
+        f"model: {name} has no known position table; where= must be the path of its nn.Embedding, nn.Parameter or "
+        "buffer"
     )
 
 
@@ -115,11 +116,11 @@ def _tables(model: nn.Module, names: re.Pattern[str]) -> list[Found]:
                 continue
             _refuse_quantized(f"{path}.{name}".removeprefix("."), module._modules.get(name))
             there = at(model, f"{path}.{name}".removeprefix("."))
-            if there is None or (names is _MOST and there.kind == "buffer"):
+            if there is None or there.kind == "fourier":
+                found.update({id(there.module): there} if there is not None else {})
                 continue
-            if there.kind == "fourier":
-                found[id(there.module)] = there
-            elif is_table((tensor := tensor_of(there)).shape) and (there.kind != "buffer" or tensor.is_floating_point()):
+            tensor, buffer = tensor_of(there), there.kind == "buffer"
+            if is_table(tensor.shape) and not (buffer and (names is _MOST or not tensor.is_floating_point())):
                 found.setdefault(id(tensor), there)
     return list(found.values())
 
@@ -157,7 +158,7 @@ def named(model: nn.Module, where: str) -> Found:
 
 
 def at(model: nn.Module, path: str) -> Found | None:
-    """What lies at a path, if it is a table or Fourier features. Only tensors and modules that modules hold are seen."""
+    """What lies at a path, if it is a tensor, a table or Fourier features. Only what modules hold is looked at."""
     parent, _, name = path.rpartition(".")
     holder = submodule(model, parent)
     if holder is None:
@@ -201,8 +202,8 @@ def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
     for holder in around(model, found.where)[:2]:  # the table may have a module of its own in that which adds it
         counts = [sum(_tokens(holder, name, rows.shape[1]) for name in names) for names in _TOKENS]
         prefix = vars(holder).get("num_prefix_tokens")  # timm counts them
-        shown = [vars(each).get("num_patches") for each in (holder, *map(holder._modules.get, _PATCHES)) if each is not None]
-        patches = next((each for each in shown if type(each) is int), None)
+        numbers = [vars(each).get("num_patches") for each in (holder, *map(holder._modules.get, _PATCHES)) if each]
+        patches = next((number for number in numbers if type(number) is int), None)
         if not any(counts) and not prefix and patches is None:
             continue
         first, all_tokens = counts[0] + counts[1], sum(counts)

@@ -52,7 +52,7 @@ def _names(value: Any) -> list[str]:
     if not isinstance(value, (list, tuple)):
         return []
     names = [each.get("ch_name") if isinstance(each, Mapping) else each for each in value]
-    return names if all(isinstance(name, str) for name in names) else []
+    return [str(name) for name in names] if all(isinstance(name, str) for name in names) else []
 
 
 def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "names") -> Tensor:
@@ -68,7 +68,9 @@ def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "n
     """
     known, given = positions.names, [str(name) for name in names]
     if known is None:
-        raise MaedError(f"{argument}: given, and the positions of the embedding have none; leave them out, in its order")
+        raise MaedError(
+            f"{argument}: given, and the positions of the embedding have none; leave them out, with inputs in its order"
+        )
     if missing := [name for name in known if name not in given]:
         alike = [f", did you mean {name!r}?" for name in given if _plain(name) == _plain(missing[0])]
         near = alike[0] if alike else nearest(missing[0], given)

@@ -68,7 +68,8 @@ def replace_positions(
             their positions are. Where those are all zero, `model.config.initializer_range`, or else 1.
         offset: rows at the start of the table that stay as they are: those of CLS and the like. By default what the
             model shows: 1 for ViT, 2 for DeiT, 0 for BERT, `padding_idx + 1` for RoBERTa.
-        where: path of the table in other models, an `nn.Embedding`, `nn.Parameter` or buffer, such as `transformer.wpe`.
+        where: path of the table in other models, an `nn.Embedding`, `nn.Parameter` or buffer, such as
+            `transformer.wpe`.
         names: what the rows after `offset` are called, N names in their order: each gets the position of its name. By
             default the channels that the model names (`chs_info` of braindecode's models, `ch_names`, an `info` of
             MNE), if the embedding has names and the table a row for each channel; else rows and positions come in the
