@@ -1009,9 +1009,12 @@ def test_precision_is_that_of_the_inputs() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.stem == "x-transformers":
+        pytest.importorskip("x_transformers")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    # as in tests/test_docs.py: <!-- not run: why --> before a block that needs what does not install everywhere
+    blocks = re.findall(r"(?<!-->\n)```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     scope: dict[str, object] = {}
 
@@ -1020,4 +1023,5 @@ def test_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_there_is_a_page_for_each_kind_of_model() -> None:
-    assert {"perceiver", "vit", "bert", "transformer-encoder"} <= {page.stem for page in PAGES}
+    kinds = {"perceiver", "vit", "bert", "x-transformers", "time-series", "eeg", "transformer-encoder"}
+    assert kinds <= {page.stem for page in PAGES}

@@ -1,4 +1,4 @@
-"""A position embedding inside other models: those of transformers in one call, and any model of plain PyTorch."""
+"""A position embedding inside other models: in the place of their table, or added by a module of its own."""
 
 from __future__ import annotations
 

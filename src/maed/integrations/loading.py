@@ -20,8 +20,9 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
     """`model_class.from_pretrained`, and what that forgets of replaced positions.
 
     `from_pretrained` alone keeps the values of tables, but it makes frozen ones trainable, and of a Perceiver whose
-    Fourier features were replaced it drops the table and goes back to the features. A checkpoint without replaced
-    positions is loaded as `from_pretrained` does.
+    Fourier features were replaced it drops the table and goes back to the features, as it goes back to sinusoids that
+    are no part of the state dict (VideoMAE's). A checkpoint without replaced positions is loaded as `from_pretrained`
+    does.
 
     Args:
         model_class: of transformers, such as `PerceiverForImageClassificationFourier`; automatic classes, such as
