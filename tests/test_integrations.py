@@ -123,6 +123,7 @@ def series() -> PatchTSTConfig:
         use_cls_token=True,
         num_targets=3,
         positional_encoding_type="sincos",
+        init_std=0.5,  # its initializer_range
     )
 
 

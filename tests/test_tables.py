@@ -296,6 +296,16 @@ def test_a_table_alone_in_a_module_is_named_by_that_too() -> None:
     )
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_tokens_beside_the_module_of_a_table_may_have_rows(kept: int) -> None:
+    table = nn.Parameter(torch.randn(1, N + kept, WIDTH))
+    model: Any = holding(pos_embedding=holding(pe=table), cls_token=nn.Parameter(torch.randn(1, 1, WIDTH)))
+
+    replace_positions(model, embedding_of(), rms=1.0)
+
+    assert torch.equal(model.pos_embedding.pe[0, kept:], embedding_of().table(dim=WIDTH, rms=1.0))
+
+
 # Names.
 
 ELECTRODES = ["Fp1", "Fp2", "C3", "C4", "O1", "O2"]

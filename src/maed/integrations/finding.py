@@ -116,8 +116,10 @@ def _tables(model: nn.Module, names: re.Pattern[str]) -> list[Found]:
                 continue
             _refuse_quantized(f"{path}.{name}".removeprefix("."), module._modules.get(name))
             there = at(model, f"{path}.{name}".removeprefix("."))
-            if there is None or there.kind == "fourier":
-                found.update({id(there.module): there} if there is not None else {})
+            if there is None:
+                continue
+            if there.kind == "fourier":
+                found[id(there.module)] = there
                 continue
             tensor, buffer = tensor_of(there), there.kind == "buffer"
             if is_table(tensor.shape) and not (buffer and (names is _MOST or not tensor.is_floating_point())):
@@ -199,7 +201,10 @@ def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
             return int(module.offset)  # type: ignore[arg-type]
         if module.padding_idx is not None or len(rows) == n:
             return 0 if module.padding_idx is None else module.padding_idx + 1
-    for holder in around(model, found.where)[:2]:  # the table may have a module of its own in that which adds it
+    holders = around(model, found.where)[:2]  # the table may have a module of its own in that which has the tokens
+    for holder in holders:
+        if holder is not holders[0] and len(rows) == n:
+            return 0
         counts = [sum(_tokens(holder, name, rows.shape[1]) for name in names) for names in _TOKENS]
         prefix = vars(holder).get("num_prefix_tokens")  # timm counts them
         numbers = [vars(each).get("num_patches") for each in (holder, *map(holder._modules.get, _PATCHES)) if each]
