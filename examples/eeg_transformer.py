@@ -2,9 +2,8 @@
 
     python examples/eeg_transformer.py FOLDER [--steps 250] [--method correlation]
 
-FOLDER holds `eeg64/eeg64.npz`: 61 electrodes, 20 subjects, 256 Hz (UCI, CC BY 4.0). Positions are learned without a
-montage, from subjects that train, and matched to a recording of another order by name. The same model is trained with
-them, with them given to the wrong electrodes, and with its own table, trained from random numbers.
+FOLDER holds `eeg64/eeg64.npz`: 61 electrodes, 20 subjects (UCI, CC BY 4.0). Positions are learned without a montage, and
+matched by name. The same model is trained with them, with them at the wrong electrodes, and with a table of its own.
 """
 
 import argparse
@@ -63,6 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--method", default="correlation", help="as in maed.learn: auto takes a minute more")
     chosen = parser.parse_args()
+    torch.manual_seed(0)
     stored = np.load(chosen.folder / "eeg64" / "eeg64.npz")
     seen = ~np.isin(stored["subject"], np.unique(stored["subject"])[::4])  # every fourth subject is the test
     table = pd.DataFrame(stored["inputs"], columns=stored["names"])  # microvolts, a row for each moment

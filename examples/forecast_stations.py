@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--method", default="correlation", help="as in maed.learn: auto takes a minute more")
     chosen = parser.parse_args()
+    torch.manual_seed(0)
     stored = np.load(chosen.folder / "noaa_tmax" / "noaa_tmax.npz")["anomalies"]  # (1461, 137) degrees F
     stored = stored[:, np.isfinite(stored[:-TEST]).mean(axis=0) > 0.5]  # a station that came later has no past
     positions = maed.learn(stored[:-TEST], dim=16, method=chosen.method, random_state=0, verbose=False)
