@@ -2,7 +2,7 @@
 
     python examples/eeg_transformer.py FOLDER [--steps 250] [--method correlation]
 
-FOLDER holds `eeg64/eeg64.npz`: 61 electrodes, 20 subjects (UCI, CC BY 4.0). Positions are learned without a montage, and
+FOLDER holds `eeg64/eeg64.npz`: 61 electrodes, 20 subjects (UCI, CC BY 4.0). Positions are learned without a montage and
 matched by name. The same model is trained with them, with them at the wrong electrodes, and with a table of its own.
 """
 
