@@ -328,12 +328,12 @@ def gains_table(found: dict[str, Results]) -> str:
             metric, cells = metric_of(key[0], key[2]), []
             for a, b in pairs:
                 difference = paired(same, a.replace("training-free", free), b.replace("training-free", free))
-                cells.append(_signed(difference, metric))
+                cells.append(signed(difference, metric))
             rows.append([title(name), counted(*key[:2]), *cells])
     return markdown_table(rows)
 
 
-def _signed(row: Paired, metric: Metric) -> str:
+def signed(row: Paired, metric: Metric) -> str:
     """`+9.2 [+7.8, +10.7]`, in bold where the interval is on one side of 0."""
     mean, low, high = (
         None if x is None else f"{metric.scale * x:+.{metric.digits}f}" for x in (row.mean, row.low, row.high)

@@ -10,12 +10,13 @@ from maed._version import __version__ as __version__
 if TYPE_CHECKING:
     from maed.embedding import PositionEmbedding
     from maed.errors import MaedError
-    from maed.integrations import AddPositions, load_model, replace_positions
+    from maed.integrations import AddPositions, AttentionBias, load_model, replace_positions
     from maed.learner import PositionLearner, learn
     from maed.settings import Settings
 
 __all__ = [
     "AddPositions",
+    "AttentionBias",
     "MaedError",
     "PositionEmbedding",
     "PositionLearner",
@@ -28,7 +29,7 @@ __all__ = [
 _HOMES = {
     "embedding": ("PositionEmbedding",),
     "errors": ("MaedError",),
-    "integrations": ("AddPositions", "load_model", "replace_positions"),
+    "integrations": ("AddPositions", "AttentionBias", "load_model", "replace_positions"),
     "learner": ("PositionLearner", "learn"),
     "settings": ("Settings",),
 }

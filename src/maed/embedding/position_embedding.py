@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from maed.data.geometry import Geometry, permutation
 from maed.data.geometry_spec import parse_geometry
 from maed.embedding.card import model_card, write_figure
+from maed.embedding.coordinates import recovered_coordinates
 from maed.embedding.extension import place, read_columns
 from maed.embedding.fitting import doubt_sides, of_positions, refitted, resample, resampled_from, scaled
 from maed.embedding.legacy import read_legacy
@@ -239,6 +240,36 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         from maed.plots import recovered_layout  # wakes matplotlib
 
         return recovered_layout(self.numpy(), names=self.names, ax=ax)
+
+    # Places, for models that want them.
+
+    def coordinates_like(self, dims: int | None = None) -> Tensor:
+        """Coordinates recovered from the vectors alone, for models that want places rather than vectors.
+
+        Fourier features and rotary embeddings of them, graph networks, models that ask where electrodes are. See
+        `maed.embedding.coordinates.recovered_coordinates` for how they are found and what it costs.
+
+        Args:
+            dims: how many; None for as many as the shape takes (`residual_variance`).
+
+        Returns:
+            `(N, dims)` float32, centered, the largest 1. Which way they point, and how long a step is, no data tells.
+
+        Raises:
+            MaedError: fewer than 4 positions, vectors that are all alike, or `dims` that cannot be.
+        """
+        return torch.from_numpy(recovered_coordinates(self.numpy(), dims)[0].astype(np.float32))
+
+    def residual_variance(self) -> Tensor:
+        """What 1, 2, ... coordinates leave unexplained of distances along the embedding, `(min(8, N - 1),)` float32.
+
+        The curve falls to where more coordinates do not help, and `coordinates_like` takes that many. It bends at 1 for
+        a line, at 2 for a plane or ring, at 3 for a sphere.
+
+        Raises:
+            MaedError: fewer than 4 positions, or vectors that are all alike.
+        """
+        return torch.from_numpy(recovered_coordinates(self.numpy())[1].astype(np.float32))
 
     # Fitting it to a model.
 

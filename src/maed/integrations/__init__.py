@@ -8,14 +8,16 @@ from maed._lazy import lazy
 
 if TYPE_CHECKING:
     from maed.integrations.add_positions import AddPositions
+    from maed.integrations.attention_bias import AttentionBias
     from maed.integrations.finding import TablePositionEncoding
     from maed.integrations.loading import load_model
     from maed.integrations.replacing import replace_positions
 
-__all__ = ["AddPositions", "TablePositionEncoding", "load_model", "replace_positions"]
+__all__ = ["AddPositions", "AttentionBias", "TablePositionEncoding", "load_model", "replace_positions"]
 
 _HOMES = {
     "add_positions": ("AddPositions",),
+    "attention_bias": ("AttentionBias",),
     "finding": ("TablePositionEncoding",),
     "loading": ("load_model",),
     "replacing": ("replace_positions",),

@@ -1,0 +1,105 @@
+"""Position embeddings as a bias of attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maed.embedding import PositionEmbedding
+from maed.errors import MaedError
+from maed.integrations.naming import order as named_order
+
+_NEAREST = 8
+_STRONGEST = 4.0  # slope of the first head
+
+
+class AttentionBias(nn.Module):
+    """Attention that falls with distance in a learned geometry: what is added to the logits of each head.
+
+    The bias of two positions is `-slope * log(1 + distance / scale)`, both learned for each head: ALiBi's idea (Press,
+    Smith and Lewis 2022) with the logarithm of KERPLE (Chi et al. 2022), and in place of the difference of two indices
+    the distance of two vectors of the embedding. One is the mean distance to the 8 nearest. Slopes start spaced as
+    ALiBi's, the first at 4, so that some heads look at neighbors and others everywhere; scales start at 1. The vectors
+    are learned on only if `positions.trainable`. Memory grows with N^2, as that of attention does.
+
+    Args:
+        positions: N positions; becomes a submodule.
+        heads: H, of the attention.
+        tokens: inputs without a position that come before the others, such as CLS: nothing is added for them.
+        names: what the inputs are called, in their order, if that is not the order of the embedding's positions.
+
+    Raises:
+        MaedError: an argument cannot be; the embedding has no names, or they are not those of the inputs.
+
+    Example:
+        >>> bias = AttentionBias(PositionEmbedding(torch.randn(49, 16)), heads=4)
+        >>> q, k, v = torch.randn(3, 8, 4, 49, 32)  # (B, H, N, width) each
+        >>> F.scaled_dot_product_attention(q, k, v, attn_mask=bias()).shape
+        torch.Size([8, 4, 49, 32])
+    """
+
+    order: Tensor | None
+    unit: Tensor
+
+    def __init__(
+        self, positions: PositionEmbedding, heads: int, *, tokens: int = 0, names: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(positions, PositionEmbedding):
+            raise MaedError(f"positions: must be a PositionEmbedding, got {type(positions).__name__}")
+        for argument, value, least in (("heads", heads, 1), ("tokens", tokens, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise MaedError(f"{argument}: must be an integer of at least {least}, got {value!r}")
+        if positions.n < 2:
+            raise MaedError(f"positions: must be 2 or more, for there to be distances, got {positions.n}")
+        self.positions, self.tokens = positions, tokens
+        order = None if names is None else named_order(positions, names).argsort()
+        self.register_buffer("order", order, persistent=False)
+        self.log_slope = nn.Parameter(math.log(_STRONGEST) - math.log(2) * 8 * torch.arange(heads) / heads)
+        self.log_scale = nn.Parameter(torch.zeros(heads))
+        self.register_buffer("unit", self._unit())
+
+    def _unit(self) -> Tensor:
+        """The mean distance to the nearest, which is 1 in the bias."""
+        vectors = self.positions.vectors.detach().double()
+        nearest = torch.cdist(vectors, vectors).topk(min(_NEAREST + 1, len(vectors)), largest=False).values[:, 1:]
+        unit = nearest.mean().float()
+        return unit if unit else torch.ones_like(unit)  # vectors of zeros: a model that is about to load its weights
+
+    def forward(self, index: Tensor | None = None) -> Tensor:
+        """The bias, for `attn_mask` of `torch.nn.functional.scaled_dot_product_attention`.
+
+        Args:
+            index: `(B, L)` or `(L,)` integers from 0 to N - 1: which position each input has, for models that see a
+                subset. None for all of them.
+
+        Returns:
+            `(H, tokens + L, tokens + L)` float32, with a first axis of B where `index` has one. For
+            `nn.TransformerEncoder` say `mask=bias().repeat(B, 1, 1)`; at other precision, `bias().to(x.dtype)`.
+
+        Raises:
+            MaedError: an index of another shape, or beside names.
+        """
+        vectors = self.positions.vectors
+        if index is not None:
+            if self.order is not None:
+                raise MaedError("index: must be None where names say which position each input has")
+            if index.is_floating_point() or index.dtype == torch.bool or index.ndim not in (1, 2):
+                raise MaedError(
+                    f"index: must be integers of shape (L,) or (B, L), got {index.dtype} of shape {tuple(index.shape)}"
+                )
+            vectors = F.embedding(index.long(), vectors)  # (B, L, d)
+        elif self.order is not None:
+            vectors = vectors.index_select(0, self.order)
+        distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist") / self.unit
+        slope, scale = (each.exp()[:, None, None] for each in (self.log_slope, self.log_scale))  # (H, 1, 1)
+        bias = -slope * torch.log1p(distances.unsqueeze(-3) / scale)  # ([B,] H, L, L)
+        return F.pad(bias, (self.tokens, 0, self.tokens, 0))
+
+    def extra_repr(self) -> str:
+        """Heads and tokens for `print`."""
+        return f"heads={len(self.log_slope)}, tokens={self.tokens}"
