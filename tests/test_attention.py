@@ -148,3 +148,18 @@ def test_parts_that_nothing_joins_are_said() -> None:
 def test_coordinates_that_cannot_be_are_refused(vectors: torch.Tensor, dims: Any, said: str) -> None:
     with pytest.raises(maed.MaedError, match=f"^{said}"):
         maed.PositionEmbedding(vectors).coordinates_like(dims)
+
+
+def test_groups_are_the_means_of_their_positions() -> None:
+    embedding = maed.PositionEmbedding(torch.randn(7, 3), names=list("abcdefg"))
+    grouped = embedding.grouped(["y", "x", "y", "z", "x", "z", "z"])
+
+    assert grouped.names == ("y", "x", "z")
+    means = torch.stack([embedding.vectors[rows].mean(dim=0) for rows in ([0, 2], [1, 4], [3, 5, 6])])
+    ratio = torch.cdist(grouped.vectors, grouped.vectors) / torch.cdist(means, means)
+    off = ratio[~torch.eye(3, dtype=torch.bool)]
+    torch.testing.assert_close(off, off[:1].expand(6))  # the same shape, centered and to scale
+    torch.testing.assert_close(grouped.vectors.mean(dim=0), torch.zeros(3))
+    for groups in (["a"] * 7, ["a", "b"]):
+        with pytest.raises(maed.MaedError, match=r"^groups: "):
+            embedding.grouped(groups)

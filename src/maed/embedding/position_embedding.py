@@ -295,6 +295,41 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             vectors, source=self.source, geometry=geometry, provenance={**kept, "subset_of": self.n}, names=names
         )
 
+    def grouped(self, groups: Sequence[str]) -> PositionEmbedding:
+        """The embedding of groups of positions: the mean of their vectors, standardized again.
+
+        Of columns whose names became indicators, such as those of scikit-learn's `OneHotEncoder`, it makes one position
+        for each column.
+
+        Args:
+            groups: N names, the group of each position.
+
+        Returns:
+            A position for each group, named by it, in the order in which groups come; without geometry.
+
+        Raises:
+            MaedError: not N groups, or all of them one.
+        """
+        known = list(dict.fromkeys(map(str, groups)))
+        if len(groups) != self.n or len(known) < 2:
+            raise MaedError(
+                f"groups: must be {self.n} names, one for each position, of 2 groups or more, got {len(groups)} of "
+                f"{len(known)}"
+            )
+        if self.geometry is not None:
+            warnings.warn("geometry: not known of groups, so their embedding has none", stacklevel=2)
+        member = torch.tensor([known.index(str(group)) for group in groups], device=self.vectors.device)
+        sums = torch.zeros(len(known), self.dim, dtype=torch.float64, device=self.vectors.device)
+        sums.index_add_(0, member, self.vectors.detach().double())
+        kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
+        return PositionEmbedding(
+            standardize(sums / torch.bincount(member)[:, None]),
+            source=self.source,
+            provenance={**kept, "grouped_from": self.n},
+            trainable=self.trainable,
+            names=known,
+        )
+
     def extend(self, X: Any, names: Sequence[str] | None = None) -> PositionEmbedding:
         """The embedding with new positions, such as sensors that came later; the vectors of the old ones stay.
 
