@@ -39,7 +39,7 @@ from maed.report.tables import markdown_table
 from maed.tasks import metric_of
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results" / "attention.json"
+RESULTS = ROOT / "results" / "attention" / "attention.json"
 PAGE = ROOT / "docs" / "integrations" / "attention.md"
 ENCODINGS = ("none", "trainable", "added", "bias", "rotary", "added + bias")
 PAIRS = (

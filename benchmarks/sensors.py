@@ -170,7 +170,7 @@ def study(given: argparse.Namespace) -> None:
     found = stored.setdefault("sets", [])
     done = {each["set"] for each in found}
     for name in given.sets.split(","):
-        one_of("set", name, SETS)
+        one_of("set", name, (*SETS, *SOURCES))
         if name not in done:
             found.append(studied(name, 0))
             write_json(STUDY, stored)

@@ -231,7 +231,7 @@ def run(given: argparse.Namespace) -> None:
         losses = {each: row["mean"] for each, row in (learned.probe_loss or {}).items() if each in BASELINES.names}
         encodings = ("none", "random", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
         results = compare_only(here, encodings, given.seeds, command=command, task=study.task, labels=study.labels)
-        results.chosen = learned.chosen
+        results.chosen, results.probe_loss = learned.chosen, learned.probe_loss
         if study.task == "imputation":
             found = interpolated(here.data, here.settings.train)
             results.notes.append(
@@ -263,8 +263,10 @@ def docs(given: argparse.Namespace) -> None:
 
 def render(text: str) -> str:
     """The page with its tables made anew from the records."""
-    made = {"curves": curves_table(recorded()), "gains": gains_table(recorded()), "runs": runs_table(recorded())}
-    for name, table in made.items():
+    made = {"curves": curves_table, "gains": gains_table, "probes": probes_table, "runs": runs_table}
+    found = recorded()
+    for name, table_of in made.items():
+        table = table_of(found)
         before, begin, rest = text.partition(f"<!-- begin {name} -->")
         end = f"<!-- end {name} -->"
         text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
@@ -330,6 +332,21 @@ def gains_table(found: dict[str, Results]) -> str:
                 difference = paired(same, a.replace("training-free", free), b.replace("training-free", free))
                 cells.append(signed(difference, metric))
             rows.append([title(name), counted(*key[:2]), *cells])
+    return markdown_table(rows)
+
+
+def probes_table(found: dict[str, Results]) -> str:
+    """The probe losses of the two candidates that were compared, beside what Perceivers made of them."""
+    rows = [["Study", "Labels", "maed", "training-free", "random", "Perceivers: maed − training-free", "− random"]]
+    for name, results in found.items():
+        free, scores, probed = free_of(results), results.scores or [], results.probe_loss or {}
+        if not {"maed", free, "random"} <= probed.keys():
+            continue
+        losses = [f"{probed[each]['mean']:.4f} ± {probed[each]['se']:.4f}" for each in ("maed", free, "random")]
+        for key in dict.fromkeys((row.task, row.labels, row.metric) for row in scores):
+            same = [row for row in scores if (row.task, row.labels, row.metric) == key]
+            gains = [signed(paired(same, "maed", other), metric_of(key[0], key[2])) for other in (free, "random")]
+            rows.append([title(name), counted(*key[:2]), losses[0], f"{losses[1]} ({free})", losses[2], *gains])
     return markdown_table(rows)
 
 
