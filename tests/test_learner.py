@@ -95,12 +95,13 @@ def test_it_says_what_it_chose_and_is_silent_unless_asked(capfd):
 @pytest.mark.slow
 def test_choices_follow_size_and_kind():
     texts = pd.Series(["so it goes", "and it came to pass", "once upon a time there was"] * 20)
-    text = quick(budget="2000 draws").fit(texts)
-    assert text.settings_.autoencoder.kind == "unet"  # texts have a reading order
-    assert text.n_features_in_ == len("once upon a time there was") + 2
-    tokens = quick().fit(np.random.default_rng(0).integers(0, 5, (60, 9)))
-    assert (tokens.settings_.autoencoder.kind, tokens.settings_.autoencoder.layers) == ("set", 0)
-    assert any("init='dependence'" in line for line in tokens.choices_)
+    chosen, _ = choose(from_given(texts), Settings(), set(), reading_order=True)
+    assert chosen.autoencoder.kind == "unet"  # texts have a reading order
+    tokens, said = choose(
+        from_given(np.random.default_rng(0).integers(0, 5, (60, 9))), Settings(), set(), reading_order=False
+    )
+    assert (tokens.autoencoder.kind, tokens.autoencoder.layers) == ("set", 0)
+    assert any("init='dependence'" in line for line in said)
     many, few = (
         choose(from_given(walks(count)), Settings(), set(), reading_order=False)[0].autoencoder for count in (200, 20)
     )
