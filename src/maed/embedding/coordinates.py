@@ -25,7 +25,7 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
     Distances are taken along the graph of 8 nearest neighbors and laid out by classical scaling (Isomap: Tenenbaum,
     de Silva and Langford 2000); the residual variance of d coordinates is theirs, 1 - R^2 of the two distances. Beyond
     2,000 positions so many, drawn at random, are laid out and the others placed among them (landmarks: de Silva and
-    Tenenbaum 2003), so that memory stays linear in N; time too, but for the search of neighbors among landmarks.
+    Tenenbaum 2003), so that time and memory grow with N: about 16 kB for each position.
 
     Args:
         vectors: `(N, d)`.
