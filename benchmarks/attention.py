@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import worth
 from maed import AddPositions, AttentionBias, PositionEmbedding
 from maed.data import SignalData
-from maed.errors import MaedError, one_of
+from maed.errors import one_of
 from maed.evaluation.comparison import paired, summarize
 from maed.experiments.run import run_all
 from maed.files import read_json, write_json, write_text
@@ -37,6 +37,7 @@ from maed.models.batches import ShuffledBatches
 from maed.records import Results, Score
 from maed.report.tables import markdown_table
 from maed.tasks import metric_of
+from pages import command, filled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "attention" / "attention.json"
@@ -209,9 +210,7 @@ def render(text: str) -> str:
         )
         machines |= {f"{row['machine']['processor']}, commit {row['commit'][:7]}" for row in record["scores"]}
     table = "\n\n".join([markdown_table(means), markdown_table(differences), f"{'; '.join(sorted(machines))}."])
-    before, begin, rest = text.partition("<!-- begin attention -->")
-    end = "<!-- end attention -->"
-    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    return filled(text, {"attention": table})
 
 
 def docs(given: argparse.Namespace) -> None:
@@ -219,22 +218,5 @@ def docs(given: argparse.Namespace) -> None:
     write_text(PAGE, render(PAGE.read_text(encoding="utf-8")))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    sub = verbs.add_parser("run", help=run.__doc__)
-    sub.set_defaults(do=run)
-    sub.add_argument("--sets", default=",".join(SETS))
-    sub.add_argument("--seeds", type=int, default=3)
-    verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
-    given = parser.parse_args()
-    try:
-        given.do(given)
-    except MaedError as error:
-        print(f"attention: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("attention", __doc__, {"run": run, "docs": docs}, "sets", SETS))

@@ -414,9 +414,8 @@ def render(text: str) -> str:
     """docs/gpu.md with its tables made anew from results/gpu."""
     from gpu_tables import tables
     from maed.report.tables import markdown_table
+    from pages import filled
 
-    begin, end = "<!-- begin tables -->", "<!-- end tables -->"
-    before, _, rest = text.partition(begin)
     jobs, start = read_plan()
     found = records()
     done = {job.name: found[job.name] for job in jobs if is_done(job, found.get(job.name))}
@@ -427,7 +426,7 @@ def render(text: str) -> str:
         title = f"{name}{f' ({count} jobs)' if count > 1 else ''}: {job.group['title']}"
         plan.append([title, f"{job.group['pflop']:.3g}", f"{expected(job, {}, start):.0f}"])
     made = f"{markdown_table(plan)}\n\n{tables(list(groups.values()), done)}"
-    return f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
+    return filled(text, {"tables": made})
 
 
 def inputs(given: argparse.Namespace) -> int:

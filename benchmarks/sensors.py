@@ -46,6 +46,7 @@ from maed.run_folder import RunFolder
 from maed.settings import DataSettings, EmbeddingSettings
 from maed.similarity.baselines.partial import spectra
 from maed.stages.choose import best
+from pages import command, filled
 
 RESULTS = Path(__file__).parents[1] / "results" / "sensors" / "sensors.json"
 STUDY = RESULTS.with_name("study.json")
@@ -223,11 +224,7 @@ def render(text: str) -> str:
     cells, sets = read_json(RESULTS)["cells"], read_json(STUDY)["sets"]
     sources = cells_table([each for each in cells if each["set"] in SOURCES], SOURCES)
     sensors = cells_table([each for each in cells if each["set"] in SETS], SETS)
-    for name, made in (("cells", sensors), ("sources", sources), ("study", study_table(sets))):
-        before, begin, rest = text.partition(f"<!-- begin {name} -->")
-        end = f"<!-- end {name} -->"
-        text = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
-    return text
+    return filled(text, {"cells": sensors, "sources": sources, "study": study_table(sets)})
 
 
 def cells_table(cells: list[dict[str, Any]], sets: Iterable[str]) -> str:
@@ -293,26 +290,5 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
     return float(np.mean([row[name] for row in rows]))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    sub = verbs.add_parser("run", help=run.__doc__)
-    sub.set_defaults(do=run)
-    sub.add_argument("--sets", default=",".join(SETS))
-    sub.add_argument("--seeds", type=int, default=3)
-    sub = verbs.add_parser("study", help=study.__doc__)
-    sub.set_defaults(do=study)
-    sub.add_argument("--sets", default=",".join(SETS))
-    verbs.add_parser("maps", help=maps.__doc__).set_defaults(do=maps)
-    verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
-    given = parser.parse_args()
-    try:
-        given.do(given)
-    except MaedError as error:
-        print(f"sensors: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("sensors", __doc__, {"run": run, "study": study, "maps": maps, "docs": docs}, "sets", SETS))

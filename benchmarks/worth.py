@@ -42,6 +42,7 @@ from maed.settings import DataSettings, PerceiverSettings, Settings, TrainSettin
 from maed.stages import Context
 from maed.stages.choices import choose
 from maed.tasks import Metric, metric_of
+from pages import command, filled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "worth"
@@ -265,12 +266,7 @@ def render(text: str) -> str:
     """The page with its tables made anew from the records."""
     made = {"curves": curves_table, "gains": gains_table, "probes": probes_table, "runs": runs_table}
     found = recorded()
-    for name, table_of in made.items():
-        table = table_of(found)
-        before, begin, rest = text.partition(f"<!-- begin {name} -->")
-        end = f"<!-- end {name} -->"
-        text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
-    return text
+    return filled(text, {name: table(found) for name, table in made.items()})
 
 
 def recorded() -> dict[str, Results]:
@@ -375,22 +371,5 @@ def runs_table(found: dict[str, Results]) -> str:
     return markdown_table(rows)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    sub = verbs.add_parser("run", help=run.__doc__)
-    sub.set_defaults(do=run)
-    sub.add_argument("--studies", default=",".join(STUDIES))
-    sub.add_argument("--seeds", type=int, default=3)
-    verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
-    given = parser.parse_args()
-    try:
-        given.do(given)
-    except MaedError as error:
-        print(f"worth: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("worth", __doc__, {"run": run, "docs": docs}, "studies", list(STUDIES)))
