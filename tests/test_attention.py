@@ -55,17 +55,23 @@ def test_a_subset_names_and_tokens_say_whose_distance_it_is() -> None:
     assert torch.equal(named, whole[:, [3, 5, 0, 1, 4, 2]][:, :, [3, 5, 0, 1, 4, 2]])
 
 
-@pytest.mark.parametrize("trainable", [False, True])
-def test_a_bias_learns_its_heads_and_the_vectors_only_if_asked(trainable: bool) -> None:
-    positions = maed.PositionEmbedding(torch.randn(9, 4), trainable=trainable)
+def test_a_bias_tells_far_from_farther_where_vectors_do_not() -> None:
+    """A line in the manner of a neighbor embedding: vectors that have nothing in common are all equally far."""
+    spread = torch.exp(-((torch.arange(60)[:, None] - torch.arange(60)) ** 2) / 8.0)
+    bias = maed.AttentionBias(maed.PositionEmbedding(spread), heads=2)()
+
+    assert (bias[:, 0, 1:].diff(dim=1) < 0).all()
+
+
+def test_a_bias_learns_its_heads_and_keeps_its_places() -> None:
+    positions = maed.PositionEmbedding(torch.randn(9, 4), trainable=True)
     bias = maed.AttentionBias(positions, heads=2)
     q, k, v = torch.randn(3, 5, 2, 9, 8)
     F.scaled_dot_product_attention(q, k, v, attn_mask=bias()).square().mean().backward()
 
-    learned = {name for name, parameter in bias.named_parameters() if parameter.grad is not None}
-    assert learned == {"log_slope", "log_scale"} | ({"positions.vectors"} if trainable else set())
+    assert {name for name, _ in bias.named_parameters()} == {"log_slope", "log_scale"}
     assert all(torch.isfinite(parameter.grad).all() for parameter in bias.parameters() if parameter.grad is not None)
-    read = maed.AttentionBias(maed.PositionEmbedding(torch.zeros(9, 4), trainable=trainable), heads=2)
+    read = maed.AttentionBias(maed.PositionEmbedding(torch.zeros(9, 4)), heads=2)
     read.load_state_dict(bias.state_dict())
     assert torch.equal(read(), bias())
 
@@ -74,9 +80,10 @@ def test_a_bias_learns_its_heads_and_the_vectors_only_if_asked(trainable: bool) 
     ("arguments", "said"),
     [
         ({"positions": "here", "heads": 2}, "positions: "),
-        ({"positions": on_a_line(1), "heads": 2}, "positions: "),
+        ({"positions": on_a_line(3), "heads": 2}, "vectors: "),
         ({"positions": on_a_line(4), "heads": 0}, "heads: "),
         ({"positions": on_a_line(4), "heads": 2, "tokens": -1}, "tokens: "),
+        ({"positions": on_a_line(4), "heads": 2, "dims": 9}, "dims: "),
         ({"positions": on_a_line(2), "heads": 2, "names": ["a", "b"]}, "names: "),
         ({"positions": on_a_line(2, ["a", "b"]), "heads": 2, "names": ["a", "c"]}, "names: "),
     ],
