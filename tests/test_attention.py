@@ -55,10 +55,10 @@ def test_a_subset_names_and_tokens_say_whose_distance_it_is() -> None:
     assert torch.equal(named, whole[:, [3, 5, 0, 1, 4, 2]][:, :, [3, 5, 0, 1, 4, 2]])
 
 
-def test_a_bias_tells_far_from_farther_where_vectors_do_not() -> None:
-    """A line in the manner of a neighbor embedding: vectors that have nothing in common are all equally far."""
-    spread = torch.exp(-((torch.arange(60)[:, None] - torch.arange(60)) ** 2) / 8.0)
-    bias = maed.AttentionBias(maed.PositionEmbedding(spread), heads=2)()
+def test_a_bias_of_a_learned_line_falls_all_along_it() -> None:
+    near = torch.exp(-(torch.linspace(0, 40, 40)[:, None] - torch.linspace(0, 40, 40)).square() / 8).fill_diagonal_(0)
+    positions = maed.PositionEmbedding(reduce(near, EmbeddingSettings()))
+    bias = maed.AttentionBias(positions, heads=2)()
 
     assert (bias[:, 0, 1:].diff(dim=1) < 0).all()
 
