@@ -56,10 +56,9 @@ def without_false_links(graph: csr_matrix) -> csr_matrix:
     i, j, _ = _links(graph)
     known = np.asarray(firmly[i, j]).ravel() > 0
     bridged = _products(firmly, i, j) > 0
-    first = np.zeros(len(i), dtype=bool)  # the strongest of each position
-    best_row, best_column, _ = strongest(graph, 1)
     best = np.full(graph.shape[0], -1)
-    best[best_row] = best_column
+    row, column, _ = strongest(graph, 1)
+    best[row] = column
     first = (best[i] == j) | (best[j] == i)
     stays = known | bridged | first
     return csr_matrix((graph.tocoo().data[stays], (i[stays], j[stays])), shape=graph.shape)
@@ -174,6 +173,17 @@ def _powers(walk: csr_matrix, times: int) -> Iterator[tuple[int, csr_matrix]]:
 
 def _diagonal(rows: csr_matrix, start: int) -> np.ndarray:
     return rows.diagonal(k=start)
+
+
+def joined_links(links: csr_matrix) -> csr_matrix:
+    """The links, and the longest of them all between parts that nothing joins."""
+    parts, part = connected_components(links, directed=False)
+    if parts == 1:
+        return links
+    first = np.unique(part, return_index=True)[1]
+    hub, others = np.full(parts - 1, first[np.bincount(part).argmax()]), np.delete(first, np.bincount(part).argmax())
+    far = np.full(2 * len(others), links.data.max())
+    return (links + csr_matrix((far, (np.r_[hub, others], np.r_[others, hub])), shape=links.shape)).tocsr()
 
 
 def landmark_distances(links: csr_matrix, count: int) -> tuple[np.ndarray, np.ndarray]:
