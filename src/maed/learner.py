@@ -244,8 +244,9 @@ class PositionLearner(BaseEstimator):
         self.method_ = method
         self.embedding_ = PositionEmbedding.from_pretrained(context.folder.embedding(method).path)
         similarity = load_similarity(context.folder.similarity(method).path)
-        sparse = isinstance(similarity, SparseSimilarity)
-        self.similarity_: Any = similarity.matrix() if sparse else similarity.values.numpy()
+        self.similarity_: Any = (
+            similarity.matrix() if isinstance(similarity, SparseSimilarity) else similarity.values.numpy()
+        )
         trained = context.folder.autoencoder
         self.autoencoder_: Any = load_autoencoder(trained.path)[0] if trained.is_finished else None
 

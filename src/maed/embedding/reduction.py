@@ -132,7 +132,8 @@ def reduce_sparse(
     """Reduce a similarity of which some pairs are known. The same input gives the same vectors.
 
     Args:
-        similarity: `(N, N)` symmetric, without a diagonal; 0 says nothing of a pair. Time grows with N log N, memory with N.
+        similarity: `(N, N)` symmetric, without a diagonal; 0 says nothing of a pair. Time grows with N log N,
+            memory with N.
         settings: which reduction, d, and its parameters.
         standard_error: of the same entries; only `denoise` reads it, and does nothing by default without it.
 

@@ -199,7 +199,7 @@ def landmark_distances(links: csr_matrix, count: int) -> tuple[np.ndarray, np.nd
     nearest, at = np.full(n, np.inf), 0
     for which in range(len(chosen)):
         chosen[which] = at
-        distances[which] = dijkstra(links, directed=False, indices=at)
+        distances[which] = dijkstra(links, directed=False, indices=np.array(at))
         np.minimum(nearest, distances[which], out=nearest)
         at = int(nearest.argmax())
     return chosen, distances

@@ -55,9 +55,10 @@ def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | N
 
     Candidates are looked for among the loadings of the 128 leading principal components, where noise of single
     positions is left out: among all pairs up to 100,000 positions (a minute), beyond by faiss or pynndescent, where one
-    of them is installed (nearest-neighbor descent: Dong, Charikar and Li, WWW 2011). Of each candidate the correlation itself is then summed over all signals, as
-    `maed.similarity.moments.absolute_correlation` does for all pairs. With n signals of C channels time grows with
-    n C N (and N log N for the search), memory with N: about 6 kB for each position and channel.
+    of them is installed (nearest-neighbor descent: Dong, Charikar and Li, WWW 2011). Of each candidate the correlation
+    itself is then summed over all signals, as `maed.similarity.moments.absolute_correlation` does for all pairs. With n
+    signals of C channels time grows with n C N (and N log N for the search), memory with N: about 6 kB for each
+    position and channel.
 
     Args:
         signals: real ones.
@@ -79,9 +80,9 @@ def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | N
         r, count = channel.correlation(i, j)
         values += np.abs(r) / channels
         error += (1 - r * r) / np.sqrt(np.maximum(count, 1)) / channels
-    pairs = torch.from_numpy(np.stack([i, j]))
     facts = {"candidates": int(found.shape[1]), "candidate_recall": _recall(rows, found)}
-    return SparseSimilarity(n, pairs, *(torch.from_numpy(x.astype(np.float32)) for x in (values, error)), facts)
+    pairs, strength, spread = (torch.from_numpy(x) for x in (np.stack([i, j]), values, error))
+    return SparseSimilarity(n, pairs, strength.float(), spread.float(), facts)
 
 
 class _Channel:

@@ -90,6 +90,6 @@ def _of_pairs(folder: Path, tensors: dict[str, Tensor]) -> SparseSimilarity:
         raise MaedError(
             f"{folder / MODEL}: pairs, similarity and standard_error of shapes {shapes}; they must be of E pairs"
         )
-    if pairs.numel() and not (0 <= int(pairs.min()) and int(pairs.max()) < n and bool((pairs[0] < pairs[1]).all())):
+    if pairs.numel() and not (int(pairs.min()) >= 0 and int(pairs.max()) < n and bool((pairs[0] < pairs[1]).all())):
         raise MaedError(f"{folder / MODEL}: pairs must be of two positions below {n}, the first one before the second")
     return SparseSimilarity(n, pairs.long(), values, error)

@@ -131,8 +131,8 @@ def needs_all_pairs(context: Context) -> str:
     able = baselines_for(context.data, sparse=True)
     other = f"choose {' or '.join(able)}, or raise" if able else "raise"
     return (
-        f"measures every pair of positions, of which there are {n} and similarity.dense_positions allows {most}; {other} "
-        "it, where memory is enough"
+        f"measures every pair of positions: {n} are more than the {most} of similarity.dense_positions; {other} "
+        "that, where memory is enough"
     )
 
 
