@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from maed.data.geometry import Geometry, GeometryKind, permutation, points
-from maed.embedding.reduction import reduce, standardize
+from maed.embedding.reduction import reduce, reduce_sparse, standardize
 from maed.errors import MaedError
 from maed.settings import EmbeddingSettings
 

@@ -17,7 +17,7 @@ from maed.settings import EvaluationSettings
 
 _TOLERANCE = 1e-6
 
-MEASURED = 20_000
+MEASURED = 10_000
 """Positions up to which all are measured; beyond, metrics are of a fixed sample of `SAMPLED` of them."""
 
 SAMPLED = 2_000
@@ -49,9 +49,9 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
     """Metrics of an embedding against the true geometry: knn_recall, spearman, coordinate_r2, trustworthiness.
 
     Args:
-        vectors: `(N, d)`. Time and memory grow with N^2 up to 20,000 positions. Of more, 2,000 are drawn, always the
+        vectors: `(N, d)`. Time and memory grow with N^2 up to 10,000 positions. Of more, 2,000 are drawn, always the
             same: their recall is among all positions, Spearman and trustworthiness are among themselves, and the
-            regression is on 20,000.
+            regression is on 10,000.
         geometry: where the positions truly lie; those without a place are left out.
         settings: k and the folds of the regression.
     """

@@ -223,7 +223,7 @@ def _compared(names: Sequence[str], losses: np.ndarray, held_out: np.ndarray) ->
 def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -> np.ndarray:
     """Error at each position of predicting held-out signals from its k nearest in an embedding, `(N,)`.
 
-    Beyond 20,000 positions that of a fixed sample of 2,000 of them, `(2000,)`.
+    Beyond 10,000 positions that of a fixed sample of 2,000 of them, `(2000,)`.
 
     By ridge regression, fitted to the training signals, of the normalized channels: the mean squared error over
     channels. Of tokens the k classes most frequent at the position, and whether it is one of them, are regressed on the
@@ -259,7 +259,7 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
     return errors
 
 
-_MEASURED, _SAMPLED = 20_000, 2_000
+_MEASURED, _SAMPLED = 10_000, 2_000
 """Positions up to which all are measured, and how many are beyond."""
 
 _CLASSES = 16

@@ -40,8 +40,9 @@ class Field(SourceType):
     `samples` signals are stored for training, validation signals among them, and a fifth of as many (2 at least) for
     the test. Time grows with N^3 for the covariance's eigenvectors (0.2 s at 1,000 positions) and with n N^2 for n
     signals, memory with n N + N^2. On a ring or torus of more than 10,000 positions it is the same law by Fourier
-    transforms, in time n N log N and memory n N: there the eigenvectors are waves. A signal depends on the seed and on its row alone. They are made in blocks, and
-    what is not asked for is not kept, so that each split makes the blocks that it shares with another once more.
+    transforms, in time n N log N and memory n N: there the eigenvectors are waves. A signal depends on the seed and on
+    its row alone. They are made in blocks, and what is not asked for is not kept, so that each split makes the blocks
+    that it shares with another once more.
     """
 
     example = f"field:{'|'.join(KINDS)}[:N]"
