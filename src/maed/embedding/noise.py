@@ -157,4 +157,5 @@ def _centered(matrix: np.ndarray) -> np.ndarray:
 def _ratio(values: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Entries in standard errors; one without an error is beyond doubt, or 0."""
     doubtless = np.sign(values) * np.where(values == 0, 0.0, 1e300)
-    return np.divide(values, error, out=doubtless, where=error > 0)
+    with np.errstate(over="ignore"):  # beyond doubt too
+        return np.divide(values, error, out=doubtless, where=error > 0)
