@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import attention
 import sensors
 import worth
 from gallery import ENTRIES, PAGE, page
@@ -73,6 +74,11 @@ def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
 def test_the_tables_of_real_sensors_are_the_recorded_ones() -> None:
     text = sensors.PAGE.read_text(encoding="utf-8")
     assert text == sensors.render(text), "python benchmarks/sensors.py docs"
+
+
+def test_the_tables_of_ways_into_attention_are_the_recorded_ones() -> None:
+    text = attention.PAGE.read_text(encoding="utf-8")
+    assert text == attention.render(text), "python benchmarks/attention.py docs"
 
 
 def test_the_tables_of_what_positions_are_worth_are_the_recorded_ones() -> None:

@@ -952,11 +952,17 @@ def normalized(values: np.ndarray, mask: np.ndarray | None = None) -> Signals:
 
 
 def correlation(signals: Signals) -> Similarity:
-    return compute_baseline("correlation", SignalData("real", "real", signals, signals, signals))
+    return of_all_pairs("correlation", SignalData("real", "real", signals, signals, signals))
 
 
 def dependence(signals: Signals, vocabulary: int) -> Similarity:
-    return compute_baseline("dependence", SignalData("words", "tokens", signals, signals, signals, vocabulary))
+    return of_all_pairs("dependence", SignalData("words", "tokens", signals, signals, signals, vocabulary))
+
+
+def of_all_pairs(name: str, data: SignalData) -> Similarity:
+    found = compute_baseline(name, data)
+    assert isinstance(found, Similarity)
+    return found
 
 
 def test_correlation_is_the_absolute_pearson_correlation_averaged_over_channels():

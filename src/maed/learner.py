@@ -26,7 +26,7 @@ from maed.records import Candidate
 from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, Settings
-from maed.similarity import baselines_for, load_similarity
+from maed.similarity import SparseSimilarity, baselines_for, load_similarity
 from maed.stages import Baseline as MakeBaseline
 from maed.stages import Context, Embed, Pretrain, Similarity, choose_method, execute, make_candidates, sentence
 from maed.stages.budget import affordable, parse_budget, within_draws
@@ -243,7 +243,10 @@ class PositionLearner(BaseEstimator):
             execute([MakeBaseline(method), Embed(method)], context)
         self.method_ = method
         self.embedding_ = PositionEmbedding.from_pretrained(context.folder.embedding(method).path)
-        self.similarity_ = load_similarity(context.folder.similarity(method).path).values.numpy()
+        similarity = load_similarity(context.folder.similarity(method).path)
+        self.similarity_: Any = (
+            similarity.matrix() if isinstance(similarity, SparseSimilarity) else similarity.values.numpy()
+        )
         trained = context.folder.autoencoder
         self.autoencoder_: Any = load_autoencoder(trained.path)[0] if trained.is_finished else None
 

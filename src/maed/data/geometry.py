@@ -59,20 +59,21 @@ class Geometry:
         names = tuple(np.asarray(self.names, dtype=object)[rows]) if self.names else ()
         return Geometry(kind, self.coordinates[rows], (), names)
 
-    def distances(self) -> np.ndarray:
-        """True distances, `(N, N)` float64. Memory and time grow with N squared.
+    def distances(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """True distances, `(N, N)` float64, or from some positions `(m,)` to all, `(m, N)`. Memory and time grow so.
 
         Euclidean for lines, grids and points; else within the shape, in radians: along the ring, along great circles of
         the sphere, on the torus the root of both angles' squares; on the swiss roll Euclidean once it is unrolled.
         """
         places = self.coordinates.astype(np.float64)
-        if self.kind in ("ring", "sphere"):
-            return _angles(places)
-        if self.kind == "torus":
-            return np.hypot(_angles(places[:, :2]), _angles(places[:, 2:]))
         if self.kind == "swissroll":
             places = unrolled(places)
-        return cdist(places, places)
+        some = places if rows is None else places[rows]
+        if self.kind in ("ring", "sphere"):
+            return _angles(some, places)
+        if self.kind == "torus":
+            return np.hypot(_angles(some[:, :2], places[:, :2]), _angles(some[:, 2:], places[:, 2:]))
+        return cdist(some, places)
 
     def permuted(self, order: np.ndarray) -> Geometry:
         """The geometry of positions stored in another `order` (new position i was position `order[i]`)."""
@@ -180,10 +181,10 @@ def _circle(count: int) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def _angles(places: np.ndarray) -> np.ndarray:
-    """Angles between unit vectors `(N, D)`, `(N, N)`: twice the arctangent of half chord over half sum.
+def _angles(some: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Angles between unit vectors `(m, D)` and `(N, D)`, `(m, N)`: twice the arctangent of half chord over half sum.
 
     The arccosine of the product would lose half of the digits for near vectors (Kahan 2006, "How futile are mindless
     assessments of roundoff", section 12).
     """
-    return 2 * np.arctan2(cdist(places, places), cdist(places, -places))
+    return 2 * np.arctan2(cdist(some, places), cdist(some, -places))

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.linalg import eigvalsh
+from scipy.sparse import csr_matrix
 from scipy.stats import norm
 from torch import Tensor
 
@@ -72,6 +73,39 @@ def significant(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
     return kept
 
 
+def known_pairs(similarity: csr_matrix, error: csr_matrix, *, all_of_them: bool) -> csr_matrix:
+    """The pairs that are above their standard error by `significant`'s measure, of a similarity of candidate pairs.
+
+    Args:
+        similarity: `(N, N)` symmetric.
+        error: of the same entries.
+        all_of_them: leave out every other pair; else those alone of positions that have no pair above it, unless these
+            are more than half.
+    """
+    pairs = similarity.tocoo()
+    above = _ratio(pairs.data, error.tocoo().data) > norm.isf(_LEVEL / pairs.shape[0])
+    if not all_of_them:
+        found = np.zeros(pairs.shape[0], dtype=bool)
+        found[pairs.row[above]] = True
+        above = found[pairs.row] & found[pairs.col] if found.mean() >= 0.5 else np.ones_like(above)
+    kept = pairs.row[above], pairs.col[above]
+    return csr_matrix((pairs.data[above], kept), shape=pairs.shape)
+
+
+def signal_to_noise_of_pairs(values: np.ndarray, error: np.ndarray, n: int) -> float:
+    """How far the strongest of candidate pairs `(E,)` are above those of noise in all pairs of `n` positions.
+
+    As `signal_to_noise` compares few strong entries, but that noise is Gaussian and candidates are taken for the
+    strongest of all pairs.
+    """
+    largest = np.sort(np.clip(_ratio(values, error), -1e6, 1e6))[::-1]
+    if len(largest) == 0:
+        return 0.0
+    ranks = 2 ** np.arange(int(np.log2(max(1, len(largest) / 20))) + 1)
+    gaussian = np.maximum(norm.isf((ranks - 0.44) / (n * (n - 1) / 2 + 0.12)), 2.0)
+    return max(0.0, float((largest[ranks - 1] / gaussian).max()))
+
+
 def signal_to_noise(similarity: Tensor, standard_error: Tensor) -> float:
     """How far a similarity is above what pure noise would show: about 1, or below, if it is noise.
 
@@ -123,4 +157,5 @@ def _centered(matrix: np.ndarray) -> np.ndarray:
 def _ratio(values: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Entries in standard errors; one without an error is beyond doubt, or 0."""
     doubtless = np.sign(values) * np.where(values == 0, 0.0, 1e300)
-    return np.divide(values, error, out=doubtless, where=error > 0)
+    with np.errstate(over="ignore"):  # beyond doubt too
+        return np.divide(values, error, out=doubtless, where=error > 0)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from maed.embedding.noise import significant, symmetrize, unknown
+from maed.embedding.noise import known_pairs, significant, symmetrize, unknown
 from maed.errors import MaedError
 from maed.registry import REDUCTIONS
 from maed.settings import EmbeddingSettings
@@ -25,12 +26,14 @@ class Reduction(ABC):
         steps: `embedding.diffusion_steps` where not set.
         places_unknown: whether rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
             `positions`).
+        sparse: whether it has `reduce_sparse`, and so is for any number of positions.
         shown_dim: channels that the explorer makes of it; those of the run's embedding where None.
     """
 
     needs_neighbors: ClassVar[bool] = True
     steps: ClassVar[float] = 0.0
     places_unknown: ClassVar[bool] = False
+    sparse: ClassVar[bool] = False
     shown_dim: ClassVar[int | None] = None
 
     def check(self) -> None:  # noqa: B027  most need nothing
@@ -47,6 +50,10 @@ class Reduction(ABC):
             steps: `embedding.diffusion_steps`.
         """
 
+    def reduce_sparse(self, similarity: csr_matrix, d: int, k: int, steps: float) -> np.ndarray:
+        """The same of a similarity of which some pairs are known, of a reduction that is `sparse`."""
+        raise TypeError(f"{type(self).__name__} reduces similarities of all pairs alone")
+
 
 def embedding_dim(n: int, dim: int | None) -> int:
     """The d of an embedding of `n` positions: `dim`, or min(64, n - 1) by default; `d >= n` is refused."""
@@ -57,8 +64,13 @@ def embedding_dim(n: int, dim: int | None) -> int:
     return dim
 
 
-def check_reduction(n: int, settings: EmbeddingSettings) -> int:
+def check_reduction(n: int, settings: EmbeddingSettings, *, sparse: bool = False) -> int:
     """The number of neighbors that a reduction of `n` positions takes; refuses what it could not do.
+
+    Args:
+        n: positions.
+        settings: which reduction, and its parameters.
+        sparse: whether candidate pairs alone are known.
 
     Raises:
         MaedError: d or the neighbors are not below N, or the reduction needs what is not installed.
@@ -66,6 +78,12 @@ def check_reduction(n: int, settings: EmbeddingSettings) -> int:
     embedding_dim(n, settings.dim)
     reduction: Reduction = REDUCTIONS.get(settings.reduction, "embedding.reduction")()
     reduction.check()
+    if sparse and not reduction.sparse:
+        able = [name for name in REDUCTIONS.names if REDUCTIONS.get(name).sparse]
+        raise MaedError(
+            f"embedding.reduction: {settings.reduction} needs the similarity of all pairs of {n} positions; choose "
+            f"{' or '.join(able)}, or raise similarity.dense_positions"
+        )
     if settings.n_neighbors is None:
         return min(8, n - 1)
     if settings.n_neighbors >= n and reduction.needs_neighbors:
@@ -106,6 +124,35 @@ def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tens
     steps = reduction.steps if settings.diffusion_steps is None else settings.diffusion_steps
     vectors = reduction.reduce(s, d, k, steps)
     return standardize(torch.from_numpy(np.ascontiguousarray(vectors)))
+
+
+def reduce_sparse(
+    similarity: csr_matrix, settings: EmbeddingSettings, standard_error: csr_matrix | None = None
+) -> Tensor:
+    """Reduce a similarity of which some pairs are known. The same input gives the same vectors.
+
+    Args:
+        similarity: `(N, N)` symmetric, without a diagonal; 0 says nothing of a pair. Time grows with N log N,
+            memory with N.
+        settings: which reduction, d, and its parameters.
+        standard_error: of the same entries; only `denoise` reads it, and does nothing by default without it.
+
+    Returns:
+        `(N, d)` float32, each channel centered, unit mean square over all.
+
+    Raises:
+        MaedError: d or the number of neighbors is not below N, the reduction needs all pairs, or standard errors are
+            asked for that are not there.
+    """
+    n = similarity.shape[0]
+    if settings.denoise == "significance" and standard_error is None:
+        raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
+    if settings.denoise != "none" and standard_error is not None:
+        similarity = known_pairs(similarity, standard_error, all_of_them=settings.denoise == "significance")
+    k, d = check_reduction(n, settings, sparse=True), embedding_dim(n, settings.dim)
+    reduction: Reduction = REDUCTIONS.get(settings.reduction)()
+    steps = reduction.steps if settings.diffusion_steps is None else settings.diffusion_steps
+    return standardize(torch.from_numpy(np.ascontiguousarray(reduction.reduce_sparse(similarity, d, k, steps))))
 
 
 def standardize(vectors: Tensor) -> Tensor:

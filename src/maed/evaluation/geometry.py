@@ -17,6 +17,11 @@ from maed.settings import EvaluationSettings
 
 _TOLERANCE = 1e-6
 
+MEASURED = 10_000
+"""Positions up to which all are measured; beyond, metrics are of a fixed sample of `SAMPLED` of them."""
+
+SAMPLED = 2_000
+
 
 def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> float:
     """The share of each position's k nearest that are no farther in true distance than its true k-th nearest.
@@ -44,7 +49,9 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
     """Metrics of an embedding against the true geometry: knn_recall, spearman, coordinate_r2, trustworthiness.
 
     Args:
-        vectors: `(N, d)`. Time and memory grow with N^2.
+        vectors: `(N, d)`. Time and memory grow with N^2 up to 10,000 positions. Of more, 2,000 are drawn, always the
+            same: their recall is among all positions, Spearman and trustworthiness are among themselves, and the
+            regression is on 10,000.
         geometry: where the positions truly lie; those without a place are left out.
         settings: k and the folds of the regression.
     """
@@ -52,12 +59,35 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
     if not placed.all():
         x, geometry = x[placed], geometry.at(np.flatnonzero(placed))
     k = settings.n_neighbors or geometry.neighbors
+    if len(x) > MEASURED:
+        return _sampled_metrics(x, geometry, k, settings.folds)
     distances, true = cdist(x, x), geometry.distances()
     return {
         "knn_recall": knn_recall(distances, true, k),
         "spearman": _spearman(distances, true),
         "coordinate_r2": coordinate_r2(x, geometry.coordinates, settings.folds),
         "trustworthiness": _trustworthiness(x, geometry, true, k),
+    }
+
+
+def _sampled_metrics(x: np.ndarray, geometry: Geometry, k: int, folds: int) -> dict[str, float]:
+    """The metrics of `geometry_metrics` over a sample, a block of its positions at a time."""
+    order = np.random.default_rng(0).permutation(len(x))
+    rows, fitted = order[:SAMPLED], order[:MEASURED]
+    recall = 0.0
+    for block in np.array_split(rows, 16):
+        own = np.arange(len(block)), block
+        distances, true = cdist(x[block], x), geometry.distances(block)
+        distances[own], true[own] = np.inf, np.inf
+        farthest = np.partition(true, k - 1, axis=1)[:, k - 1]
+        reached = np.take_along_axis(true, np.argpartition(distances, k - 1, axis=1)[:, :k], axis=1)
+        recall += float((reached <= farthest[:, None] * (1 + _TOLERANCE)).mean()) * len(block) / len(rows)
+    some, true = geometry.at(rows), geometry.distances(rows)[:, rows]
+    return {
+        "knn_recall": recall,
+        "spearman": _spearman(cdist(x[rows], x[rows]), true),
+        "coordinate_r2": coordinate_r2(x[fitted], geometry.coordinates[fitted], folds),
+        "trustworthiness": _trustworthiness(x[rows], some, true, k),
     }
 
 

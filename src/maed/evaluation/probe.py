@@ -223,6 +223,8 @@ def _compared(names: Sequence[str], losses: np.ndarray, held_out: np.ndarray) ->
 def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -> np.ndarray:
     """Error at each position of predicting held-out signals from its k nearest in an embedding, `(N,)`.
 
+    Beyond 10,000 positions that of a fixed sample of 2,000 of them, `(2000,)`.
+
     By ridge regression, fitted to the training signals, of the normalized channels: the mean squared error over
     channels. Of tokens the k classes most frequent at the position, and whether it is one of them, are regressed on the
     same of its neighbors (a linear probability model), and the error is their Brier score as a share of that of the
@@ -235,11 +237,17 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
         held_out: at most 1,024 of them are read.
         k: neighbors.
     """
-    nearest = torch.cdist(vectors.double(), vectors.double()).fill_diagonal_(torch.inf).topk(k, largest=False).indices
-    x, y = (_features(part, most) for part, most in ((train, 4_096), (held_out, 1_024)))
-    errors = np.empty(len(vectors))
-    for position in range(len(vectors)):
-        target, others = [position], nearest[position].numpy()
+    n = len(vectors)
+    chosen = np.arange(n) if n <= _MEASURED else np.sort(np.random.default_rng(0).choice(n, _SAMPLED, replace=False))
+    distances = torch.cdist(vectors[chosen].double(), vectors.double())
+    distances[torch.arange(len(chosen)), torch.from_numpy(chosen)] = torch.inf
+    nearest = distances.topk(k, largest=False).indices.numpy()
+    read, places = np.unique(np.concatenate([chosen[:, None], nearest], axis=1), return_inverse=True)
+    places = places.reshape(len(chosen), -1)
+    x, y = (_features(part, most, read) for part, most in ((train, 4_096), (held_out, 1_024)))
+    errors = np.empty(len(chosen))
+    for position, (own, *neighbors) in enumerate(places):
+        target, others = [own], neighbors
         a, b = x[:, others].flatten(1), x[:, target].flatten(1)
         mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
         a, b = a - mean_a, b - mean_b
@@ -251,18 +259,21 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
     return errors
 
 
+_MEASURED, _SAMPLED = 10_000, 2_000
+"""Positions up to which all are measured, and how many are beyond."""
+
 _CLASSES = 16
 """Most frequent token ids whose indicators a regression on tokens reads; all others are one more."""
 
 
-def _features(signals: Signals, most: int) -> Tensor:
-    """`(m, N, F)` float64: normalized channels, 0 where missing; or indicators of the most frequent token ids."""
+def _features(signals: Signals, most: int, positions: np.ndarray) -> Tensor:
+    """`(m, P, F)` float64: normalized channels, 0 where missing; or indicators of the most frequent token ids."""
     rows = np.sort(np.random.default_rng(0).permutation(len(signals))[:most])
-    values, real = signals.take(rows), signals.real(rows)
+    values, real = signals.gather(rows, positions), signals.real(rows)
     if values.dtype == torch.int64:
         counts = torch.bincount(values.flatten())
         kept = counts.topk(min(_CLASSES, len(counts))).indices.sort().values
         values = (values[..., None] == kept).double()
     else:
         values = values.double()
-    return values if real is None else values * real[..., None]
+    return values if real is None else values * real[:, torch.from_numpy(positions), None]

@@ -27,6 +27,8 @@ from maed.stages import (
     evaluate,
     evaluate_start,
     execute,
+    methods_of,
+    needs_all_pairs,
     noise_note,
     sentence,
 )
@@ -60,26 +62,33 @@ def run_all(
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
-    trained = {"autoencoder": asdict(context.settings.autoencoder)}
+    trained = {} if context.sparse else {"autoencoder": asdict(context.settings.autoencoder)}
     results.notes += origin_notes(MadeWith.of({**context.data_made_with, **trained}), measured)
     asked = context.settings.similarity.method
     fitting = baselines_for(data)
+    able = methods_of(context)
+    if asked not in ("auto", *able) and (asked == "maed" or asked in fitting):
+        raise MaedError(f"similarity.method: {asked} {needs_all_pairs(context)}")
     if asked not in ("auto", "maed", *fitting):
         raise MaedError(
             f"similarity.method: {asked} is not for {data.kind} signals; choose {', '.join(fitting)} or maed"
         )
     # beside the method that was asked for the one that all are measured against; all of them, where one is to be chosen
     wanted = fitting if asked == "auto" else (baseline_for(data), asked)
-    methods = list(dict.fromkeys(["maed", *wanted]))
-    # refused where there is nothing to embed, before more work is done
-    execute([Pretrain(), Similarity(), Embed()], context)
-    for method in methods[1:]:
+    methods = [method for method in dict.fromkeys(["maed", *wanted]) if method in able]
+    if "maed" in methods:  # refused where there is nothing to embed, before more work is done
+        execute([Pretrain(), Similarity(), Embed()], context)
+    else:
+        context.say(f"maed is left out, for it {needs_all_pairs(context)}")
+    for method in methods:
+        if method == "maed":
+            continue
         execute([Baseline(method), Embed(method, required=method == asked)], context)
     candidates = choose_method(context, methods)
     context.say(sentence(candidates))
     embeddings = {method: PositionEmbedding.from_pretrained(folder.embedding(method).path) for method in methods}
-    split_half = embeddings["maed"].provenance["split_half"]
-    results.split_half = {"maed": split_half}
+    split_half = embeddings["maed"].provenance["split_half"] if "maed" in embeddings else None
+    results.split_half = {"maed": split_half} if "maed" in embeddings else None
     results.chosen = candidates[0].name
     results.neighbor_error = {row.name: row.neighbor_error for row in candidates if row.neighbor_error is not None}
     results.probe_loss = {
@@ -92,7 +101,7 @@ def run_all(
     results.seconds = {
         "pretrain": folder.autoencoder.work.seconds or 0.0,
         "similarity": folder.similarity().work.seconds or 0.0,
-        "baseline": sum(folder.similarity(method).work.seconds or 0.0 for method in methods[1:]),
+        "baseline": sum(folder.similarity(method).work.seconds or 0.0 for method in methods if method != "maed"),
     }
     if data.geometry is not None:
         results.geometry = {method: evaluate(context, method) for method in methods}

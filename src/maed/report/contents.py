@@ -213,7 +213,9 @@ def _provenance(stage: StageFolder) -> dict[str, Any]:
 
 
 def _similarity(stage: StageFolder) -> np.ndarray | None:
-    return _tensors(stage.model, "similarity")["similarity"] if stage.is_finished else None
+    """`(N, N)`; None where there is none, or one of candidate pairs alone."""
+    found = _tensors(stage.model, "similarity")["similarity"] if stage.is_finished else None
+    return found if found is not None and found.ndim == 2 else None
 
 
 def _examples(path: Path, shown: int | None) -> Examples:

@@ -188,6 +188,8 @@ class SimilaritySettings:
             `auto` takes the root of squared errors, except for `mean-loss`.
         visible_fraction: Share of the positions shown; the autoencoder's by default.
         signals: Training signals that a baseline reads at the most; all by default.
+        dense_positions: Most positions of which every pair is measured. Beyond, each is compared with 32 candidates
+            alone, by `correlation` or `magnitude`, so that time and memory grow with the positions.
         seed: Seed of the draws.
     """
 
@@ -202,6 +204,7 @@ class SimilaritySettings:
     transform: Literal["auto", "none", "root", "log"] = "auto"
     visible_fraction: float | None = None
     signals: int | None = None
+    dense_positions: int = 10_000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -214,6 +217,7 @@ class SimilaritySettings:
         require_at_least("similarity.repeats", self.repeats, 1)
         require_at_least("similarity.seconds", self.seconds, 0)
         require_at_least("similarity.signals", self.signals, 2)
+        require_at_least("similarity.dense_positions", self.dense_positions, 2)
         require_at_least("similarity.seed", self.seed, 0)
         require_between("similarity.tolerance", self.tolerance, 0, 1)
         if self.visible_fraction is not None:

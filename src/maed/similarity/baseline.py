@@ -11,6 +11,7 @@ import numpy as np
 from maed.data.signals import SignalData, SignalKind
 from maed.errors import MaedError
 from maed.registry import BASELINES
+from maed.similarity.pairs import SparseSimilarity
 from maed.similarity.similarity import Similarity
 
 
@@ -22,19 +23,26 @@ class Baseline(ABC):
     Attributes:
         kinds: of signals that it is for: `real`, `tokens`.
         made: how a model card says that positions were made by it.
+        sparse: whether it has `pairs`, and so is for any number of positions.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]]
+    sparse: ClassVar[bool] = False
     made: ClassVar[str] = "made from the signals, without training"
 
     @abstractmethod
     def similarity(self, data: SignalData) -> Similarity:
         """The similarity between the positions of the training signals."""
 
+    def pairs(self, data: SignalData) -> SparseSimilarity:
+        """The similarity of candidate pairs alone, of a method that is `sparse`."""
+        raise TypeError(f"{type(self).__name__} has a similarity of all pairs alone")
 
-def baselines_for(data: SignalData) -> tuple[str, ...]:
-    """The names of all baselines for signals of this kind."""
-    return tuple(name for name in BASELINES.names if data.kind in BASELINES.get(name).kinds)
+
+def baselines_for(data: SignalData, *, sparse: bool = False) -> tuple[str, ...]:
+    """The names of all baselines for signals of this kind; of those alone that are `sparse`, if that is asked for."""
+    fitting = [name for name in BASELINES.names if data.kind in BASELINES.get(name).kinds]
+    return tuple(name for name in fitting if BASELINES.get(name).sparse or not sparse)
 
 
 def baseline_for(data: SignalData) -> str:
@@ -42,16 +50,25 @@ def baseline_for(data: SignalData) -> str:
     return "dependence" if data.kind == "tokens" else "correlation"
 
 
-def compute_baseline(name: str, data: SignalData, signals: int | None = None) -> Similarity:
+def compute_baseline(
+    name: str, data: SignalData, signals: int | None = None, *, sparse: bool = False
+) -> Similarity | SparseSimilarity:
     """Make a baseline of the training signals, or of the first `signals` of a fixed shuffle of them.
+
+    Args:
+        name: which.
+        data: the signals.
+        signals: how many are read at the most.
+        sparse: of candidate pairs alone.
 
     Raises:
         MaedError: the baseline is not for this kind of signal.
     """
-    if name not in (fitting := baselines_for(data)):
+    if name not in (fitting := baselines_for(data, sparse=sparse)):
         raise MaedError(f"similarity: must be {' or '.join(fitting)} for {data.kind} signals, got {name!r}")
     train = data.train
     if signals is not None and signals < len(train):
         rows = np.sort(np.random.default_rng(0).permutation(len(train))[:signals])
         data = replace(data, train=train.rows(rows))
-    return BASELINES.get(name)().similarity(data)
+    baseline: Baseline = BASELINES.get(name)()
+    return baseline.pairs(data) if sparse else baseline.similarity(data)

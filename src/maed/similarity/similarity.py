@@ -13,8 +13,9 @@ from torch import Tensor
 
 from maed.data.source import first_line
 from maed.errors import MaedError
-from maed.files import replacing, write_json
+from maed.files import read_json, replacing, write_json
 from maed.run_folder import CONFIG, MODEL, PARTIAL
+from maed.similarity.pairs import SparseSimilarity
 from maed.similarity.sums import Sums
 
 
@@ -33,27 +34,34 @@ class Similarity:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_similarity(folder: Path, similarity: Similarity, sums: Sums | None, config: dict[str, object]) -> None:
+def write_similarity(
+    folder: Path, similarity: Similarity | SparseSimilarity, sums: Sums | None, config: dict[str, object]
+) -> None:
     """Write `config.json` and `model.safetensors` {similarity, standard_error, counts, sums, squares}.
 
     A baseline has no sums; of `ablation` they are `(1, N, N)` float64, of the other estimators `(2, N, N)`: draws with
-    i visible, with i hidden.
+    i visible, with i hidden. Of candidate pairs `similarity` and `standard_error` are `(E,)`, and `pairs` `(2, E)`.
     """
     tensors = {"similarity": similarity.values, "standard_error": similarity.standard_error}
+    if isinstance(similarity, SparseSimilarity):
+        tensors["pairs"], n = similarity.pairs, similarity.n
+    else:
+        n = len(similarity.values)
     if sums is not None:
         tensors |= sums.stacked()
-    write_json(folder / CONFIG, {"schema": 1, "n": len(similarity.values), **config, **similarity.facts})
+    write_json(folder / CONFIG, {"schema": 1, "n": n, **config, **similarity.facts})
     with replacing(folder / MODEL) as temporary:  # last: it marks the stage as finished
         save_file(tensors, temporary)
     for name in PARTIAL:
         (folder / name).unlink(missing_ok=True)
 
 
-def load_similarity(folder: Path) -> Similarity:
+def load_similarity(folder: Path) -> Similarity | SparseSimilarity:
     """Read what `write_similarity` wrote.
 
     Raises:
-        MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` and finite.
+        MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` or of pairs,
+            and finite.
     """
     path = folder / MODEL
     if not path.is_file():
@@ -63,9 +71,25 @@ def load_similarity(folder: Path) -> Similarity:
         values, error = tensors["similarity"], tensors["standard_error"]
     except (SafetensorError, KeyError) as problem:
         raise MaedError(f"{path}: not the file of a similarity ({first_line(problem)})") from None
+    if not values.is_floating_point() or not values.float().isfinite().all():
+        raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it must be finite floats")
+    if "pairs" in tensors:
+        return _of_pairs(folder, tensors)
     if values.ndim != 2 or values.shape[0] != values.shape[1] or error.shape != values.shape:
         shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
         raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they must be (N, N)")
-    if not values.is_floating_point() or not values.float().isfinite().all():
-        raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it must be finite floats")
     return Similarity(values, error)
+
+
+def _of_pairs(folder: Path, tensors: dict[str, Tensor]) -> SparseSimilarity:
+    pairs, values, error = (tensors[name] for name in ("pairs", "similarity", "standard_error"))
+    n = read_json(folder / CONFIG).get("n")
+    fits = pairs.ndim == 2 and len(pairs) == 2 and values.shape == error.shape == pairs.shape[1:]
+    if not fits or pairs.is_floating_point() or not isinstance(n, int):
+        shapes = ", ".join(str(tuple(each.shape)) for each in (pairs, values, error))
+        raise MaedError(
+            f"{folder / MODEL}: pairs, similarity and standard_error of shapes {shapes}; they must be of E pairs"
+        )
+    if pairs.numel() and not (int(pairs.min()) >= 0 and int(pairs.max()) < n and bool((pairs[0] < pairs[1]).all())):
+        raise MaedError(f"{folder / MODEL}: pairs must be of two positions below {n}, the first one before the second")
+    return SparseSimilarity(n, pairs.long(), values, error)

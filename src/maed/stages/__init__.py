@@ -6,7 +6,7 @@ from maed.stages.choose import choose_method, make_candidates, sentence
 from maed.stages.embed import Embed, NoDependence, embed_folder
 from maed.stages.evaluate import check_evaluation, evaluate, evaluate_start
 from maed.stages.pretrain import Pretrain
-from maed.stages.similarity import Similarity, noise_note
+from maed.stages.similarity import Similarity, methods_of, needs_all_pairs, noise_note
 
 __all__ = [
     "Baseline",
@@ -23,6 +23,8 @@ __all__ = [
     "evaluate_start",
     "execute",
     "make_candidates",
+    "methods_of",
+    "needs_all_pairs",
     "noise_note",
     "run_stage",
     "sentence",

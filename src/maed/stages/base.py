@@ -58,6 +58,11 @@ class Context:
             return self.data
         return without_common_mode(self.data)
 
+    @property
+    def sparse(self) -> bool:
+        """Whether positions are too many for every pair to be measured."""
+        return self.data.positions > self.settings.similarity.dense_positions
+
     def k(self) -> int:
         """The k on which halves of the draws are compared: as set, or 8; never N or more. No geometry decides it."""
         chosen = self.settings.evaluation.n_neighbors

@@ -12,12 +12,11 @@ from maed.embedding import PositionEmbedding
 from maed.engine.device import device
 from maed.evaluation.probe import RANDOM, neighbor_error, probe
 from maed.records import Candidate, Choice
-from maed.similarity import baselines_for
 from maed.stages.base import Context, Stage, execute
 from maed.stages.baseline import Baseline
 from maed.stages.embed import Embed, NoDependence
 from maed.stages.pretrain import Pretrain
-from maed.stages.similarity import Similarity
+from maed.stages.similarity import Similarity, methods_of, needs_all_pairs
 
 PREFERRED = ("maed", "partial")
 """Which of candidates that a probe cannot tell apart is taken; of others the best."""
@@ -41,8 +40,11 @@ def make_candidates(context: Context) -> tuple[list[str], list[str]]:
     Returns:
         The methods, and those of them that found no dependence, whose embeddings were not made.
     """
-    plan: dict[str, list[Stage]] = {name: [Baseline(name), Embed(name)] for name in baselines_for(context.data)}
-    plan["maed"] = [Pretrain(), Similarity(), Embed()]
+    plan: dict[str, list[Stage]] = {name: [Baseline(name), Embed(name)] for name in methods_of(context)}
+    if "maed" in plan:
+        plan["maed"] = [Pretrain(), Similarity(), Embed()]
+    else:
+        context.say(f"maed is left out, for it {needs_all_pairs(context)}")
     for stage in (stage for stages in plan.values() for stage in stages):
         stage.check(context)  # every refusal before any work
     made, failed = [], []

@@ -8,14 +8,21 @@ from typing import Any
 
 from maed._version import __version__
 from maed.data.geometry import Geometry
-from maed.embedding import LEAST_SIGNAL_TO_NOISE, PositionEmbedding, reduce, signal_to_noise
+from maed.embedding import (
+    LEAST_SIGNAL_TO_NOISE,
+    PositionEmbedding,
+    reduce,
+    reduce_sparse,
+    signal_to_noise,
+    signal_to_noise_of_pairs,
+)
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.machine import describe_machine
 from maed.registry import ESTIMATORS
 from maed.run_folder import RunFolder, StageFolder
 from maed.settings import EmbeddingSettings
-from maed.similarity import Similarity, load_similarity
+from maed.similarity import Similarity, SparseSimilarity, load_similarity
 from maed.stages.base import Context, Stage
 
 
@@ -87,8 +94,12 @@ def embed_folder(
     made_with = embedding_made_with(similarity, settings)
     estimator = str(similarity.made_with.estimator)
     say(f"embedding: {settings.reduction} of {estimator}")
+    if isinstance(matrix, SparseSimilarity):
+        vectors = reduce_sparse(matrix.matrix(), settings, matrix.matrix(matrix.standard_error))
+    else:
+        vectors = reduce(matrix.values, settings, matrix.standard_error)
     embedding = PositionEmbedding(
-        reduce(matrix.values, settings, matrix.standard_error),
+        vectors,
         source=made_with["source"],
         geometry=geometry,
         names=names,
@@ -127,15 +138,20 @@ class NoDependence(MaedError):
     """A similarity that is no more than its noise."""
 
 
-def check_signal(similarity: Similarity, estimator: str, say: Callable[[str], None] | None = None) -> None:
+def check_signal(
+    similarity: Similarity | SparseSimilarity, estimator: str, say: Callable[[str], None] | None = None
+) -> None:
     """Refuse a similarity that is no more than its noise; or only say so, where `say` is given.
 
     Raises:
         NoDependence: no dependence was found.
     """
-    known = estimator in ESTIMATORS.names  # not a baseline, nor somebody else's that is not installed
-    values = ESTIMATORS.get(estimator)().dependence(similarity) if known else similarity.values
-    ratio = signal_to_noise(values, similarity.standard_error)
+    if isinstance(similarity, SparseSimilarity):
+        ratio = signal_to_noise_of_pairs(similarity.values.numpy(), similarity.standard_error.numpy(), similarity.n)
+    else:
+        known = estimator in ESTIMATORS.names  # not a baseline, nor somebody else's that is not installed
+        values = ESTIMATORS.get(estimator)().dependence(similarity) if known else similarity.values
+        ratio = signal_to_noise(values, similarity.standard_error)
     if ratio >= LEAST_SIGNAL_TO_NOISE:
         return
     line = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from maed.embedding import PositionEmbedding
 from maed.evaluation.geometry import check_folds, check_neighbors, geometry_metrics, similarity_metrics
 from maed.registry import BASELINES
-from maed.similarity import load_similarity
+from maed.similarity import Similarity, load_similarity
 from maed.stages.base import Context
 from maed.stages.pretrain import start_embedding
 
@@ -29,11 +29,11 @@ def evaluate(context: Context, method: str) -> dict[str, float] | None:
     if geometry is None:
         return None
     embedding = PositionEmbedding.from_pretrained(context.folder.embedding(method).path)
-    similarity = load_similarity(context.folder.earlier.similarity(method).path).values
-    return {
-        **geometry_metrics(embedding.vectors, geometry, settings),
-        **similarity_metrics(similarity, geometry, settings),
-    }
+    similarity = load_similarity(context.folder.earlier.similarity(method).path)
+    found = geometry_metrics(embedding.vectors, geometry, settings)
+    if isinstance(similarity, Similarity):
+        found |= similarity_metrics(similarity.values, geometry, settings)
+    return found
 
 
 def evaluate_start(context: Context) -> dict[str, float] | None:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from maed.autoencoder import loss_name, pretrain, visible_count
-from maed.embedding import PositionEmbedding, reduce
+from maed.embedding import PositionEmbedding, reduce, reduce_sparse
 from maed.errors import MaedError, nearest
 from maed.records import MadeWith
 from maed.registry import BASELINES
 from maed.run_folder import StageFolder
 from maed.settings import EmbeddingSettings
-from maed.similarity import baselines_for, load_similarity
+from maed.similarity import SparseSimilarity, baselines_for, load_similarity
 from maed.stages.base import Context, Stage, run_stage
 from maed.stages.baseline import Baseline
 from maed.stages.similarity import check_memory
@@ -87,6 +87,9 @@ def _start_vectors(context: Context) -> torch.Tensor | None:
         return start_embedding(context).vectors
     run_stage(Baseline(settings.init), context)
     similarity = load_similarity(context.folder.similarity(settings.init).path)
+    if isinstance(similarity, SparseSimilarity):
+        start = EmbeddingSettings(dim=min(settings.width, context.data.positions - 1))
+        return reduce_sparse(similarity.matrix(), start, similarity.matrix(similarity.standard_error))
     eigenmaps = EmbeddingSettings(reduction="laplacian", dim=min(settings.width, context.data.positions - 1))
     return reduce(similarity.values, eigenmaps, similarity.standard_error)
 

@@ -22,6 +22,7 @@ from maed.similarity import (
     Halves,
     Streamed,
     Sums,
+    baselines_for,
     check_estimator,
     estimate,
     merged,
@@ -51,11 +52,14 @@ class Similarity(Stage):
         """What the autoencoder was made with, and the similarity's settings."""
         config = read_json(context.folder.earlier.autoencoder.config)
         own = asdict(context.settings.similarity)
-        del own["method"]  # which of several is led with changes none of them
+        # which of several is led with changes none of them, nor does how many positions could have been there
+        del own["method"], own["dense_positions"]
         return {**config["made_with"], "similarity": own}
 
     def check(self, context: Context) -> None:
         """Refuse an estimator that the loss, or the number of visible positions, is not for; and what will not fit."""
+        if context.sparse:
+            raise MaedError(f"similarity.method: maed {needs_all_pairs(context)}")
         check_memory(context)
         loss = loss_name(context.settings.autoencoder, context.data)
         check_estimator(context.settings.similarity, visible=context.shown(), loss=loss)
@@ -107,6 +111,29 @@ class Similarity(Stage):
         agreed = f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbors"
         context.say(note or agreed)
         write_similarity(folder.path, result, sums, config)
+
+
+def methods_of(context: Context) -> tuple[str, ...]:
+    """The methods that these signals can have: `maed` last, and not where positions are too many for all pairs.
+
+    Raises:
+        MaedError: there is none.
+    """
+    found = baselines_for(context.data, sparse=context.sparse)
+    if not found and context.sparse:
+        raise MaedError(f"inputs: every method for {context.data.kind} signals {needs_all_pairs(context)}")
+    return found if context.sparse else (*found, "maed")
+
+
+def needs_all_pairs(context: Context) -> str:
+    """Why a method is not among `methods_of`, and what to do."""
+    n, most = context.data.positions, context.settings.similarity.dense_positions
+    able = baselines_for(context.data, sparse=True)
+    other = f"choose {' or '.join(able)}, or raise" if able else "raise"
+    return (
+        f"measures every pair of positions: {n} are more than the {most} of similarity.dense_positions; {other} "
+        "that, where memory is enough"
+    )
 
 
 def check_memory(context: Context) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import isqrt
 
 import numpy as np
+from scipy.fft import irfftn, rfftn
 from scipy.linalg import eigh
 
 from maed.data.geometry import ROLL, ROLL_HEIGHT, Geometry, arc_length, grid, line, ring, sphere, swissroll, torus
@@ -22,7 +23,9 @@ MODULATION = 0.9
 
 _DEFAULT = {"sphere": 500, "swissroll": 500}  # positions; 256 on the other shapes
 _LARGEST = 10_000  # positions: each N x N array takes 800 MB, the eigenvectors minutes
+_LARGEST_EVEN = 1 << 24  # positions on a ring or torus, whose eigenvectors are waves
 _ROWS = 1_024  # signals that are made at a time; each block has random numbers of its own
+_NUMBERS = 1 << 25  # in a block at the most, or one signal
 _TRAIN, _TEST, _PLACES = 1, 2, 3  # streams of random numbers; 0 would be that of the splits
 
 
@@ -36,8 +39,10 @@ class Field(SourceType):
 
     `samples` signals are stored for training, validation signals among them, and a fifth of as many (2 at least) for
     the test. Time grows with N^3 for the covariance's eigenvectors (0.2 s at 1,000 positions) and with n N^2 for n
-    signals, memory with n N + N^2. A signal depends on the seed and on its row alone. They are made in blocks, and
-    what is not asked for is not kept, so that each split makes the blocks that it shares with another once more.
+    signals, memory with n N + N^2. On a ring or torus of more than 10,000 positions it is the same law by Fourier
+    transforms, in time n N log N and memory n N: there the eigenvectors are waves. A signal depends on the seed and on
+    its row alone. They are made in blocks, and what is not asked for is not kept, so that each split makes the blocks
+    that it shares with another once more.
     """
 
     example = f"field:{'|'.join(KINDS)}[:N]"
@@ -65,9 +70,17 @@ class Field(SourceType):
         if settings.samples < 3:
             raise MaedError(f"data.samples: must be at least 3, for training and validation, got {settings.samples}")
         geometry = _geometry(text.removeprefix("field:"), settings.seed)
-        root = square_root(covariance(geometry, settings.length_scale)).astype(np.float32)
+        n = len(geometry.coordinates)
+        if n > _LARGEST:
+            correlate = waves(geometry, settings.length_scale)
+        else:
+            root = square_root(covariance(geometry, settings.length_scale)).astype(np.float32)
+
+            def correlate(white: np.ndarray) -> np.ndarray:
+                return white @ root
+
         sizes = {_TRAIN: settings.samples, _TEST: max(2, settings.samples // 5)}
-        train, test = (Stored(size, _reader(root, stream, settings)) for stream, size in sizes.items())
+        train, test = (Stored(size, _reader(correlate, n, stream, settings)) for stream, size in sizes.items())
         return Source("real", {"train": train, "test": test}, geometry=geometry, normalization="position")
 
 
@@ -94,20 +107,41 @@ def square_root(matrix: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
 
-def _reader(root: np.ndarray, stream: int, settings: DataSettings) -> Callable[[np.ndarray], tuple[np.ndarray, None]]:
+def waves(geometry: Geometry, length_scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    """What `white @ square_root(covariance(...))` is on a ring or torus, in time N log N: a circular convolution.
+
+    Its covariance depends on the difference of two positions alone, so that its eigenvectors are waves and its
+    eigenvalues the Fourier transform of one row.
+    """
+    first = geometry.distances(np.zeros(1, dtype=np.int64))[0].reshape(geometry.shape or -1)
+    row = np.exp(-0.5 * np.square(first * (np.pi / _extent(geometry)) / length_scale))
+    axes = tuple(range(1, row.ndim + 1))
+    root = np.sqrt(np.clip(rfftn(row).real, 0, None)).astype(np.float32)
+
+    def correlate(white: np.ndarray) -> np.ndarray:
+        made = irfftn(rfftn(white.reshape(-1, *row.shape), axes=axes) * root, s=row.shape, axes=axes)
+        return np.asarray(made).reshape(white.shape)
+
+    return correlate
+
+
+def _reader(
+    correlate: Callable[[np.ndarray], np.ndarray], n: int, stream: int, settings: DataSettings
+) -> Callable[[np.ndarray], tuple[np.ndarray, None]]:
     """What reads the signals at some rows `(m,)`: `(m, N, 1)` float32."""
+    size = max(1, min(_ROWS, _NUMBERS // n))
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
-        values = np.empty((len(rows), len(root)), dtype=np.float32)
-        for block in np.unique(rows // _ROWS):
+        values = np.empty((len(rows), n), dtype=np.float32)
+        for block in np.unique(rows // size):
             generator = np.random.default_rng([settings.seed, stream, int(block)])
-            g = generator.standard_normal((_ROWS, len(root)), dtype=np.float32) @ root
+            g = correlate(generator.standard_normal((size, n), dtype=np.float32))
             white = generator.standard_normal(g.shape, dtype=np.float32)
             made = g + np.float32(settings.noise) * white
             if settings.variant == "magnitude":
                 made = (1 + np.float32(MODULATION) * np.tanh(g)) * white
-            chosen = rows // _ROWS == block
-            values[chosen] = made[rows[chosen] % _ROWS]
+            chosen = rows // size == block
+            values[chosen] = made[rows[chosen] % size]
         return values[..., None], None
 
     return read
@@ -134,9 +168,10 @@ def _geometry(name: str, seed: int) -> Geometry:
     flat = {"grid": grid, "torus": torus}.get(kind)
     sides = parse_sides(size) if colon else [_DEFAULT.get(kind, 256)]
     n = int(np.prod(sides, dtype=object)) if sides else 0
-    if not 2 <= n <= _LARGEST or len(sides) > (1 if flat is None else 2):
+    largest = _LARGEST_EVEN if kind in ("ring", "torus") else _LARGEST
+    if not 2 <= n <= largest or len(sides) > (1 if flat is None else 2):
         expected = f"field:{kind}:N{f' or field:{kind}:HEIGHTxWIDTH' if flat else ''}"
-        raise MaedError(f"{source}; it must be {expected}, of 2 to {_LARGEST:,} positions")
+        raise MaedError(f"{source}; it must be {expected}, of 2 to {largest:,} positions")
     if flat is not None:
         return flat(*(sides if len(sides) == 2 else _sides(n, kind, source)))
     if kind == "swissroll":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
+from maed.embedding import sparse
 from maed.embedding.graph import geodesics, join, rank_weighted_graph
 from maed.embedding.maps import lazy_walk
 from maed.embedding.reduction import Reduction
@@ -16,6 +18,13 @@ _FAR_WEIGHT = 10.0
 
 _FINE = 0.8
 """Share of the squared distances that tells near places apart; the rest tells how far the far ones are."""
+
+
+_LANDMARKS = 320
+"""Positions whose distances to all others place these, where pairs are too many: five for each of 64 channels."""
+
+_COLUMNS = 16_384
+"""Positions that are placed together."""
 
 
 class Heat(Reduction):
@@ -32,6 +41,7 @@ class Heat(Reduction):
 
     steps = 1.0
     places_unknown = True
+    sparse = True
 
     def reduce(self, similarity: np.ndarray, d: int, k: int, steps: float) -> np.ndarray:
         """Place positions by heat after so many steps of the walk, rounded to halves; at least a half.
@@ -50,7 +60,7 @@ class Heat(Reduction):
             distances[there] = among
         np.fill_diagonal(distances, 0.0)
         if not known.all():
-            _warn_of_unknown(np.flatnonzero(~known))
+            _warn_of_unknown(np.flatnonzero(~known), "equally far from all others")
         distances = fine_and_far(distances, d)
         start = classical_scaling(distances, d)
         if not start.any():
@@ -62,6 +72,67 @@ class Heat(Reduction):
         weights = (np.maximum(distances, least) / mean) ** -4 + _FAR_WEIGHT
         return minimize_stress(distances, weights, start)
 
+    def reduce_sparse(self, similarity: csr_matrix, d: int, k: int, steps: float) -> np.ndarray:
+        """Place landmarks at those distances by classical scaling, and all others among them by theirs.
+
+        Landmark scaling (de Silva and Tenenbaum 2003) by paths along the links of heat; there is no stress to fit, for
+        landmarks are many for d channels. Positions of which nothing is known are put in the middle, with a warning.
+        """
+        known = np.diff(similarity.indptr) > 0
+        vectors = np.zeros((len(known), d))
+        if not known.all():
+            _warn_of_unknown(np.flatnonzero(~known), "in the middle")
+        if not known.any():
+            return vectors
+        there = similarity[known][:, known].tocsr()
+        links = sparse.heat_links(sparse.rank_weighted(there, k), k, steps)
+        landmarks, distances = sparse.landmark_distances(sparse.joined_links(links), _LANDMARKS)
+        between = distances[:, landmarks].astype(np.float64)
+        squares = _Squares((between + between.T) / 2, d)
+        among = squares(squares.distances)
+        points = classical_scaling(np.sqrt(among), d)
+        inverse = points / np.maximum((points**2).sum(axis=0), 1e-12 * (points**2).sum())
+        columns = np.flatnonzero(known)
+        for start in range(0, len(columns), _COLUMNS):
+            part = slice(start, start + _COLUMNS)
+            far = squares(distances[:, part].T.astype(np.float64))
+            vectors[columns[part]] = (among.mean(axis=0) - far) @ inverse / 2
+        return vectors
+
+
+class _Squares:
+    """The squares D^2 of `fine_and_far`, its width and means taken from some distances, as a function of any.
+
+    Args:
+        distances: `(L, L)`.
+        d: channels.
+    """
+
+    def __init__(self, distances: np.ndarray, d: int) -> None:
+        self.distances, squares = distances, distances**2
+        self.width = 0.0
+        if not squares.any():
+            return
+        low, high = np.log(distances[distances > 0].min() / 2), np.log(10 * distances.max())
+        for _ in range(20):
+            middle = (low + high) / 2
+            kernel = np.exp(-squares / (2 * np.exp(2 * middle)))
+            kernel -= kernel.mean(axis=0) + kernel.mean(axis=1)[:, None] - kernel.mean()
+            fits = np.trace(kernel) ** 2 <= d / 2 * (kernel**2).sum()
+            low, high = (low, middle) if fits else (middle, high)
+        self.width = np.exp(high)
+        self.near, self.far = self._near(squares).mean(), squares.mean()
+
+    def __call__(self, distances: np.ndarray) -> np.ndarray:
+        squares = distances**2
+        if self.width == 0:
+            return squares
+        # a kernel of any width has its share
+        return _FINE * self._near(squares) / self.near + (1 - _FINE) * squares / self.far
+
+    def _near(self, squares: np.ndarray) -> np.ndarray:
+        return -np.expm1(-squares / (2 * self.width**2))
+
 
 def fine_and_far(distances: np.ndarray, d: int) -> np.ndarray:
     """Distances D with D, D^2 = 0.8 f / mean(f) + 0.2 g^2 / mean(g^2) with f = 1 - exp(-g^2 / 2 s^2), `(N, N)` from g.
@@ -72,19 +143,7 @@ def fine_and_far(distances: np.ndarray, d: int) -> np.ndarray:
     squared sum of its eigenvalues over the sum of their squares: as fine as d channels can hold. Where no width has so
     few, as with d = 1, D is g up to scale.
     """
-    squares = distances**2
-    if not squares.any():
-        return distances
-    low, high = np.log(distances[distances > 0].min() / 2), np.log(10 * distances.max())
-    for _ in range(20):
-        middle = (low + high) / 2
-        kernel = np.exp(-squares / (2 * np.exp(2 * middle)))
-        kernel -= kernel.mean(axis=0) + kernel.mean(axis=1)[:, None] - kernel.mean()
-        fits = np.trace(kernel) ** 2 <= d / 2 * (kernel**2).sum()
-        low, high = (low, middle) if fits else (middle, high)
-    near = -np.expm1(-squares / (2 * np.exp(2 * high)))
-    # a kernel of any width has its share
-    return np.sqrt(_FINE * near / near.mean() + (1 - _FINE) * squares / squares.mean())
+    return np.sqrt(_Squares(distances, d)(distances))
 
 
 def _heat_distances(graph: np.ndarray, steps: float) -> np.ndarray:
@@ -97,11 +156,11 @@ def _heat_distances(graph: np.ndarray, steps: float) -> np.ndarray:
     return (local + local.T) / 2  # alike but for rounding
 
 
-def _warn_of_unknown(positions: np.ndarray) -> None:
+def _warn_of_unknown(positions: np.ndarray, where: str) -> None:
     shown = f"{', '.join(map(str, positions[:8].tolist()))}{' ...' if len(positions) > 8 else ''}"
     warnings.warn(
         f"nothing is known of {len(positions)} position{'s' if len(positions) > 1 else ''} ({shown}), which no other "
-        "depends on beyond noise; put equally far from all others",
+        "depends on beyond noise; put {where}",
         stacklevel=4,
     )
 

@@ -219,7 +219,9 @@ def _reduced(
 def _stored(folder: StageFolder, values: np.ndarray) -> Similarity:
     """A similarity with its standard errors, which an old folder may lack; nothing reads zeros."""
     try:
-        return load_similarity(folder.path)
+        found = load_similarity(folder.path)
+        assert isinstance(found, Similarity)  # `values` are those of all pairs
+        return found
     except MaedError:
         similarity = torch.from_numpy(values.astype(np.float32))
         return Similarity(similarity, torch.zeros_like(similarity))

@@ -1,0 +1,205 @@
+"""Reducing a similarity of which only some pairs are known: nothing here is N x N, so that N may be a million.
+
+Every function takes and gives sparse matrices `(N, N)`, symmetric, in which 0 means that nothing is known of a pair.
+With m links for each position time and memory grow with N m^2 at the most.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
+
+_FIRM, _SUPPORT, _ROUNDS = 0.6, 0.4, 5  # as `maed.embedding.graph` has them for dense matrices
+_BLOCK = 8_192  # positions, or as many links times 16, that are looked at together
+
+
+def strongest(similarity: csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k largest entries of each row, fewer where there are fewer.
+
+    Returns:
+        Rows, columns and ranks from 0, `(E,)` each, by row and from the largest on.
+    """
+    row = np.repeat(np.arange(similarity.shape[0]), np.diff(similarity.indptr))
+    order = np.lexsort((-similarity.data, row))
+    rank = np.arange(len(row)) - similarity.indptr[row]
+    kept = rank < k
+    return row[kept], similarity.indices[order][kept].astype(np.int64), rank[kept]
+
+
+def rank_weighted(similarity: csr_matrix, k: int) -> csr_matrix:
+    """The graph of the 2k most similar, the r-th of them with weight exp(-2 r / k), without false links.
+
+    As `maed.embedding.graph.rank_weighted_graph`, but that bundles and homes of false links are not looked for.
+    """
+    i, j, rank = strongest(similarity, 2 * k)
+    one_way = csr_matrix((np.exp(-2 * (rank + 1) / k), (i, j)), shape=similarity.shape)
+    graph = without_false_links((one_way + one_way.T).tocsr() / 2)
+    return join(graph, similarity, k, weight=float(np.exp(-2 / k)))
+
+
+def without_false_links(graph: csr_matrix) -> csr_matrix:
+    """Leave out links whose ends share hardly any neighbors (see `maed.embedding.graph.without_false_links`)."""
+    weights = graph
+    for _ in range(_ROUNDS):
+        i, j, w, shared, usual = _support(weights)
+        stays = shared >= _SUPPORT * np.minimum(usual[i], usual[j])
+        if stays.all():
+            break
+        weights = csr_matrix((w[stays], (i[stays], j[stays])), shape=graph.shape)
+    i, j, w, shared, usual = _support(weights)
+    firm = shared >= _FIRM * (usual[i] + usual[j]) / 2
+    firmly = csr_matrix((np.ones(firm.sum()), (i[firm], j[firm])), shape=graph.shape)
+    i, j, _ = _links(graph)
+    known = np.asarray(firmly[i, j]).ravel() > 0
+    bridged = _products(firmly, i, j) > 0
+    best = np.full(graph.shape[0], -1)
+    row, column, _ = strongest(graph, 1)
+    best[row] = column
+    first = (best[i] == j) | (best[j] == i)
+    stays = known | bridged | first
+    return csr_matrix((graph.tocoo().data[stays], (i[stays], j[stays])), shape=graph.shape)
+
+
+def _links(graph: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    found = graph.tocoo()
+    return found.row.astype(np.int64), found.col.astype(np.int64), found.data
+
+
+def _products(rows: csr_matrix, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """The inner products of rows i and j, `(E,)`: entries of `rows @ rows.T`, no others of which are made."""
+    found = np.empty(len(i))
+    for start in range(0, len(i), 16 * _BLOCK):
+        part = slice(start, start + 16 * _BLOCK)
+        found[part] = np.asarray(rows[i[part]].multiply(rows[j[part]]).sum(axis=1)).ravel()
+    return found
+
+
+def _support(weights: csr_matrix) -> tuple[np.ndarray, ...]:
+    """Of each link: its ends i and j, its weight, and what they share; of each position what its links share."""
+    n = weights.shape[0]
+    i, j, w = _links(weights)
+    length = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())
+    shared = _products(weights, i, j) / (length[i] * length[j])
+    usual = np.bincount(i, w * shared, n) / np.maximum(np.bincount(i, w, n), 1e-300)
+    return i, j, w, shared, usual
+
+
+def join(graph: csr_matrix, similarity: csr_matrix, k: int | None = None, weight: float = 1.0) -> csr_matrix:
+    """Join the parts of a graph by their most similar known pairs, and by any pair where none is known.
+
+    Args:
+        graph: symmetric weights.
+        similarity: symmetric; larger is more similar.
+        k: neighbors, for a warning that names the parts; none by default.
+        weight: of the links that are added.
+    """
+    parts, part = connected_components(graph, directed=False)
+    if parts == 1:
+        return graph
+    if k is not None:
+        sizes = sorted(np.bincount(part).tolist(), reverse=True)
+        warnings.warn(
+            f"the neighbor graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
+            f"{' ...' if parts > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
+            f"rest on these alone (more embedding.n_neighbors, now {k}, may join them)",
+            stacklevel=5,
+        )
+    i, j, s = _links(similarity)
+    between = part[i] != part[j]
+    i, j, s = i[between], j[between], s[between]
+    # parts are few, so the tree is over them; the most similar pair of any two parts stands for both
+    order = np.argsort(-s, kind="stable")
+    _, first = np.unique(part[i[order]] * np.int64(parts) + part[j[order]], return_index=True)
+    i, j, s = (each[order][first] for each in (i, j, s))
+    cost = 1 + (s.max() - s) / ((np.ptp(s)) or 1.0) if len(s) else s
+    tree = minimum_spanning_tree(csr_matrix((cost, (part[i], part[j])), shape=(parts, parts))).tocoo()
+    ends = {(a, b): (x, y) for a, b, x, y in zip(part[i], part[j], i, j, strict=True)}
+    added = [ends[a, b] for a, b in zip(tree.row, tree.col, strict=True)]
+    left, group = connected_components(tree, directed=False)
+    if left > 1:  # of these nothing at all is known
+        home = np.flatnonzero(group == np.bincount(group).argmax())[0]
+        some = [np.flatnonzero(part == np.flatnonzero(group == other)[0])[0] for other in range(left)]
+        hub = np.flatnonzero(part == home)[0]
+        added += [(hub, one) for one in some if group[part[one]] != group[home]]
+    x, y = np.array(added).T
+    both = coo_matrix((np.full(2 * len(x), weight), (np.r_[x, y], np.r_[y, x])), shape=graph.shape)
+    return (graph + both.tocsr()).tocsr()
+
+
+def lazy_walk(graph: csr_matrix) -> csr_matrix:
+    """The random walk on a graph, half its steps staying, in its symmetric form."""
+    scale = diags(1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel()))
+    return ((scale @ graph @ scale + diags(np.ones(graph.shape[0]))) / 2).tocsr()
+
+
+def heat_links(graph: csr_matrix, k: int, steps: float) -> csr_matrix:
+    """The links to the k nearest by heat after so many steps of the walk, with their distances as lengths.
+
+    Heat that spreads from i for a short time reaches j in proportion to exp(-distance^2 / 4 t) (Varadhan 1967). Rows
+    are made a block at a time, and of each only the k nearest are kept.
+    """
+    walk, times = lazy_walk(graph), max(1, round(2 * steps))
+    stayed = np.concatenate([_diagonal(rows, start) for start, rows in _powers(walk, times)])
+    parts = []
+    for start, rows in _powers(walk, times):
+        found = rows.tocoo()
+        i, j = found.row.astype(np.int64) + start, found.col.astype(np.int64)
+        length = np.sqrt(np.maximum(-np.log(found.data / np.sqrt(stayed[i] * stayed[j])), 0.0))
+        off = i != j
+        i, j, length = i[off], j[off], length[off]
+        order = np.lexsort((length, i))
+        i, j, length = i[order], j[order], length[order]
+        rank = np.arange(len(i)) - np.searchsorted(i, i)
+        kept = rank < k
+        parts.append((i[kept], j[kept], length[kept]))
+    i, j, length = (np.concatenate(each) for each in zip(*parts, strict=True))
+    length = np.maximum(length, 1e-9 * (length.max() or 1.0))  # a link of length 0 would be none
+    one_way = csr_matrix((length, (i, j)), shape=graph.shape)
+    return one_way.maximum(one_way.T).tocsr()
+
+
+def _powers(walk: csr_matrix, times: int) -> Iterator[tuple[int, csr_matrix]]:
+    """Blocks of rows of the walk's power: where they start, and the rows."""
+    for start in range(0, walk.shape[0], _BLOCK):
+        rows = walk[start : start + _BLOCK]
+        for _ in range(times - 1):
+            rows = rows @ walk
+        yield start, rows
+
+
+def _diagonal(rows: csr_matrix, start: int) -> np.ndarray:
+    return rows.diagonal(k=start)
+
+
+def joined_links(links: csr_matrix) -> csr_matrix:
+    """The links, and the longest of them all between parts that nothing joins."""
+    parts, part = connected_components(links, directed=False)
+    if parts == 1:
+        return links
+    first = np.unique(part, return_index=True)[1]
+    hub, others = np.full(parts - 1, first[np.bincount(part).argmax()]), np.delete(first, np.bincount(part).argmax())
+    far = np.full(2 * len(others), links.data.max())
+    return (links + csr_matrix((far, (np.r_[hub, others], np.r_[others, hub])), shape=links.shape)).tocsr()
+
+
+def landmark_distances(links: csr_matrix, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shortest paths from positions that lie as far from one another as can be, each the farthest from those before.
+
+    Time grows with `count` N log N, memory with `count` N.
+
+    Returns:
+        The landmarks `(count,)` and distances `(count, N)` float32.
+    """
+    n = links.shape[0]
+    chosen, distances = np.empty(min(count, n), dtype=np.int64), np.empty((min(count, n), n), dtype=np.float32)
+    nearest, at = np.full(n, np.inf), 0
+    for which in range(len(chosen)):
+        chosen[which] = at
+        distances[which] = dijkstra(links, directed=False, indices=np.array(at))
+        np.minimum(nearest, distances[which], out=nearest)
+        at = int(nearest.argmax())
+    return chosen, distances

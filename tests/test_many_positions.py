@@ -1,0 +1,150 @@
+"""Positions too many for every pair to be measured: candidates, sparse reductions, and the whole way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+import maed
+from maed.cli import main
+from maed.data.geometry import Geometry, ring, torus
+from maed.data.signals import Signals
+from maed.data.sources.field import covariance, square_root, waves
+from maed.embedding import reduce, reduce_sparse
+from maed.evaluation.geometry import geometry_metrics
+from maed.records import Results
+from maed.settings import EmbeddingSettings, EvaluationSettings
+from maed.similarity import load_similarity
+from maed.similarity.moments import absolute_correlation
+from maed.similarity.pairs import SparseSimilarity, correlated_pairs
+
+SHAPE = torus(14, 14)
+
+
+@pytest.fixture(scope="module")
+def readings() -> np.ndarray:
+    """`(600, 196)`: a noisy field on a torus."""
+    generator = np.random.default_rng(0)
+    field = waves(SHAPE, 0.4)(generator.standard_normal((600, 196)).astype(np.float32))
+    return field + 0.3 * generator.standard_normal(field.shape).astype(np.float32)
+
+
+def signals(values: np.ndarray, mask: np.ndarray | None = None) -> Signals:
+    mean, scale = np.zeros((1, values.shape[2]), np.float32), np.ones((1, values.shape[2]), np.float32)
+    return Signals(values, mask=mask, mean=mean, scale=scale)
+
+
+@pytest.mark.parametrize("shape", [torus(6, 9), ring(40)])
+def test_waves_make_the_field_that_the_whole_covariance_makes(shape: Geometry) -> None:
+    white = np.random.default_rng(0).standard_normal((3, len(shape.coordinates))).astype(np.float32)
+
+    np.testing.assert_allclose(waves(shape, 0.3)(white), white @ square_root(covariance(shape, 0.3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_pairs_have_the_correlation_of_all_pairs_and_are_the_strongest(readings: np.ndarray, missing: float) -> None:
+    two = np.stack([readings, -np.roll(readings, 1, axis=0)], axis=2)
+    mask = None if missing == 0 else np.random.default_rng(1).random(readings.shape) > missing
+    given = signals(two if mask is None else np.where(mask[..., None], two, 0.0), mask)
+
+    found, whole = correlated_pairs(given), absolute_correlation(given)
+
+    i, j = found.pairs
+    torch.testing.assert_close(found.values, whole.values[i, j], atol=2e-5, rtol=0)
+    torch.testing.assert_close(found.standard_error, whole.standard_error[i, j], atol=2e-5, rtol=0)
+    known = found.matrix().toarray() > 0
+    strongest = whole.values.topk(8, dim=1).indices.numpy()
+    assert np.take_along_axis(known, strongest, axis=1).mean() > 0.98
+    assert found.facts["candidate_recall"] > 0.98
+
+
+def test_a_sensor_with_crossed_wires_keeps_its_neighbors(readings: np.ndarray) -> None:
+    signs = np.where(np.arange(196) % 3 == 0, -1.0, 1.0).astype(np.float32)
+    plain, crossed = (correlated_pairs(signals(x[..., None])) for x in (readings, readings * signs))
+
+    one, other = (found.matrix().toarray() for found in (plain, crossed))
+    np.testing.assert_allclose(one[(one > 0) & (other > 0)], other[(one > 0) & (other > 0)], atol=1e-5)
+    assert (((one > 0) & (other > 0)).sum()) > 0.95 * (one > 0).sum()
+
+
+def test_the_sparse_reduction_finds_what_the_dense_one_finds(readings: np.ndarray) -> None:
+    given, settings = signals(readings[..., None]), EmbeddingSettings()
+    whole, some = absolute_correlation(given), correlated_pairs(given)
+
+    dense = reduce(whole.values, settings, whole.standard_error)
+    sparse = reduce_sparse(some.matrix(), settings, some.matrix(some.standard_error))
+
+    assert sparse.shape == dense.shape == (196, 64)
+    measured = [geometry_metrics(vectors, SHAPE, EvaluationSettings()) for vectors in (dense, sparse)]
+    assert measured[1]["knn_recall"] > measured[0]["knn_recall"] - 0.02
+    assert measured[1]["coordinate_r2"] > measured[0]["coordinate_r2"] - 0.01
+    assert measured[1]["spearman"] > measured[0]["spearman"] - 0.03
+
+
+def test_positions_that_nothing_depends_on_and_parts_that_nothing_joins_are_told(readings: np.ndarray) -> None:
+    noise = np.random.default_rng(2).standard_normal((600, 200)).astype(np.float32)
+    apart = waves(SHAPE, 0.4)(noise[:, :196]) + 0.3 * noise[:, 4:]
+    constant = np.concatenate([readings, apart, np.ones((600, 1), np.float32)], axis=1)
+    found = correlated_pairs(signals(constant[..., None]))
+
+    with pytest.warns(UserWarning, match="nothing is known") as said:
+        vectors = reduce_sparse(found.matrix(), EmbeddingSettings(), found.matrix(found.standard_error))
+
+    assert torch.isfinite(vectors).all()
+    lines = [str(each.message) for each in said]
+    assert any("nothing is known of 1 position (392)" in line for line in lines)
+    distances = cdist(vectors[:392], vectors[:392])
+    assert np.median(distances[:196, 196:]) > np.median(distances[:196, :196])
+
+
+def test_a_run_of_many_positions_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--data.samples", "400", "--data.permute", "0", "--evaluation.probe_steps", "4", "--positions", ""]
+    command = ["run", "field:torus:12x12", *few, "--similarity.dense_positions", "100", "--out", str(tmp_path)]
+
+    assert main(command) == 0
+
+    results = Results.read(tmp_path / "results.json")
+    assert results.chosen in ("correlation", "magnitude")
+    assert results.geometry is not None
+    assert results.geometry["correlation"]["knn_recall"] > 0.9
+    found = load_similarity(tmp_path / "baselines" / "correlation" / "similarity")
+    assert isinstance(found, SparseSimilarity)
+    assert found.n == 144
+    assert (tmp_path / "report.html").is_file()
+    capsys.readouterr()
+    assert main([*command, "--similarity.method", "maed", "--overwrite"]) == 2
+    assert "similarity.dense_positions" in capsys.readouterr().err
+
+
+def test_the_learner_keeps_a_sparse_similarity(readings: np.ndarray) -> None:
+    settings = maed.Settings()
+    settings.similarity.dense_positions = 100
+    learner = maed.PositionLearner(method="correlation", settings=settings).fit(readings)
+
+    assert learner.similarity_.shape == (196, 196)
+    assert learner.similarity_.nnz < 196 * 195
+    assert geometry_metrics(learner.embedding_.vectors, SHAPE, EvaluationSettings())["knn_recall"] > 0.9
+
+
+def test_another_reduction_names_those_that_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--embedding.reduction", "tsne", "--similarity.dense_positions", "100", "--out", str(tmp_path)]
+
+    assert main(["run", "field:ring:144", "--data.samples", "60", "--positions", "", *asked]) == 2
+    assert "heat" in capsys.readouterr().err
+
+
+def test_a_broken_file_of_pairs_is_refused(tmp_path: Path, readings: np.ndarray) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from maed.similarity import write_similarity
+
+    write_similarity(tmp_path, correlated_pairs(signals(readings[..., None])), None, {})
+    there = load_file(tmp_path / "model.safetensors")
+    save_file({**there, "pairs": there["pairs"] + 100}, tmp_path / "model.safetensors")
+
+    with pytest.raises(maed.MaedError, match="pairs"):
+        load_similarity(tmp_path)
