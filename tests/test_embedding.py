@@ -111,7 +111,7 @@ def test_what_is_kept_of_a_grid(reduction, recall, spearman):
 
 @pytest.mark.slow
 def test_umap_keeps_neighbors_and_large_distances_and_repeats():
-    umap = EmbeddingSettings(reduction="umap", dim=8)
+    umap, threads = EmbeddingSettings(reduction="umap", dim=8), torch.get_num_threads()
     vectors = reduce(closeness(grid(8, 8), 2), umap)
     metrics = geometry_metrics(vectors, grid(8, 8), EvaluationSettings())
     assert metrics["knn_recall"] > 0.9
@@ -121,6 +121,7 @@ def test_umap_keeps_neighbors_and_large_distances_and_repeats():
         few = reduce(random_similarity(n), EmbeddingSettings(reduction="umap"))
         assert few.shape == (n, n - 1)
         assert few.isfinite().all()
+    assert torch.get_num_threads() == threads
 
 
 def test_umap_that_is_not_installed_is_named(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import torch
 
 from maed.embedding.maps import distances_of, isomap
 from maed.embedding.reduction import Reduction
@@ -26,6 +27,7 @@ class Umap(Reduction):
             return start
         # It stretches every channel to the same width, and those where Isomap found nothing have none.
         start = start + 1e-4 * (start.std() or 1.0) * np.random.default_rng(0).normal(size=start.shape)
+        threads = torch.get_num_threads()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of one thread with a seed, of distances that are given, of lacking extras
             from umap import UMAP
@@ -38,4 +40,6 @@ class Umap(Reduction):
                 random_state=0,
                 n_jobs=1,
             )
-            return model.fit_transform(distances_of(similarity))
+            vectors = model.fit_transform(distances_of(similarity))
+        torch.set_num_threads(threads)  # numba leaves OpenMP as many as there are cores, whatever was asked for
+        return vectors
