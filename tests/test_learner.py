@@ -22,7 +22,7 @@ from maed.data.geometry import ring
 from maed.data.objects import sample
 from maed.evaluation.geometry import geometry_metrics
 from maed.settings import AutoencoderSettings, EvaluationSettings, Settings, SimilaritySettings
-from maed.stages.budget import parse_budget, within_draws
+from maed.stages.budget import affordable, parse_budget, within_draws
 from maed.stages.choices import choose
 
 
@@ -275,8 +275,11 @@ def test_learn_names_a_parameter_that_is_unknown():
 def test_too_many_positions_for_the_memory_are_refused_before_any_work():
     X = np.zeros((8, 400_000), dtype=np.float32)
     X[:, ::2] = np.arange(8)[:, None]
+    all_pairs = Settings(similarity=SimilaritySettings(dense_positions=1_000_000))
     with pytest.raises(MaedError, match="inputs: 400000 positions; their similarity would take about"):
-        PositionLearner().fit(X)
+        PositionLearner(settings=all_pairs).fit(X)
+    with pytest.raises(MaedError, match="dense_positions"):
+        PositionLearner(method="maed").fit(X)
 
 
 # --- more than memory ---------------------------------------------------------------------------------------------
@@ -362,8 +365,10 @@ def test_draws_are_shared_as_they_were(draws, steps, batch, streamed):
 @pytest.mark.slow
 def test_seconds_buy_steps_and_draws():
     little = PositionLearner(method="maed", budget=0.5, random_state=0, force=True).fit(walks(1_000))
-    much = PositionLearner(method="maed", budget=6, random_state=0, force=True).fit(walks(1_000))
-    assert little.settings_.autoencoder.steps < much.settings_.autoencoder.steps
+    # seconds that no machine is too busy for: what they buy is not done
+    much, _ = affordable(from_given(walks(1_000)), Settings(), 600.0)
+    assert little.settings_.autoencoder.steps < much.autoencoder.steps
+    assert little.settings_.similarity.draws < much.similarity.draws
     assert little.choices_[-1].startswith(f"budget: {little.settings_.autoencoder.steps} training steps")
 
 
