@@ -40,6 +40,13 @@ def test_a_bias_knows_no_unit_of_length(scale: float, seed: int) -> None:
     torch.testing.assert_close(plain, scaled, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", [40, 69])
+def test_vectors_that_lie_like_no_shape_have_a_bias_too(seed: int) -> None:
+    vectors = torch.randn(10, 3, generator=torch.Generator().manual_seed(seed))
+
+    assert torch.isfinite(maed.AttentionBias(maed.PositionEmbedding(vectors), heads=2)()).all()
+
+
 def test_a_subset_names_and_tokens_say_whose_distance_it_is() -> None:
     names = [f"s{i}" for i in range(6)]
     whole = maed.AttentionBias(on_a_line(6, names), heads=2)()

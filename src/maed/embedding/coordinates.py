@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial.distance import pdist
 from sklearn.manifold import Isomap
 
+from maed.embedding.stress import classical_scaling
 from maed.errors import MaedError
 
 MOST = 8
@@ -53,7 +54,10 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
     isomap = Isomap(n_neighbors=min(_NEIGHBORS, len(laid) - 1), n_components=most, eigen_solver="dense")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        layout = np.nan_to_num(isomap.fit_transform(x[laid]))
+        try:
+            layout = np.nan_to_num(isomap.fit_transform(x[laid]))
+        except ValueError:  # paths far from any Euclidean distances, which scikit-learn refuses: their Euclidean part
+            layout = classical_scaling(isomap.dist_matrix_, most)
     if not np.ptp(layout[:, 0]) > 0:
         raise MaedError("vectors: are all alike; coordinates need positions that differ")
     if any("connected components" in str(each.message) for each in said):
@@ -68,7 +72,14 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
         better = [residuals[d] - residuals[d:].min() < _LITTLE for d in range(most)]
         dims = 1 + better.index(True)
     if len(laid) < n:
-        layout = np.nan_to_num(isomap.transform(x))
+        # as Isomap.transform places them, by their distances to the landmarks over the nearest of these
+        inverse = layout / np.maximum((layout**2).sum(axis=0), 1e-12 * (layout**2).sum())
+        usual, placed = (isomap.dist_matrix_**2).mean(axis=0), np.empty((n, most))
+        for part in np.array_split(np.arange(n), -(-n // 256)):
+            steps, nearest = isomap.nbrs_.kneighbors(x[part])
+            paths = np.min(steps[:, :, None] + isomap.dist_matrix_[nearest], axis=1)
+            placed[part] = (usual - paths**2) @ inverse / 2
+        layout = placed
     found = layout[:, :dims] - layout[:, :dims].mean(axis=0)
     found *= np.sign(found[np.abs(found).argmax(axis=0), np.arange(dims)])  # one of two mirror images, always the same
     return found / np.abs(found).max(), residuals
