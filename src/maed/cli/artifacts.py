@@ -66,6 +66,7 @@ def _evaluate(given: Namespace, command: str) -> None:
 
 def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, Any]:
     """Probe loss, beside that of random vectors and, where they are known, of the true coordinates; neighbor error."""
+    import numpy as np
     import torch
 
     from maed.data import load
@@ -85,8 +86,11 @@ def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, 
         found["probe_loss"] = found.pop("probe_loss_embedding")
     k = settings.n_neighbors or min(8, embedding.n - 1)
     errors = neighbor_error(embedding.vectors, data.train, data.validation, k)
-    say(f"neighbor error: {errors.mean():.4f} (worst position: {errors.argmax()}, {errors.max():.4f})")
-    return {**found, "neighbor_error": float(errors.mean()), "neighbor_errors": errors.tolist()}
+    mean, worst, measured = float(np.nanmean(errors)), int(np.nanargmax(errors)), np.isfinite(errors)
+    of = "" if measured.all() else f" of a sample of {measured.sum()} positions"
+    say(f"neighbor error: {mean:.4f}{of} (worst position: {worst}, {errors[worst]:.4f})")
+    each = [float(error) if known else None for error, known in zip(errors, measured, strict=True)]
+    return {**found, "neighbor_error": mean, "neighbor_errors": each}
 
 
 def _add_export(parser: Parser) -> None:

@@ -223,7 +223,7 @@ def _compared(names: Sequence[str], losses: np.ndarray, held_out: np.ndarray) ->
 def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -> np.ndarray:
     """Error at each position of predicting held-out signals from its k nearest in an embedding, `(N,)`.
 
-    Beyond 10,000 positions that of a fixed sample of 2,000 of them, `(2000,)`.
+    Beyond 10,000 positions it is measured of a fixed sample of 2,000, and NaN of the others.
 
     By ridge regression, fitted to the training signals, of the normalized channels: the mean squared error over
     channels. Of tokens the k classes most frequent at the position, and whether it is one of them, are regressed on the
@@ -245,8 +245,8 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
     read, places = np.unique(np.concatenate([chosen[:, None], nearest], axis=1), return_inverse=True)
     places = places.reshape(len(chosen), -1)
     x, y = (_features(part, most, read) for part, most in ((train, 4_096), (held_out, 1_024)))
-    errors = np.empty(len(chosen))
-    for position, (own, *neighbors) in enumerate(places):
+    errors = np.full(n, np.nan)
+    for position, (own, *neighbors) in zip(chosen, places, strict=True):
         target, others = [own], neighbors
         a, b = x[:, others].flatten(1), x[:, target].flatten(1)
         mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)

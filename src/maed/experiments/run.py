@@ -98,11 +98,11 @@ def run_all(
     } or None
     note = None if split_half is None else noise_note(split_half, context.k(), data.positions)
     results.notes += [] if note is None else [note]
-    results.seconds = {
-        "pretrain": folder.autoencoder.work.seconds or 0.0,
-        "similarity": folder.similarity().work.seconds or 0.0,
-        "baseline": sum(folder.similarity(method).work.seconds or 0.0 for method in methods if method != "maed"),
-    }
+    if "maed" in methods:
+        results.seconds["pretrain"] = folder.autoencoder.work.seconds or 0.0
+        results.seconds["similarity"] = folder.similarity().work.seconds or 0.0
+    baselines = [method for method in methods if method != "maed"]
+    results.seconds["baseline"] = sum(folder.similarity(method).work.seconds or 0.0 for method in baselines)
     if data.geometry is not None:
         results.geometry = {method: evaluate(context, method) for method in methods}
         if (start := evaluate_start(context)) is not None:

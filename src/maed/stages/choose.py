@@ -117,7 +117,7 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
         found[method] = Candidate(
             method,
             **({} if method not in probed else asdict(probed[method])),
-            neighbor_error=float(np.mean(neighbor_error(embedding.vectors, data.train, data.validation, k))),
+            neighbor_error=float(np.nanmean(neighbor_error(embedding.vectors, data.train, data.validation, k))),
             split_half=embedding.provenance.get("split_half"),
             seconds=(work.seconds or 0.0) + trained,
         )

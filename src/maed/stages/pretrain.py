@@ -19,7 +19,6 @@ from maed.settings import EmbeddingSettings
 from maed.similarity import SparseSimilarity, baselines_for, load_similarity
 from maed.stages.base import Context, Stage, run_stage
 from maed.stages.baseline import Baseline
-from maed.stages.similarity import check_memory
 
 
 class Pretrain(Stage):
@@ -62,7 +61,7 @@ class Pretrain(Stage):
                     f"autoencoder.init: {settings.init!r} is not for {context.data.kind} signals; choose "
                     f"{' or '.join(fitting)}"
                 )
-            check_memory(context)
+            Baseline(settings.init).check(context)
         else:
             start_embedding(context)
 

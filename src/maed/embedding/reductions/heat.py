@@ -160,7 +160,7 @@ def _warn_of_unknown(positions: np.ndarray, where: str) -> None:
     shown = f"{', '.join(map(str, positions[:8].tolist()))}{' ...' if len(positions) > 8 else ''}"
     warnings.warn(
         f"nothing is known of {len(positions)} position{'s' if len(positions) > 1 else ''} ({shown}), which no other "
-        "depends on beyond noise; put {where}",
+        f"depends on beyond noise; put {where}",
         stacklevel=4,
     )
 
