@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from maed.cli import main
 from maed.data.geometry import Geometry, ring, torus
 from maed.data.signals import Signals
 from maed.data.sources.field import covariance, square_root, waves
-from maed.embedding import reduce, reduce_sparse
+from maed.embedding import reduce
 from maed.evaluation.geometry import geometry_metrics
 from maed.records import Results
 from maed.settings import EmbeddingSettings, EvaluationSettings
-from maed.similarity import load_similarity
+from maed.similarity import Similarity, load_similarity, pairs
 from maed.similarity.moments import absolute_correlation
 from maed.similarity.pairs import SparseSimilarity, correlated_pairs
 
@@ -36,6 +37,11 @@ def readings() -> np.ndarray:
 def signals(values: np.ndarray, mask: np.ndarray | None = None) -> Signals:
     mean, scale = np.zeros((1, values.shape[2]), np.float32), np.ones((1, values.shape[2]), np.float32)
     return Signals(values, mask=mask, mean=mean, scale=scale)
+
+
+def reduced(similarity: Similarity | SparseSimilarity) -> torch.Tensor:
+    values, error = similarity.arrays()
+    return reduce(values, EmbeddingSettings(), error)
 
 
 @pytest.mark.parametrize("shape", [torus(6, 9), ring(40)])
@@ -56,7 +62,7 @@ def test_pairs_have_the_correlation_of_all_pairs_and_are_the_strongest(readings:
     i, j = found.pairs
     torch.testing.assert_close(found.values, whole.values[i, j], atol=2e-5, rtol=0)
     torch.testing.assert_close(found.standard_error, whole.standard_error[i, j], atol=2e-5, rtol=0)
-    known = found.matrix().toarray() > 0
+    known = found.arrays()[0].toarray() > 0
     strongest = whole.values.topk(8, dim=1).indices.numpy()
     assert np.take_along_axis(known, strongest, axis=1).mean() > 0.98
     assert found.facts["candidate_recall"] > 0.98
@@ -66,17 +72,39 @@ def test_a_sensor_with_crossed_wires_keeps_its_neighbors(readings: np.ndarray) -
     signs = np.where(np.arange(196) % 3 == 0, -1.0, 1.0).astype(np.float32)
     plain, crossed = (correlated_pairs(signals(x[..., None])) for x in (readings, readings * signs))
 
-    one, other = (found.matrix().toarray() for found in (plain, crossed))
+    one, other = (found.arrays()[0].toarray() for found in (plain, crossed))
     np.testing.assert_allclose(one[(one > 0) & (other > 0)], other[(one > 0) & (other > 0)], atol=1e-5)
     assert (((one > 0) & (other > 0)).sum()) > 0.95 * (one > 0).sum()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("crossed", [False, True])
+@pytest.mark.parametrize("library", ["pynndescent", "faiss"])
+def test_an_approximate_search_finds_nearly_all(library: str, crossed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(library)
+    generator = np.random.default_rng(0)
+    values = waves(torus(20, 20), 0.4)(generator.standard_normal((500, 400)).astype(np.float32))
+    values += 0.3 * generator.standard_normal(values.shape).astype(np.float32)
+    if crossed:
+        values[:, ::3] *= -1
+    given = signals(values[..., None])
+    monkeypatch.setattr(pairs, "_EXACT", 100)
+    find, other = importlib.util.find_spec, "faiss" if library == "pynndescent" else "pynndescent"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == other else find(name, *rest))
+
+    found = correlated_pairs(given)
+
+    assert found.facts["candidate_recall"] > 0.95
+    i, j = found.pairs
+    torch.testing.assert_close(found.values, absolute_correlation(given).values[i, j], atol=2e-5, rtol=0)
+
+
 def test_the_sparse_reduction_finds_what_the_dense_one_finds(readings: np.ndarray) -> None:
-    given, settings = signals(readings[..., None]), EmbeddingSettings()
+    given = signals(readings[..., None])
     whole, some = absolute_correlation(given), correlated_pairs(given)
 
-    dense = reduce(whole.values, settings, whole.standard_error)
-    sparse = reduce_sparse(some.matrix(), settings, some.matrix(some.standard_error))
+    dense = reduced(whole)
+    sparse = reduced(some)
 
     assert sparse.shape == dense.shape == (196, 64)
     measured = [geometry_metrics(vectors, SHAPE, EvaluationSettings()) for vectors in (dense, sparse)]
@@ -92,11 +120,12 @@ def test_positions_that_nothing_depends_on_and_parts_that_nothing_joins_are_told
     found = correlated_pairs(signals(constant[..., None]))
 
     with pytest.warns(UserWarning, match="nothing is known") as said:
-        vectors = reduce_sparse(found.matrix(), EmbeddingSettings(), found.matrix(found.standard_error))
+        vectors = reduced(found)
 
     assert torch.isfinite(vectors).all()
     lines = [str(each.message) for each in said]
-    assert any("nothing is known of 1 position (392)" in line for line in lines)
+    assert any("nothing is known of 1 position (392)" in line and "in the middle" in line for line in lines)
+    assert vectors[392].norm() < vectors.norm(dim=1).median()
     distances = cdist(vectors[:392], vectors[:392])
     assert np.median(distances[:196, 196:]) > np.median(distances[:196, :196])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
@@ -26,7 +27,7 @@ from maed.records import Candidate
 from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, Settings
-from maed.similarity import SparseSimilarity, baselines_for, load_similarity
+from maed.similarity import baselines_for, load_similarity
 from maed.stages import Baseline as MakeBaseline
 from maed.stages import Context, Embed, Pretrain, Similarity, choose_method, execute, make_candidates, sentence
 from maed.stages.budget import affordable, parse_budget, within_draws
@@ -90,7 +91,8 @@ class PositionLearner(BaseEstimator):
         embedding_: the `PositionEmbedding`.
         method_: what made it.
         candidates_: of `method="auto"`, what was compared, the chosen one first: `maed.records.Candidate` each.
-        similarity_: `(N, N)` float32; row i, column j: how much seeing i helps to predict j.
+        similarity_: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. A sparse matrix of the
+            pairs that were measured, beyond 10,000 positions.
         autoencoder_: the trained `torch.nn.Module`; None where none was.
         settings_: all settings it was made with.
         choices_: what was chosen and why, a list of lines.
@@ -243,10 +245,8 @@ class PositionLearner(BaseEstimator):
             execute([MakeBaseline(method), Embed(method)], context)
         self.method_ = method
         self.embedding_ = PositionEmbedding.from_pretrained(context.folder.embedding(method).path)
-        similarity = load_similarity(context.folder.similarity(method).path)
-        self.similarity_: Any = (
-            similarity.matrix() if isinstance(similarity, SparseSimilarity) else similarity.values.numpy()
-        )
+        values, _ = load_similarity(context.folder.similarity(method).path).arrays()
+        self.similarity_: Any = values if issparse(values) else values.numpy()
         trained = context.folder.autoencoder
         self.autoencoder_: Any = load_autoencoder(trained.path)[0] if trained.is_finished else None
 

@@ -60,7 +60,7 @@ class Geometry:
         return Geometry(kind, self.coordinates[rows], (), names)
 
     def distances(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """True distances, `(N, N)` float64, or from some positions `(m,)` to all, `(m, N)`. Memory and time grow so.
+        """True distances, `(N, N)` float64, or from some positions `(m,)` to all, `(m, N)`; time and memory grow alike.
 
         Euclidean for lines, grids and points; else within the shape, in radians: along the ring, along great circles of
         the sphere, on the torus the root of both angles' squares; on the swiss roll Euclidean once it is unrolled.

@@ -7,7 +7,7 @@ from maed._lazy import lazy
 if TYPE_CHECKING:
     from maed.embedding.noise import LEAST_SIGNAL_TO_NOISE, signal_to_noise, signal_to_noise_of_pairs
     from maed.embedding.position_embedding import PositionEmbedding, open_embedding
-    from maed.embedding.reduction import Reduction, check_reduction, embedding_dim, reduce, reduce_sparse
+    from maed.embedding.reduction import Reduction, check_reduction, embedding_dim, reduce
 
 __all__ = [
     "LEAST_SIGNAL_TO_NOISE",
@@ -17,7 +17,6 @@ __all__ = [
     "embedding_dim",
     "open_embedding",
     "reduce",
-    "reduce_sparse",
     "signal_to_noise",
     "signal_to_noise_of_pairs",
 ]
@@ -27,6 +26,6 @@ __getattr__, __dir__ = lazy(
     {
         "noise": ("LEAST_SIGNAL_TO_NOISE", "signal_to_noise", "signal_to_noise_of_pairs"),
         "position_embedding": ("PositionEmbedding", "open_embedding"),
-        "reduction": ("Reduction", "check_reduction", "embedding_dim", "reduce", "reduce_sparse"),
+        "reduction": ("Reduction", "check_reduction", "embedding_dim", "reduce"),
     },
 )

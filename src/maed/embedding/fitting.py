@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from maed.data.geometry import Geometry, GeometryKind, permutation, points
-from maed.embedding.reduction import reduce, reduce_sparse, standardize
+from maed.embedding.reduction import reduce, standardize
 from maed.errors import MaedError
 from maed.settings import EmbeddingSettings
 
@@ -75,22 +75,18 @@ def refitted(embedding: PositionEmbedding, dim: int, similarity: Path | None) ->
         return project(embedding.vectors, dim), kept
     if origin.get("resampled"):
         raise MaedError("similarity: the embedding was resampled, and no similarity is of these positions")
-    from maed.similarity import SparseSimilarity, load_similarity  # here, for loading an embedding needs nothing of it
+    from maed.similarity import load_similarity  # here, for loading an embedding needs nothing of it
 
     found = load_similarity(similarity)
-    n = found.n if isinstance(found, SparseSimilarity) else len(found.values)
-    if n != embedding.n:
-        raise MaedError(f"similarity: {similarity} is of {n} positions; it must be of {embedding.n}")
+    if found.n != embedding.n:
+        raise MaedError(f"similarity: {similarity} is of {found.n} positions; it must be of {embedding.n}")
     made_with = dict(origin.get("made_with") or {})
     settings = EmbeddingSettings(**{**(made_with.get("embedding") or {}), "dim": dim})
     made_with["embedding"] = vars(settings)
     # what was measured of another reduction says nothing of this one
     kept = {k: v for k, v in origin.items() if k not in ("metrics", "split_half", "projected")}
-    if isinstance(found, SparseSimilarity):
-        vectors = reduce_sparse(found.matrix(), settings, found.matrix(found.standard_error))
-    else:
-        vectors = reduce(found.values, settings, found.standard_error)
-    return vectors, {**kept, "reduction": settings.reduction, "made_with": made_with}
+    values, error = found.arrays()
+    return reduce(values, settings, error), {**kept, "reduction": settings.reduction, "made_with": made_with}
 
 
 def scaled(vectors: Tensor, dim: int | None, rms: float) -> Tensor:

@@ -5,20 +5,11 @@ In a similarity 0 means that nothing is known of a pair: it is never a neighbor,
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree, shortest_path
 
-_SUPPORT = 0.4
-"""A link is false if its ends share less than this part of what the links of either share on average ..."""
-
-_FIRM = 0.6
-"""... and firm if they share this part of the mean of both."""
-
-_ROUNDS = 5
-"""False links support each other; without the first ones, others are found."""
+from maed.embedding import sparse
 
 _CLOSE = 2
 """A position is close to those that have it among so many most similar."""
@@ -56,41 +47,8 @@ def rank_weighted_graph(similarity: np.ndarray, k: int) -> np.ndarray:
 
 
 def without_false_links(graph: np.ndarray) -> np.ndarray:
-    """Leave out links whose ends share hardly any neighbors: short cuts through noise, which ruin long distances.
-
-    Neighbors of one place know each other (shared nearest neighbors: Jarvis and Patrick 1973); two places that chance
-    has linked do not. How much two ends share is the cosine of their rows of weights, and little is measured against
-    the links of the two, so that in a graph without any shared neighbors every link stays. False ones go in
-    rounds. Of what is left, some may be false at one end only, so the firm links have the last word: a link stays if it
-    bridges no more than two of them, as it cuts nothing short (two thresholds, as for edges by Canny 1986), or if it is
-    the strongest of a position.
-    """
-    if not graph.any():
-        return graph
-    weights = csr_matrix(graph)
-    for _ in range(_ROUNDS):
-        i, j, w, shared, usual = _support(weights)
-        stays = shared >= _SUPPORT * np.minimum(usual[i], usual[j])
-        if stays.all():
-            break
-        weights = csr_matrix((w[stays], (i[stays], j[stays])), shape=graph.shape)
-    i, j, w, shared, usual = _support(weights)
-    firm = shared >= _FIRM * (usual[i] + usual[j]) / 2
-    firmly = csr_matrix((w[firm], (i[firm], j[firm])), shape=graph.shape)
-    stays = (firmly + firmly @ firmly).toarray() > 0
-    stays[np.arange(len(graph)), graph.argmax(axis=1)] = True
-    return np.where(stays | stays.T, graph, 0.0)
-
-
-def _support(weights: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each link: its ends i and j, its weight, and what they share; of each position what its links share."""
-    i, j = weights.nonzero()
-    w = np.asarray(weights[i, j]).ravel()
-    common = (weights @ weights).toarray()
-    length = np.sqrt(common.diagonal())
-    shared = common[i, j] / (length[i] * length[j])
-    usual = np.bincount(i, w * shared, len(length)) / np.maximum(np.bincount(i, w, len(length)), 1e-300)
-    return i, j, w, shared, usual
+    """Leave out links whose ends share hardly any neighbors (`maed.embedding.sparse.without_false_links`)."""
+    return sparse.without_false_links(csr_matrix(graph)).toarray()
 
 
 def without_false_bundles(graph: np.ndarray, closest: np.ndarray) -> np.ndarray:
@@ -166,13 +124,7 @@ def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight
     if parts == 1:
         return graph
     if k is not None:
-        sizes = sorted(np.bincount(part).tolist(), reverse=True)
-        warnings.warn(
-            f"the neighbor graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
-            f"{' ...' if parts > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
-            f"rest on these alone (more embedding.n_neighbors, now {k}, may join them)",
-            stacklevel=4,
-        )
+        sparse.warn_of_parts(part, k)
     finite = similarity[np.isfinite(similarity)]
     low, high = finite.min(), finite.max()
     # 1 to 2, and 3 for the last resort; links that are there cost least, so the tree takes all of those it can

@@ -101,9 +101,17 @@ def signal_to_noise_of_pairs(values: np.ndarray, error: np.ndarray, n: int) -> f
     largest = np.sort(np.clip(_ratio(values, error), -1e6, 1e6))[::-1]
     if len(largest) == 0:
         return 0.0
-    ranks = 2 ** np.arange(int(np.log2(max(1, len(largest) / 20))) + 1)
-    gaussian = np.maximum(norm.isf((ranks - 0.44) / (n * (n - 1) / 2 + 0.12)), 2.0)
+    ranks, gaussian = _strongest_of_noise(len(largest), n * (n - 1) // 2)
     return max(0.0, float((largest[ranks - 1] / gaussian).max()))
+
+
+def _strongest_of_noise(looked_at: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks 1, 2, 4, ... up to a twentieth of those that are looked at, and what Gaussian noise has there of all pairs.
+
+    Gringorten's plotting positions; 2 at least, since few pairs spread widely.
+    """
+    ranks = 2 ** np.arange(int(np.log2(max(1, looked_at / 20))) + 1)
+    return ranks, np.maximum(norm.isf((ranks - 0.44) / (pairs + 0.12)), 2.0)
 
 
 def signal_to_noise(similarity: Tensor, standard_error: Tensor) -> float:
@@ -138,8 +146,7 @@ def signal_to_noise(similarity: Tensor, standard_error: Tensor) -> float:
     m = len(largest)
     if m == 0:
         return 0.0
-    ranks = 2 ** np.arange(int(np.log2(max(1, m / 20))) + 1)
-    gaussian = np.maximum(norm.isf((ranks - 0.44) / (m + 0.12)), 2.0)  # Gringorten's plotting positions
+    ranks, gaussian = _strongest_of_noise(m, m)
     # either sign is as likely, so the k-th largest of m has twice as many beyond it in size
     found = np.sort(np.abs(noise[i, j][known]))[::-1][np.minimum(2 * ranks, m) - 1]
     tail = (largest[ranks - 1] / np.maximum(gaussian, found)).max()

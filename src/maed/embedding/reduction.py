@@ -91,49 +91,16 @@ def check_reduction(n: int, settings: EmbeddingSettings, *, sparse: bool = False
     return settings.n_neighbors
 
 
-def reduce(similarity: Tensor, settings: EmbeddingSettings, standard_error: Tensor | None = None) -> Tensor:
+def reduce(
+    similarity: Tensor | csr_matrix, settings: EmbeddingSettings, standard_error: Tensor | csr_matrix | None = None
+) -> Tensor:
     """Reduce a similarity to a position embedding. The same input gives the same vectors.
 
     Args:
-        similarity: `(N, N)`, higher is more similar; made symmetric here, its diagonal ignored. An entry of exactly 0
-            says nothing of a pair: it makes no neighbors. Time grows with N^3, memory with N^2; `heat` takes several
-            times as long as `diffusion`, `tsne` beyond 3 channels many times.
-        settings: which reduction, d, and its parameters.
-        standard_error: `(N, N)`, of the entries; only `denoise` reads it, and does nothing by default without it.
-
-    Returns:
-        `(N, d)` float32, each channel centered, unit mean square over all.
-
-    Raises:
-        MaedError: d or the number of neighbors is not below N, the similarity is not finite, or something is asked for
-            that is not there: umap-learn, or standard errors.
-    """
-    s = similarity.double().numpy()
-    k, d = check_reduction(len(s), settings), embedding_dim(len(s), settings.dim)
-    if not np.isfinite(s).all():
-        raise MaedError(f"similarity: must be finite, got {int((~np.isfinite(s)).sum())} entries that are not")
-    reduction: Reduction = REDUCTIONS.get(settings.reduction, "embedding.reduction")()
-    s, error = symmetrize(s, None if standard_error is None else standard_error.double().numpy(), settings.symmetrize)
-    if settings.denoise == "significance":
-        if error is None:
-            raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
-        s = significant(s, error)
-    elif settings.denoise == "positions" and reduction.places_unknown and error is not None:
-        nothing = unknown(s, error)
-        s[nothing], s[:, nothing] = 0.0, 0.0
-    steps = reduction.steps if settings.diffusion_steps is None else settings.diffusion_steps
-    vectors = reduction.reduce(s, d, k, steps)
-    return standardize(torch.from_numpy(np.ascontiguousarray(vectors)))
-
-
-def reduce_sparse(
-    similarity: csr_matrix, settings: EmbeddingSettings, standard_error: csr_matrix | None = None
-) -> Tensor:
-    """Reduce a similarity of which some pairs are known. The same input gives the same vectors.
-
-    Args:
-        similarity: `(N, N)` symmetric, without a diagonal; 0 says nothing of a pair. Time grows with N log N,
-            memory with N.
+        similarity: `(N, N)`, higher is more similar; its diagonal is ignored, and an entry of exactly 0 says nothing of
+            a pair: it makes no neighbors. A tensor holds all pairs, and is made symmetric here: time grows with N^3,
+            memory with N^2; `heat` takes several times as long as `diffusion`, `tsne` beyond 3 channels many times. A
+            sparse matrix holds those that are known, both directions of each: time grows with N log N, memory with N.
         settings: which reduction, d, and its parameters.
         standard_error: of the same entries; only `denoise` reads it, and does nothing by default without it.
 
@@ -141,18 +108,31 @@ def reduce_sparse(
         `(N, d)` float32, each channel centered, unit mean square over all.
 
     Raises:
-        MaedError: d or the number of neighbors is not below N, the reduction needs all pairs, or standard errors are
-            asked for that are not there.
+        MaedError: d or the number of neighbors is not below N, the similarity is not finite, or something is asked for
+            that is not there: umap-learn, all pairs, or standard errors.
     """
     n = similarity.shape[0]
+    k, d = check_reduction(n, settings, sparse=isinstance(similarity, csr_matrix)), embedding_dim(n, settings.dim)
+    if bad := int((~np.isfinite(similarity.data if isinstance(similarity, csr_matrix) else similarity.numpy())).sum()):
+        raise MaedError(f"similarity: must be finite, got {bad} entries that are not")
     if settings.denoise == "significance" and standard_error is None:
         raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
-    if settings.denoise != "none" and standard_error is not None:
-        similarity = known_pairs(similarity, standard_error, all_of_them=settings.denoise == "significance")
-    k, d = check_reduction(n, settings, sparse=True), embedding_dim(n, settings.dim)
-    reduction: Reduction = REDUCTIONS.get(settings.reduction)()
+    reduction: Reduction = REDUCTIONS.get(settings.reduction, "embedding.reduction")()
     steps = reduction.steps if settings.diffusion_steps is None else settings.diffusion_steps
-    return standardize(torch.from_numpy(np.ascontiguousarray(reduction.reduce_sparse(similarity, d, k, steps))))
+    if isinstance(similarity, csr_matrix):
+        if settings.denoise != "none" and isinstance(standard_error, csr_matrix):
+            similarity = known_pairs(similarity, standard_error, all_of_them=settings.denoise == "significance")
+        vectors = reduction.reduce_sparse(similarity, d, k, steps)
+    else:
+        error = standard_error.double().numpy() if isinstance(standard_error, Tensor) else None
+        s, error = symmetrize(similarity.double().numpy(), error, settings.symmetrize)
+        if settings.denoise == "significance" and error is not None:
+            s = significant(s, error)
+        elif settings.denoise == "positions" and reduction.places_unknown and error is not None:
+            nothing = unknown(s, error)
+            s[nothing], s[:, nothing] = 0.0, 0.0
+        vectors = reduction.reduce(s, d, k, steps)
+    return standardize(torch.from_numpy(np.ascontiguousarray(vectors)))
 
 
 def standardize(vectors: Tensor) -> Tensor:

@@ -13,7 +13,15 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
 
-_FIRM, _SUPPORT, _ROUNDS = 0.6, 0.4, 5  # as `maed.embedding.graph` has them for dense matrices
+_SUPPORT = 0.4
+"""A link is false if its ends share less than this part of what the links of either share on average ..."""
+
+_FIRM = 0.6
+"""... and firm if they share this part of the mean of both."""
+
+_ROUNDS = 5
+"""False links support each other; without the first ones, others are found."""
+
 _BLOCK = 8_192  # positions, or as many links times 16, that are looked at together
 
 
@@ -42,7 +50,17 @@ def rank_weighted(similarity: csr_matrix, k: int) -> csr_matrix:
 
 
 def without_false_links(graph: csr_matrix) -> csr_matrix:
-    """Leave out links whose ends share hardly any neighbors (see `maed.embedding.graph.without_false_links`)."""
+    """Leave out links whose ends share hardly any neighbors: short cuts through noise, which ruin long distances.
+
+    Neighbors of one place know each other (shared nearest neighbors: Jarvis and Patrick 1973); two places that chance
+    has linked do not. How much two ends share is the cosine of their rows of weights, and little is measured against
+    the links of the two, so that in a graph without any shared neighbors every link stays. False ones go in
+    rounds. Of what is left, some may be false at one end only, so the firm links have the last word: a link stays if it
+    bridges no more than two of them, as it cuts nothing short (two thresholds, as for edges by Canny 1986), or if it is
+    the strongest of a position.
+    """
+    if not graph.nnz:
+        return graph
     weights = graph
     for _ in range(_ROUNDS):
         i, j, w, shared, usual = _support(weights)
@@ -53,15 +71,14 @@ def without_false_links(graph: csr_matrix) -> csr_matrix:
     i, j, w, shared, usual = _support(weights)
     firm = shared >= _FIRM * (usual[i] + usual[j]) / 2
     firmly = csr_matrix((np.ones(firm.sum()), (i[firm], j[firm])), shape=graph.shape)
-    i, j, _ = _links(graph)
+    i, j, w = _links(graph)
     known = np.asarray(firmly[i, j]).ravel() > 0
     bridged = _products(firmly, i, j) > 0
     best = np.full(graph.shape[0], -1)
     row, column, _ = strongest(graph, 1)
     best[row] = column
-    first = (best[i] == j) | (best[j] == i)
-    stays = known | bridged | first
-    return csr_matrix((graph.tocoo().data[stays], (i[stays], j[stays])), shape=graph.shape)
+    stays = known | bridged | (best[i] == j) | (best[j] == i)
+    return csr_matrix((w[stays], (i[stays], j[stays])), shape=graph.shape)
 
 
 def _links(graph: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -101,13 +118,7 @@ def join(graph: csr_matrix, similarity: csr_matrix, k: int | None = None, weight
     if parts == 1:
         return graph
     if k is not None:
-        sizes = sorted(np.bincount(part).tolist(), reverse=True)
-        warnings.warn(
-            f"the neighbor graph falls into {parts} parts of {', '.join(map(str, sizes[:8]))} positions"
-            f"{' ...' if parts > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
-            f"rest on these alone (more embedding.n_neighbors, now {k}, may join them)",
-            stacklevel=5,
-        )
+        warn_of_parts(part, k)
     i, j, s = _links(similarity)
     between = part[i] != part[j]
     i, j, s = i[between], j[between], s[between]
@@ -130,6 +141,17 @@ def join(graph: csr_matrix, similarity: csr_matrix, k: int | None = None, weight
     return (graph + both.tocsr()).tocsr()
 
 
+def warn_of_parts(part: np.ndarray, k: int) -> None:
+    """Say that a graph of k neighbors falls into parts, `(N,)` the number of each position's."""
+    sizes = sorted(np.bincount(part).tolist(), reverse=True)
+    warnings.warn(
+        f"the neighbor graph falls into {len(sizes)} parts of {', '.join(map(str, sizes[:8]))} positions"
+        f"{' ...' if len(sizes) > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
+        f"rest on these alone (more embedding.n_neighbors, now {k}, may join them)",
+        stacklevel=5,
+    )
+
+
 def lazy_walk(graph: csr_matrix) -> csr_matrix:
     """The random walk on a graph, half its steps staying, in its symmetric form."""
     scale = diags(1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel()))
@@ -143,7 +165,7 @@ def heat_links(graph: csr_matrix, k: int, steps: float) -> csr_matrix:
     are made a block at a time, and of each only the k nearest are kept.
     """
     walk, times = lazy_walk(graph), max(1, round(2 * steps))
-    stayed = np.concatenate([_diagonal(rows, start) for start, rows in _powers(walk, times)])
+    stayed = np.concatenate([rows.diagonal(k=start) for start, rows in _powers(walk, times)])
     parts = []
     for start, rows in _powers(walk, times):
         found = rows.tocoo()
@@ -169,10 +191,6 @@ def _powers(walk: csr_matrix, times: int) -> Iterator[tuple[int, csr_matrix]]:
         for _ in range(times - 1):
             rows = rows @ walk
         yield start, rows
-
-
-def _diagonal(rows: csr_matrix, start: int) -> np.ndarray:
-    return rows.diagonal(k=start)
 
 
 def joined_links(links: csr_matrix) -> csr_matrix:

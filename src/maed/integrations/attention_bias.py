@@ -24,7 +24,7 @@ class AttentionBias(nn.Module):
     The bias of two positions is `-slope * log(1 + distance / scale)`, both learned for each head: ALiBi's idea (Press,
     Smith and Lewis 2022) with the logarithm of KERPLE (Chi et al. 2022), and in place of the difference of two indices
     the distance of two positions by `PositionEmbedding.coordinates_like`. (Distances of the vectors themselves tell
-    neighbors apart and hardly more: on usps half of all pairs are within 5 % of the same distance.) One is the mean
+    neighbors apart and hardly more.) One is the mean
     distance to the 8 nearest. Slopes start spaced as ALiBi's, the first at 4, so that some heads look at neighbors and
     others everywhere; scales start at 1. Memory grows with N^2, as that of attention does.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ _COMPONENTS = 128  # principal components in which candidates are looked for
 _OVERSAMPLED = 16
 _EXACT = 100_000  # positions up to which every pair is looked at, a block at a time
 _CHUNK = 1 << 24  # numbers that are worked on together
+_Chunk = tuple[Tensor, Tensor | None]
 _SAMPLE = 256  # positions of which all neighbors are known, to tell how many are found
 
 
@@ -43,11 +44,14 @@ class SparseSimilarity:
     standard_error: Tensor
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def matrix(self, of: Tensor | None = None) -> csr_matrix:
-        """`(N, N)` float64 with both directions of each pair, of the values or of other numbers `(E,)`."""
+    def arrays(self) -> tuple[csr_matrix, csr_matrix]:
+        """Similarity and standard error as `maed.embedding.reduce` takes them, both directions of each pair."""
         i, j = self.pairs.numpy()
-        values = (self.values if of is None else of).double().numpy()
-        return csr_matrix((np.r_[values, values], (np.r_[i, j], np.r_[j, i])), shape=(self.n, self.n))
+        values, error = (
+            csr_matrix((np.r_[x, x], (np.r_[i, j], np.r_[j, i])), shape=(self.n, self.n))
+            for x in (self.values.double().numpy(), self.standard_error.double().numpy())
+        )
+        return values, error
 
 
 def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | None = None) -> SparseSimilarity:
@@ -109,7 +113,7 @@ class _Channel:
         variance = torch.where(variance > 1e-12 * squares / count, variance, torch.inf)
         self.mean, self.deviation = (total / count).float(), variance.sqrt().float()
 
-    def _raw(self) -> Any:
+    def _raw(self) -> Iterator[_Chunk]:
         """Chunks `(B, N)` with 0 where missing, and which values are real; None where all are."""
         for start in range(0, len(self.signals), self.at_once):
             rows = np.arange(start, min(start + self.at_once, len(self.signals)))
@@ -118,7 +122,7 @@ class _Channel:
             real = self.signals.real(rows)
             yield (x, None) if real is None else (x * real, real)
 
-    def standardized(self) -> Any:
+    def standardized(self) -> Iterator[_Chunk]:
         """Chunks `(B, N)` of mean 0 and deviation 1, 0 where missing; and which values are real."""
         for x, real in self._raw():
             x = (x - self.mean) / self.deviation
@@ -133,8 +137,8 @@ class _Channel:
         basis = torch.randn(self.n, size, generator=torch.Generator().manual_seed(0))
         for _ in range(2):
             basis = torch.linalg.qr(sum(x.T @ (x @ basis) for x, _ in self.standardized()))[0]
-        small = sum(y.T @ y for y in (x @ basis for x, _ in self.standardized())).double()
-        values, vectors = torch.linalg.eigh(small)
+        small = sum(y.T @ y for y in (x @ basis for x, _ in self.standardized()))
+        values, vectors = torch.linalg.eigh(torch.as_tensor(small).double())
         kept = min(_COMPONENTS, size)
         scale = values[-kept:].clamp(min=0).sqrt()
         found = basis @ (vectors[:, -kept:] * scale).float()

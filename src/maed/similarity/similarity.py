@@ -33,6 +33,15 @@ class Similarity:
     standard_error: Tensor
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def n(self) -> int:
+        """Positions N."""
+        return len(self.values)
+
+    def arrays(self) -> tuple[Tensor, Tensor]:
+        """Similarity and standard error as `maed.embedding.reduce` takes them."""
+        return self.values, self.standard_error
+
 
 def write_similarity(
     folder: Path, similarity: Similarity | SparseSimilarity, sums: Sums | None, config: dict[str, object]
@@ -44,12 +53,10 @@ def write_similarity(
     """
     tensors = {"similarity": similarity.values, "standard_error": similarity.standard_error}
     if isinstance(similarity, SparseSimilarity):
-        tensors["pairs"], n = similarity.pairs, similarity.n
-    else:
-        n = len(similarity.values)
+        tensors["pairs"] = similarity.pairs
     if sums is not None:
         tensors |= sums.stacked()
-    write_json(folder / CONFIG, {"schema": 1, "n": n, **config, **similarity.facts})
+    write_json(folder / CONFIG, {"schema": 1, "n": similarity.n, **config, **similarity.facts})
     with replacing(folder / MODEL) as temporary:  # last: it marks the stage as finished
         save_file(tensors, temporary)
     for name in PARTIAL:

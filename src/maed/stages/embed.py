@@ -12,7 +12,6 @@ from maed.embedding import (
     LEAST_SIGNAL_TO_NOISE,
     PositionEmbedding,
     reduce,
-    reduce_sparse,
     signal_to_noise,
     signal_to_noise_of_pairs,
 )
@@ -94,12 +93,9 @@ def embed_folder(
     made_with = embedding_made_with(similarity, settings)
     estimator = str(similarity.made_with.estimator)
     say(f"embedding: {settings.reduction} of {estimator}")
-    if isinstance(matrix, SparseSimilarity):
-        vectors = reduce_sparse(matrix.matrix(), settings, matrix.matrix(matrix.standard_error))
-    else:
-        vectors = reduce(matrix.values, settings, matrix.standard_error)
+    values, error = matrix.arrays()
     embedding = PositionEmbedding(
-        vectors,
+        reduce(values, settings, error),
         source=made_with["source"],
         geometry=geometry,
         names=names,

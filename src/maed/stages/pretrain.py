@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from maed.autoencoder import loss_name, pretrain, visible_count
-from maed.embedding import PositionEmbedding, reduce, reduce_sparse
+from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError, nearest
 from maed.records import MadeWith
 from maed.registry import BASELINES
 from maed.run_folder import StageFolder
 from maed.settings import EmbeddingSettings
-from maed.similarity import SparseSimilarity, baselines_for, load_similarity
+from maed.similarity import baselines_for, load_similarity
 from maed.stages.base import Context, Stage, run_stage
 from maed.stages.baseline import Baseline
 
@@ -86,11 +86,11 @@ def _start_vectors(context: Context) -> torch.Tensor | None:
         return start_embedding(context).vectors
     run_stage(Baseline(settings.init), context)
     similarity = load_similarity(context.folder.similarity(settings.init).path)
-    if isinstance(similarity, SparseSimilarity):
-        start = EmbeddingSettings(dim=min(settings.width, context.data.positions - 1))
-        return reduce_sparse(similarity.matrix(), start, similarity.matrix(similarity.standard_error))
-    eigenmaps = EmbeddingSettings(reduction="laplacian", dim=min(settings.width, context.data.positions - 1))
-    return reduce(similarity.values, eigenmaps, similarity.standard_error)
+    # of many positions as the default reduction, which alone needs no more than some pairs
+    reduction = "heat" if context.sparse else "laplacian"
+    chosen = EmbeddingSettings(reduction=reduction, dim=min(settings.width, context.data.positions - 1))
+    values, error = similarity.arrays()
+    return reduce(values, chosen, error)
 
 
 def start_embedding(context: Context) -> PositionEmbedding:
