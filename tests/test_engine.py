@@ -101,13 +101,16 @@ def test_clipping_bounds_what_a_step_can_do(tmp_path):
 @pytest.mark.parametrize("way", LOOPS)
 @pytest.mark.parametrize("at", [3, 7, 17])
 @pytest.mark.parametrize("settings", [quick(learning_rate=0.01, clip=0.1), unet(patience=9)], ids=["set", "unet"])
-def test_a_stopped_training_ends_as_the_whole_one_does(settings, at, way, tmp_path, monkeypatch):
+@pytest.mark.parametrize("every", [120.0, 0.0], ids=["validations", "steps"])
+def test_a_stopped_training_ends_as_the_whole_one_does(every, settings, at, way, tmp_path, monkeypatch):
     whole = trained("plain", pairs(), settings, TRAINER, tmp_path / "whole")
     with monkeypatch.context() as patch:
         killed_at(at, patch, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
-            trained(way, pairs(), settings, TRAINER, tmp_path / "cut")
+            trained(way, pairs(), settings, replace(TRAINER, checkpoint_seconds=every), tmp_path / "cut")
     assert not (tmp_path / "cut" / "model.safetensors").exists()
+    if every == 0:
+        assert read_checkpoint(tmp_path / "cut" / "last.ckpt")["global_step"] == at
     assert same(trained(way, pairs(), settings, TRAINER, tmp_path / "cut"), whole)
     assert read_json(tmp_path / "cut/metrics.json")["history"] == read_json(tmp_path / "whole/metrics.json")["history"]
 
@@ -126,7 +129,7 @@ def test_the_other_loops_checkpoints_are_ignored(first, second, tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", ["optimizer", "scheduler", "scaler", "progress"])
+@pytest.mark.parametrize("lost", ["optimizer", "scheduler", "scaler", "progress", "losses"])
 def test_a_checkpoint_that_lacks_a_part_is_ignored(lost, tmp_path, monkeypatch):
     whole = trained("plain", pairs(), quick(), TRAINER, tmp_path / "whole")
     with monkeypatch.context() as patch:

@@ -148,7 +148,7 @@ def test_broken_folders_are_named(tmp_path):
         Maed.from_pretrained(tmp_path)
     classifier().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(MaedError, match="not the weights"):
+    with pytest.raises(MaedError, match="not a safetensors file"):
         Maed.from_pretrained(tmp_path)
 
 

@@ -1,18 +1,30 @@
-"""Writing so that nothing is ever half-written: a temporary name first, then a rename."""
+"""Writing so that nothing is ever half-written, and reading so that damage is noticed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
+import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from maed.errors import MaedError
+
+_UNFINISHED = ".unfinished"
+"""How the names of files end that a kill can leave behind."""
+
+_DIGEST, _DIGEST_OF = "digest", re.compile("sha256:[0-9a-f]{64}")
+"""The entry of a sealed JSON file that holds the digest of the others."""
 
 
 def is_main_process() -> bool:
@@ -24,7 +36,7 @@ def is_main_process() -> bool:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the place of `path`, on failure it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -43,19 +55,92 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, whole or not at all. Not-a-number becomes null."""
-    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
+    """Write `value` as indented JSON to `path`, whole or not at all. Not-a-number becomes null.
+
+    A `sealed` object ends with a `digest` of its other entries, which `read_json` checks and leaves out.
+    """
+    content = plain(value)
+    if sealed:
+        content = {**content, _DIGEST: _digest(content)}
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or broken one raises `MaedError` naming it."""
+    """Read a JSON file; one that is missing, broken, or not what was sealed raises `MaedError` naming it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MaedError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, endless numbers or nesting
         raise MaedError(f"{path}: not a JSON file ({error})") from None
+    if isinstance(content, dict) and _DIGEST_OF.fullmatch(str(content.get(_DIGEST))):
+        written = content.pop(_DIGEST)
+        if written != _digest(content):
+            raise damaged(path, f'; if somebody meant to change it, take out its line "{_DIGEST}"')
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+
+
+def damaged(path: Path, otherwise: str = "") -> MaedError:
+    """What is said of a file whose content is not what was written."""
+    return MaedError(
+        f"{path}: damaged, its content is not what was written; copy it again, or delete {path.parent} and run again"
+        f"{otherwise}"
+    )
+
+
+@contextmanager
+def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
+    """Keep other processes from working in `folder` too, and remove what one that was killed has left half-written.
+
+    The operating system lifts the lock when a process ends, however it ends: there are no stale ones. Of the processes
+    of one training (`torchrun`) the first one locks for all.
+
+    Args:
+        folder: made where it is missing.
+        below: whether files in the folders below are its own too.
+
+    Raises:
+        MaedError: another process holds it; it is named.
+    """
+    if not is_main_process():
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    holder, lock = folder / ".lock.json", FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise MaedError(f"out: {folder} is in use{_holder(holder)}; wait for it, or take another --out") from None
+    try:
+        for left in (folder.rglob if below else folder.glob)(f".*{_UNFINISHED}"):
+            left.unlink(missing_ok=True)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        write_json(holder, {"process": os.getpid(), "host": platform.node(), "command": command, "since": since})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # where nothing was written
+            for path in made:
+                path.rmdir()
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, as far as it is known."""
+    try:
+        found = read_json(path)
+        return f" by process {found['process']} on {found['host']} since {found['since']} ({found['command']})"
+    except (MaedError, KeyError, TypeError, OSError):
+        return " by another process"
 
 
 def plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from maed.data import from_given, like
 from maed.data.common_mode import like_training
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, one_of
+from maed.files import locked
 from maed.records import Candidate
 from maed.registry import BASELINES, ESTIMATORS, REDUCTIONS
 from maed.run_folder import RunFolder
@@ -187,8 +188,10 @@ class PositionLearner(BaseEstimator):
                     self.choices_.append(line)
                 for line in self.choices_:
                     self._say(line)
-            context = Context(RunFolder(Path(self.folder or temporary)), settings, data, self._say)
-            self._learn(context)
+            folder = RunFolder(Path(self.folder or temporary))
+            with locked(folder.path):
+                context = Context(folder, settings, data, self._say)
+                self._learn(context)
         nothing = context.shown_data.train.rows(np.arange(0))  # normalization and shape are kept, signals are not
         self._data = replace(data, train=nothing, validation=nothing, test=nothing)
         self.settings_ = settings

@@ -249,7 +249,7 @@ class Choice:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_json(path, {"schema": 1, **asdict(self)})
+        write_json(path, {"schema": 1, **asdict(self)}, sealed=True)
 
 
 @dataclass(frozen=True)
@@ -416,7 +416,7 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_json(path, {"schema": SCHEMA, **asdict(self)})
+        write_json(path, {"schema": SCHEMA, **asdict(self)}, sealed=True)
 
 
 def is_results(stored: Any) -> bool:

@@ -236,7 +236,7 @@ class RunFolder:
                     f"out: {stage.path} holds another run ({difference}); take another --out, or --overwrite"
                 )
             shutil.rmtree(stage.path)
-        write_json(stage.config, {"schema": 1, **(facts or {}), "made_with": made_with})
+        write_json(stage.config, {"schema": 1, **(facts or {}), "made_with": made_with}, sealed=True)
         return False
 
 

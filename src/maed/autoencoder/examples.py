@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from maed.autoencoder.losses import LossName, outputs_of, reconstruction_of
 from maed.autoencoder.masking import Draw, MaskedAutoencoder, nested_draws
 from maed.data.signals import SignalData
-from maed.files import replacing
 from maed.run_folder import EXAMPLES
+from maed.tensors import write_tensors
 
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75)
 """Shares of the positions that are shown, beside the one of the training."""
@@ -74,8 +73,7 @@ def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, vis
                 tensors[name] += torch.from_numpy(held_out.common[rows])[:, None]
             tensors[name] = tensors[name] * torch.from_numpy(held_out.scale) + torch.from_numpy(held_out.mean)
     tensors["fractions"] = torch.tensor(counts, dtype=torch.float32) / n
-    with replacing(folder / EXAMPLES) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    write_tensors(folder / EXAMPLES, tensors)
 
 
 @torch.no_grad()

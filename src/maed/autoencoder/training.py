@@ -10,8 +10,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -26,9 +24,10 @@ from maed.data.source import first_line
 from maed.engine.loop import Plan, Trained, fit
 from maed.engine.optimization import adamw
 from maed.errors import MaedError, one_of, require_extra
-from maed.files import read_json, replacing, write_json
+from maed.files import read_json, write_json
 from maed.run_folder import BEST, CONFIG, METRICS, MODEL
 from maed.settings import AutoencoderSettings, TrainerSettings
+from maed.tensors import read_tensors, write_tensors
 
 _VALIDATION_DRAWS = 2_048
 
@@ -228,10 +227,10 @@ def pretrain(
     )
     model.load_state_dict(trained.weights)
     model.cpu().eval()
-    write_json(folder / METRICS, {"history": trained.history, "seconds": trained.seconds, "visible": visible})
+    metrics = {"history": trained.history, "seconds": trained.seconds, "visible": visible}
+    write_json(folder / METRICS, metrics, sealed=True)
     write_examples(folder, model, data, visible, loss)
-    with replacing(folder / MODEL) as temporary:  # last: it marks the stage as finished
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    write_tensors(folder / MODEL, model.state_dict())  # last: it marks the stage as finished
     (folder / BEST).unlink(missing_ok=True)  # model.safetensors holds it
     return model
 
@@ -275,9 +274,10 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MaedError(f"{folder / 'config.json'}: not that of an autoencoder ({first_line(error)})") from None
     path = folder / MODEL
+    weights = read_tensors(path)
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
         raise MaedError(f"{path}: not the weights of this autoencoder ({first_line(error)})") from None
     return model.eval(), config
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +22,16 @@ if TYPE_CHECKING:
     from maed.stages import Context
 
 
-def open_context(given: Namespace) -> Context:
-    """The run folder, its settings and its data."""
+@contextmanager
+def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Context]:
+    """The run folder, its settings and its data; no other process may write there until the verb is done.
+
+    Args:
+        given: the arguments of the verb.
+        models_only: it trains models alone, each of which is locked by itself.
+    """
     from maed.data import load
+    from maed.files import locked
     from maed.run_folder import RunFolder
     from maed.stages import Context
 
@@ -38,7 +47,8 @@ def open_context(given: Namespace) -> Context:
         raise MaedError(f"out: {out} is a file; it must be a folder")
     data = load(given.source, settings.data)
     say(describe_data(data))
-    return Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
+    with nullcontext() if models_only else locked(out):
+        yield Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
 
 
 def one_process(verb: str) -> None:

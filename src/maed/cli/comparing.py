@@ -38,8 +38,9 @@ def _train(given: Namespace, command: str) -> None:
     from maed.experiments.comparison import Comparison
 
     task, labels = task_of(given), labels_of(given, several=False)
-    comparison = Comparison(open_context(given), task, labels)
-    metrics, metric = comparison.train(given.positions, given.seed), comparison.metric
+    with open_context(given, models_only=True) as context:
+        comparison = Comparison(context, task, labels)
+        metrics, metric = comparison.train(given.positions, given.seed), comparison.metric
     value = metric.text(metrics[f"test_{metric.name}"], max(2, metric.digits))
     say(f"{given.positions}, seed {given.seed}: test {metric.title} {value} of {metrics['test_signals']} signals")
 
@@ -57,10 +58,10 @@ def _compare(given: Namespace, command: str) -> None:
     from maed.report import print_tables
 
     asked, task, labels = encodings_of(given), task_of(given), labels_of(given)
-    context = open_context(given)
-    encodings = fitting(asked, context)
-    results = compare_only(context, encodings, given.seeds, command=command, task=task, labels=labels)
-    print_tables(results, console())
+    with open_context(given) as context:
+        encodings = fitting(asked, context)
+        results = compare_only(context, encodings, given.seeds, command=command, task=task, labels=labels)
+        print_tables(results, console())
 
 
 def _add_predict(parser: Parser) -> None:

@@ -36,9 +36,9 @@ def _run(given: Namespace, command: str) -> None:
     if asked:
         require_extra("positions", "perceiver")
     one_process("run")
-    run = open_context(given)
-    encodings = fitting(asked, run)
-    print_tables(run_all(run, encodings, given.seeds, command=command, task=task, labels=labels), console())
+    with open_context(given) as run:
+        encodings = fitting(asked, run)
+        print_tables(run_all(run, encodings, given.seeds, command=command, task=task, labels=labels), console())
 
 
 @verb("pretrain", "Train the masked autoencoder.", settings_arguments)
@@ -46,9 +46,9 @@ def _pretrain(given: Namespace, command: str) -> None:
     one_process("pretrain")
     from maed.stages import Pretrain, execute
 
-    context = open_context(given)
-    execute([Pretrain()], context)
-    say(f"wrote {context.folder.autoencoder.path}")
+    with open_context(given) as context:
+        execute([Pretrain()], context)
+        say(f"wrote {context.folder.autoencoder.path}")
 
 
 @verb("similarity", "Stream draws through the autoencoder into a similarity between positions.", settings_arguments)
@@ -56,22 +56,24 @@ def _similarity(given: Namespace, command: str) -> None:
     one_process("similarity")
     from maed.stages import Similarity, execute
 
-    context = open_context(given)
-    execute([Similarity()], context)
-    say(f"wrote {context.folder.similarity().path}")
+    with open_context(given) as context:
+        execute([Similarity()], context)
+        say(f"wrote {context.folder.similarity().path}")
 
 
 @verb("embed", "Reduce the similarity to a position embedding.", partial(settings_arguments, source=False))
 def _embed(given: Namespace, command: str) -> None:
+    from maed.files import locked
     from maed.run_folder import RunFolder
     from maed.stages.embed import embed_again
 
     if not (given.run or given.out):
         raise MaedError("run: give the folder that `maed similarity` wrote to")
     upstream, out = RunFolder(Path(given.run or given.out)), Path(given.out or given.run)
-    for method in ("maed", *upstream.baselines()):
-        target = embed_again(RunFolder(out, upstream.path, given.overwrite), method, given.embedding, say)
-        say(f"wrote {target.path}")
+    with locked(out):
+        for method in ("maed", *upstream.baselines()):
+            target = embed_again(RunFolder(out, upstream.path, given.overwrite), method, given.embedding, say)
+            say(f"wrote {target.path}")
 
 
 def _add_demo(parser: Parser) -> None:

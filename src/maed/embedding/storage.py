@@ -17,13 +17,13 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maed.data.geometry import Geometry, GeometryKind
 from maed.errors import MaedError
-from maed.files import read_json, replacing, write_json, write_text
+from maed.files import read_json, write_json, write_text
 from maed.run_folder import CARD, CONFIG, MODEL, RunFolder
+from maed.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from maed.embedding.position_embedding import PositionEmbedding
@@ -67,10 +67,9 @@ def write_embedding(embedding: PositionEmbedding, folder: Path, card: str) -> No
     sizes = {"schema": SCHEMA, "n": embedding.n, "d": embedding.dim, "source": embedding.source, "geometry": geometry}
     names = {} if embedding.names is None else {"names": list(embedding.names)}
     origin = {"fingerprint": embedding.fingerprint, "provenance": provenance, "made_with": made_with}
-    write_json(folder / CONFIG, {**sizes, **names, **origin})
+    write_json(folder / CONFIG, {**sizes, **names, **origin}, sealed=True)
     write_text(folder / CARD, card)
-    with replacing(folder / MODEL) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_tensors(folder / MODEL, tensors)
 
 
 def read_embedding(name: str | Path, *, revision: str | None, **download: Any) -> dict[str, Any]:
@@ -182,8 +181,7 @@ def _line(error: Exception) -> str:
 
 def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors, refused unless they are just what the config describes."""
-    with readable(path):
-        tensors = load_file(path)
+    tensors = read_tensors(path)
     expected = {"vectors"} | ({"coordinates"} if config.get("geometry") else set())
     if set(tensors) != expected:
         raise MaedError(f"{path}: holds {short(sorted(tensors))}; it may hold {sorted(expected)}")

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from maed.engine.checkpoints import is_lightning, read_checkpoint
+from maed.engine.checkpoints import is_lightning, read_own
 from maed.engine.device import precision, use_threads
 from maed.engine.loop import LOG_EVERY, Batches, Plan, Task, Trained
 from maed.engine.progress import ProgressFile, print_line, progress_kind
@@ -48,13 +48,17 @@ class Steps(Sampler[int]):
 
 def resumable(folder: Path, fingerprint: str) -> int | None:
     """The optimizer's steps done by the training `fingerprint` where `folder` holds its checkpoints, otherwise None."""
-    last, best = read_checkpoint(folder / LAST), read_checkpoint(folder / BEST)
-    if not is_lightning(last) or not is_lightning(best) or last is None or last.get("fingerprint") != fingerprint:
+    last = read_own(folder / LAST)
+    if last is None or not is_lightning(last) or last.get("fingerprint") != fingerprint:
         return None
     # Lightning forgets which checkpoint was best when the folder has moved; then training anew is the honest way.
     here = os.path.realpath(folder)
     states = [state for name, state in last["callbacks"].items() if name.startswith("ModelCheckpoint")]
-    return int(last["global_step"]) if all(state["dirpath"] == here for state in states) else None
+    if any(state["dirpath"] != here for state in states):
+        return None
+    if any(state["best_model_path"] for state in states) and not is_lightning(read_own(folder / BEST)):
+        return None
+    return int(last["global_step"])
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, validation: Any, checkpoint: Path | None) -> None:
@@ -209,7 +213,7 @@ class History(Callback):
         losses, self._losses = self._losses, []
         point: dict[str, float | int | None] = {
             "step": trainer.global_step,
-            "train_loss": float(torch.stack(losses).mean()) if losses else None,
+            "train_loss": float(torch.stack([loss.cpu() for loss in losses]).mean()) if losses else None,
         }
         point |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation_")}
         self.points.append(point)
@@ -222,16 +226,43 @@ class History(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The curve so far."""
         self._tick()
-        return {"points": self.points, "seconds": self.seconds}
+        losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0)
+        return {"points": self.points, "seconds": self.seconds, "losses": losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the curve of a checkpoint."""
         self.points, self.seconds = list(state_dict["points"]), state_dict["seconds"]
+        self._losses = list(state_dict.get("losses", torch.empty(0)).unbind())
 
     def _tick(self) -> None:
         now = time.perf_counter()
         self.seconds += now - self._since
         self._since = now
+
+
+class Timed(Callback):
+    """Rewrites a checkpoint when the last one, of a validation too, is some seconds old; never between the batches of a
+    step, whose gradients no checkpoint holds."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.seconds, self._since = path, seconds, time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write where it is time to; of several processes the first one decides."""
+        due = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and time.monotonic() - self._since > self.seconds
+        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
+            trainer.save_checkpoint(self.path)
+            self._since = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A checkpoint follows."""
+        self._since = time.monotonic()
 
 
 class Lines(Callback):
@@ -311,15 +342,17 @@ def build_trainer(
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
     """Lightning's Trainer with checkpoints, logs and progress, and the callback that knows the best checkpoint.
 
-    `folder/last.ckpt` is rewritten at every validation (resume from it), `folder/best.ckpt` whenever `monitor`
-    improves. `wide` says whether the model gains from bf16 on a CPU (see `precision`). Both callers feed
-    one loader as long as the training; `steps` ends it. A step is one of the optimizer, after `accumulate` batches.
-    Devices are all that the settings ask for where the training is `distributed`, otherwise one of them.
+    `folder/last.ckpt` is rewritten at every validation and every `settings.checkpoint_seconds` (resume from it),
+    `folder/best.ckpt` whenever `monitor` improves. `wide` says whether the model gains from bf16 on a CPU (see
+    `precision`). Both callers feed one loader as long as the training; `steps` ends it. A step is one of the
+    optimizer, after `accumulate` batches. Devices are all that the settings ask for where the training is
+    `distributed`, otherwise one of them.
     """
     use_threads(settings.threads)
     best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
     # not save_last=True, which follows the best checkpoint; after `best` in the list, so that it knows the best one
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
+    timed = Timed(folder / LAST, settings.checkpoint_seconds)
     progress = progress_kind(settings)
     bars: dict[str, list[Callback]] = {"bar": [RichProgressBar()], "lines": [Lines(title)], "none": []}
     try:
@@ -337,7 +370,7 @@ def build_trainer(
             gradient_clip_val=clip,
             num_sanity_val_steps=0,
             log_every_n_steps=LOG_EVERY,
-            callbacks=[*callbacks, best, last, Told(folder), *bars[progress]],
+            callbacks=[*callbacks, best, last, Told(folder), timed, *bars[progress]],
             logger=_loggers(folder, settings.tensorboard),
             enable_progress_bar=progress == "bar",
             enable_model_summary=False,

@@ -103,10 +103,10 @@ class _Progress:
 def fit(
     task: Task, train: Batches, validation: Batches, plan: Plan, settings: TrainerSettings, folder: Path
 ) -> Trained:
-    """Train on one device; a stopped training goes on from its last validation, to the same end.
+    """Train on one device; a stopped training goes on from its last checkpoint, to the same end.
 
-    `folder/last.ckpt` is replaced at every validation, `folder/best.ckpt` at every one with a lower loss than any
-    before. A checkpoint of another `plan.fingerprint` is ignored.
+    `folder/last.ckpt` is replaced at every validation and every `settings.checkpoint_seconds`, `folder/best.ckpt` at
+    every validation with a lower loss than any before. A checkpoint of another `plan.fingerprint` is ignored.
 
     Args:
         task: what is trained.
@@ -124,12 +124,14 @@ def fit(
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=kind != "32-true" and half is torch.float16)
     progress = _Progress()
+    losses: list[Tensor] = []  # since the last validation
     stored = resumable(folder, plan.fingerprint)
     if stored is not None and stored["progress"].keys() == asdict(progress).keys():  # not another version's
         model.load_state_dict(stored["state_dict"])
         for part, name in ((optimizer, "optimizer"), (scheduler, "scheduler"), (scaler, "scaler")):
             part.load_state_dict(stored[name])
         progress = _Progress(**stored["progress"])
+        losses += stored["losses"].to(device).unbind()
 
     def autocast() -> Any:
         return nullcontext() if kind == "32-true" else torch.autocast(device.type, half)
@@ -159,21 +161,30 @@ def fit(
         model.train()
         return float(total / count)
 
-    def save() -> None:
-        """Write the checkpoints of this validation."""
-        held = {"state_dict": model.state_dict(), "global_step": progress.step, "fingerprint": plan.fingerprint}
+    def held() -> dict[str, Any]:
+        return {"state_dict": model.state_dict(), "global_step": progress.step, "fingerprint": plan.fingerprint}
+
+    def judge() -> None:
+        """Look at this validation: whether it is the best one, and whether it is the last."""
         loss = progress.history[-1]["validation_loss"]
         lower = loss < math.inf if progress.best is None else loss < progress.best  # not-a-number is not
         progress.waited = 0 if lower else progress.waited + 1
         progress.over = plan.patience is not None and (progress.waited >= plan.patience or not math.isfinite(loss))
         if lower or progress.best is None:
             progress.best = loss if lower else math.inf
-            write_checkpoint(folder / BEST, held)
+            write_checkpoint(folder / BEST, held())
+
+    def save(since: float) -> float:
+        """Write what a stop is gone on from; the time of it."""
+        now = time.perf_counter()
+        progress.seconds += now - since
         states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-        write_checkpoint(folder / LAST, {**held, **states, "scaler": scaler.state_dict(), "progress": asdict(progress)})
+        states |= {"scaler": scaler.state_dict(), "progress": asdict(progress)}
+        kept = torch.stack(losses) if losses else torch.empty(0)
+        write_checkpoint(folder / LAST, {**held(), **states, "losses": kept})
+        return now
 
     since = time.perf_counter()
-    losses: list[Tensor] = []  # since the last validation
     told = ProgressFile(StageFolder(folder), plan.steps, progress.step)
     model.train()
     with (
@@ -196,9 +207,10 @@ def fit(
                 told.add(progress.step, found)
                 watching.validated(progress.step, {"train_loss": float(losses[-1]), **found})
                 losses.clear()
-                now = time.perf_counter()
-                progress.seconds, since = progress.seconds + now - since, now
-                save()
+                judge()
+                since = save(since)
                 told.write()
+            elif time.perf_counter() - since > settings.checkpoint_seconds:
+                since = save(since)
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     return Trained(best["state_dict"], progress.history, progress.seconds)

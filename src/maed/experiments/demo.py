@@ -9,6 +9,7 @@ from pathlib import Path
 from maed.data import load
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError, require_extra
+from maed.files import locked
 from maed.plots import figure_of, recovered_layout
 from maed.registry import BASELINES
 from maed.run_folder import RunFolder
@@ -43,6 +44,11 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
         The page of the photos with MNIST beside them. What lacks an extra is left out and said: of the photos alone
         where MNIST cannot be read; without the extra `report` a picture of the photos' layout, by the autoencoder.
     """
+    with locked(out / "photos"), locked(out / "mnist"):
+        return _demo(out, say, command, overwrite)
+
+
+def _demo(out: Path, say: Callable[[str], None], command: str, overwrite: bool) -> Path:
     photos = _context("photos", DataSettings(permute=0), out, say, overwrite)
     try:
         require_extra("page and MNIST", "report")

@@ -106,7 +106,7 @@ class ClassifierConfig:
 
     def save(self, path: Path) -> None:
         """Write `config.json`."""
-        write_json(path, {"schema": 1, "architecture": "perceiver", **asdict(self)})
+        write_json(path, {"schema": 1, "architecture": "perceiver", **asdict(self)}, sealed=True)
 
     def learned(self, train: TrainSettings | None = None) -> Task:
         """The task, as this data and a training have it."""

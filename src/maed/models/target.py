@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maed.data.signals import SignalData, SignalKind
 from maed.data.source import first_line
 from maed.errors import MaedError
-from maed.files import replacing
 from maed.models.config import ClassifierConfig
 from maed.registry import ARCHITECTURES
 from maed.run_folder import CONFIG, MODEL
 from maed.settings import PerceiverSettings
+from maed.tensors import read_tensors, write_tensors
 
 _OPTIONS = ("checkpoint", "image_size", "input_width", "position_width")
 """Settings of `perceiver` that not every architecture has."""
@@ -114,8 +112,7 @@ class TargetModel(nn.Module, ABC):
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
         self.config.save(folder / CONFIG)
-        with replacing(folder / MODEL) as temporary:
-            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, temporary)
+        write_tensors(folder / MODEL, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -137,12 +134,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         MaedError: the file cannot be read; or a tensor is missing, one too many or of another shape, which is named.
     """
+    weights = read_tensors(path)
     try:
-        weights = load_file(path)
         wrong = misfit(model.state_dict(), weights)
         if wrong is None:
             model.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         wrong = first_line(error)
     if wrong is not None:
         raise MaedError(f"{path}: not the weights of this Perceiver ({wrong})")

@@ -33,7 +33,7 @@ from maed.engine.lightning import (
 )
 from maed.engine.optimization import adamw
 from maed.errors import MaedError, NotFiniteError
-from maed.files import is_main_process, read_json, write_json
+from maed.files import is_main_process, locked, read_json, write_json
 from maed.models.batches import Augmentation, Batch, ShuffledBatches, every_signal, take
 from maed.models.classifiers import build_classifier, describe_classifier, table_for
 from maed.models.config import ClassifierConfig
@@ -243,10 +243,16 @@ def train_classifier(
     """
     use_threads(settings.trainer.threads)
     job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning)
-    data = job.data
     finished = _finished(job, overwrite)
     if finished is not None:
         return finished
+    with locked(folder, below=False):
+        return _train(job, callbacks)
+
+
+def _train(job: _Job, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
+    """Train, from the start or from a checkpoint."""
+    data, settings, seed = job.data, job.settings, job.seed
     classifier = build_classifier(job.config, job.table, seed=seed)
     train = settings.train
     first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
@@ -335,7 +341,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
     if trainer.is_global_zero:
         classifier.save_pretrained(folder)
         metrics = _metrics(job, classifier, history, step, validation, module.tested)
-        write_json(folder / METRICS, metrics)
+        write_json(folder / METRICS, metrics, sealed=True)
         (folder / BEST).unlink(missing_ok=True)
     trainer.strategy.barrier()
     return read_json(folder / METRICS)

@@ -157,6 +157,7 @@ class TrainerSettings:
         threads: CPU threads; PyTorch's choice by default.
         progress: A progress bar, plain lines, or nothing; `auto` draws a bar on a terminal only.
         tensorboard: Write TensorBoard logs beside the CSV logs.
+        checkpoint_seconds: Seconds between two checkpoints of a training, besides those at its validations.
     """
 
     accelerator: str = "auto"
@@ -168,10 +169,12 @@ class TrainerSettings:
     threads: int | None = None
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     tensorboard: bool = False
+    checkpoint_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps", "tpu"))
         require_at_least("trainer.threads", self.threads, 1)
+        require_at_least("trainer.checkpoint_seconds", self.checkpoint_seconds, 0)
         if self.cluster is None:
             return
         if self.cluster != "local" and not re.fullmatch(r"ray://[^\s/:]+:\d+", self.cluster):

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from maed.data.source import first_line
 from maed.errors import MaedError
-from maed.files import read_json, replacing, write_json
+from maed.files import read_json, write_json
 from maed.run_folder import CONFIG, MODEL, PARTIAL
 from maed.similarity.pairs import SparseSimilarity
 from maed.similarity.sums import Sums
+from maed.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,8 @@ def write_similarity(
         tensors["pairs"] = similarity.pairs
     if sums is not None:
         tensors |= sums.stacked()
-    write_json(folder / CONFIG, {"schema": 1, "n": similarity.n, **config, **similarity.facts})
-    with replacing(folder / MODEL) as temporary:  # last: it marks the stage as finished
-        save_file(tensors, temporary)
+    write_json(folder / CONFIG, {"schema": 1, "n": similarity.n, **config, **similarity.facts}, sealed=True)
+    write_tensors(folder / MODEL, tensors)  # last: it marks the stage as finished
     for name in PARTIAL:
         (folder / name).unlink(missing_ok=True)
 
@@ -73,11 +70,10 @@ def load_similarity(folder: Path) -> Similarity | SparseSimilarity:
     path = folder / MODEL
     if not path.is_file():
         raise MaedError(f"run: {folder} holds no similarity; `maed similarity` writes one")
-    try:
-        tensors = load_file(path)
-        values, error = tensors["similarity"], tensors["standard_error"]
-    except (SafetensorError, KeyError) as problem:
-        raise MaedError(f"{path}: not the file of a similarity ({first_line(problem)})") from None
+    tensors = read_tensors(path)
+    if lacking := sorted({"similarity", "standard_error"} - tensors.keys()):
+        raise MaedError(f"{path}: not the file of a similarity, for it holds no {' and no '.join(lacking)}")
+    values, error = tensors["similarity"], tensors["standard_error"]
     if not values.is_floating_point() or not values.float().isfinite().all():
         raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it must be finite floats")
     if "pairs" in tensors:

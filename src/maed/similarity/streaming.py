@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from maed.autoencoder.losses import LossName, position_losses
 from maed.autoencoder.masking import Draw, MaskedAutoencoder, make_draw
 from maed.data.signals import Signals
+from maed.data.source import first_line
 from maed.files import read_json, write_json
 from maed.registry import ESTIMATORS
 from maed.run_folder import PARTIAL
@@ -230,7 +232,7 @@ def _save_partial(folder: Path, state: _State, seconds: float) -> None:
         "history": state.history,
         "neighbors": None if lists is None else lists.tolist(),  # as they were looked at, not as they are now
     }
-    write_json(folder / PARTIAL[0], content)
+    write_json(folder / PARTIAL[0], content, sealed=True)
 
 
 def _resume(folder: Path | None, start: Halves, settings: SimilaritySettings) -> _State:
@@ -239,7 +241,8 @@ def _resume(folder: Path | None, start: Halves, settings: SimilaritySettings) ->
         return _State(0, start)
     try:
         return _resumed(folder, start, settings) or _State(0, start)
-    except Exception:  # cut short, or not what `_save_partial` writes: readers raise many kinds
+    except Exception as error:  # damaged, or not what `_save_partial` writes: readers raise many kinds
+        warnings.warn(f"similarity: {first_line(error)}; the draws are made anew", stacklevel=3)
         return _State(0, start)
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maed.autoencoder.masking import Draw
-from maed.files import replacing
+from maed.tensors import read_tensors, write_tensors
 
 
 class Sums:
@@ -52,13 +51,12 @@ class Sums:
 
     def save(self, path: Path) -> None:
         """Write the sums as they are, to go on later or to merge elsewhere."""
-        with replacing(path) as temporary:
-            save_file({f.name: getattr(self, f.name).cpu().contiguous() for f in fields(self)}, temporary)  # type: ignore[arg-type]
+        write_tensors(path, {f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> Self:
         """Read what `save` wrote."""
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         return cls(*(tensors[f.name].to(device) for f in fields(cls)))  # type: ignore[arg-type]
 
 

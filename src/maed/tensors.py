@@ -1,0 +1,60 @@
+"""Files of tensors, written whole or not at all, each with a digest of its content that is checked when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maed.errors import MaedError
+from maed.files import damaged, replacing
+
+_DIGEST = "sha256"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; its metadata holds the SHA-256 of names, types, shapes and numbers."""
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(own, temporary, metadata={"format": "pt", _DIGEST: _digest(own)})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. One without a digest, as others and earlier versions write them, is taken as it is.
+
+    Raises:
+        MaedError: it is missing, no safetensors file, or its content is not what was written.
+    """
+    if not path.is_file():
+        raise MaedError(f"{path}: no such file")
+    try:
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(_DIGEST)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors has errors of its own, and lets some of Python's through
+        raise MaedError(f"{path}: not a safetensors file ({_line(error)})") from None
+    if written is not None and written != _digest(tensors):
+        raise damaged(path)
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _line(error: Exception) -> str:
+    """What a library said, as a part of one line."""
+    text = " ".join(str(error).split())[:240] or type(error).__name__
+    return text if text.isprintable() else repr(text)
