@@ -11,10 +11,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # and so what it takes long to set up; tests/conftest.py has the order. Processes that tests start read compiled modules.
 TESTS := -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 QUICK := -m "not slow and not browser"
-test test-quick coverage lowest: export OMP_NUM_THREADS = 1
+test test-quick coverage torture torture-quick lowest: export OMP_NUM_THREADS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick coverage lowest wheels lint scripts format docs clean
+.PHONY: demo test test-quick coverage torture torture-quick lowest wheels lint scripts format docs clean
 
 demo: .venv/installed
 	$(MAED) demo
@@ -31,6 +31,13 @@ coverage: .venv/installed
 	$(BIN)/coverage run $(TESTS) -q
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Kills, damage, full disks and malformed files (docs/reliability.md): about an hour, recorded; and the short form.
+torture: .venv/installed
+	$(BIN)/python benchmarks/torture.py long
+
+torture-quick: .venv/installed
+	$(BIN)/python benchmarks/torture.py quick
 
 # The quick tests with the lowest versions that pyproject.toml allows of what users install (.ci/lowest.txt).
 lowest: .venv-lowest/installed

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ TENSORS = {
     "none": torch.empty(0, 2),
 }
 FACTS = {"schema": 1, "n": 12, "loss": 0.125, "names": ["a", "ä"], "made_with": {"data": {"permute": None}}}
-CHECKPOINT = {"state_dict": {"weight": torch.arange(9.0)}, "global_step": 3, "fingerprint": "that"}
+CHECKPOINT: dict[str, Any] = {"state_dict": {"weight": torch.arange(9.0)}, "global_step": 3, "fingerprint": "that"}
 
 
 def flipped(path: Path, place: float, bit: int) -> None:

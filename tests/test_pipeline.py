@@ -423,6 +423,19 @@ def test_the_seed_places_a_swiss_roll_and_no_ring(kind: str, refused: bool, tmp_
 # --- the same again -----------------------------------------------------------------------------------------------
 
 
+def test_a_finished_run_is_only_read(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    done("run", "digits", "--out", copied, *DIGITS, *COMPARED)
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path != copied} == {
+        path: at for path, at in before.items() if path != copied
+    }
+    changed = copied / "models" / "maed-1" / "model.safetensors"
+    changed.write_bytes(changed.read_bytes()[:-1] + b"?")
+    capsys.readouterr()
+    assert main([*map(str, ("run", "digits", "--out", copied, *DIGITS, *COMPARED))]) == 2
+    assert f"delete {changed.parent}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_finished_run_is_not_done_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, results = stamps(copied), read_json(copied / "results.json")

@@ -10,6 +10,7 @@ import torch
 
 import attention
 import sensors
+import torture
 import worth
 from gallery import ENTRIES, PAGE, page
 from geometry_tables import EMPTY, render
@@ -74,6 +75,11 @@ def test_the_tables_are_those_of_the_recorded_results(path: Path) -> None:
 def test_the_tables_of_real_sensors_are_the_recorded_ones() -> None:
     text = sensors.PAGE.read_text(encoding="utf-8")
     assert text == sensors.render(text), "python benchmarks/sensors.py docs"
+
+
+def test_the_table_of_what_runs_survived_is_the_recorded_one() -> None:
+    text = torture.PAGE.read_text(encoding="utf-8")
+    assert text == torture.render(text), "python benchmarks/torture.py docs"
 
 
 def test_the_tables_of_ways_into_attention_are_the_recorded_ones() -> None:

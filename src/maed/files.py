@@ -73,11 +73,11 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise MaedError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, endless numbers or nesting
-        raise MaedError(f"{path}: not a JSON file ({error})") from None
+        raise damaged(path, f"not a JSON file ({error})") from None
     if isinstance(content, dict) and _DIGEST_OF.fullmatch(str(content.get(_DIGEST))):
         written = content.pop(_DIGEST)
         if written != _digest(content):
-            raise damaged(path, f'; if somebody meant to change it, take out its line "{_DIGEST}"')
+            raise damaged(path, otherwise=f'; if somebody meant to change it, take out its line "{_DIGEST}"')
     return content
 
 
@@ -86,12 +86,16 @@ def _digest(content: Mapping[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
-def damaged(path: Path, otherwise: str = "") -> MaedError:
-    """What is said of a file whose content is not what was written."""
-    return MaedError(
-        f"{path}: damaged, its content is not what was written; copy it again, or delete {path.parent} and run again"
-        f"{otherwise}"
-    )
+def damaged(path: Path, found: str = "damaged, its content is not what was written", otherwise: str = "") -> MaedError:
+    """What is said of a file of a run or an artifact that cannot be read.
+
+    Args:
+        path: the file.
+        found: what is wrong.
+        otherwise: what else can be done.
+    """
+    stage = path.parent if (path.parent / "config.json").is_file() else path  # the files of a stage go together
+    return MaedError(f"{path}: {found}; copy it again, or delete {stage} and run again{otherwise}")
 
 
 @contextmanager

@@ -231,6 +231,10 @@ class RunFolder:
             return stage.is_finished
         if stage.path.is_dir() and any(stage.path.iterdir()):
             if not self.overwrite:
+                if not stage.config.is_file():
+                    raise MaedError(
+                        f"{stage.path}: lacks its {CONFIG}; copy it again, or delete {stage.path} and run again"
+                    )
                 difference = there.difference(here)
                 raise MaedError(
                     f"out: {stage.path} holds another run ({difference}); take another --out, or --overwrite"

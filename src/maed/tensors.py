@@ -39,7 +39,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception as error:  # safetensors has errors of its own, and lets some of Python's through
-        raise MaedError(f"{path}: not a safetensors file ({_line(error)})") from None
+        raise damaged(path, f"not a safetensors file ({_line(error)})") from None
     if written is not None and written != _digest(tensors):
         raise damaged(path)
     return tensors

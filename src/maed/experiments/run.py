@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 from maed._version import __version__
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.experiments.comparison import SKIPPED, Comparison
 from maed.experiments.trials import check_cluster
+from maed.files import plain, read_json
 from maed.machine import commit, describe_machine
 from maed.records import MadeWith, Results, first_difference
 from maed.registry import BASELINES
 from maed.report import embedding_figure, write_report
+from maed.run_folder import CONFIG, METRICS, MODEL
 from maed.similarity import baseline_for, baselines_for
 from maed.stages import (
     Baseline,
@@ -32,6 +35,7 @@ from maed.stages import (
     noise_note,
     sentence,
 )
+from maed.tensors import read_tensors
 
 
 def run_all(
@@ -44,6 +48,9 @@ def run_all(
     labels: Sequence[int | None] = (None,),
 ) -> Results:
     """Do everything; returns, and keeps writing as it goes, results.json.
+
+    In a folder where the same command has done everything, by the same version and with the same settings, its files
+    are only read: that they are whole is checked.
 
     Args:
         context: folder, settings and data.
@@ -61,6 +68,9 @@ def run_all(
     check_evaluation(context)
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
+    if (there := _finished(context, results)) is not None:
+        context.say(f"nothing to do: {folder.path} holds this very run, finished and whole")
+        return there
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
     trained = {} if context.sparse else {"autoencoder": asdict(context.settings.autoencoder)}
     results.notes += origin_notes(MadeWith.of({**context.data_made_with, **trained}), measured)
@@ -115,7 +125,35 @@ def run_all(
     comparison.save(results)
     comparison.run(encodings, seeds, results)
     context.say(f"report: {write_report(folder.path, context.settings.report)}")
+    results.files = [path.relative_to(folder.path).as_posix() for path in _files(context)]
+    comparison.save(results)
     return results
+
+
+def _finished(context: Context, asked: Results) -> Results | None:
+    """What this very run has found, where it is finished and whole.
+
+    Raises:
+        MaedError: a file of it is damaged.
+    """
+    folder = context.folder
+    if folder.overwrite or folder.earlier is not folder or not (folder.results.is_file() and folder.report.is_file()):
+        return None
+    there = Results.read(folder.results)
+    same = ("maed", "command", "source", "positions")
+    if any(getattr(there, name) != getattr(asked, name) for name in same) or there.settings != plain(asked.settings):
+        return None
+    if there.files is None or not all((folder.path / name).is_file() for name in there.files):
+        return None
+    for path in _files(context):
+        read_tensors(path) if path.name == MODEL else read_json(path)
+    return there
+
+
+def _files(context: Context) -> list[Path]:
+    """Every file of a run that numbers are read from."""
+    names = (CONFIG, METRICS, MODEL, context.folder.auto.name)
+    return sorted(path for path in context.folder.path.rglob("*") if path.name in names)
 
 
 def compare_only(
