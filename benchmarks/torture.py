@@ -333,10 +333,12 @@ def kills(
                 break
             tally.done[stage] += 1
             tally.outcomes[signal.Signals(number).name] += 1
-            stopped = ended.code == -number or (number == signal.SIGINT and ended.code == 130)
+            stopped = ended.code == -number or (
+                number != signal.SIGKILL and ended.code == 130
+            )  # Lightning asks to stop
             if not stopped or "Traceback" in ended.errors or "Exception ignored" in ended.errors:
                 tally.fail(f"{reference.name}, {signal.Signals(number).name} in {stage}: {ended}")
-            if kept < 24 and chance.random() < 0.5:
+            if out.is_dir() and kept < 24 and chance.random() < 0.5:
                 shutil.copytree(out, keep / f"{reference.name}-{kept}")
                 kept += 1
     return tally

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from maed import PositionEmbedding, presets
 from maed.autoencoder import load_autoencoder
@@ -19,6 +20,7 @@ from maed.cli.inspection import describe
 from maed.data import load
 from maed.embedding import open_embedding
 from maed.engine.checkpoints import read_checkpoint, write_checkpoint
+from maed.files import read_json, write_json
 from maed.models.classifiers import load_classifier
 from maed.records import Choice, Progress, Results
 from maed.settings import DataSettings
@@ -35,7 +37,13 @@ def readers(run: Path, folder: Path) -> dict[str, tuple[Path, Reader]]:
         folder: receives the files.
     """
     folder.mkdir()
-    return _of_data(folder / "data") | _of_runs(run, folder / "run") | _of_artifacts(run, folder / "artifacts")
+    found = _of_data(folder / "data") | _of_runs(run, folder / "run") | _of_artifacts(run, folder / "artifacts")
+    for path in folder.rglob("*"):  # digests would keep every mutation from what a stranger's file gets to
+        if path.suffix == ".json":
+            write_json(path, read_json(path))
+        elif path.suffix == ".safetensors":
+            save_file(load_file(path), path)
+    return found
 
 
 def _of_data(folder: Path) -> dict[str, tuple[Path, Reader]]:
