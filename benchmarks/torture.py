@@ -658,7 +658,7 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
 
 PARTS = ("kills", "damage", "surroundings", "fuzz")
 SIZES = {  # kills a stage, damaged files, rounds of no space, no rights and a wrong clock, mutated files
-    "quick": {"kills": 2, "damage": 24, "surroundings": 3, "fuzz": 1_500},
+    "quick": {"kills": 1, "damage": 10, "surroundings": 1, "fuzz": 1_150},
     "long": {"kills": 26, "damage": 520, "surroundings": 25, "fuzz": 20_000},
 }
 

@@ -93,6 +93,27 @@ def test_a_change_that_is_meant_is_accepted_without_the_digest(tmp_path):
     assert read_json(path) == {**FACTS, "n": 13}
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a limit on files as POSIX has it")
+@pytest.mark.parametrize(
+    ("write", "content"),
+    [(write_checkpoint, {"weight": torch.ones(1 << 16)}), (write_tensors, {"w": torch.ones(1 << 16)})],
+)
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_what_was_there(tmp_path, write, content):
+    import resource
+
+    path = tmp_path / "file"
+    path.write_text("before")
+    limit, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot be written|too large"):
+            write(path, content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
+
+
 @given(places, bits)
 @settings(deadline=None, max_examples=50)
 def test_a_flipped_bit_in_a_checkpoint_is_noticed_or_changes_nothing(tmp_path_factory, place, bit):

@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from maed.errors import MaedError
 
@@ -84,6 +86,20 @@ def read_json(path: Path) -> Any:
 def _digest(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """`replacing`, for libraries that have errors of their own for a full disk.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            yield temporary
+        except (RuntimeError, SafetensorError) as error:  # of torch, and of safetensors
+            raise OSError(EIO, f"cannot be written ({' '.join(str(error).split())[:120]})", str(path)) from error
 
 
 def damaged(path: Path, found: str = "damaged, its content is not what was written", otherwise: str = "") -> MaedError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from maed.errors import MaedError
-from maed.files import plain, read_json, write_json, write_text
+from maed.files import damaged, plain, read_json, write_json, write_text
 
 SCHEMA = 2
 
@@ -245,7 +245,7 @@ class Choice:
                 return choice
         except (TypeError, KeyError, AttributeError):
             pass
-        raise MaedError(f"{path}: not an auto.json of maed")
+        raise damaged(path, "not an auto.json of maed")
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maed.errors import MaedError
-from maed.files import damaged, replacing
+from maed.files import damaged, written
 
 _DIGEST = "sha256"
 
@@ -20,7 +20,7 @@ _DIGEST = "sha256"
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file; its metadata holds the SHA-256 of names, types, shapes and numbers."""
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
+    with written(path) as temporary:
         save_file(own, temporary, metadata={"format": "pt", _DIGEST: _digest(own)})
 
 
@@ -35,12 +35,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
-            written = (file.metadata() or {}).get(_DIGEST)
+            digest = (file.metadata() or {}).get(_DIGEST)
     except OSError:
         raise
     except Exception as error:  # safetensors has errors of its own, and lets some of Python's through
         raise damaged(path, f"not a safetensors file ({_line(error)})") from None
-    if written is not None and written != _digest(tensors):
+    if digest is not None and digest != _digest(tensors):
         raise damaged(path)
     return tensors
 

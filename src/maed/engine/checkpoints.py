@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maed.files import replacing
+from maed.files import written
 from maed.run_folder import BEST, LAST
 
 _PLAIN = {"state_dict": dict, "global_step": int, "fingerprint": str}
@@ -63,7 +63,7 @@ def is_lightning(checkpoint: Any) -> bool:
 
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
-    with replacing(path) as temporary:
+    with written(path) as temporary:
         torch.save(dict(checkpoint), temporary)
 
 
