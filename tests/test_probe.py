@@ -163,6 +163,12 @@ def test_noise_is_refused_whatever_the_method():
     assert auto(method="partial", force=True).fit(noise).embedding_.n == 20
 
 
+def test_tokens_that_are_all_the_same_are_refused():
+    with pytest.raises(MaedError) as refused:
+        auto().fit(np.full((300, 6), 3))
+    assert refused.value.argument == "inputs"
+
+
 def test_a_baseline_is_a_method_and_no_estimator():
     with pytest.raises(MaedError) as refused:
         PositionLearner(estimator="correlation").fit(walks())

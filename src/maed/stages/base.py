@@ -33,7 +33,8 @@ class Context:
         say: told what happens, one line at a time.
 
     Raises:
-        MaedError: a setting that these data cannot have.
+        MaedError: a setting that these data cannot have; or tokens that are the same in all signals, of which the
+            small differences in what an autoencoder makes of them would look like dependence.
     """
 
     folder: RunFolder
@@ -45,6 +46,11 @@ class Context:
         embedding_dim(self.data.positions, self.settings.embedding.dim)
         visible_count(self.data.positions, self.data.kind, self.settings.autoencoder.visible_fraction)
         self.k()
+        ids = self.data.train.values
+        if self.data.kind == "tokens" and all(
+            (ids[at : at + 4096] == ids[:1]).all() for at in range(0, len(ids), 4096)
+        ):
+            raise MaedError("inputs: all training signals are the same, token for token; there is nothing to learn")
 
     @property
     def data_made_with(self) -> dict[str, Any]:
