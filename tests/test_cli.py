@@ -162,6 +162,7 @@ def test_help_of_the_verbs_that_look(verb: str, shown: tuple[str, ...], capsys: 
         (["run", "digits", "--autoencoder.steps", "1.5"], "autoencoder.steps: 1.5; it must be of type int"),
         (["run", "digits", "--data.limit", "x"], "data.limit: x; it must be of type int, or null"),
         (["run", "digits", "--data.columns", "a"], "data.columns: a; it must be a list such as [a,b], or null"),
+        (["run", "digits", "--autoencoder.width", ""], "autoencoder.width: empty; it must be of type int"),
         (["run", "digits", "--trainer.tensorboard", "maybe"], "trainer.tensorboard: maybe; it must be of type bool"),
         (
             ["run", "digits", "--similarity.estimator", "contrst"],
@@ -316,6 +317,7 @@ def test_positions_of_a_preset_are_not_those_of_train(refused: Refused, capsys: 
         ("autoencoder: 3", "config: autoencoder: 3; it may hold settings"),
         ("autoencoder: {steps: x}", "autoencoder.steps: x; it must be of type int"),
         ("autoencoder: {steps: 0}", "autoencoder.steps: 0; it must be 1 or more"),
+        ("autoencoder: {width: }", "autoencoder.width: empty; 64 is the default"),
         ("data: {type: imag}", "did you mean 'image'?"),
         ("positions: nome", "positions: unknown encoding 'nome', did you mean 'none'?"),
         ("- a", "holds no settings"),

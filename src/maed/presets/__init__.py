@@ -8,7 +8,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -108,7 +109,10 @@ def _unknown(name: str, choices: str, value: str) -> str:
 _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r'Parser key "([^"]*)": Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)', lambda m: _unknown(*m.groups())),
     (r'Parser key "([^"]*)": Does not validate .* \[(.*), <class \'NoneType\'>\] .* Given value: ?(.*)', _optional),
-    (r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: (.*)', r"\1: \3; it must be of type \2"),
+    (
+        r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: ?(.*)',
+        lambda m: f"{m[1]}: {m[3] or 'empty'}; it must be of type {m[2]}",
+    ),
     (r'Parser key "([^"]*)":', r"\1:"),
     (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[3], m[2])),
     (r"the following arguments are required: \w+\.(\w+)", r"\1: not given; see --help"),
@@ -117,8 +121,9 @@ _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 def _check_keys(content: Mapping[Any, Any]) -> None:
-    """Refuse what is no setting, with the nearest name."""
-    groups = asdict(Settings())
+    """Refuse what is no setting, with the nearest name, and null where it is no value: jsonargparse lets it through."""
+    defaults = Settings()
+    groups = asdict(defaults)
     for group, members in content.items():
         if group in COMPARED:
             continue
@@ -127,8 +132,11 @@ def _check_keys(content: Mapping[Any, Any]) -> None:
         names = list(groups[group])
         if not isinstance(members, Mapping):
             raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
-        for name in members:
+        types = get_type_hints(type(getattr(defaults, group)))
+        for name, value in members.items():
             if (new := RENAMED.get(f"{group}.{name}")) is not None:
                 raise MaedError(f"{group}.{name}: is called {new} now")
             if name not in names:
                 raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")
+            if value is None and NoneType not in get_args(types[name]):
+                raise MaedError(f"{group}.{name}: empty; {groups[group][name]!r} is the default")
