@@ -19,6 +19,7 @@ import maed
 from maed import PositionEmbedding, presets
 from maed.cli import main
 from maed.errors import MaedError
+from maed.files import read_json
 from maed.presets import preset_path
 from maed.records import RENAMED
 from maed.settings import CHOSEN_BY_NAME, Settings, TrainSettings
@@ -415,7 +416,7 @@ def test_a_constant_position_is_only_warned_about(here: Path, capsys: pytest.Cap
         assert main(["pretrain", "x.npy", "--out", "out", *TINY]) == 0
     said = capsys.readouterr().err
     assert said == "maed: warning: 1 of 16 positions are constant in the training signals; they are kept\n"
-    assert json.loads((here / "out/autoencoder/config.json").read_text())["n"] == 16
+    assert read_json(here / "out/autoencoder/config.json")["n"] == 16
 
 
 @pytest.mark.slow
@@ -523,7 +524,7 @@ def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys:
     np.save(here / "x.npy", WHOLE)
     assert main(["run", "x.npy", "--out", "out", *TINY, "--positions", "none,fourier"]) == 0
     assert "Perceivers skipped: x.npy has no labels." in capsys.readouterr().out
-    results = json.loads((here / "out/results.json").read_text())
+    results = read_json(here / "out/results.json")
     assert [results[key] for key in ("geometry", "scores", "summary", "paired")] == [None] * 4
     assert 0 <= results["split_half"]["maed"] <= 1
     assert "Perceivers skipped" in (here / "out/report.html").read_text()
@@ -534,7 +535,7 @@ def test_run_without_labels_skips_the_perceivers_and_says_so(here: Path, capsys:
 def test_the_usual_encodings_are_those_that_the_data_can_have(here: Path) -> None:
     np.savez(here / "x.npz", inputs=WHOLE, labels=LABELS)
     assert main(["run", "x.npz", "--out", "out", *TINY, "--seeds", "1", "--embedding.dim", "4"]) == 0
-    rows = json.loads((here / "out/results.json").read_text())["scores"]
+    rows = read_json(here / "out/results.json")["scores"]
     assert [row["positions"] for row in rows] == ["none", "trainable", "maed"]
 
 

@@ -710,7 +710,7 @@ def test_broken_folders_are_named(tmp_path):
     def config(**changes) -> None:
         embedding().save_pretrained(tmp_path)
         path = tmp_path / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        path.write_text(json.dumps({**read_json(path), **changes}))
 
     def tensors(**given: torch.Tensor) -> None:
         embedding().save_pretrained(tmp_path)
@@ -750,7 +750,7 @@ def test_broken_folders_are_named(tmp_path):
 def test_a_config_that_lacks_something_is_named(missing, tmp_path):
     embedding().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
+    config = read_json(path)
     del config[missing]
     path.write_text(json.dumps(config))
     with pytest.raises(MaedError, match=rf"config.json: lacks {missing}; .*position embedding of schema 1"):

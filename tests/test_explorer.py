@@ -16,6 +16,7 @@ from explorer import opened, point_at, resize, synthetic_run
 from maed.cli import main
 from maed.embedding import reduce
 from maed.errors import MaedError
+from maed.files import read_json
 from maed.plots.layout import row_major
 from maed.records import Results, Score, Summary
 from maed.report import write_report
@@ -548,7 +549,7 @@ def test_positions_are_called_by_their_names(browser: Any, tmp_path: Path, known
     folder, n = line_run(tmp_path / "run", 40, known=known), 40
     names = [f"E{i}" for i in range(n)]
     names[7] = HOSTILE
-    config = json.loads((folder / "embedding" / "config.json").read_text())
+    config = read_json(folder / "embedding" / "config.json")
     (folder / "embedding" / "config.json").write_text(json.dumps({**config, "names": names}))
     opened(browser, write_report(folder, ReportSettings(reductions=["pca"])))
     settled(browser)
@@ -653,7 +654,7 @@ def test_where_nothing_is_known_maps_are_drawn_where_the_embedding_lays_position
 @pytest.mark.slow
 def test_other_runs_are_put_beside(browser: Any, run: Path, tmp_path: Path) -> None:
     other = synthetic_run(tmp_path / "other", SIDE)
-    results = json.loads((other / "results.json").read_text())
+    results = read_json(other / "results.json")
     results["geometry"]["maed"]["knn_recall"] = 0.123
     (other / "results.json").write_text(json.dumps(results))
     mine = synthetic_run(tmp_path / "mine", SIDE)

@@ -1,7 +1,6 @@
 """`maed export`: the vectors as numpy's file, CSV, ONNX model, or as another embedding; and what its page promises."""
 
 import importlib.util
-import json
 import re
 import shlex
 import sys
@@ -522,4 +521,4 @@ def test_the_commands_of_the_page_do_what_it_says(here: Path, legacy: Path, monk
         "patches": (196, 3, "maed-resampled"),
         "shorter": (512, 3, "seed-resampled"),
     }
-    assert json.loads((here / "shorter/config.json").read_text())["provenance"]["resampled"] == "a line of 6"
+    assert read_json(here / "shorter/config.json")["provenance"]["resampled"] == "a line of 6"

@@ -22,6 +22,7 @@ from maed.embedding import reduce
 from maed.encodings import position_table
 from maed.errors import MaedError
 from maed.evaluation.geometry import geometry_metrics
+from maed.files import read_json
 from maed.plots.layout import align, chart, row_major, seen_from
 from maed.report import write_report
 from maed.settings import DataSettings, EmbeddingSettings, EvaluationSettings, ReportSettings
@@ -424,4 +425,4 @@ def test_a_report_of_each_shape(kind: str, tmp_path: Path) -> None:
         *("similarity", "matrix", "channels", "layout", "reconstructions")
     }
     assert ("storage order tells nothing" in page) == kind.startswith("torus")
-    assert json.loads((tmp_path / "embedding/config.json").read_text())["geometry"]["kind"] == data.geometry.kind
+    assert read_json(tmp_path / "embedding/config.json")["geometry"]["kind"] == data.geometry.kind

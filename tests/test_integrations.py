@@ -59,6 +59,7 @@ from transformers.utils import logging
 from maed.data.geometry_spec import parse_geometry
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
+from maed.files import read_json
 from maed.integrations import AddPositions, TablePositionEncoding, load_model, replace_positions
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "integrations").glob("*.md"))
@@ -449,7 +450,7 @@ def test_load_model_gives_the_saved_model_back(consumer: Consumer, trainable: bo
     assert dict(loaded.named_parameters())[consumer.key].requires_grad is trainable
     loaded.save_pretrained(tmp_path / "twice")
     assert_same(consumer.logits(load_model(consumer.model_class, tmp_path / "twice")), consumer.logits(model))
-    config = json.loads((tmp_path / "twice" / "config.json").read_text())
+    config = read_json(tmp_path / "twice" / "config.json")
     assert config["architectures"] == [consumer.model_class.__name__]
     assert config["maed_positions"] == model.config.maed_positions
 
@@ -497,7 +498,7 @@ def test_config_json_tells_where_the_table_came_from(consumer: Consumer, tmp_pat
     embedding = embedding_of(consumer.n)
     consumer.replace(consumer.new(), embedding, rms=0.25).save_pretrained(tmp_path)
 
-    record = json.loads((tmp_path / "config.json").read_text())["maed_positions"]
+    record = read_json(tmp_path / "config.json")["maed_positions"]
 
     end = {"embedding": ".weight", "parameter": "", "fourier": ".table"}[record["kind"]]
     assert record.pop("where") + end == consumer.key
@@ -629,7 +630,7 @@ def test_a_table_of_another_shape_is_refused(consumer: Consumer, options: dict[s
 )
 def test_a_config_that_replace_positions_did_not_write_is_refused(change: Any, tmp_path: Path) -> None:
     FOURIER.replace(FOURIER.new(), embedding_of(30)).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = read_json(tmp_path / "config.json")
     config["maed_positions"] = change if isinstance(change, str) else {**config["maed_positions"], **change}
     (tmp_path / "config.json").write_text(json.dumps(config))
 

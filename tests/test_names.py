@@ -18,6 +18,7 @@ from maed.cli import main
 from maed.data import load
 from maed.embedding.export import write_csv
 from maed.embedding.extension import correlations
+from maed.files import read_json
 from maed.records import Results
 from maed.report.contents import read_contents
 from maed.settings import AutoencoderSettings, DataSettings, Settings
@@ -49,7 +50,7 @@ def test_names_are_kept_on_disk_and_through_other_channels(ring: PositionEmbeddi
     again = PositionEmbedding.from_pretrained(tmp_path)
     assert again.names == ring.names == ring.with_dim(3).names
     for names in (["a"] * 20, SENSORS[:3], [1] * 20):
-        config = json.loads((tmp_path / "config.json").read_text())
+        config = read_json(tmp_path / "config.json")
         (tmp_path / "config.json").write_text(json.dumps({**config, "names": names}))
         with pytest.raises(MaedError, match="names are"):
             PositionEmbedding.from_pretrained(tmp_path)

@@ -487,7 +487,7 @@ def test_a_folder_tells_which_classifier_it_holds(tmp_path: Path) -> None:
 )
 def test_a_config_that_is_none_is_refused_in_one_line(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     build(TEXT, "random")[0].save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(MaedError, match=words) as refused:
         load_classifier(tmp_path)

@@ -19,7 +19,7 @@ from explorer import opened, resize
 from maed import plots
 from maed.data.geometry import grid, line
 from maed.errors import MaedError
-from maed.files import write_json
+from maed.files import read_json, write_json
 from maed.plots.layout import ASSIGNABLE, align, recovered_layout, row_major, to_grid
 from maed.records import Paired, Results, Score, Summary
 from maed.report import header, markdown, print_tables, write_report
@@ -286,7 +286,7 @@ def test_the_page_and_its_figures_are_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_names_from_data_are_escaped(tmp_path: Path) -> None:
     run = make_run(tmp_path, source="<script>alert(1)</script>")
-    results = json.loads((run / "results.json").read_text())
+    results = read_json(run / "results.json")
     results["notes"] = ["class <img src=x onerror=alert(2)>"]
     results["summary"][0]["positions"] = "<b>maed</b>"
     (run / "results.json").write_text(json.dumps(results))
@@ -316,7 +316,7 @@ def test_the_page_says_how_signals_were_held_out(tmp_path: Path) -> None:
 
 def test_names_of_positions_are_written_in_figures(tmp_path: Path) -> None:
     run, names = make_run(tmp_path), [f"E{i}" for i in range(64)]
-    config = json.loads((run / "embedding" / "config.json").read_text())
+    config = read_json(run / "embedding" / "config.json")
     (run / "embedding" / "config.json").write_text(json.dumps({**config, "names": names}))
     contents = read_contents(run)
     assert contents.names == tuple(names)

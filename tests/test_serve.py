@@ -29,6 +29,7 @@ from explorer import resize, synthetic_run
 from maed.cli import main
 from maed.engine.progress import ProgressFile
 from maed.errors import MaedError
+from maed.files import read_json
 from maed.records import Progress, Results, Score, Summary
 from maed.run_folder import RunFolder, StageFolder
 from maed.server.app import Impatient, Server, started
@@ -107,7 +108,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = damaged / "embedding" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     hostile = begun_run(root / BOLD)
-    config = json.loads((hostile / "autoencoder" / "config.json").read_text())
+    config = read_json(hostile / "autoencoder" / "config.json")
     config["made_with"]["source"] = HOSTILE
     (hostile / "autoencoder" / "config.json").write_text(json.dumps(config))
     (above / "secret.json").write_text(json.dumps({"source": SECRET, "positions": 7}))
@@ -330,7 +331,7 @@ def test_a_page_is_kept_until_its_run_changes(server: Server, root: Path, monkey
         assert "90.0 %" in built(server, "/run?run=changing")
         status, _, _ = get(server, "/run?run=changing")
         assert status == 200
-        results = json.loads((folder / "results.json").read_text())
+        results = read_json(folder / "results.json")
         results["geometry"]["maed"]["knn_recall"] = 0.123
         (folder / "results.json").write_text(json.dumps(results))
         assert "12.3 %" in built(server, "/run?run=changing")
