@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import yaml
 
 import maed
 from maed import PositionEmbedding, presets
-from maed.cli import main
+from maed.cli import main, parsing
 from maed.errors import MaedError
 from maed.files import read_json
 from maed.presets import preset_path
@@ -638,3 +640,20 @@ def test_where_a_run_is_written_is_no_part_of_its_command(words: list[str]) -> N
     from maed.cli import _command
 
     assert _command(["run", "digits", *words, "--data.permute", "0"]) == "maed run digits --data.permute 0"
+
+
+def test_ctrl_c_of_which_a_library_makes_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def do(*_: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ModuleNotFoundError("cannot be imported") from None
+
+    monkeypatch.setitem(parsing.VERBS, "results", dataclasses.replace(parsing.VERBS["results"], do=do))
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["results", "x"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    assert signal.getsignal(signal.SIGINT) is before

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import shlex
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +29,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     quiet = nullcontext() if is_main_process() else redirect_stdout(io.StringIO())
+    interrupts: list[int] = []
     try:
-        with quiet, warnings.catch_warnings():
+        with quiet, warnings.catch_warnings(), _noted(interrupts):
             warnings.showwarning = _show_warning
             parser = build_parser(argv[:1])
             parsed = parser.parse_args(_preset_first(argv) or ["--help"])
             verb = parsed.verb
             require_extra(verb, *VERBS[verb].extras)
             VERBS[verb].do(parser.instantiate_classes(parsed)[verb], _command(argv))
-    except MaedError as error:
-        print(f"maed: {printable(str(error))}", file=sys.stderr)
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupts or isinstance(error, KeyboardInterrupt):  # of which libraries make errors of their own
+            print("maed: stopped; the same command goes on where this was", file=sys.stderr)
+            return 130
+        if isinstance(error, MaedError):
+            print(f"maed: {printable(str(error))}", file=sys.stderr)
+        elif isinstance(error, OSError):  # a folder that cannot be written, a full disk
+            print(f"maed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        else:
+            raise
         return 2
-    except OSError as error:  # a folder that cannot be written, a full disk
-        print(f"maed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("maed: stopped; the same command goes on where this was", file=sys.stderr)
-        return 130
     return 0
+
+
+@contextmanager
+def _noted(interrupts: list[int]) -> Iterator[None]:
+    """Note each Ctrl-C, besides what Python makes of it."""
+
+    def noted(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, noted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _command(argv: list[str]) -> str:
