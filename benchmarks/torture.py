@@ -428,7 +428,7 @@ def without_page() -> None:
         (folder / "report.html").touch()
         return folder / "report.html"
 
-    whole.write_report = write_report  # type: ignore[assignment]
+    whole.write_report = write_report  # type: ignore[attr-defined]
 
 
 def remedied(out: Path, errors: str) -> bool:
