@@ -70,11 +70,18 @@ def original_file() -> Path:
 
 
 @pytest.fixture
-def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probes of 2 steps for each position: telling the methods apart is most of what a call with defaults takes."""
+def short_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the steps and of the draws that `maed.learn` chooses, and a step of each probe for each position.
+
+    What is chosen is the same, how long it takes is not: examples of pages learn with defaults, several times.
+    """
+    from maed.evaluation import probe
     from maed.stages import choices
 
-    monkeypatch.setattr(choices, "_PROBED", 2)
+    less = {"_PLATEAU": 160, "_STEPS": 20, "_STEPS_TOKENS": 10, "_PAIRS": 1 << 20, "_PROBED": 1}
+    for name, value in less.items():
+        monkeypatch.setattr(choices, name, value)
+    monkeypatch.setattr(probe, "_HELD_OUT", 256)
 
 
 @pytest.fixture(scope="module")

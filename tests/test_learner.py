@@ -56,7 +56,7 @@ def ring_signals(n: int, positions: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_probes")
+@pytest.mark.usefixtures("short_learning")
 def test_the_ring_of_shuffled_sensors_is_found_by_default():
     order = np.random.default_rng(1).permutation(60)
     X = ring_signals(1_000, 60)[:, order]
