@@ -232,19 +232,19 @@ def test_processes_test_every_signal_once_in_as_many_batches(n, size, world):
 
 @pytest.mark.network
 @pytest.mark.slow
-def test_two_processes_train_the_same_model_as_one(tmp_path):
+def test_two_processes_train_the_same_model_as_one(tmp_path, capsys):
     base = ["train", "digits", "--positions", "fourier", "--data.limit", "200", "--trainer.precision", "32-true"]
     base += ["--perceiver.latents", "4", "--perceiver.latent_width", "16", "--perceiver.layers", "1"]
     base += ["--train.steps", "8", "--train.validate_every", "4", "--train.batch_size", "30", "--trainer.progress=none"]
     base += ["--trainer.accelerator", "cpu"]
-    outputs = []
-    for out, devices in (("one", ["1"]), ("two", ["2", "--trainer.strategy", "ddp"])):
-        command = [sys.executable, "-m", "maed", *base, "--out", str(tmp_path / out), "--trainer.devices", *devices]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout)
-    assert outputs[0] == outputs[1]  # only the first process speaks
+    assert main([*base, "--out", str(tmp_path / "one"), "--trainer.devices", "1"]) == 0
+    said = capsys.readouterr().out
+    command = [sys.executable, "-m", "maed", *base, "--out", str(tmp_path / "two")]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == said  # only the first process speaks
     one, two = (read_json(tmp_path / name / "models" / "fourier-0" / "metrics.json") for name in ("one", "two"))
     assert one["test_accuracy"] == two["test_accuracy"]
     assert one["history"][-1]["validation_loss"] == pytest.approx(two["history"][-1]["validation_loss"], rel=1e-4)
