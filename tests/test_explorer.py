@@ -189,6 +189,7 @@ def test_the_page_says_how_its_mean_loss_differs_from_the_seeds(page: Any) -> No
     assert "mean-loss is made here of the losses that contrast took" in text
 
 
+@pytest.mark.slow
 def test_views_are_computed_once_and_again_when_the_similarity_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

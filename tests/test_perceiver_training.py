@@ -194,6 +194,7 @@ def test_hidden_positions_were_real_and_no_signal_is_left_bare(hide, seed, real)
     assert unmasked.any(dim=1).all()
 
 
+@pytest.mark.slow
 def test_what_a_permutation_does_not_allow_is_refused(tmp_path):
     permuted = replace(images(), permutation=np.arange(SIDE * SIDE))
     with pytest.raises(MaedError, match=r"train.flip: True, but positions are permuted"):
@@ -291,6 +292,7 @@ def test_a_batch_beyond_the_memory_names_one_that_fits():
         check_memory(model, batch, batch_size=2, available=2**15, **limits)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_names_its_last_good_checkpoint(tmp_path):
     data = images()
     poisoned = data.train.values.copy()
@@ -302,6 +304,7 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(tmp_path):
         fit(tmp_path, data)
 
 
+@pytest.mark.slow
 def test_torchrun_is_for_the_verbs_that_share_work(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -34,10 +34,10 @@ def test_every_command_parses(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     if "--help" in words:
         with pytest.raises(SystemExit) as exit_code:
-            build_parser().parse_args(words)
+            build_parser(words[:1]).parse_args(words)
         assert exit_code.value.code == 0
     else:
-        assert build_parser().parse_args(words).verb == words[0]
+        assert build_parser(words[:1]).parse_args(words).verb == words[0]
 
 
 @pytest.mark.slow

@@ -309,6 +309,7 @@ def test_the_index_lists_runs(server: Server) -> None:
     assert "results.json is a link out of the folder" in rows["linked"]
 
 
+@pytest.mark.slow
 def test_a_run_has_the_page_of_its_report(server: Server) -> None:
     text = built(server, "/run?run=a")
     assert 'id="explorer"' in text
@@ -316,6 +317,7 @@ def test_a_run_has_the_page_of_its_report(server: Server) -> None:
     assert '<a href="/">All runs</a>' in text
 
 
+@pytest.mark.slow
 def test_runs_are_compared(server: Server) -> None:
     text = built(server, "/compare?run=group%2Fb&run=a")
     compared = text[text.index('<section id="compared">') :]
@@ -338,6 +340,7 @@ def test_a_page_is_kept_until_its_run_changes(server: Server, root: Path, monkey
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_run_with_only_some_stages_has_a_page(server: Server, root: Path) -> None:
     folder = root / "some"
     (folder / "embedding").mkdir(parents=True)
@@ -509,6 +512,7 @@ def test_no_name_of_a_run_is_a_path(server: Server, name: str) -> None:
         assert get(server, f"/{page}?{urlencode({'run': name})}")[0] == 404
 
 
+@pytest.mark.slow
 def test_nothing_is_written(server: Server, root: Path) -> None:
     def state() -> dict[Path, tuple[int, int]]:
         return {path: (found.st_mtime_ns, found.st_size) for path in root.rglob("*") for found in [path.lstat()]}

@@ -116,6 +116,7 @@ def test_a_trial_of_a_rate_is_judged_by_labels_that_it_has():
         known_labels(data, 3, 1, tuning=True)
 
 
+@pytest.mark.slow
 def test_no_label_beyond_the_few_matters(tmp_path):
     data = images()
     found = fit(tmp_path / "a", data, labels=10)
