@@ -6,10 +6,13 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from maed import cli
 
 # A shell ignores SIGINT in what it runs in the background, and all that is started there: but tests press Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,6 +50,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         first[group(item)] = min(first.get(group(item), 3), place(item))
     items.sort(key=lambda item: first[group(item)] if group(item) else place(item))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsers_once() -> Iterator[None]:
+    """The parser of a verb is built once in a process: that takes longer than most of what `main` is called for."""
+    build = cli.build_parser
+    built = cache(build)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "build_parser", wraps(build)(lambda asked=(): built(tuple(asked))))
+        yield
 
 
 @pytest.fixture(scope="session")

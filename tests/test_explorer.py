@@ -341,7 +341,9 @@ def press_once(browser: Any, key: str) -> None:
 
 def test_the_layout_has_a_view_in_space(page: Any) -> None:
     page.execute_script("document.querySelector('[name=dimensions][value=\"3\"]').click()")
-    time.sleep(1.5)
+    until, there = time.monotonic() + 20, "return document.getElementById('plot-space').data?.length"
+    while not page.execute_script(there) and time.monotonic() < until:
+        time.sleep(0.05)
     kind, count = page.execute_script(
         "const d = document.getElementById('plot-space').data[0]; return [d.type, d.x.length]"
     )
