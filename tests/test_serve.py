@@ -526,6 +526,7 @@ def test_nothing_is_written(server: Server, root: Path) -> None:
     assert state() == before
 
 
+@pytest.mark.slow
 def test_a_fault_that_only_a_page_finds_is_shown_in_the_index_too(server: Server, root: Path) -> None:
     folder = finished_run(root / "mixed", side=4)
     vectors = np.zeros((5, 3), dtype=np.float32)

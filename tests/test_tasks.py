@@ -286,6 +286,7 @@ def test_regression(table, tmp_path, capsys):
     assert "test R²: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_multilabel_is_what_columns_of_0_and_1_are(table, tmp_path, capsys):
     columns = f"--data.columns=[{','.join(SENSORS)}]"
     (row,) = compared(tmp_path / "run", table, columns, "--data.label=up,down", "--train.epochs=6", "--labels=60")

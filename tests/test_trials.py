@@ -212,7 +212,7 @@ DIGITS = (
 def begun(folder: Path, output: int) -> None:
     """What the process of `stopped` does."""
     torch.set_num_threads(1)  # other threads of this process are not in its copy
-    sys.stdout = open(output, "w")  # noqa: PTH123, SIM115
+    sys.stdout = open(output, "w")  # noqa: SIM115
     sys.exit(main([*DIGITS, f"--out={folder}"]))
 
 
