@@ -78,6 +78,7 @@ def test_a_sensor_with_crossed_wires_keeps_its_neighbors(readings: np.ndarray) -
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("numba")  # compiles for half a minute, in each process anew
 @pytest.mark.parametrize("crossed", [False, True])
 @pytest.mark.parametrize("library", ["pynndescent", "faiss"])
 def test_an_approximate_search_finds_nearly_all(library: str, crossed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
