@@ -6,10 +6,13 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from maed import cli
 
 # A shell ignores SIGINT in what it runs in the background, and all that is started there: but tests press Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,6 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: first[group(item)] if group(item) else place(item))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def parsers_once() -> Iterator[None]:
+    """The parser of a verb is built once in a process: that takes longer than most of what `main` is called for."""
+    build = cli.build_parser
+    built = cache(build)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "build_parser", wraps(build)(lambda asked=(): built(tuple(asked))))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder with the real data sets `cifar10` and `imdb`; the test is skipped where it is absent."""
@@ -70,11 +83,18 @@ def original_file() -> Path:
 
 
 @pytest.fixture
-def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probes of 2 steps for each position: telling the methods apart is most of what a call with defaults takes."""
+def short_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the steps and of the draws that `maed.learn` chooses, and a step of each probe for each position.
+
+    What is chosen is the same, how long it takes is not: examples of pages learn with defaults, several times.
+    """
+    from maed.evaluation import probe
     from maed.stages import choices
 
-    monkeypatch.setattr(choices, "_PROBED", 2)
+    less = {"_PLATEAU": 160, "_STEPS": 20, "_STEPS_TOKENS": 10, "_PAIRS": 1 << 20, "_PROBED": 1}
+    for name, value in less.items():
+        monkeypatch.setattr(choices, name, value)
+    monkeypatch.setattr(probe, "_HELD_OUT", 256)
 
 
 @pytest.fixture(scope="module")

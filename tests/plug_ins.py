@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import maed
+from maed import cli
 from maed.registry import ARCHITECTURES, BASELINES, ENCODINGS, ESTIMATORS, REDUCTIONS, SOURCES, TASKS, Registry
 
 
@@ -41,6 +43,7 @@ def installed(folder: Path) -> Iterator[None]:
     """Let this process find what `install` made: faster than another one, but maed has been imported already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
+        patch.setattr(cli, "build_parser", inspect.unwrap(cli.build_parser))  # what was built knows nothing of it
         for registry in (ARCHITECTURES, BASELINES, ENCODINGS, ESTIMATORS, REDUCTIONS, SOURCES, TASKS):
             found = Registry[object](registry.kind, registry.folder).plugged_in
             patch.setitem(vars(registry), "plugged_in", found)

@@ -130,6 +130,7 @@ def test_coordinates_are_as_many_as_the_shape_takes_and_are_the_true_ones(spec: 
     assert torch.equal(embedding.coordinates_like(dims), found)
 
 
+@pytest.mark.slow
 def test_many_positions_are_placed_among_some() -> None:
     x, y = torch.meshgrid(torch.linspace(0, 1, 90), torch.linspace(0, 0.5, 45), indexing="ij")
     true = torch.stack([x.ravel(), y.ravel()], dim=1)

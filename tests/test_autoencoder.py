@@ -611,6 +611,7 @@ def test_a_stopped_training_goes_on_to_the_same_end(settings, at, tmp_path, monk
     assert points[0] == points[1]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path, monkeypatch):
     expected = pretrain(pairs(), quick(seed=1), TRAINER, tmp_path / "whole").state_dict()
     with monkeypatch.context() as patch:
@@ -667,6 +668,7 @@ def test_training_starts_from_random_vectors_that_depend_on_the_seed_alone(tmp_p
     assert float(starts[0].std()) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_default_reads_no_baseline(tmp_path):
     alone = run(tmp_path / "alone", quick())
     beside = context(tmp_path / "beside", Settings(autoencoder=quick(), trainer=TRAINER), pairs())

@@ -49,6 +49,7 @@ TINY = (
     *("--perceiver.latents=4", "--perceiver.latent_width=8", "--perceiver.layers=1", "--trainer.progress=none"),
     "--embedding.force=true",  # there is nothing to find in noise
     *("--similarity.method=maed", "--evaluation.probe_steps=0"),
+    *("--report.reductions=[]", "--report.positions=2", "--report.channels=2", "--report.signals=2"),
 )
 
 

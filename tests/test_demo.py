@@ -42,7 +42,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
             embedding=replace(settings.embedding, force=True),
             evaluation=replace(settings.evaluation, probe_steps=5),
             train=replace(settings.train, epochs=1, steps=4, validate_every=4),
-            report=replace(settings.report, reductions=[]),
+            report=replace(settings.report, positions=1, channels=1, signals=1, reductions=[]),
         ), lines
 
     from maed.experiments import demo

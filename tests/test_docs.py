@@ -6,6 +6,7 @@ That the site builds, with the links and anchors that only MkDocs knows, is for 
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def prose(page: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_probes")
+@pytest.mark.usefixtures("short_learning")
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -93,6 +94,7 @@ def test_every_command_parses(page: Path, line: str) -> None:
     assert build_parser(words[:1]).parse_args(words).verb == words[0]
 
 
+@cache
 def verbs() -> dict[str, Any]:
     return dict(build_parser()._subcommands_action._name_parser_map)
 

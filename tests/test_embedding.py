@@ -110,6 +110,7 @@ def test_what_is_kept_of_a_grid(reduction, recall, spearman):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("numba")
 def test_umap_keeps_neighbors_and_large_distances_and_repeats():
     umap, threads = EmbeddingSettings(reduction="umap", dim=8), torch.get_num_threads()
     vectors = reduce(closeness(grid(8, 8), 2), umap)

@@ -90,6 +90,7 @@ def test_both_loops_make_the_same_weights(case, tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 def test_clipping_bounds_what_a_step_can_do(tmp_path):
     clipped, free = (
         trained("plain", pairs(), quick(clip=clip), TRAINER, tmp_path / str(clip)) for clip in (0.001, 0.0)
@@ -193,6 +194,7 @@ def scripted(way: str, found: list[float], folder: Path, *, patience: int | None
     return LOOPS[way](Scripted(found), numbers, numbers[:1], plan, TRAINER, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", LOOPS)
 @pytest.mark.parametrize(
     ("found", "best"),

@@ -190,6 +190,7 @@ def test_the_page_says_how_its_mean_loss_differs_from_the_seeds(page: Any) -> No
     assert "mean-loss is made here of the losses that contrast took" in text
 
 
+@pytest.mark.slow
 def test_views_are_computed_once_and_again_when_the_similarity_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +342,9 @@ def press_once(browser: Any, key: str) -> None:
 
 def test_the_layout_has_a_view_in_space(page: Any) -> None:
     page.execute_script("document.querySelector('[name=dimensions][value=\"3\"]').click()")
-    time.sleep(1.5)
+    until, there = time.monotonic() + 20, "return document.getElementById('plot-space').data?.length"
+    while not page.execute_script(there) and time.monotonic() < until:
+        time.sleep(0.05)
     kind, count = page.execute_script(
         "const d = document.getElementById('plot-space').data[0]; return [d.type, d.x.length]"
     )

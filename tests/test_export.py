@@ -86,6 +86,7 @@ def test_csv_has_a_header_and_a_row_for_each_position(tmp_path: Path) -> None:
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(vectors=arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 4)), elements=floats))
 def test_csv_gives_back_every_bit(tmp_path: Path, vectors: np.ndarray) -> None:
@@ -441,6 +442,7 @@ def test_info_of_a_model_with_positions_of_maeds(tmp_path: Path) -> None:
     assert (lines[9], lines[-1]) == ("label: correlation", "trainable: yes")
 
 
+@pytest.mark.slow
 def test_info_of_a_model_that_was_saved(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel
 

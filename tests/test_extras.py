@@ -25,6 +25,22 @@ for line in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(io.StringIO()) as error, contextlib.redirect_stdout(io.StringIO()) as said:
         code = main(line)
     print(json.dumps([code, error.getvalue(), said.getvalue()]))
+
+from maed.data import load
+from maed.errors import MaedError
+from maed.experiments.comparison import Comparison
+from maed.experiments.trials import check_cluster
+from maed.presets import load as preset
+from maed.run_folder import RunFolder
+from maed.settings import DataSettings
+from maed.stages import Context
+from pathlib import Path
+context = Context(RunFolder(Path("run")), preset("digits"), load("digits", DataSettings(limit=100)))
+for refused in (lambda: Comparison(context).check("fourier"), lambda: check_cluster("local")):
+    try:
+        refused()
+    except MaedError as error:
+        print(error.argument, "/", error)
 """
 BASE = f"""
 {HIDE}
@@ -81,37 +97,13 @@ def test_what_lacks_an_extra_names_it_before_any_work(tmp_path: Path) -> None:
     for name in ("table.xlsx", "table.h5"):
         (tmp_path / name).write_bytes(b"not read")
     lines = [(extra, line) for extra, found in LACKING.items() for line in found]
-    answers = alone(REFUSED, tmp_path, json.dumps([line for _, line in lines])).splitlines()
+    *answers, encoding, cluster = alone(REFUSED, tmp_path, json.dumps([line for _, line in lines])).splitlines()
     for (extra, line), answer in zip(lines, map(json.loads, answers), strict=True):
         code, error, said = answer
         assert (code, error.count("\n")) == (2, 1), (line, error)
         assert f"{extra}]'" in error or f"[{extra}," in error, (line, error)
         assert "step" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.h5", "table.xlsx"]
-
-
-@pytest.mark.slow
-def test_an_encoding_and_a_cluster_without_their_extra(tmp_path: Path) -> None:
-    program = f"""
-{HIDE}
-import numpy as np
-from maed.errors import MaedError
-from maed.experiments.comparison import Comparison
-from maed.experiments.trials import check_cluster
-from maed.data import load
-from maed.presets import load as preset
-from maed.run_folder import RunFolder
-from maed.settings import DataSettings
-from maed.stages import Context
-from pathlib import Path
-context = Context(RunFolder(Path("run")), preset("digits"), load("digits", DataSettings(limit=100)))
-for refused in (lambda: Comparison(context).check("fourier"), lambda: check_cluster("local")):
-    try:
-        refused()
-    except MaedError as error:
-        print(error.argument, "/", error)
-"""
-    encoding, cluster = alone(program, tmp_path).splitlines()
     assert encoding.startswith("positions / positions: fourier")
     assert "maed[perceiver]" in encoding
     assert cluster.startswith("trainer.cluster / ")

@@ -113,6 +113,7 @@ def test_equal_figures_give_equal_bytes(draw: Callable[[Axes | None], Axes], tmp
 # Maps
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(2, 6), st.randoms(use_true_random=False))
 def test_a_map_shows_values_at_their_true_places(height: int, width: int, random: Any) -> None:
@@ -229,6 +230,7 @@ def test_chosen_positions_differ_and_cover_the_grid() -> None:
 # Layouts
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0, 6.3), st.floats(0.1, 9.0), st.booleans(), st.floats(-5, 5))
 def test_a_layout_that_is_turned_mirrored_scaled_and_moved_lies_over_the_truth(

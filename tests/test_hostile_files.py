@@ -721,6 +721,7 @@ def test_info_never_unpickles_a_checkpoint(trap: Trap, tmp_path: Path, printed: 
     assert "it must be" in printed("info", path.rename(tmp_path / "last.pt"))
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data())
 def test_a_checkpoint_that_is_cut_or_changed_anywhere(finished: Path, tmp_path: Path, data: st.DataObject) -> None:

@@ -31,14 +31,11 @@ maed.PositionLearner(dim=4, random_state=0, budget="800 draws", force=True).fit(
     ("code", "absent"),
     [
         ("import maed", ("torch", "numpy", *HEAVY)),
-        ("import maed.similarity", HEAVY),
-        ("import maed.stages", HEAVY),
-        ("import maed.integrations", HEAVY),
-        (LEARN, HEAVY),
+        (f"import maed.similarity, maed.stages, maed.integrations\n{LEARN}", HEAVY),
         ("from maed.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass", ("torch", *HEAVY)),
         ("from maed.cli import main\ntry: main(['run', '--help'])\nexcept SystemExit: pass", ("torch", *HEAVY)),
     ],
-    ids=["maed", "similarity", "stages", "integrations", "learn", "help", "run-help"],
+    ids=["maed", "learn", "help", "run-help"],
 )
 def test_what_stays_asleep(code: str, absent: tuple[str, ...]) -> None:
     assert loaded(code) & set(absent) == set()

@@ -56,7 +56,7 @@ def ring_signals(n: int, positions: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_probes")
+@pytest.mark.usefixtures("short_learning")
 def test_the_ring_of_shuffled_sensors_is_found_by_default():
     order = np.random.default_rng(1).permutation(60)
     X = ring_signals(1_000, 60)[:, order]
@@ -121,6 +121,7 @@ def test_few_positions_are_learned_in_few_steps(positions: int, steps: int) -> N
     assert settings.autoencoder.steps == steps
 
 
+@pytest.mark.slow
 def test_a_baseline_comes_only_when_asked_for():
     baseline = quick(method="correlation").fit(walks())
     assert baseline.embedding_.label == "correlation"
@@ -208,6 +209,7 @@ def test_every_form_gives_the_same_embedding(form, tmp_path):
     assert torch.equal(learner.embedding_.vectors, quick().fit(walks()).embedding_.vectors)
 
 
+@pytest.mark.slow
 def test_labels_and_names_of_a_table_are_told_from_its_inputs():
     frame = pd.DataFrame(walks(), columns=[f"band {i}" for i in range(12)]).assign(label=1)
     learner = quick().fit(frame)

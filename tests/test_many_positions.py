@@ -78,6 +78,7 @@ def test_a_sensor_with_crossed_wires_keeps_its_neighbors(readings: np.ndarray) -
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("numba")  # compiles for half a minute, in each process anew
 @pytest.mark.parametrize("crossed", [False, True])
 @pytest.mark.parametrize("library", ["pynndescent", "faiss"])
 def test_an_approximate_search_finds_nearly_all(library: str, crossed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +131,7 @@ def test_positions_that_nothing_depends_on_and_parts_that_nothing_joins_are_told
     assert np.median(distances[:196, 196:]) > np.median(distances[:196, :196])
 
 
+@pytest.mark.slow
 def test_a_run_of_many_positions_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--data.samples", "400", "--data.permute", "0", "--evaluation.probe_steps", "4", "--positions", ""]
     command = ["run", "field:torus:12x12", *few, "--similarity.dense_positions", "100", "--out", str(tmp_path)]
@@ -159,6 +161,7 @@ def test_the_learner_keeps_a_sparse_similarity(readings: np.ndarray) -> None:
     assert geometry_metrics(learner.embedding_.vectors, SHAPE, EvaluationSettings())["knn_recall"] > 0.9
 
 
+@pytest.mark.slow
 def test_another_reduction_names_those_that_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--embedding.reduction", "tsne", "--similarity.dense_positions", "100", "--out", str(tmp_path)]
 

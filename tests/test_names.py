@@ -64,6 +64,7 @@ def test_a_run_names_positions_as_they_are_permuted(tmp_path: Path) -> None:
         "--autoencoder.steps=2",
         "--similarity.draws=64",
         "--embedding.force=true",
+        *("--report.reductions=[]", "--report.positions=2", "--report.channels=2", "--report.signals=2"),
     ]
     arguments = ["run", str(tmp_path / "x.csv"), "--out", str(tmp_path / "run"), "--data.permute=3", *short]
     assert main([*arguments, "--evaluation.probe_steps=0"]) == 0

@@ -564,6 +564,7 @@ QUICK = (
     *("--perceiver.latents=4", "--perceiver.latent_width=16", "--perceiver.layers=1", "--train.steps=2"),
     *("--train.epochs=1", "--train.validate_every=2", "--data.limit=120"),
     *("--similarity.method=maed", "--evaluation.probe_steps=0"),
+    *("--report.reductions=[]", "--report.positions=2", "--report.channels=2", "--report.signals=2"),
 )
 CHANGES = {
     "original-imdb-small": ("--data.length=128", "--similarity.signals=40", "--embedding.dim=16"),
@@ -703,6 +704,7 @@ def test_the_presets_own_size_needs_no_resampling(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_is_named_on_the_command_line(text_checkpoint: Path, made_up: Path, tmp_path: Path) -> None:
-    run("original-imdb-small", made_up, tmp_path, f"--perceiver.checkpoint={text_checkpoint}", "--positions=trainable")
+    given = (f"--perceiver.checkpoint={text_checkpoint}", "--positions=trainable", "--seeds=1")
+    run("original-imdb-small", made_up, tmp_path, *given, verb="compare")
     model = load_classifier(tmp_path / "models" / "trainable-0")
     assert (model.config.dim, model.config.perceiver.latents) == (24, 5)

@@ -194,6 +194,7 @@ def test_hidden_positions_were_real_and_no_signal_is_left_bare(hide, seed, real)
     assert unmasked.any(dim=1).all()
 
 
+@pytest.mark.slow
 def test_what_a_permutation_does_not_allow_is_refused(tmp_path):
     permuted = replace(images(), permutation=np.arange(SIDE * SIDE))
     with pytest.raises(MaedError, match=r"train.flip: True, but positions are permuted"):
@@ -232,19 +233,19 @@ def test_processes_test_every_signal_once_in_as_many_batches(n, size, world):
 
 @pytest.mark.network
 @pytest.mark.slow
-def test_two_processes_train_the_same_model_as_one(tmp_path):
+def test_two_processes_train_the_same_model_as_one(tmp_path, capsys):
     base = ["train", "digits", "--positions", "fourier", "--data.limit", "200", "--trainer.precision", "32-true"]
     base += ["--perceiver.latents", "4", "--perceiver.latent_width", "16", "--perceiver.layers", "1"]
     base += ["--train.steps", "8", "--train.validate_every", "4", "--train.batch_size", "30", "--trainer.progress=none"]
     base += ["--trainer.accelerator", "cpu"]
-    outputs = []
-    for out, devices in (("one", ["1"]), ("two", ["2", "--trainer.strategy", "ddp"])):
-        command = [sys.executable, "-m", "maed", *base, "--out", str(tmp_path / out), "--trainer.devices", *devices]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout)
-    assert outputs[0] == outputs[1]  # only the first process speaks
+    assert main([*base, "--out", str(tmp_path / "one"), "--trainer.devices", "1"]) == 0
+    said = capsys.readouterr().out
+    command = [sys.executable, "-m", "maed", *base, "--out", str(tmp_path / "two")]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == said  # only the first process speaks
     one, two = (read_json(tmp_path / name / "models" / "fourier-0" / "metrics.json") for name in ("one", "two"))
     assert one["test_accuracy"] == two["test_accuracy"]
     assert one["history"][-1]["validation_loss"] == pytest.approx(two["history"][-1]["validation_loss"], rel=1e-4)
@@ -291,6 +292,7 @@ def test_a_batch_beyond_the_memory_names_one_that_fits():
         check_memory(model, batch, batch_size=2, available=2**15, **limits)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_names_its_last_good_checkpoint(tmp_path):
     data = images()
     poisoned = data.train.values.copy()
@@ -302,6 +304,7 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(tmp_path):
         fit(tmp_path, data)
 
 
+@pytest.mark.slow
 def test_torchrun_is_for_the_verbs_that_share_work(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")

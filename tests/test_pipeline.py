@@ -46,6 +46,7 @@ MODEL = (
     *("--perceiver.latents=4", "--perceiver.latent_width=8", "--train.epochs=1", "--embedding.dim=8"),
     "--embedding.force=true",  # so little training may find no dependence
     *("--similarity.method=maed", "--evaluation.probe_steps=0"),
+    *("--report.reductions=[]", "--report.positions=2", "--report.channels=2", "--report.signals=2"),
 )
 DIGITS = (
     *("--data.limit=300", "--data.permute=3", "--autoencoder.steps=60", "--autoencoder.validate_every=30"),
@@ -486,11 +487,11 @@ def test_verb_by_verb_makes_the_same_as_run(finished: Path, tmp_path: Path) -> N
 def test_the_same_seed_finds_the_same_geometry_and_another_does_not(tmp_path: Path) -> None:
     settings = Settings(
         data=DataSettings(limit=200),
-        autoencoder=AutoencoderSettings(steps=5),
+        autoencoder=AutoencoderSettings(steps=5, width=16),
         similarity=SimilaritySettings(draws=600),
         embedding=EmbeddingSettings(force=True),
         evaluation=EvaluationSettings(probe_steps=0),
-        report=ReportSettings(reductions=[]),
+        report=ReportSettings(positions=1, channels=1, signals=1, reductions=[]),
     )
     data = load("digits", settings.data)
     found = [
@@ -640,7 +641,7 @@ def test_the_report_is_made_again(copied: Path, capsys: pytest.CaptureFixture[st
     first = without_pictures(copied / "report.html")
     (copied / "report.html").unlink()
     shutil.rmtree(copied / "figures")
-    done("report", copied)
+    done("report", copied, *(flag for flag in MODEL if flag.startswith("--report.")))
     assert f"wrote {copied / 'report.html'}" in capsys.readouterr().out
     assert without_pictures(copied / "report.html") == first
     assert any((copied / "figures").iterdir())

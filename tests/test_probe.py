@@ -154,6 +154,7 @@ def test_a_second_fit_reads_what_the_first_has_written(tmp_path):
     assert (tmp_path / "auto.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_noise_is_refused_whatever_the_method():
     noise = np.random.default_rng(0).normal(size=(300, 20))
     for method in ("auto", "correlation", "partial", "magnitude"):

@@ -310,6 +310,7 @@ def test_the_index_lists_runs(server: Server) -> None:
     assert "results.json is a link out of the folder" in rows["linked"]
 
 
+@pytest.mark.slow
 def test_a_run_has_the_page_of_its_report(server: Server) -> None:
     text = built(server, "/run?run=a")
     assert 'id="explorer"' in text
@@ -317,6 +318,7 @@ def test_a_run_has_the_page_of_its_report(server: Server) -> None:
     assert '<a href="/">All runs</a>' in text
 
 
+@pytest.mark.slow
 def test_runs_are_compared(server: Server) -> None:
     text = built(server, "/compare?run=group%2Fb&run=a")
     compared = text[text.index('<section id="compared">') :]
@@ -339,6 +341,7 @@ def test_a_page_is_kept_until_its_run_changes(server: Server, root: Path, monkey
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_run_with_only_some_stages_has_a_page(server: Server, root: Path) -> None:
     folder = root / "some"
     (folder / "embedding").mkdir(parents=True)
@@ -510,6 +513,7 @@ def test_no_name_of_a_run_is_a_path(server: Server, name: str) -> None:
         assert get(server, f"/{page}?{urlencode({'run': name})}")[0] == 404
 
 
+@pytest.mark.slow
 def test_nothing_is_written(server: Server, root: Path) -> None:
     def state() -> dict[Path, tuple[int, int]]:
         return {path: (found.st_mtime_ns, found.st_size) for path in root.rglob("*") for found in [path.lstat()]}
@@ -523,6 +527,7 @@ def test_nothing_is_written(server: Server, root: Path) -> None:
     assert state() == before
 
 
+@pytest.mark.slow
 def test_a_fault_that_only_a_page_finds_is_shown_in_the_index_too(server: Server, root: Path) -> None:
     folder = finished_run(root / "mixed", side=4)
     vectors = np.zeros((5, 3), dtype=np.float32)

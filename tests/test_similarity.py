@@ -451,6 +451,7 @@ def same(a: Sums, b: Sums) -> None:
             assert torch.allclose(left, right, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @given(st.data(), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_the_sums_do_not_depend_on_how_draws_are_batched_split_or_merged(data, padded):

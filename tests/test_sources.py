@@ -23,6 +23,7 @@ def test_every_file_is_a_source_and_is_listed() -> None:
         assert source.example in listed()
 
 
+@pytest.mark.slow
 def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("digits").mkdir()

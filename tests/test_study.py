@@ -105,6 +105,7 @@ def changed(**ring: Any) -> dict[str, Any]:
 # --- what is recorded ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_cell_is_recorded_in_the_order_of_the_plan_but_for_absent_data(finished: Study) -> None:
     assert [tuple(cell[key] for key in ("group", "row", "varied", "seed")) for cell in finished.cells().values()] == [
         ("targets", "ring", {}, 0),
@@ -116,6 +117,7 @@ def test_every_cell_is_recorded_in_the_order_of_the_plan_but_for_absent_data(fin
     ]
 
 
+@pytest.mark.slow
 def test_a_record_holds_the_measures_the_times_and_where_they_come_from(finished: Study) -> None:
     cell = finished.cells()["draws/ring {'similarity.draws': 512} 1"]
     assert (cell["positions"], cell["neighbors"], cell["steps"], cell["draws"]) == (24, 4, 30, 512)
@@ -136,6 +138,7 @@ def test_a_record_holds_the_measures_the_times_and_where_they_come_from(finished
     assert cell["made_with"]["similarity"] == {"draws": 512, "seed": 1}
 
 
+@pytest.mark.slow
 def test_the_magnitudes_of_a_magnitude_field_show_what_its_values_hide(finished: Study) -> None:
     cell = finished.cells()["targets/ring {} 0"]
     found = {of: measured(cell, of, "entries_knn_recall") for of in cell["baselines"]}
@@ -171,6 +174,7 @@ def test_a_perceiver_is_trained_with_each_reduction_where_the_row_asks(tmp_path:
     assert not Records(study.results, read_plan(study.plan)).has(cells_of(read_plan(study.plan), [0])[0])
 
 
+@pytest.mark.slow
 def test_equal_trainings_are_done_once(finished: Study) -> None:
     trained = [path for path in finished.stages() if path.parent.name == "autoencoder"]
     assert len(trained) == 2  # one for each seed
@@ -179,6 +183,7 @@ def test_equal_trainings_are_done_once(finished: Study) -> None:
 # --- the same again -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_second_run_skips(
     finished: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +197,7 @@ def test_the_second_run_skips(
     assert sum("skipped, no cifar10 in $MAED_DATA" in line for line in said) == 2
 
 
+@pytest.mark.slow
 def test_changed_settings_run_that_cell_alone_again(tmp_path: Path) -> None:
     study = Study(tmp_path)
     assert study.do("run", "targets", "--row", "ring") == 0
@@ -213,6 +219,7 @@ def test_changed_settings_run_that_cell_alone_again(tmp_path: Path) -> None:
     assert study.cells() == {"targets/ring {} 0": before["targets/ring {} 0"]}
 
 
+@pytest.mark.slow
 def test_a_setting_that_came_later_had_its_default(finished: Study, tmp_path: Path) -> None:
     study = Study(tmp_path)
     content = read_json(finished.results)
@@ -253,6 +260,7 @@ def add(results: Path, plan: Path, record: dict[str, Any], seeds: range) -> None
         Records(results, read_plan(plan)).update(add={**record, "seed": seed, "made_with": settings})
 
 
+@pytest.mark.slow
 def test_two_processes_keep_all_cells(finished: Study, tmp_path: Path) -> None:
     study = Study(tmp_path)
     record = finished.cells()["targets/ring {} 0"]
@@ -310,6 +318,7 @@ def test_a_page_of_nothing_says_so_and_an_unknown_part_is_named() -> None:
         render("<!-- begin others -->\n<!-- end others -->", EMPTY)
 
 
+@pytest.mark.slow
 def test_targets_with_intervals_each_seed_and_every_baseline(finished: Study) -> None:
     header, recall, magnitudes, spearman, *rest = target_rows(read_json(finished.results))
     assert header[:3] == ["Source", "Measure", "Target"]
@@ -374,6 +383,7 @@ def test_a_target_above_the_baseline_needs_the_interval() -> None:
     assert target_rows(study)[1][5] == "no"
 
 
+@pytest.mark.slow
 def test_maed_results_passes_over_a_study_among_results(finished: Study, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished.results.parent
     assert maed(["results", str(folder)]) == 2

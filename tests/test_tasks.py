@@ -116,6 +116,7 @@ def test_a_trial_of_a_rate_is_judged_by_labels_that_it_has():
         known_labels(data, 3, 1, tuning=True)
 
 
+@pytest.mark.slow
 def test_no_label_beyond_the_few_matters(tmp_path):
     data = images()
     found = fit(tmp_path / "a", data, labels=10)
@@ -285,6 +286,7 @@ def test_regression(table, tmp_path, capsys):
     assert "test R²: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_multilabel_is_what_columns_of_0_and_1_are(table, tmp_path, capsys):
     columns = f"--data.columns=[{','.join(SENSORS)}]"
     (row,) = compared(tmp_path / "run", table, columns, "--data.label=up,down", "--train.epochs=6", "--labels=60")

@@ -118,10 +118,12 @@ def run_all(
         if (start := evaluate_start(context)) is not None:
             results.geometry["start"] = start
     for method, embedding in embeddings.items():  # once more, where its card lacks what was measured, or a picture
-        stage, figure, metrics = folder.embedding(method), embedding_figure(embedding), results.metrics(method)
+        stage, metrics = folder.embedding(method), results.metrics(method)
         unmeasured = bool(metrics) and embedding.provenance.get("metrics") != metrics
-        if unmeasured or (figure is not None and not stage.figure.is_file()):
-            embedding.save_pretrained(stage.path, metrics or None, figure)
+        if unmeasured or not stage.figure.is_file():
+            figure = embedding_figure(embedding)
+            if unmeasured or figure is not None:
+                embedding.save_pretrained(stage.path, metrics or None, figure)
     comparison.save(results)
     comparison.run(encodings, seeds, results)
     context.say(f"report: {write_report(folder.path, context.settings.report)}")

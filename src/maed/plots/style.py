@@ -70,8 +70,12 @@ def tidy(ax: Axes) -> None:
 
 
 def headline(ax: Axes, text: str) -> None:
-    """The title of a panel."""
-    ax.set_title(plain(text), fontsize=9.5, color=INK)
+    """The title of a panel.
+
+    Above axes that are not drawn it has its place: matplotlib would measure their ticks to keep clear of them, and that
+    takes as long as all else in a figure.
+    """
+    ax.set_title(plain(text), fontsize=9.5, color=INK, y=None if ax.axison else 1.0)
 
 
 def legend(ax: Axes) -> None:
