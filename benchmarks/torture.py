@@ -428,7 +428,7 @@ def without_page() -> None:
         (folder / "report.html").touch()
         return folder / "report.html"
 
-    whole.write_report = write_report  # type: ignore[attr-defined]
+    vars(whole)["write_report"] = write_report
 
 
 def remedied(out: Path, errors: str) -> bool:
