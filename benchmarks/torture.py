@@ -145,6 +145,8 @@ class Child:
                 for number, path in ((1, scratch / "stdout"), (2, self.errors)):
                     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
                 code = do()
+            except KeyboardInterrupt:  # before the command line begins, or behind its end
+                code = 130
             except BaseException:  # as the interpreter would end
                 traceback.print_exc()
             finally:
