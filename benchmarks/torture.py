@@ -132,7 +132,8 @@ class Child:
     """
 
     def __init__(self, do: Callable[[], int], scratch: Path) -> None:
-        self.errors = scratch / "stderr"
+        self.errors, self.told = scratch / "stderr", scratch / "stdout"
+        self.told.unlink(missing_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # not while Python forks
@@ -142,7 +143,7 @@ class Child:
             try:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-                for number, path in ((1, scratch / "stdout"), (2, self.errors)):
+                for number, path in ((1, self.told), (2, self.errors)):
                     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
                 code = do()
             except KeyboardInterrupt:  # before the command line begins, or behind its end
@@ -164,6 +165,10 @@ class Child:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code is None
+
+    def stage(self, out: Path) -> str:
+        """What a run in `out` is at: its first line says that the data are loaded."""
+        return stage_of(out) if self.told.is_file() and self.told.stat().st_size else "load"
 
     def kill(self, number: int) -> None:
         """Send a signal."""
@@ -199,9 +204,7 @@ def run(
 
 
 def stage_of(folder: Path) -> str:
-    """What a run is at, by what lies in its folder."""
-    if not (folder / "autoencoder").is_dir():
-        return "load"
+    """What a run is at, or will be once its data are loaded, by what lies in its folder."""
     for stage, done in (
         ("pretrain", "autoencoder/model.safetensors"),
         ("similarity", "similarity/model.safetensors"),
@@ -275,7 +278,7 @@ def undisturbed(name: str, scratch: Path) -> Undisturbed:
         out = scratch / f"{name}-{number}"
         child, before = run(name, out, scratch), time.monotonic()
         while child.is_running:
-            stage, now = stage_of(out), time.monotonic()
+            stage, now = child.stage(out), time.monotonic()
             spent[stage] = spent.get(stage, 0.0) + (now - before) / 2
             before = now
             time.sleep(0.002)
@@ -317,15 +320,17 @@ def kills(
         shutil.rmtree(out, ignore_errors=True)
         for starts in range(60):
             last = starts == 59
-            target = chance.choice([stage for stage in lacking if stage in reference.seconds] or list(STAGES))
+            reached = STAGES.index(stage_of(out))
+            ahead = [stage for stage in lacking if stage in reference.seconds and STAGES.index(stage) >= reached]
+            target = chance.choice(["load", *ahead] if "load" in lacking else ahead or ["report"])
             child = run(reference.name, out, scratch)
-            while child.is_running and (last or STAGES.index(stage_of(out)) < STAGES.index(target)):
+            while child.is_running and (last or STAGES.index(child.stage(out)) < STAGES.index(target)):
                 time.sleep(0.001)
             wait = time.monotonic() + chance.uniform(0, reference.seconds.get(target, 1.0))
             while child.is_running and time.monotonic() < wait:
                 time.sleep(0.001)
             number = chance.choice(SIGNALS)
-            stage = stage_of(out)
+            stage = child.stage(out)
             child.kill(number)
             ended = child.wait()
             if ended.code == 0:  # it was over before
