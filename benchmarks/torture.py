@@ -79,7 +79,7 @@ STAGES = ("load", "pretrain", "similarity", "embed", "baselines", "probes", "mod
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DAMAGES = ("bit", "cut", "empty", "zeros", "noise", "longer", "deleted", "swapped")
 _PATIENCE = 180.0  # seconds after which a run hangs
-_TIMES = re.compile(r"seconds|started|machine|commit|_s$")
+_TIMES = re.compile(r"seconds|started|machine|commit|_s$|^files$")
 _LOOKED_AT = {".csv", ".html", ".png", ".md", ".ckpt"}  # once a run is finished, nothing is computed from these
 
 
@@ -249,8 +249,13 @@ def _timeless(content: Any) -> Any:
 
 def difference(found: dict[str, Any], wanted: dict[str, Any], but: Sequence[str] = ()) -> str | None:
     """The first file in which two runs differ."""
-    names = sorted({*found, *wanted} - {*but})
-    return next((name for name in names if found.get(name) != wanted.get(name)), None)
+    name = next((name for name in sorted({*found, *wanted} - {*but}) if found.get(name) != wanted.get(name)), None)
+    if name is None or not (name.endswith(".json") and name in found and name in wanted):
+        return name
+    parts = {key: (found[name].get(key), wanted[name].get(key)) for key in {*found[name], *wanted[name]}}
+    return name + "".join(
+        f", {key}: {one!r:.200} and not {other!r:.200}" for key, (one, other) in parts.items() if one != other
+    )
 
 
 @dataclass

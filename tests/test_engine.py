@@ -117,6 +117,24 @@ def test_a_stopped_training_ends_as_the_whole_one_does(every, settings, at, way,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", LOOPS)
+def test_a_training_that_is_stopped_in_a_validation_makes_it_anew(way, tmp_path, monkeypatch):
+    trainer = replace(TRAINER, checkpoint_seconds=0.0)
+    whole = trained("plain", pairs(), quick(), TRAINER, tmp_path / "whole")
+
+    def interrupted(self, batch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoencoderTask, "validation_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trained(way, pairs(), quick(), trainer, tmp_path / "cut")
+    assert read_checkpoint(tmp_path / "cut" / "last.ckpt")["global_step"] == 6
+    assert same(trained(way, pairs(), quick(), trainer, tmp_path / "cut"), whole)
+    assert read_json(tmp_path / "cut/metrics.json")["history"] == read_json(tmp_path / "whole/metrics.json")["history"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("plain", "lightning"), ("lightning", "plain")])
 def test_the_other_loops_checkpoints_are_ignored(first, second, tmp_path, monkeypatch):
     whole = trained("plain", pairs(), quick(), TRAINER, tmp_path / "whole")

@@ -346,7 +346,8 @@ class Results:
         source, positions, neighbors: of the data: its name, N, and the k of recall@k.
         held_out: how signals were held out, in words.
         command, commit, settings, machine, started: where the figures come from.
-        files: what `maed run` had written when it was done; None of a run that was stopped, or of `maed compare`.
+        files: SHA-256 of each file that `maed run` had written when it was done; None of a run that was stopped, or of
+            `maed compare`.
         seconds: of each stage.
         split_half, geometry: by method.
         scores, summary, paired, tuning: of trained models.
@@ -364,7 +365,7 @@ class Results:
     settings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     started: str | None = None
-    files: list[str] | None = None
+    files: dict[str, str] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     chosen: str | None = None
     split_half: dict[str, float | None] | None = None

@@ -241,8 +241,11 @@ class History(Callback):
 
 
 class Timed(Callback):
-    """Rewrites a checkpoint when the last one, of a validation too, is some seconds old; never between the batches of a
-    step, whose gradients no checkpoint holds."""
+    """Rewrites a checkpoint when the last one, of a validation too, is some seconds old.
+
+    Never between the batches of a step, whose gradients no checkpoint holds; nor right before a validation, which a
+    training that goes on from there would pass over.
+    """
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds, self._since = path, seconds, time.monotonic()
@@ -255,7 +258,9 @@ class Timed(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write where it is time to; of several processes the first one decides."""
-        due = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and time.monotonic() - self._since > self.seconds
+        done, every = batch_idx + 1, trainer.accumulate_grad_batches
+        validated = done % int(trainer.val_check_batch or 1) == 0 or trainer.global_step >= trainer.max_steps
+        due = done % every == 0 and not validated and time.monotonic() - self._since > self.seconds
         if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
             trainer.save_checkpoint(self.path)
             self._since = time.monotonic()

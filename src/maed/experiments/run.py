@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from hashlib import file_digest
+from pathlib import PurePosixPath
 
 from maed._version import __version__
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.experiments.comparison import SKIPPED, Comparison
 from maed.experiments.trials import check_cluster
-from maed.files import plain, read_json
+from maed.files import damaged, plain, read_json
 from maed.machine import commit, describe_machine
 from maed.records import MadeWith, Results, first_difference
 from maed.registry import BASELINES
@@ -127,7 +128,7 @@ def run_all(
     comparison.save(results)
     comparison.run(encodings, seeds, results)
     context.say(f"report: {write_report(folder.path, context.settings.report)}")
-    results.files = [path.relative_to(folder.path).as_posix() for path in _files(context)]
+    results.files = _files(context)
     comparison.save(results)
     return results
 
@@ -145,17 +146,29 @@ def _finished(context: Context, asked: Results) -> Results | None:
     same = ("maed", "command", "source", "positions")
     if any(getattr(there, name) != getattr(asked, name) for name in same) or there.settings != plain(asked.settings):
         return None
-    if there.files is None or not all((folder.path / name).is_file() for name in there.files):
-        return None
-    for path in _files(context):
-        read_tensors(path) if path.name == MODEL else read_json(path)
-    return there
+    here, written = _files(context), there.files or {}
+    for name in sorted({*here, *written}):
+        path, stage = folder.path / name, PurePosixPath(name).parent
+        if here.get(name) == written.get(name):
+            continue
+        if name in here:  # damaged, or made anew since
+            read_tensors(path) if path.name == MODEL else read_json(path)
+            others = (str(stage / other) for other in (CONFIG, METRICS))
+            if path.name == MODEL and name in written and all(here.get(each) == written.get(each) for each in others):
+                raise damaged(path)
+        elif (path.parent / MODEL).is_file():  # the rest of its stage is there
+            raise damaged(path, "missing")
+    return there if here == written else None
 
 
-def _files(context: Context) -> list[Path]:
-    """Every file of a run that numbers are read from."""
-    names = (CONFIG, METRICS, MODEL, context.folder.auto.name)
-    return sorted(path for path in context.folder.path.rglob("*") if path.name in names)
+def _files(context: Context) -> dict[str, str]:
+    """SHA-256 of every file of a run that numbers are read from."""
+    root, found = context.folder.path, {}
+    for path in sorted(root.rglob("*")):
+        if path.name in (CONFIG, METRICS, MODEL, context.folder.auto.name):
+            with path.open("rb") as file:
+                found[path.relative_to(root).as_posix()] = file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def compare_only(

@@ -434,7 +434,7 @@ def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
         return None
     metrics = read_json(path)
     if isinstance(metrics, dict) and metrics.get("fingerprint") == job.fingerprint:
-        return metrics if (job.folder / MODEL).is_file() else None
+        return metrics if all((job.folder / name).is_file() for name in (CONFIG, MODEL)) else None
     if not overwrite:
         raise MaedError(
             f"out: {job.folder} holds a Perceiver of other settings, data or vectors; take another --out, or "
