@@ -1,7 +1,7 @@
 """Kills, damage, full disks and malformed files, counted: whatever is done to a run, it ends as if nothing had been.
 
     python benchmarks/torture.py quick            # a few of each, under two minutes; nothing is recorded
-    python benchmarks/torture.py long             # about an hour; results/reliability.json and docs/reliability.md
+    python benchmarks/torture.py long             # about an hour; results/reliability/ and docs/reliability.md
     python benchmarks/torture.py long --only fuzz # one part of it, beside what is recorded of the others
     python benchmarks/torture.py docs             # the tables of docs/reliability.md
 
@@ -56,7 +56,7 @@ from maed.tensors import read_tensors
 from pages import filled
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results" / "reliability.json"
+RESULTS = ROOT / "results" / "reliability" / "reliability.json"
 PAGE = ROOT / "docs" / "reliability.md"
 
 _SMALL = (
@@ -324,10 +324,11 @@ def kills(
         out = scratch / "killed"
         shutil.rmtree(out, ignore_errors=True)
         for starts in range(60):
-            last = starts == 59
             reached = STAGES.index(stage_of(out))
             ahead = [stage for stage in lacking if stage in reference.seconds and STAGES.index(stage) >= reached]
-            target = chance.choice(["load", *ahead] if "load" in lacking else ahead or ["report"])
+            ahead += ["load"] * ("load" in lacking)
+            last = starts == 59 or not ahead
+            target = chance.choice(ahead or ["report"])
             child = run(reference.name, out, scratch)
             while child.is_running and (last or STAGES.index(child.stage(out)) < STAGES.index(target)):
                 time.sleep(0.001)
@@ -351,6 +352,7 @@ def kills(
             )  # Lightning asks to stop
             if not stopped or "Traceback" in ended.errors or "Exception ignored" in ended.errors:
                 tally.fail(f"{reference.name}, {signal.Signals(number).name} in {stage}: {ended}")
+            lacking = [stage for stage in STAGES if tally.done[stage] < wanted]
             if out.is_dir() and kept < 24 and chance.random() < 0.5:
                 shutil.copytree(out, keep / f"{reference.name}-{kept}")
                 kept += 1

@@ -251,10 +251,10 @@ def test_a_stop_while_a_file_is_written_changes_nothing(name, tmp_path, monkeypa
     """The last moment of a training, and the moments after it."""
     whole = compared(tmp_path / "whole", "none")
 
-    def killed(path: Path, value: Any) -> None:
+    def killed(path: Path, value: Any, **how: Any) -> None:
         if path.name == name:
             raise KeyboardInterrupt
-        write_json(path, value)
+        write_json(path, value, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "write_json", killed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written(path) as temporary:
         save_file(own, temporary, metadata={"format": "pt", _DIGEST: _digest(own)})
+        _sort_metadata(temporary)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -43,6 +45,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if digest is not None and digest != _digest(tensors):
         raise damaged(path)
     return tensors
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order: safetensors writes them in any, and equal content is to make equal files."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # as it is, but for names that safetensors escapes in another way
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
