@@ -79,7 +79,7 @@ STAGES = ("load", "pretrain", "similarity", "embed", "baselines", "probes", "mod
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DAMAGES = ("bit", "cut", "empty", "zeros", "noise", "longer", "deleted", "swapped")
 _PATIENCE = 180.0  # seconds after which a run hangs
-_TIMES = re.compile(r"seconds|started|machine|commit|_s$|^files$")
+_TIMES = re.compile(r"seconds|started|machine|commit|_s$|^files$|^command$")
 _LOOKED_AT = {".csv", ".html", ".png", ".md", ".ckpt"}  # once a run is finished, nothing is computed from these
 
 
