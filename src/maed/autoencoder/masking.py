@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -91,6 +91,8 @@ class Draw:
         scored: `(S,)` int64 positions.
         targets: `(B, S, C)` float32 or `(B, S)` int64: the signals at the scored positions.
         hidden: `(B, S)` bool: scored there, that is, real and not visible.
+        real: `(B, N)` bool, the real positions, of a draw that scores some of them; None where all are real, and where
+            all are scored.
     """
 
     values: Tensor
@@ -99,16 +101,24 @@ class Draw:
     scored: Tensor
     targets: Tensor
     hidden: Tensor
+    real: Tensor | None = None
 
     def to(self, device: torch.device) -> Draw:
         """The same draw on another device."""
         mask = None if self.visible_mask is None else self.visible_mask.to(device)
         moved = [t.to(device) for t in (self.values, self.visible, self.scored, self.targets, self.hidden)]
-        return Draw(moved[0], moved[1], mask, moved[2], moved[3], moved[4])
+        real = None if self.real is None else self.real.to(device)
+        return Draw(moved[0], moved[1], mask, moved[2], moved[3], moved[4], real)
 
 
 def make_draw(
-    signals: Signals, generator: np.random.Generator, *, rows: np.ndarray, visible: int, scored: int | None
+    signals: Signals,
+    generator: np.random.Generator,
+    *,
+    rows: np.ndarray,
+    visible: int,
+    scored: int | np.ndarray | None,
+    among: np.ndarray | None = None,
 ) -> Draw:
     """Hide all but `visible` positions of the signals `rows`.
 
@@ -119,10 +129,19 @@ def make_draw(
         visible: how many of N positions a signal shows; a signal with fewer real positions shows the same share of
             them, at least one, and always hides one if it has two.
         scored: how many positions to score, at random, the same for the whole batch, so that the cost of a draw
-            does not grow with N; None scores all.
+            does not grow with N; or which, `(S,)`; None scores all.
+        among: `(R,)` positions that are shown and scored, as if there were no others; all where None.
     """
+    if among is not None:
+        own = np.arange(len(rows))
+        local = make_draw(signals.at(among, rows), generator, rows=own, visible=visible, scored=scored)
+        place = torch.from_numpy(among)
+        return replace(local, visible=place[local.visible], scored=place[local.scored])
     n = signals.values.shape[1]
-    positions = np.arange(n) if scored is None or scored >= n else generator.choice(n, scored, replace=False)
+    if isinstance(scored, np.ndarray):
+        positions = scored
+    else:
+        positions = np.arange(n) if scored is None or scored >= n else generator.choice(n, scored, replace=False)
     real = None if signals.mask is None else signals.mask[rows]
     if real is None:
         return _draw(signals, rows, draw_subsets(generator, len(rows), n, visible), None, positions)
@@ -169,6 +188,7 @@ def _draw(
         torch.from_numpy(positions),
         signals.gather(rows, positions),
         torch.from_numpy(_hidden(positions, shown, shown_mask, real, signals.values.shape[1])),
+        None if real is None or len(positions) == real.shape[1] else torch.from_numpy(real),
     )
 
 

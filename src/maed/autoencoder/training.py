@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from maed.autoencoder.examples import write_examples
 from maed.autoencoder.losses import LossName, outputs_of, position_losses
 from maed.autoencoder.masking import Draw, make_draw, visible_count
+from maed.autoencoder.regions import Region
 from maed.autoencoder.set import SetAutoencoder
 from maed.autoencoder.unet import UNetAutoencoder
 from maed.data.signals import SignalData, Signals
@@ -47,6 +48,7 @@ class DrawStream:
         batch_size: signals in a draw.
         length: number of draws.
         seed: seed of the stream.
+        regions: of many positions, one of which each draw is made in; None for draws among all.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class DrawStream:
         batch_size: int,
         length: int,
         seed: int,
+        regions: Sequence[Region] | None = None,
     ) -> None:
         self.signals, self.visible, self.most, self.scored = signals, visible, most, scored
-        self.batch_size, self.length, self.seed = batch_size, length, seed
+        self.batch_size, self.length, self.seed, self.regions = batch_size, length, seed, regions
 
     def __len__(self) -> int:
         return self.length
@@ -77,7 +80,8 @@ class DrawStream:
         visible = self.visible
         if self.most is not None:
             visible = round(visible * (self.most / visible) ** generator.random())
-        return make_draw(self.signals, generator, rows=rows, visible=visible, scored=self.scored)
+        among = None if self.regions is None else self.regions[generator.integers(len(self.regions))].positions
+        return make_draw(self.signals, generator, rows=rows, visible=visible, scored=self.scored, among=among)
 
 
 class AutoencoderTask:
@@ -190,6 +194,7 @@ def pretrain(
     folder: Path,
     *,
     start_vectors: Tensor | None = None,
+    regions: Sequence[Region] | None = None,
 ) -> Autoencoder:
     """Train the autoencoder on unlabeled signals and write `folder`; goes on where a stopped training was.
 
@@ -200,11 +205,14 @@ def pretrain(
         folder: `autoencoder/` of a run.
         start_vectors: `(N, d)` that the table of position vectors starts from, its remaining channels random: a warm
             start. None for a table of random numbers.
+        regions: of many positions: each step is made in one of them, so that near positions meet. None for steps among
+            all.
 
     Returns:
         The weights of the best validation, in evaluation mode, on the CPU.
     """
-    visible = visible_count(data.positions, data.kind, settings.visible_fraction)
+    among = data.positions if regions is None else len(regions[0].positions)
+    visible = visible_count(among, data.kind, settings.visible_fraction)
     loss = loss_name(settings, data)
     model = build_autoencoder(settings, n=data.positions, channels=data.channels, vocabulary=data.vocabulary, loss=loss)
     if start_vectors is not None:
@@ -218,10 +226,15 @@ def pretrain(
         patience=settings.patience,
         wide=wide(model),
     )
-    train = draw_stream(data.train, visible, settings, steps=settings.steps, seed=settings.seed)
+    train = draw_stream(data.train, visible, settings, steps=settings.steps, seed=settings.seed, regions=regions)
     # the same draws at every validation
     held_out = draw_stream(
-        data.validation, visible, settings, steps=_batches(data.validation, settings), seed=settings.seed + 1_000_003
+        data.validation,
+        visible,
+        settings,
+        steps=_batches(data.validation, settings),
+        seed=settings.seed + 1_000_003,
+        regions=regions,
     )
     trained = _loop(trainer_settings)(
         AutoencoderTask(model, loss, settings), train, held_out, plan, trainer_settings, folder
@@ -299,9 +312,18 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
     return float(torch.stack([task.mean_loss(draw) for draw in draws]).mean())
 
 
-def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int) -> DrawStream:
+def draw_stream(
+    signals: Signals,
+    visible: int,
+    settings: AutoencoderSettings,
+    *,
+    steps: int,
+    seed: int,
+    regions: Sequence[Region] | None = None,
+) -> DrawStream:
     """The first `steps` draws of the stream with this seed, as the settings size them."""
-    n, most = signals.values.shape[1], settings.most_visible
+    n = signals.values.shape[1] if regions is None else len(regions[0].positions)
+    most = settings.most_visible
     return DrawStream(
         signals,
         visible=visible,
@@ -310,6 +332,7 @@ def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *
         batch_size=settings.batch_size,
         length=steps,
         seed=seed,
+        regions=regions,
     )
 
 

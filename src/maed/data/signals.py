@@ -61,6 +61,28 @@ class Signals:
             numbers=None if self.numbers is None else self.numbers[rows],
         )
 
+    def at(self, positions: np.ndarray, rows: np.ndarray | None = None) -> Signals:
+        """The signals at positions `(P,)` alone, all of them or those at `rows`, as a smaller `Signals` (a copy)."""
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            return values[:, positions] if rows is None else values[rows[:, None], positions]
+
+        def each(numbers: np.ndarray | None) -> np.ndarray | None:
+            return numbers if numbers is None or len(numbers) == 1 else numbers[positions]
+
+        kept = slice(None) if rows is None else rows
+        return replace(
+            self,
+            values=cut(self.values),
+            labels=None if self.labels is None else self.labels[kept],
+            mask=None if self.mask is None else cut(self.mask),
+            mean=each(self.mean),
+            scale=each(self.scale),
+            common=None if self.common is None else self.common[kept],
+            rest=None if self.rest is None else self.rest[positions],
+            numbers=None if self.numbers is None else self.numbers[kept],
+        )
+
     def take(self, rows: np.ndarray) -> Tensor:
         """Whole signals: `(B, N, C)` normalized float32, or `(B, N)` int64 token ids."""
         return self._batch(self.values[rows], rows, slice(None))
@@ -135,6 +157,11 @@ class SignalData:
     kept: np.ndarray | None = None
     held_out: str = ""
     label_names: tuple[str, ...] = ()
+
+    def at(self, positions: np.ndarray) -> SignalData:
+        """The training and validation signals at fewer positions `(P,)`: what an autoencoder of these alone needs."""
+        train, validation = self.train.at(positions), self.validation.at(positions)
+        return replace(self, train=train, validation=validation, geometry=None, permutation=None, columns=())
 
     @property
     def positions(self) -> int:

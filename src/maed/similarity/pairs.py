@@ -75,7 +75,7 @@ def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | N
     _, n, channels = signals.values.shape
     rows = [_Channel(signals, channel, transform) for channel in range(channels)]
     loadings = np.concatenate([channel.loadings() for channel in rows], axis=1)  # (N, C * r)
-    found = _nearest(loadings, channels, min(CANDIDATES, n - 1))
+    found = nearest_by_cosine(loadings, channels, min(CANDIDATES, n - 1))
     i, j = np.repeat(np.arange(n), found.shape[1]), found.ravel()
     both = np.unique(np.minimum(i, j) * np.int64(n) + np.maximum(i, j))
     i, j = both // n, both % n
@@ -172,8 +172,17 @@ class _Channel:
         return np.clip(np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 1e-12), -1, 1), count
 
 
-def _nearest(loadings: np.ndarray, channels: int, k: int) -> np.ndarray:
-    """The k positions with the largest mean over channels of |cosine|, `(N, k)`."""
+def nearest_by_cosine(loadings: np.ndarray, channels: int, k: int) -> np.ndarray:
+    """The k positions with the largest mean over channels of |cosine|, `(N, k)`.
+
+    Exact, a block of positions at a time, up to 100,000 of them; beyond approximate, where faiss or pynndescent is
+    installed.
+
+    Args:
+        loadings: `(N, channels * r)` float32, the r of each channel of length 1.
+        channels: how many.
+        k: below N.
+    """
     n = len(loadings)
     if n > _EXACT:
         if any(importlib.util.find_spec(name) is not None for name in ("faiss", "pynndescent")):

@@ -108,7 +108,7 @@ def stream(
 
     def losses(draw: Draw) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
-            return _transformed(draw_losses(model, draw, loss, outputs), transform)
+            return transformed(draw_losses(model, draw, loss, outputs), transform)
 
     while state.done < batches and not state.stable:
         if settings.seconds is not None and state.done > 1 and state.seconds + now - started > settings.seconds:
@@ -153,7 +153,8 @@ def transform_of(settings: SimilaritySettings, loss: LossName) -> Transform:
     return default if loss == "mse" else "none"
 
 
-def _transformed(losses: Tensor, transform: Transform) -> Tensor:
+def transformed(losses: Tensor, transform: Transform) -> Tensor:
+    """The losses, or what is taken of them."""
     if transform == "root":
         return losses.sqrt()
     return (losses + _LOG_FLOOR).log() if transform == "log" else losses

@@ -24,8 +24,17 @@ class Sums:
     """What `stacked` keeps apart, such as draws with i visible and draws with i hidden."""
 
     @classmethod
-    def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> Self:
-        """No draws yet. `padded`: some signals have positions that are not real."""
+    def empty(
+        cls, n: int, *, padded: bool = False, scored: int | None = None, device: torch.device | str = "cpu"
+    ) -> Self:
+        """No draws yet.
+
+        Args:
+            n: positions that are shown, N; sums are `(N, S)` where S of them are scored, elsewhere `(N, N)`.
+            padded: some signals have positions that are not real.
+            scored: S; None for all.
+            device: where they are.
+        """
         raise NotImplementedError
 
     def stacked(self) -> dict[str, Tensor]:
@@ -85,18 +94,20 @@ class Accumulator(Sums):
     parts = 2
 
     @classmethod
-    def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> Accumulator:
-        """No draws yet. `padded`: some signals have positions that are not real."""
+    def empty(
+        cls, n: int, *, padded: bool = False, scored: int | None = None, device: torch.device | str = "cpu"
+    ) -> Accumulator:
+        """No draws yet (`Sums.empty`)."""
         rows = [n, n, n, *([n if padded else 1] * 3)]
-        return cls(*(torch.zeros(r, n, dtype=torch.float64, device=device) for r in rows))
+        return cls(*(torch.zeros(r, scored or n, dtype=torch.float64, device=device) for r in rows))
 
     def add(self, losses: Tensor, visible: Tensor, scored: Tensor, real: Tensor | None = None) -> None:
         """Count a batch of draws.
 
         Args:
-            losses: `(B, N)` l_j; ignored where not scored.
+            losses: `(B, S)` l_j; ignored where not scored.
             visible: `(B, N)` bool.
-            scored: `(B, N)` bool; True only where real and hidden.
+            scored: `(B, S)` bool; True only where real and hidden.
             real: `(B, N)` bool; None where all are.
         """
         hit = scored.double()
@@ -113,20 +124,22 @@ class Accumulator(Sums):
             total.add_(there @ term)
 
     def add_draw(self, draw: Draw, losses: Tensor, scored: Tensor) -> None:
-        """Count a batch of draws in which all positions were scored.
+        """Count a batch of draws that scored the positions these sums are of.
 
         Args:
             draw: of B signals.
-            losses: `(B, N)` l_j; ignored where not scored.
-            scored: `(B, N)` bool; True only where hidden.
+            losses: `(B, S)` l_j; ignored where not scored.
+            scored: `(B, S)` bool; True only where hidden.
         """
-        real = torch.ones_like(draw.visible, dtype=torch.bool) if draw.visible_mask is None else draw.visible_mask
-        row, place = real.nonzero(as_tuple=True)
+        filled = torch.ones_like(draw.visible, dtype=torch.bool) if draw.visible_mask is None else draw.visible_mask
+        row, place = filled.nonzero(as_tuple=True)
         # Contiguous, which `hidden` is not: the order in memory decides in which order a product adds up.
-        visible = torch.zeros(draw.hidden.shape, dtype=torch.bool, device=real.device)
+        visible = torch.zeros(len(filled), len(self.visible_counts), dtype=torch.bool, device=filled.device)
         visible[row, draw.visible[row, place]] = True
-        everywhere = draw.visible_mask is None
-        self.add(losses, visible, scored, None if everywhere else (visible | draw.hidden).contiguous())
+        real = None
+        if draw.visible_mask is not None:
+            real = (visible | draw.hidden).contiguous() if draw.real is None else draw.real
+        self.add(losses, visible, scored, real)
 
     def stacked(self) -> dict[str, Tensor]:
         """`counts`, `sums`, `squares`, each `(2, N, N)` on the CPU: draws with i visible, draws with i hidden."""
@@ -160,17 +173,19 @@ class PairedSums(Sums):
     parts = 1
 
     @classmethod
-    def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> PairedSums:
-        """No draws yet."""
-        return cls(*(torch.zeros(n, n, dtype=torch.float64, device=device) for _ in range(3)))
+    def empty(
+        cls, n: int, *, padded: bool = False, scored: int | None = None, device: torch.device | str = "cpu"
+    ) -> PairedSums:
+        """No draws yet (`Sums.empty`)."""
+        return cls(*(torch.zeros(n, scored or n, dtype=torch.float64, device=device) for _ in range(3)))
 
     def add(self, rises: Tensor, dropped: Tensor, scored: Tensor) -> None:
         """Count draws in which one position each was dropped.
 
         Args:
-            rises: `(B, N)` l_j(V without i) - l_j(V); ignored where not scored.
+            rises: `(B, S)` l_j(V without i) - l_j(V); ignored where not scored.
             dropped: `(B,)` the positions i.
-            scored: `(B, N)` bool; True only where real and hidden in V.
+            scored: `(B, S)` bool; True only where real and hidden in V.
         """
         rise = torch.where(scored, rises.double(), 0.0)
         for total, term in ((self.counts, scored.double()), (self.sums, rise), (self.squares, rise * rise)):
