@@ -43,6 +43,8 @@ PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
 
 LAST, BEST, LOGS = "last.ckpt", "best.ckpt", "logs"
 
+_FEW = "few"
+
 
 @dataclass(frozen=True)
 class StageFolder:
@@ -79,6 +81,11 @@ class StageFolder:
     def progress(self) -> Path:
         """`progress.json`: how far it is while it works, for who watches."""
         return self.path / "progress.json"
+
+    @property
+    def few(self) -> StageFolder:
+        """`few/` of an autoencoder of many positions: the one that was trained on few of them first."""
+        return StageFolder(self.path / _FEW)
 
     @property
     def partial(self) -> Path:

@@ -80,7 +80,7 @@ class DrawStream:
         visible = self.visible
         if self.most is not None:
             visible = round(visible * (self.most / visible) ** generator.random())
-        among = None if self.regions is None else self.regions[generator.integers(len(self.regions))].positions
+        among = None if self.regions is None else self.regions[int(generator.integers(len(self.regions)))].positions
         return make_draw(self.signals, generator, rows=rows, visible=visible, scored=self.scored, among=among)
 
 

@@ -62,7 +62,9 @@ def run_all(
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
-    trained = {} if context.sparse else {"autoencoder": asdict(context.settings.autoencoder)}
+    # of very many positions the autoencoder is trained where it was asked for alone
+    untrained = context.sparse and context.settings.similarity.method not in ("auto", "maed")
+    trained = {} if untrained else {"autoencoder": asdict(context.settings.autoencoder)}
     results.notes += origin_notes(MadeWith.of({**context.data_made_with, **trained}), measured)
     asked = context.settings.similarity.method
     fitting = baselines_for(data)
@@ -76,9 +78,10 @@ def run_all(
     # beside the method that was asked for the one that all are measured against; all of them, where one is to be chosen
     wanted = fitting if asked == "auto" else (baseline_for(data), asked)
     methods = [method for method in dict.fromkeys(["maed", *wanted]) if method in able]
+    methods = [method for method in methods if not (untrained and method == "maed")]
     if "maed" in methods:  # refused where there is nothing to embed, before more work is done
         execute([Pretrain(), Similarity(), Embed()], context)
-    else:
+    elif not untrained:
         context.say(f"maed is left out, for it {needs_all_pairs(context)}")
     for method in methods:
         if method == "maed":

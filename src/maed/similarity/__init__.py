@@ -6,8 +6,9 @@ from maed._lazy import lazy
 
 if TYPE_CHECKING:
     from maed.similarity.baseline import Baseline, baseline_for, baselines_for, compute_baseline
-    from maed.similarity.estimator import Estimator, check_estimator, estimate, never_drawn
+    from maed.similarity.estimator import Estimator, check_estimator, check_pairwise, estimate, never_drawn
     from maed.similarity.pairs import SparseSimilarity
+    from maed.similarity.regional import Regional, stream_regions
     from maed.similarity.similarity import Similarity, load_similarity, write_similarity
     from maed.similarity.streaming import Halves, Streamed, Watch, merged, neighbor_lists, stream
     from maed.similarity.sums import Accumulator, PairedSums, Sums
@@ -18,6 +19,7 @@ __all__ = [
     "Estimator",
     "Halves",
     "PairedSums",
+    "Regional",
     "Similarity",
     "SparseSimilarity",
     "Streamed",
@@ -26,6 +28,7 @@ __all__ = [
     "baseline_for",
     "baselines_for",
     "check_estimator",
+    "check_pairwise",
     "compute_baseline",
     "estimate",
     "load_similarity",
@@ -33,6 +36,7 @@ __all__ = [
     "neighbor_lists",
     "never_drawn",
     "stream",
+    "stream_regions",
     "write_similarity",
 ]
 
@@ -40,8 +44,9 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "baseline": ("Baseline", "baseline_for", "baselines_for", "compute_baseline"),
-        "estimator": ("Estimator", "check_estimator", "estimate", "never_drawn"),
+        "estimator": ("Estimator", "check_estimator", "check_pairwise", "estimate", "never_drawn"),
         "pairs": ("SparseSimilarity",),
+        "regional": ("Regional", "stream_regions"),
         "similarity": ("Similarity", "load_similarity", "write_similarity"),
         "streaming": ("Halves", "Streamed", "Watch", "merged", "neighbor_lists", "stream"),
         "sums": ("Accumulator", "PairedSums", "Sums"),

@@ -34,11 +34,13 @@ class Estimator(ABC, Generic[S]):
         sums: the class of the sums over draws.
         transform: what `similarity.transform` `auto` takes of a squared error before it is summed.
         repeated: whether each signal is drawn `similarity.repeats` times in a row.
+        pairwise: whether an entry is made of its own sums alone, so that sums of some pairs `(1, E)` give theirs.
     """
 
     sums: ClassVar[type[Sums]]
     transform: ClassVar[Transform] = "root"
     repeated: ClassVar[bool] = False
+    pairwise: ClassVar[bool] = False
 
     def check(self, settings: SimilaritySettings, *, visible: int, loss: LossName) -> None:
         """Refuse settings, a loss, or a number of `visible` positions that the estimator cannot work with."""
@@ -78,6 +80,16 @@ class Estimator(ABC, Generic[S]):
 def check_estimator(settings: SimilaritySettings, *, visible: int, loss: LossName) -> None:
     """Refuse what the estimator of the settings cannot do with this loss and so many positions `visible`."""
     ESTIMATORS.get(settings.estimator, "similarity.estimator")().check(settings, visible=visible, loss=loss)
+
+
+def check_pairwise(estimator: str) -> None:
+    """Refuse an estimator that needs all pairs, of positions of which candidate pairs alone are measured."""
+    if not ESTIMATORS.get(estimator, "similarity.estimator").pairwise:
+        able = [name for name in ESTIMATORS.built_in if ESTIMATORS.get(name).pairwise]
+        raise MaedError(
+            f"similarity.estimator: {estimator} compares all pairs with one another; choose {' or '.join(able)}, or "
+            "raise similarity.dense_positions"
+        )
 
 
 def estimate(sums: Sums, estimator: str) -> Similarity:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -138,7 +137,7 @@ def stream_regions(
             _save(folder, found, number + 1, seconds + saved - started)
     likeness = torch.from_numpy((vectors.numpy()[i] * vectors.numpy()[j]).sum(axis=1)).double()
     facts = {"candidates": candidates.shape[1], "regions": len(places), "region": min(REGION, n)}
-    made = [_similarity(n, i, j, *each, likeness, facts) for each in found]
+    made = [_similarity(n, i, j, each[0], each[1], likeness, facts) for each in found]
     drawn, never = len(places) * batches * settings.batch_size, int(found[0, 0].isnan().sum())
     return Regional(made[0], (made[1], made[2]), drawn, seconds + time.monotonic() - started, never)
 
@@ -198,8 +197,8 @@ def _both_directions(candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _halves(estimator: Estimator, signals: Signals, place: Region, device: torch.device) -> tuple[Sums, Sums]:
-    size = {"padded": signals.mask is not None, "scored": place.core, "device": device}
-    first, second = (estimator.sums.empty(len(place.positions), **size) for _ in range(2))
+    size, padded = len(place.positions), signals.mask is not None
+    first, second = (estimator.sums.empty(size, padded=padded, scored=place.core, device=device) for _ in range(2))
     return first, second
 
 

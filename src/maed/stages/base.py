@@ -11,6 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maed.autoencoder.masking import visible_count
+from maed.autoencoder.regions import REGION
 from maed.data.common_mode import without_common_mode
 from maed.data.signals import SignalData
 from maed.embedding import embedding_dim
@@ -43,7 +44,7 @@ class Context:
 
     def __post_init__(self) -> None:
         embedding_dim(self.data.positions, self.settings.embedding.dim)
-        visible_count(self.data.positions, self.data.kind, self.settings.autoencoder.visible_fraction)
+        visible_count(self.drawn_among, self.data.kind, self.settings.autoencoder.visible_fraction)
         self.k()
 
     @property
@@ -62,6 +63,11 @@ class Context:
     def sparse(self) -> bool:
         """Whether positions are too many for every pair to be measured."""
         return self.data.positions > self.settings.similarity.dense_positions
+
+    @property
+    def drawn_among(self) -> int:
+        """Positions that a draw is made among: all, or those of a region where there are too many."""
+        return min(REGION, self.data.positions) if self.sparse else self.data.positions
 
     def k(self) -> int:
         """The k on which halves of the draws are compared: as set, or 8; never N or more. No geometry decides it."""
@@ -86,10 +92,10 @@ class Context:
         """
         data, own = self.data, self.settings.similarity.visible_fraction
         if own is not None:
-            return visible_count(data.positions, data.kind, own, "similarity")
+            return visible_count(self.drawn_among, data.kind, own, "similarity")
         if trained is not None:
             return trained
-        return visible_count(data.positions, data.kind, self.settings.autoencoder.visible_fraction)
+        return visible_count(self.drawn_among, data.kind, self.settings.autoencoder.visible_fraction)
 
     def check_upstream(self, stage: StageFolder, made_with: MadeWith, positions: int) -> None:
         """Refuse an earlier stage that was made for other positions than these data have.

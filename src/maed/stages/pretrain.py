@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from maed.autoencoder import loss_name, pretrain, visible_count
+from maed.autoencoder.regions import few_positions, placed, regions
 from maed.embedding import PositionEmbedding, reduce
+from maed.engine.device import device
 from maed.errors import MaedError, nearest
+from maed.files import read_json, write_json
 from maed.records import MadeWith
 from maed.registry import BASELINES
 from maed.run_folder import StageFolder
@@ -19,6 +23,10 @@ from maed.settings import EmbeddingSettings
 from maed.similarity import baselines_for, load_similarity
 from maed.stages.base import Context, Stage, run_stage
 from maed.stages.baseline import Baseline
+from maed.stages.similarity import methods_of, needs_all_pairs
+
+_SETTLED = 0.1
+"""Learning rate of the vectors of many positions, as a multiple of that of the weights, where it is not set."""
 
 
 class Pretrain(Stage):
@@ -35,7 +43,7 @@ class Pretrain(Stage):
     def facts(self, context: Context) -> Mapping[str, Any]:
         """What the weights' shapes follow from."""
         data, settings = context.data, context.settings.autoencoder
-        visible = visible_count(data.positions, data.kind, settings.visible_fraction)
+        visible = visible_count(context.drawn_among, data.kind, settings.visible_fraction)
         shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary, "visible": visible}
         return {**shape, "loss": loss_name(settings, data)}
 
@@ -43,6 +51,8 @@ class Pretrain(Stage):
         """Refuse a loss that the data cannot have, and a start or a batch that the autoencoder cannot take."""
         settings, n = context.settings.autoencoder, context.data.positions
         loss_name(settings, context.data)
+        if context.sparse and "maed" not in methods_of(context):
+            raise MaedError(f"similarity.method: maed {needs_all_pairs(context)}")
         if settings.kind == "unet" and settings.batch_size == 1 and n <= 2**settings.depth:
             raise MaedError(
                 f"autoencoder.batch_size: must be at least 2 where a U-Net of depth {settings.depth} leaves one place "
@@ -67,11 +77,34 @@ class Pretrain(Stage):
 
     def run(self, context: Context) -> None:
         """Train, from random vectors or a start that was named."""
-        data, settings = context.shown_data, context.settings.autoencoder
-        start = _start_vectors(context)
-        visible = visible_count(data.positions, data.kind, settings.visible_fraction)
-        context.say(f"autoencoder: {visible} of {data.positions} positions visible, {settings.steps} steps")
-        pretrain(data, settings, context.settings.trainer, self.folder(context).path, start_vectors=start)
+        data, settings, trainer = context.shown_data, context.settings.autoencoder, context.settings.trainer
+        start, places = _start_vectors(context), None
+        if context.sparse:
+            started, folder = time.perf_counter(), self.folder(context)
+            start = _placed(context, folder) if start is None else start
+            places, rate = regions(start), settings.position_rate
+            # of so many positions each is met in few steps, that would move them at random
+            settings = replace(settings, position_rate=_SETTLED if rate is None else rate)
+            context.say(f"autoencoder: {data.positions} positions in {len(places)} regions of {context.drawn_among}")
+        visible = visible_count(context.drawn_among, data.kind, settings.visible_fraction)
+        context.say(f"autoencoder: {visible} of {context.drawn_among} positions visible, {settings.steps} steps")
+        pretrain(data, settings, trainer, self.folder(context).path, start_vectors=start, regions=places)
+        if context.sparse:  # what came before the last training counts too
+            metrics = self.folder(context).metrics
+            write_json(metrics, {**read_json(metrics), "seconds": time.perf_counter() - started})
+
+
+def _placed(context: Context, folder: StageFolder) -> torch.Tensor:
+    """Where all of many positions lie by an autoencoder of 2,048 of them, trained first, from random vectors."""
+    data, settings, trainer = context.shown_data, context.settings.autoencoder, context.settings.trainer
+    few = few_positions(data.positions, settings.seed)
+    some, loss, where = data.at(few), loss_name(settings, data), device(trainer)
+    visible = visible_count(len(few), data.kind, settings.visible_fraction)
+    context.say(f"autoencoder: first of {len(few)} positions, {visible} visible, {settings.steps} steps")
+    model = pretrain(some, settings, trainer, folder.few.path)
+    context.say("autoencoder: the others are placed by what it reconstructs")
+    dim, shown = min(settings.width, len(few) - 1), min(2 * visible, len(few) - 1)
+    return placed(model.to(where), few, data.train, visible=shown, loss=loss, dim=dim, device=where)
 
 
 def _start_vectors(context: Context) -> torch.Tensor | None:

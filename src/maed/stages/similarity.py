@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from maed.autoencoder import load_autoencoder, loss_name, outputs_of, wide
+from maed.autoencoder import SetAutoencoder, load_autoencoder, loss_name, outputs_of, wide
 from maed.embedding import check_reduction, reduce
 from maed.engine.device import device, precision
 from maed.errors import MaedError
@@ -20,15 +20,19 @@ from maed.machine import memory
 from maed.run_folder import StageFolder
 from maed.similarity import (
     Halves,
+    Regional,
+    SparseSimilarity,
     Streamed,
     Sums,
     baselines_for,
     check_estimator,
+    check_pairwise,
     estimate,
     merged,
     neighbor_lists,
     never_drawn,
     stream,
+    stream_regions,
     write_similarity,
 )
 from maed.similarity import Similarity as Matrix
@@ -54,13 +58,18 @@ class Similarity(Stage):
         own = asdict(context.settings.similarity)
         # which of several is led with changes none of them, nor does how many positions could have been there
         del own["method"], own["dense_positions"]
+        own |= {"region": context.drawn_among} if context.sparse else {}
         return {**config["made_with"], "similarity": own}
 
     def check(self, context: Context) -> None:
         """Refuse an estimator that the loss, or the number of visible positions, is not for; and what will not fit."""
-        if context.sparse:
+        if not context.sparse:
+            check_memory(context)
+        elif "maed" not in methods_of(context):
             raise MaedError(f"similarity.method: maed {needs_all_pairs(context)}")
-        check_memory(context)
+        else:
+            check_reduction(context.data.positions, context.settings.embedding, sparse=True)
+            check_pairwise(context.settings.similarity.estimator)
         loss = loss_name(context.settings.autoencoder, context.data)
         check_estimator(context.settings.similarity, visible=context.shown(), loss=loss)
 
@@ -77,23 +86,43 @@ class Similarity(Stage):
         settings, data = context.settings.similarity, context.shown_data
         model, config = load_autoencoder(context.folder.earlier.autoencoder.path)
         visible = context.shown(config["visible"])
-        context.say(f"similarity: {settings.draws} draws, {settings.estimator}")
         where = device(context.settings.trainer)
+        how: dict[str, Any] = {
+            "visible": visible,
+            "loss": config["loss"],
+            "outputs": outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
+            "device": where,
+            "half_precision": precision(context.settings.trainer, wide=wide(model)) != "32-true",
+            "folder": self.folder(context).path,
+        }
+        if not context.sparse:
+            context.say(f"similarity: {settings.draws} draws, {settings.estimator}")
+            with context.progress("similarity", self.folder(context)) as progress:
+                watch = _watch(context)
+                streamed = stream(model.to(where), data.train, settings, progress=progress, watch=watch, **how)
+            self._write(context, streamed)
+            return
+        if not isinstance(model, SetAutoencoder):
+            raise MaedError("autoencoder.kind: must be set for so many positions, got unet")
+        context.say(f"similarity: region by region, {settings.estimator}")
         with context.progress("similarity", self.folder(context)) as progress:
-            streamed = stream(
-                model.to(where),
-                data.train,
-                settings,
-                visible=visible,
-                loss=config["loss"],
-                outputs=outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
-                device=where,
-                half_precision=precision(context.settings.trainer, wide=wide(model)) != "32-true",
-                folder=self.folder(context).path,
-                progress=progress,
-                watch=_watch(context),
+            regional = stream_regions(model.to(where), data.train, settings, progress=progress, **how)
+        self._write_pairs(context, regional)
+
+    def _write_pairs(self, context: Context, regional: Regional) -> None:
+        folder, found = self.folder(context), regional.similarity
+        config = {**read_json(folder.config), "seconds": regional.seconds, "draws": regional.draws}
+        if regional.never:
+            count = 2 * found.pairs.shape[1]
+            line = (
+                f"similarity.draws: {regional.never} of {count} candidate pairs were never visible and scored together"
             )
-        self._write(context, streamed)
+            if 2 * regional.never > count:
+                shutil.rmtree(folder.path)  # nothing in it is worth keeping
+                raise MaedError(f"{line}; more draws, or a larger similarity.visible_fraction, reach them")
+            context.say(f"{line}; they count as the autoencoder's vectors have them")
+        self._note_halves(context, config, regional.halves)
+        write_similarity(folder.path, found, None, config)
 
     def _write(self, context: Context, streamed: Streamed) -> None:
         folder, settings = self.folder(context), context.settings
@@ -105,16 +134,22 @@ class Similarity(Stage):
         if settings.similarity.until == "stable":
             context.say(f"similarity: {streamed.draws} draws{_stability(streamed.changed)}")
         halves = [estimate(half, settings.similarity.estimator) for half in streamed.halves]
+        self._note_halves(context, config, halves)
+        write_similarity(folder.path, result, sums, config)
+
+    def _note_halves(
+        self, context: Context, config: dict[str, Any], halves: Sequence[Matrix | SparseSimilarity]
+    ) -> None:
+        """Say, and keep, how far the embeddings of two halves of the draws agree."""
         config["split_half"] = _split_half(context, halves)
-        config["split_half_of"] = asdict(settings.embedding)
+        config["split_half_of"] = asdict(context.settings.embedding)
         note = noise_note(config["split_half"], context.k(), context.data.positions)
         agreed = f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbors"
         context.say(note or agreed)
-        write_similarity(folder.path, result, sums, config)
 
 
 def methods_of(context: Context) -> tuple[str, ...]:
-    """The methods that these signals can have: `maed` last, and not where positions are too many for all pairs.
+    """The methods that these signals can have: `maed` last, and of too many positions for all pairs those that can.
 
     Raises:
         MaedError: there is none.
@@ -122,7 +157,8 @@ def methods_of(context: Context) -> tuple[str, ...]:
     found = baselines_for(context.data, sparse=context.sparse)
     if not found and context.sparse:
         raise MaedError(f"inputs: every method for {context.data.kind} signals {needs_all_pairs(context)}")
-    return found if context.sparse else (*found, "maed")
+    able = context.data.kind == "real" and context.settings.autoencoder.kind == "set"
+    return (*found, "maed") if able or not context.sparse else found
 
 
 def needs_all_pairs(context: Context) -> str:
@@ -192,12 +228,13 @@ def _check_drawn(context: Context, folder: StageFolder, sums: Sums, draws: int) 
     warnings.warn(f"{line}; they count as not similar", stacklevel=2)
 
 
-def _split_half(context: Context, halves: Sequence[Matrix]) -> float:
+def _split_half(context: Context, halves: Sequence[Matrix | SparseSimilarity]) -> float:
     """Recall@k between the embeddings of two disjoint halves of the draws."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of halves that nobody keeps
         settings = context.settings.embedding
-        first, second = (reduce(half.values, settings, half.standard_error) for half in halves)
+        arrays = (half.arrays() for half in halves)
+        first, second = (reduce(values, settings, error) for values, error in arrays)
     return agreement(first, second, context.k())
 
 

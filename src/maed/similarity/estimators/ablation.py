@@ -20,6 +20,7 @@ class Ablation(Estimator[PairedSums]):
     """
 
     sums = PairedSums
+    pairwise = True
 
     def check(self, settings: SimilaritySettings, *, visible: int, loss: LossName) -> None:
         """Refuse one visible position, of which none is left."""

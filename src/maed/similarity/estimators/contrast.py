@@ -18,6 +18,7 @@ class Contrast(Estimator[Accumulator]):
 
     sums = Accumulator
     repeated = True
+    pairwise = True
 
     def add(self, sums: Accumulator, draw: Draw, losses: Losses, repeats: int) -> None:
         """Add the losses less their mean over the draws of the same signal."""
