@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch
 from scipy.spatial.distance import cdist
 
 import maed
+from maed.autoencoder import SetAutoencoder
+from maed.autoencoder.masking import make_draw
+from maed.autoencoder.regions import few_positions, placed, regions
 from maed.cli import main
 from maed.data.geometry import Geometry, ring, torus
 from maed.data.signals import Signals
@@ -18,10 +22,14 @@ from maed.data.sources.field import covariance, square_root, waves
 from maed.embedding import reduce
 from maed.evaluation.geometry import geometry_metrics
 from maed.records import Results
-from maed.settings import EmbeddingSettings, EvaluationSettings
-from maed.similarity import Similarity, load_similarity, pairs
+from maed.registry import ESTIMATORS
+from maed.settings import EmbeddingSettings, EvaluationSettings, SimilaritySettings
+from maed.similarity import Similarity, load_similarity, pairs, regional, stream_regions
+from maed.similarity import estimate as estimate_all
 from maed.similarity.moments import absolute_correlation
 from maed.similarity.pairs import SparseSimilarity, correlated_pairs
+from maed.similarity.regional import shrunk
+from maed.similarity.streaming import draw_losses
 
 SHAPE = torus(14, 14)
 
@@ -132,20 +140,24 @@ def test_positions_that_nothing_depends_on_and_parts_that_nothing_joins_are_told
 
 def test_a_run_of_many_positions_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--data.samples", "400", "--data.permute", "0", "--evaluation.probe_steps", "4", "--positions", ""]
-    command = ["run", "field:torus:12x12", *few, "--similarity.dense_positions", "100", "--out", str(tmp_path)]
+    short = ["--autoencoder.steps", "20", "--similarity.draws", "1024", "--embedding.force", "true"]
+    command = ["run", "field:torus:12x12", *few, *short, "--similarity.dense_positions", "100", "--out", str(tmp_path)]
 
     assert main(command) == 0
 
     results = Results.read(tmp_path / "results.json")
-    assert results.chosen in ("correlation", "magnitude")
     assert results.geometry is not None
+    assert set(results.geometry) == {"maed", "correlation", "magnitude"}
+    assert results.split_half is not None
+    assert 0 <= results.split_half["maed"] <= 1
     assert results.geometry["correlation"]["knn_recall"] > 0.9
-    found = load_similarity(tmp_path / "baselines" / "correlation" / "similarity")
-    assert isinstance(found, SparseSimilarity)
-    assert found.n == 144
+    for folder in (tmp_path / "baselines" / "correlation" / "similarity", tmp_path / "similarity"):
+        found = load_similarity(folder)
+        assert isinstance(found, SparseSimilarity)
+        assert found.n == 144
     assert (tmp_path / "report.html").is_file()
     capsys.readouterr()
-    assert main([*command, "--similarity.method", "maed", "--overwrite"]) == 2
+    assert main([*command, "--similarity.method", "partial", "--overwrite"]) == 2
     assert "similarity.dense_positions" in capsys.readouterr().err
 
 
@@ -157,6 +169,210 @@ def test_the_learner_keeps_a_sparse_similarity(readings: np.ndarray) -> None:
     assert learner.similarity_.shape == (196, 196)
     assert learner.similarity_.nnz < 196 * 195
     assert geometry_metrics(learner.embedding_.vectors, SHAPE, EvaluationSettings())["knn_recall"] > 0.9
+
+
+@pytest.fixture
+def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regions of 64 positions with cores of 24, and 100 positions that are trained on first."""
+    monkeypatch.setattr("maed.autoencoder.regions.REGION", 64)
+    monkeypatch.setattr("maed.autoencoder.regions.CORE", 24)
+    monkeypatch.setattr("maed.autoencoder.regions.FEW", 100)
+
+
+def test_cores_divide_the_positions_and_regions_hold_what_is_near(small_regions: None) -> None:
+    vectors = torch.from_numpy(SHAPE.coordinates).float()  # cosines and sines of both angles
+
+    found = regions(vectors)
+
+    assert sorted(np.concatenate([region.positions[: region.core] for region in found])) == list(range(196))
+    assert all(region.core <= 24 and len(set(region.positions)) == 64 for region in found)
+    nearest = torch.cdist(vectors, vectors).topk(5, largest=False).indices.numpy()
+    inside = [np.isin(nearest[region.positions[: region.core]], region.positions).mean() for region in found]
+    assert min(inside) > 0.95
+
+
+def test_a_draw_of_a_region_shows_and_scores_its_positions_alone(readings: np.ndarray) -> None:
+    mask = np.random.default_rng(1).random(readings.shape) > 0.2
+    for given in (signals(readings[..., None]), signals(readings[..., None], mask)):
+        rows, among = np.arange(5, 9), np.array([7, 3, 150, 12, 99, 42])
+
+        draw = make_draw(given, np.random.default_rng(0), rows=rows, visible=2, scored=np.array([0, 2, 3]), among=among)
+
+        assert draw.scored.tolist() == [7, 150, 12]
+        torch.testing.assert_close(draw.targets, given.take(rows)[:, [7, 150, 12]])
+        shown = torch.ones_like(draw.visible).bool() if draw.visible_mask is None else draw.visible_mask
+        assert np.isin(draw.visible[shown], among).all()
+        torch.testing.assert_close(draw.values[shown], given.take(rows).gather(1, draw.visible[..., None])[shown])
+
+
+def untrained() -> SetAutoencoder:
+    return SetAutoencoder(196, channels=1, vocabulary=0, width=64, layers=1, heads=2).eval()
+
+
+class Kriging:
+    """The best autoencoder of a field there is: what its visible values let expect of the others."""
+
+    def __init__(self, few: np.ndarray) -> None:
+        self.covariance = torch.from_numpy(covariance(SHAPE, 0.4)[np.ix_(few, few)]).float()
+
+    def predict(
+        self,
+        values: torch.Tensor,
+        visible: torch.Tensor,
+        scored: torch.Tensor,
+        visible_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        known = self.covariance[visible[:, :, None], visible[:, None, :]] + 0.09 * torch.eye(visible.shape[1])
+        toward = self.covariance[scored[None, :, None], visible[:, None, :]]
+        return toward @ torch.linalg.solve(known, values)
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+def test_all_positions_are_placed_by_what_an_autoencoder_of_few_reconstructs(
+    readings: np.ndarray, crossed: bool, small_regions: None
+) -> None:
+    values = readings * np.where(np.arange(196) % 3 == 0, -1, 1) if crossed else readings
+    few = few_positions(196, 0)
+    assert len(few) == 100
+    model = Kriging(few)
+    if crossed:  # as an autoencoder of these would have it
+        signs = torch.where(torch.from_numpy(few) % 3 == 0, -1.0, 1.0)
+        model.covariance *= signs * signs[:, None]
+
+    vectors = placed(
+        model,
+        few,
+        signals(values.astype(np.float32)[..., None]),
+        visible=30,
+        loss="mse",
+        dim=48,
+        device=torch.device("cpu"),
+    )
+
+    assert vectors.shape == (196, 48)
+    assert geometry_metrics(vectors, SHAPE, EvaluationSettings())["knn_recall"] > 0.9
+
+
+@pytest.mark.parametrize("estimator", ["contrast", "ablation"])
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_pairs_of_a_region_have_the_estimate_of_all_pairs(
+    readings: np.ndarray, estimator: str, missing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = None if missing == 0 else np.random.default_rng(1).random(readings.shape) > missing
+    given = signals(readings[..., None] if mask is None else np.where(mask, readings, 0)[..., None], mask)
+    monkeypatch.setattr(regional, "shrunk", lambda values, error, likeness: (values, error, 1.0))
+    model = untrained()
+    settings = SimilaritySettings(estimator=estimator, draws=16 * 512, batch_size=64)
+    how: dict[str, Any] = {"visible": 4, "loss": "mse", "outputs": 1, "device": torch.device("cpu")}
+    found = stream_regions(model, given, settings, **how)
+    sums = ESTIMATORS.get(estimator).sums.empty(196, padded=mask is not None)
+    repeats = 8 if estimator == "contrast" else 1
+    order = regions(torch.nn.functional.normalize(model.position_vectors.detach() - model.position_vectors.mean(dim=0)))
+    assert len(order) == 1  # of 196 positions, all of which are its core
+    for batch in range(8):
+        generator = np.random.default_rng((0, 0, batch))
+        rows = generator.integers(0, len(given), size=64 // repeats).repeat(repeats)
+        place = order[0].positions
+        draw = make_draw(given, generator, rows=rows, visible=4, scored=np.arange(196), among=place)
+        ESTIMATORS.get(estimator)().add(sums, draw, lambda d: draw_losses(model, d, "mse", 1).sqrt(), repeats)
+    whole = estimate_all(sums, estimator)
+
+    values, error = found.similarity.arrays()
+    known = (values.toarray() != 0) & ~np.isnan(values.toarray())  # a single draw of a pair says nothing
+    assert known.sum() > 196 * 25
+    both = (whole.values + whole.values.T).numpy() / 2
+    spread = (whole.standard_error**2 + whole.standard_error.T**2).sqrt().numpy() / 2
+    np.testing.assert_allclose(values.toarray()[known], both[known], atol=1e-5)
+    np.testing.assert_allclose(error.toarray()[known], spread[known], atol=1e-5)
+
+
+def test_few_draws_leave_the_word_to_the_vectors_and_many_take_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    likeness = torch.rand(4_000, generator=generator, dtype=torch.float64)
+    truth = 2 * likeness + 0.1 * torch.randn(4_000, generator=generator, dtype=torch.float64)
+
+    found = {}
+    for noise in (1e-3, 3.0):
+        error = torch.full_like(truth, noise)
+        entries = truth + noise * torch.randn(4_000, generator=generator, dtype=torch.float64)
+        entries[0] = torch.nan
+        found[noise] = shrunk(entries, error, likeness)
+
+    values, error, share = found[1e-3]
+    assert share > 0.99
+    assert (values - truth)[1:].abs().max() < 0.01
+    assert values[0] == pytest.approx(2 * likeness[0], abs=0.01)
+    assert error[0] == pytest.approx(0.1, abs=0.01)
+    values, error, share = found[3.0]
+    assert share < 0.1
+    assert torch.corrcoef(torch.stack([values, truth]))[0, 1] > 0.9
+
+
+def test_noise_stays_noise_however_alike_vectors_are() -> None:
+    generator = torch.Generator().manual_seed(1)
+    likeness = torch.rand(10_000, generator=generator, dtype=torch.float64)
+    noise = torch.randn(10_000, generator=generator, dtype=torch.float64)
+
+    values, error, _ = shrunk(noise, torch.ones_like(noise), likeness)
+
+    assert (values / error).abs().max() < 5
+
+
+def test_a_stopped_stream_of_regions_goes_on(
+    readings: np.ndarray, tmp_path: Path, small_regions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, settings = signals(readings[..., None]), SimilaritySettings(draws=4096, batch_size=64)
+    model = untrained()
+    how: dict[str, Any] = {"visible": 4, "loss": "mse", "outputs": 1, "device": torch.device("cpu")}
+    whole = stream_regions(model, given, settings, **how)
+    monkeypatch.setattr(regional, "_SAVE_EVERY", 0.0)
+
+    def stop(done: int, total: int) -> None:
+        if 2 * done > total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream_regions(model, given, settings, folder=tmp_path, progress=stop, **how)
+    told: list[int] = []
+    again = stream_regions(model, given, settings, folder=tmp_path, progress=lambda d, _: told.append(d), **how)
+
+    assert 0 < len(told) < len(regions(model.position_vectors))
+    torch.testing.assert_close(again.similarity.values, whole.similarity.values)
+
+
+@pytest.mark.slow
+def test_the_autoencoder_finds_the_neighbors_of_many_positions(
+    readings: np.ndarray, small_regions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maed.stages.base.REGION", 64)
+    settings = maed.Settings()
+    settings.similarity.dense_positions, settings.similarity.draws = 100, 32_768
+    settings.autoencoder.steps = 1_000
+    learner = maed.PositionLearner(method="maed", settings=settings, random_state=0).fit(readings)
+
+    assert learner.similarity_.nnz < 196 * 195
+    found = geometry_metrics(learner.embedding_.vectors, SHAPE, EvaluationSettings())
+    assert found["knn_recall"] > 0.8
+    assert found["coordinate_r2"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--similarity.estimator", "mean-loss"], "similarity.estimator"),
+        (["--autoencoder.kind", "unet"], "autoencoder.kind set"),
+        (["--autoencoder.visible_fraction", "0.0001"], "autoencoder.visible_fraction"),
+    ],
+)
+def test_what_many_positions_cannot_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], named: str
+) -> None:
+    command = ["run", "field:ring:144", "--data.samples", "60", "--positions", "", "--similarity.method", "maed"]
+
+    assert main([*command, *flags, "--similarity.dense_positions", "100", "--out", str(tmp_path)]) == 2
+
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert named in said
 
 
 def test_another_reduction_names_those_that_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ class AutoencoderSettings:
         steps: Training steps.
         learning_rate: Peak learning rate of AdamW; 6e-3 for `set` and 1e-3 for `unet` by default.
         position_rate: Learning rate of the position vectors of `set`, as a multiple of that of the weights; 20 where
-            they start at random and 1 after a warm start by default.
+            they start at random, 1 after a warm start and 0.1 beyond `similarity.dense_positions` by default.
         warmup: Steps of linear warm-up.
         schedule: Shape of the decay after the warm-up; `constant` has none.
         weight_decay: Weight decay; the position vectors have none.
@@ -179,6 +179,7 @@ class SimilaritySettings:
         estimator: `contrast`, the original's `mean-loss`, or `ablation`, which hides each visible position in turn and
             costs as many passes as positions are visible.
         draws: Draws of visible positions, rounded up to whole batches, two or more; the most with `until` `stable`.
+            Beyond `dense_positions` a sixteenth of them in each region of 1,024, all of which are made.
         until: Stop after the `draws`, or before, once the neighbor lists are `stable`.
         tolerance: Share of the neighbors that may change, for a quarter more draws, where lists are called stable.
         seconds: Stop after this time at the latest; never by default.
@@ -189,7 +190,8 @@ class SimilaritySettings:
         visible_fraction: Share of the positions shown; the autoencoder's by default.
         signals: Training signals that a baseline reads at the most; all by default.
         dense_positions: Most positions of which every pair is measured. Beyond, each is compared with 32 candidates
-            alone, by `correlation` or `magnitude`, so that time and memory grow with the positions.
+            alone, by `correlation`, `magnitude` or, of real channels and with the `set` autoencoder, `maed`, so that
+            time and memory grow with the positions.
         seed: Seed of the draws.
     """
 

@@ -164,7 +164,9 @@ def methods_of(context: Context) -> tuple[str, ...]:
 def needs_all_pairs(context: Context) -> str:
     """Why a method is not among `methods_of`, and what to do."""
     n, most = context.data.positions, context.settings.similarity.dense_positions
-    able = baselines_for(context.data, sparse=True)
+    able = list(baselines_for(context.data, sparse=True))
+    if context.data.kind == "real" and context.settings.autoencoder.kind != "set":
+        able.append("autoencoder.kind set")
     other = f"choose {' or '.join(able)}, or raise" if able else "raise"
     return (
         f"measures every pair of positions: {n} are more than the {most} of similarity.dense_positions; {other} "
