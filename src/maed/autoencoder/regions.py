@@ -127,17 +127,18 @@ def placed(
 
     def kernel(positions: np.ndarray) -> Tensor:
         """Rows of K, `(P, M)`, the mean over channels, without the means of rows."""
-        total: Tensor | float = 0.0
+        total = torch.zeros(1, device=device)
+        count = torch.full((len(positions), 1), float(len(rows)) if signals.mask is None else 0.0, device=device)
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
             x = signals.gather(part, positions).to(device)
             x = torch.cat([x, x.square()], dim=-1) if loss == "gaussian" else x
             real = signals.real(part)
             if real is not None:
-                x = x * real[:, torch.from_numpy(positions)].to(device)[..., None]
+                there = real[:, torch.from_numpy(positions)].to(device)
+                x, count = x * there[..., None], count + there.sum(dim=0)[:, None]
             total = total + torch.einsum("bpc,bmc->cpm", x, found[start : start + len(part)])
-        assert isinstance(total, Tensor)
-        size = (total / len(rows)).abs().mean(dim=0)
+        size = (total / count.clamp(min=1)).abs().mean(dim=0)
         return size - size.mean(dim=1, keepdim=True)
 
     own = kernel(few)

@@ -160,6 +160,7 @@ def shrunk(values: Tensor, error: Tensor, likeness: Tensor) -> tuple[Tensor, Ten
     known = ~values.isnan()
     if not known.any():
         return torch.zeros_like(values), torch.zeros_like(values), 0.0
+    error = error.clamp(min=error[known].median() / 2)  # what few draws say of their own error is a guess itself
     x, y, weight = likeness[known], values[known], error[known] ** -2
     middle, total = (weight * x).sum() / weight.sum(), weight.sum()
     extent = (weight * (x - middle) ** 2).sum()
