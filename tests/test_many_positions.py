@@ -260,7 +260,7 @@ def test_pairs_of_a_region_have_the_estimate_of_all_pairs(
 ) -> None:
     mask = None if missing == 0 else np.random.default_rng(1).random(readings.shape) > missing
     given = signals(readings[..., None] if mask is None else np.where(mask, readings, 0)[..., None], mask)
-    monkeypatch.setattr(regional, "shrunk", lambda values, error, likeness: (values, error, 1.0))
+    monkeypatch.setattr(regional, "shrunk", lambda values, error, *_: (values, error, 1.0))
     model = untrained()
     settings = SimilaritySettings(estimator=estimator, draws=16 * 512, batch_size=64)
     how: dict[str, Any] = {"visible": 4, "loss": "mse", "outputs": 1, "device": torch.device("cpu")}
@@ -294,9 +294,9 @@ def test_few_draws_leave_the_word_to_the_vectors_and_many_take_it() -> None:
     found = {}
     for noise in (1e-3, 3.0):
         error = torch.full_like(truth, noise)
-        entries = truth + noise * torch.randn(4_000, generator=generator, dtype=torch.float64)
-        entries[0] = torch.nan
-        found[noise] = shrunk(entries, error, likeness)
+        halves = truth + 2**0.5 * noise * torch.randn(2, 4_000, generator=generator, dtype=torch.float64)
+        halves[:, 0] = torch.nan
+        found[noise] = shrunk(halves.mean(dim=0), error, likeness, halves)
 
     values, error, share = found[1e-3]
     assert share > 0.99
@@ -311,9 +311,9 @@ def test_few_draws_leave_the_word_to_the_vectors_and_many_take_it() -> None:
 def test_noise_stays_noise_however_alike_vectors_are() -> None:
     generator = torch.Generator().manual_seed(1)
     likeness = torch.rand(10_000, generator=generator, dtype=torch.float64)
-    noise = torch.randn(10_000, generator=generator, dtype=torch.float64)
+    halves = 2**0.5 * torch.randn(2, 10_000, generator=generator, dtype=torch.float64)
 
-    values, error, _ = shrunk(noise, torch.ones_like(noise), likeness)
+    values, error, _ = shrunk(halves.mean(dim=0), torch.ones_like(likeness), likeness, halves)
 
     assert (values / error).abs().max() < 5
 

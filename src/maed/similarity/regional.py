@@ -137,22 +137,24 @@ def stream_regions(
             _save(folder, found, number + 1, seconds + saved - started)
     likeness = torch.from_numpy((vectors.numpy()[i] * vectors.numpy()[j]).sum(axis=1)).double()
     facts = {"candidates": candidates.shape[1], "regions": len(places), "region": min(REGION, n)}
-    made = [_similarity(n, i, j, each[0], each[1], likeness, facts) for each in found]
+    made = [_similarity(n, i, j, each[0], each[1], likeness, found[1:, 0], facts) for each in found]
     drawn, never = len(places) * batches * settings.batch_size, int(found[0, 0].isnan().sum())
     return Regional(made[0], (made[1], made[2]), drawn, seconds + time.monotonic() - started, never)
 
 
-def shrunk(values: Tensor, error: Tensor, likeness: Tensor) -> tuple[Tensor, Tensor, float]:
+def shrunk(values: Tensor, error: Tensor, likeness: Tensor, halves: Tensor) -> tuple[Tensor, Tensor, float]:
     """Weigh noisy entries against what the likeness of vectors lets expect of them.
 
-    Expected is a line through all pairs, by least squares; how far entries are from it beyond their errors, tau, is
-    what the vectors do not know. Each entry then counts by tau^2 / (tau^2 + error^2), and the line for the rest
-    (empirical Bayes: Efron and Morris 1975). Of many draws this is the entry, of few the line. Were draws to decide
-    alone, telling 8 nearest among 32 candidates would take thousands of each pair.
+    Expected is a line through all pairs, by least squares. How far entries are from it beyond their noise, tau, is
+    what the vectors do not know: tau^2 is the mean product of how far two halves of the draws are from it, whose noise
+    is independent. Each entry then counts by tau^2 / (tau^2 + error^2), and the line for the rest (empirical Bayes:
+    Efron and Morris 1975). Of many draws this is the entry, of few the line. Were draws to decide alone, telling 8
+    nearest among 32 candidates would take thousands of each pair.
 
     Args:
         values, error: `(E,)`; not-a-number where no draw tells of a pair, which then is as the line has it.
         likeness: `(E,)` of the vectors.
+        halves: `(2, E)` values by two disjoint halves of the draws.
 
     Returns:
         Values and standard errors `(E,)`, and the mean weight of the entries.
@@ -168,7 +170,9 @@ def shrunk(values: Tensor, error: Tensor, likeness: Tensor) -> tuple[Tensor, Ten
     slope = slope.clamp(min=0)  # the alike are near, if anything
     line = (weight * y).sum() / total + slope * (likeness - middle)
     line_error = 1 / total + ((likeness - middle) ** 2 / extent if slope > 0 else 0.0)
-    beyond = ((y - line[known]) ** 2 - error[known] ** 2).mean().clamp(min=0)  # tau^2
+    products = ((halves[0] - line) * (halves[1] - line)).nan_to_num(0.0)
+    beyond = products.sum() / (~halves.isnan()).all(dim=0).sum().clamp(min=1)
+    beyond = beyond.clamp(min=0)  # tau^2; of standard errors it would take what these are too small by for knowledge
     noise = torch.where(known, error, torch.inf) ** 2
     share = beyond / (beyond + noise)
     left = torch.where(known, share * noise, beyond)
@@ -177,10 +181,17 @@ def shrunk(values: Tensor, error: Tensor, likeness: Tensor) -> tuple[Tensor, Ten
 
 
 def _similarity(
-    n: int, i: np.ndarray, j: np.ndarray, values: Tensor, error: Tensor, likeness: Tensor, facts: dict[str, int]
+    n: int,
+    i: np.ndarray,
+    j: np.ndarray,
+    values: Tensor,
+    error: Tensor,
+    likeness: Tensor,
+    halves: Tensor,
+    facts: dict[str, int],
 ) -> SparseSimilarity:
     """The mean of both directions of each pair: the first half of the ordered pairs, and the second."""
-    value, spread, share = shrunk(values, error, likeness)
+    value, spread, share = shrunk(values, error, likeness, halves)
     half = len(i) // 2
     one = (value[:half] + value[half:]) / 2
     both = (spread[:half] ** 2 + spread[half:] ** 2).sqrt() / 2
