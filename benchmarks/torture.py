@@ -385,11 +385,15 @@ def damage(path: Path, kind: str, chance: random.Random, others: Sequence[Path])
     path.write_bytes(content)
 
 
-def damages(references: dict[str, Undisturbed], count: int, chance: random.Random, scratch: Path, kept: Path) -> Tally:
-    """Damage stopped and finished runs, one file at a time, and go on with them."""
-    tally = Tally()
+def damages(
+    references: dict[str, Undisturbed], count: int, chance: random.Random, scratch: Path, kept: Path, seconds: float
+) -> Tally:
+    """Damage stopped and finished runs, one file at a time, and go on with them, for so many seconds at the most."""
+    tally, until = Tally(), time.monotonic() + seconds
     stopped = sorted(kept.iterdir())
     for number in range(count):
+        if time.monotonic() > until:
+            break
         source = chance.choice(stopped) if stopped and number % 4 == 0 else chance.choice([*references.values()]).folder
         reference = references[source.name.split("-")[0]]
         out = scratch / "damaged"
@@ -706,7 +710,7 @@ def torture(sizes: dict[str, int], parts: Sequence[str], seed: int, seconds: flo
             wanted = sizes["kills"] if "kills" in parts else 1
             found["kills"] = kills(runs, wanted, chance, scratch, kept, until)
         if "damage" in parts:
-            found["damage"] = damages(references, sizes["damage"], chance, scratch, kept)
+            found["damage"] = damages(references, sizes["damage"], chance, scratch, kept, seconds)
         if "surroundings" in parts:
             found |= surroundings(references, sizes["surroundings"], chance, scratch, kept)
         if "fuzz" in parts:
@@ -769,7 +773,7 @@ def main() -> int:
     parser.add_argument("what", choices=(*SIZES, "docs"))
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=3600, help="when no other run is begun to be killed")
+    parser.add_argument("--seconds", type=float, default=3600, help="when no other run is killed, or damaged")
     given = parser.parse_args()
     if given.what == "docs":
         docs()
