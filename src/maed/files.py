@@ -110,7 +110,8 @@ def damaged(path: Path, found: str = "damaged, its content is not what was writt
         found: what is wrong.
         otherwise: what else can be done.
     """
-    stage = path.parent if (path.parent / "config.json").is_file() else path  # the files of a stage go together
+    of_stage = path.name == "config.json" or (path.parent / "config.json").is_file()
+    stage = path.parent if of_stage else path  # the files of a stage go together
     return MaedError(f"{path}: {found}; copy it again, or delete {stage} and run again{otherwise}")
 
 
