@@ -739,7 +739,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     for name, row in found.items():
         outcomes = ", ".join(f"{key}: {value:,}" for key, value in sorted(row["outcomes"].items()))
         kinds = ", ".join(f"{key} {value:,}" for key, value in row["done"].items())
-        if name == "fuzz":
+        if name.startswith("fuzz"):
             kinds = f"{len(row['done'])} kinds of files, of each {min(row['done'].values()):,}"
         rows.append([name, f"{sum(row['done'].values()):,}", kinds, outcomes, f"{len(row['failures'])}"])
     return markdown_table(rows)
