@@ -247,9 +247,9 @@ def _timeless(content: Any) -> Any:
     return [_timeless(value) for value in content] if isinstance(content, list) else content
 
 
-def difference(found: dict[str, Any], wanted: dict[str, Any], but: Sequence[str] = ()) -> str | None:
+def difference(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
     """The first file in which two runs differ."""
-    name = next((name for name in sorted({*found, *wanted} - {*but}) if found.get(name) != wanted.get(name)), None)
+    name = next((name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)), None)
     if name is None or not (name.endswith(".json") and name in found and name in wanted):
         return name
     parts = {key: (found[name].get(key), wanted[name].get(key)) for key in {*found[name], *wanted[name]}}
@@ -735,13 +735,15 @@ def _import_all() -> None:
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """What was done to runs and files, and what came of it."""
-    rows = [["Part", "Times", "Of which", "What came of it", "Failures"]]
+    rows = [["Part", "Seed", "Times", "Of which", "What came of it", "Failures"]]
     for name, row in found.items():
         outcomes = ", ".join(f"{key}: {value:,}" for key, value in sorted(row["outcomes"].items()))
         kinds = ", ".join(f"{key} {value:,}" for key, value in row["done"].items())
         if name.startswith("fuzz"):
             kinds = f"{len(row['done'])} kinds of files, of each {min(row['done'].values()):,}"
-        rows.append([name, f"{sum(row['done'].values()):,}", kinds, outcomes, f"{len(row['failures'])}"])
+        rows.append(
+            [name, row.get("seed", ""), f"{sum(row['done'].values()):,}", kinds, outcomes, f"{len(row['failures'])}"]
+        )
     return markdown_table(rows)
 
 

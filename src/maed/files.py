@@ -22,6 +22,9 @@ from safetensors import SafetensorError
 
 from maed.errors import MaedError
 
+CONFIG = "config.json"
+"""The file that says what a folder holds, in the folders of stages, models and artifacts."""
+
 _UNFINISHED = ".unfinished"
 """How the names of files end that a kill can leave behind."""
 
@@ -110,7 +113,7 @@ def damaged(path: Path, found: str = "damaged, its content is not what was writt
         found: what is wrong.
         otherwise: what else can be done.
     """
-    of_stage = path.name == "config.json" or (path.parent / "config.json").is_file()
+    of_stage = path.name == CONFIG or (path.parent / CONFIG).is_file()
     stage = path.parent if of_stage else path  # the files of a stage go together
     return MaedError(f"{path}: {found}; copy it again, or delete {stage} and run again{otherwise}")
 

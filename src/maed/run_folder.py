@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maed.errors import MaedError
+from maed.files import CONFIG as CONFIG
 from maed.files import read_json, write_json
 from maed.records import Choice, MadeWith, Work
 from maed.registry import TASKS
@@ -36,7 +37,7 @@ _FOLDERS = (
     f"{MODELS}/*",
 )
 
-CONFIG, MODEL, METRICS, EXAMPLES = "config.json", "model.safetensors", "metrics.json", "examples.safetensors"
+MODEL, METRICS, EXAMPLES = "model.safetensors", "metrics.json", "examples.safetensors"
 CARD, FIGURE, GEOMETRY = "README.md", "figure.png", "geometry.json"
 PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
 """What a stream of draws that was stopped leaves."""

@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from maed.embedding import reduce
 from maed.encodings import position_table
 from maed.errors import MaedError
-from maed.files import replacing
+from maed.files import written
 from maed.plots.layout import ASSIGNABLE, FEWEST, recovered_layout
 from maed.registry import ENCODINGS, ESTIMATORS, REDUCTIONS
 from maed.report.contents import Contents
@@ -62,7 +62,7 @@ class Kept:
             self._arrays[name] = np.ascontiguousarray(make())
             self._made_of[name] = text
             metadata = {key: self._made_of[key] for key in self._arrays if key in self._made_of}
-            with replacing(self.path) as temporary:
+            with written(self.path) as temporary:
                 save_file(self._arrays, temporary, metadata=metadata)
         return self._arrays[name]
 
