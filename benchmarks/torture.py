@@ -331,8 +331,9 @@ def kills(
                 if stage in reference.seconds and (stage == "load" or STAGES.index(stage) >= reached)
             ]
             last = starts == 59 or not ahead
-            # the early stages of a run come but once
-            target = "report" if last else ahead[0] if chance.random() < 0.7 else chance.choice(ahead)
+            # a stage of a run comes but once: where it is now comes first
+            here = STAGES[reached] if STAGES[reached] in ahead and chance.random() < 0.7 else None
+            target = "report" if last else here or chance.choice(ahead)
             child = run(reference.name, out, scratch)
             while child.is_running and (last or STAGES.index(child.stage(out)) < STAGES.index(target)):
                 time.sleep(0.001)

@@ -437,6 +437,21 @@ def test_a_finished_run_is_only_read(copied: Path, capsys: pytest.CaptureFixture
     assert f"delete {changed.parent}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("left", [None, "models/maed-0/metrics.json"])
+def test_weights_without_the_record_of_their_training_are_named(
+    copied: Path, left: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "results.json").unlink()  # the run was stopped
+    metrics = copied / "autoencoder" / "metrics.json"
+    metrics.unlink()
+    if left is not None:
+        shutil.copy(copied / left, metrics)
+    before = stamps(copied)
+    assert main([*map(str, ("run", "digits", "--out", copied, *DIGITS, *COMPARED))]) == 2
+    assert f"delete {metrics.parent}" in capsys.readouterr().err
+    assert stamps(copied) == before
+
+
 @pytest.mark.slow
 def test_a_finished_run_is_not_done_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, results = stamps(copied), read_json(copied / "results.json")

@@ -173,6 +173,13 @@ class Stage:
             MaedError: nothing can be made of it.
         """
 
+    def check_finished(self, context: Context) -> None:
+        """Refuse a finished stage that has lost a file since.
+
+        Raises:
+            MaedError: a file is missing, or another stands in its place.
+        """
+
     def facts(self, context: Context) -> Mapping[str, Any]:
         """What else its config.json is to say from the start."""
         return {}
@@ -194,5 +201,7 @@ def run_stage(stage: Stage, context: Context) -> None:
     """Run one stage, unless it is finished."""
     stage.ready(context)
     made_with, facts = dict(stage.made_with(context)), dict(stage.facts(context))
-    if not context.folder.claim(stage.folder(context), made_with, facts):
+    if context.folder.claim(stage.folder(context), made_with, facts):
+        stage.check_finished(context)
+    else:
         stage.run(context)

@@ -12,7 +12,8 @@ import torch
 from maed.autoencoder import loss_name, pretrain, visible_count
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError, nearest
-from maed.records import MadeWith
+from maed.files import damaged, read_json
+from maed.records import MadeWith, Work
 from maed.registry import BASELINES
 from maed.run_folder import StageFolder
 from maed.settings import EmbeddingSettings
@@ -64,6 +65,14 @@ class Pretrain(Stage):
             Baseline(settings.init).check(context)
         else:
             start_embedding(context)
+
+    def check_finished(self, context: Context) -> None:
+        """Refuse weights without the record of their training: nothing that comes later would miss it."""
+        metrics = self.folder(context).metrics
+        if not metrics.is_file():
+            raise damaged(metrics, "missing")
+        if (visible := Work.of(read_json(metrics)).visible) != self.facts(context)["visible"]:
+            raise damaged(metrics, f"of another training, which was shown {visible} positions")
 
     def run(self, context: Context) -> None:
         """Train, from random vectors or a start that was named."""
