@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from maed.engine.checkpoints import read_checkpoint, write_checkpoint
 from maed.errors import MaedError
 from maed.files import locked, read_json, write_json
+from maed.similarity import Similarity, load_similarity, write_similarity
 from maed.tensors import read_tensors, write_tensors
 
 TENSORS = {
@@ -79,6 +80,18 @@ def test_a_flipped_bit_in_sealed_json_is_noticed_or_changes_nothing(tmp_path_fac
     with suppress(MaedError):
         found = read_json(path)  # what is flipped in the name of the digest, or in a space, harms nothing
         assert {name: found.get(name) for name in FACTS} == FACTS
+
+
+def test_a_similarity_in_the_place_of_another_is_noticed(tmp_path):
+    for number, name in enumerate("ab"):
+        write_similarity(tmp_path / name, Similarity(torch.full((3, 3), float(number)), torch.ones(3, 3)), None, {})
+    (tmp_path / "a" / "model.safetensors").replace(tmp_path / "b" / "model.safetensors")
+
+    with pytest.raises(MaedError, match="delete"):
+        load_similarity(tmp_path / "b")
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    (tmp_path / "b" / "config.json").write_text(json.dumps({"n": config["n"]}))  # somebody meant it
+    assert not load_similarity(tmp_path / "b").values.any()
 
 
 def test_a_change_that_is_meant_is_accepted_without_the_digest(tmp_path):

@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.spatial.distance import cdist
 
 import maed
+from maed.autoencoder import placing
 from maed.cli import main
 from maed.data.geometry import Geometry, ring, torus
 from maed.data.signals import Signals
 from maed.data.sources.field import covariance, square_root, waves
 from maed.embedding import reduce
+from maed.evaluation import geometry as geometry_module
 from maed.evaluation.geometry import geometry_metrics
 from maed.records import Results
 from maed.settings import EmbeddingSettings, EvaluationSettings
-from maed.similarity import Similarity, load_similarity, pairs
+from maed.similarity import Similarity, load_similarity, pairs, placed_pairs
 from maed.similarity.moments import absolute_correlation
 from maed.similarity.pairs import SparseSimilarity, correlated_pairs
 
@@ -146,9 +149,86 @@ def test_a_run_of_many_positions_goes_the_whole_way(tmp_path: Path, capsys: pyte
     assert isinstance(found, SparseSimilarity)
     assert found.n == 144
     assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_an_autoencoder_of_some_positions_places_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(placing, "LANDMARKS", 100)
+    few = ["--data.samples", "1500", "--data.permute", "0", "--evaluation.probe_steps", "4", "--positions", ""]
+    made = ["--similarity.method", "maed", "--autoencoder.steps", "500", "--autoencoder.warmup", "50"]
+    made += ["--autoencoder.layers", "1", "--autoencoder.readout", "linear", "--autoencoder.scored", "64"]
+    command = ["run", "field:torus:14x14", *few, *made, "--similarity.dense_positions", "100", "--out", str(tmp_path)]
+
+    assert main(command) == 0
+
+    results = Results.read(tmp_path / "results.json")
+    assert results.chosen == "maed"
+    assert results.geometry is not None
+    assert results.geometry["maed"]["knn_recall"] > 0.5  # chance: 0.04
+    assert results.geometry["maed"]["coordinate_r2"] > 0.8
+    assert results.split_half is not None
+    assert results.split_half["maed"] > 0.3
+    found = load_similarity(tmp_path / "similarity")
+    assert isinstance(found, SparseSimilarity)
+    assert found.n == 196
+    assert len(load_file(tmp_path / "autoencoder" / "model.safetensors")["position_vectors"]) == 100
     capsys.readouterr()
-    assert main([*command, "--similarity.method", "maed", "--overwrite"]) == 2
-    assert "similarity.dense_positions" in capsys.readouterr().err
+    assert main([*command[:-4], "--out", str(tmp_path)]) == 2  # all pairs, with the autoencoder of some positions
+    assert "landmarks" in capsys.readouterr().err
+    assert main([*command, "--similarity.estimator", "ablation", "--overwrite"]) == 2
+    assert "similarity.estimator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_positions_are_placed_by_what_goes_with_reconstructions(readings: np.ndarray, missing: bool) -> None:
+    """Of an ideal autoencoder: the conditional mean of the field, given what is visible."""
+    at = np.sort(np.random.default_rng(3).permutation(196)[:98])
+    law = torch.from_numpy(covariance(SHAPE, 0.4)[np.ix_(at, at)]).float()
+
+    class Ideal:
+        def predict(self, values, visible, scored, visible_mask=None):
+            known = law[visible[:, :, None], visible[:, None, :]] + 0.09 * torch.eye(visible.shape[1])
+            weights = torch.linalg.solve(known, law[visible][:, :, scored])  # (B, V, S)
+            shown = values if visible_mask is None else values * visible_mask[..., None]
+            return torch.einsum("bvs,bvc->bsc", weights, shown)
+
+    mask = np.random.default_rng(1).random(readings.shape) > 0.1 if missing else None
+    given = signals(readings[..., None] if mask is None else (readings * mask)[..., None], mask)
+
+    placed = placing.place(Ideal(), at, given, visible=12, loss="mse", dim=32, device=torch.device("cpu"))
+    recalls = [
+        geometry_metrics(vectors, SHAPE, EvaluationSettings())["knn_recall"]
+        for vectors in (placed.vectors, *placed.halves)
+    ]
+
+    assert recalls[0] > 0.7
+    assert max(recalls[1:]) < recalls[0]
+    found = placed_pairs(placed)
+    assert (found.values.abs() <= 1 + 1e-6).all()
+    assert reduced(found).shape == (196, 64)
+
+
+def test_noise_is_not_placed(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).standard_normal((600, 196)).astype(np.float32)
+    settings = maed.Settings()
+    settings.similarity.dense_positions, settings.autoencoder.steps = 100, 20
+    settings.evaluation.probe_steps = 4
+    with pytest.raises(maed.MaedError, match="no dependence"):
+        maed.learn(noise, method="maed", settings=settings)
+
+
+def test_agreement_of_many_is_that_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(600, 4, generator=generator)
+    other = one + 0.3 * torch.randn(one.shape, generator=generator)
+    whole = geometry_module.agreement(one, other, 8)
+    monkeypatch.setattr(geometry_module, "MEASURED", 500)
+    monkeypatch.setattr(geometry_module, "SAMPLED", 600)
+    assert geometry_module.agreement(one, other, 8) == pytest.approx(whole)
+    monkeypatch.setattr(geometry_module, "SAMPLED", 300)
+    assert geometry_module.agreement(one, other, 8) == pytest.approx(whole, abs=0.05)
 
 
 def test_the_learner_keeps_a_sparse_similarity(readings: np.ndarray) -> None:
@@ -170,7 +250,7 @@ def test_another_reduction_names_those_that_can(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_broken_file_of_pairs_is_refused(tmp_path: Path, readings: np.ndarray) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     from maed.similarity import write_similarity
 

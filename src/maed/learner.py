@@ -194,7 +194,7 @@ class PositionLearner(BaseEstimator):
                 self._learn(context)
         nothing = context.shown_data.train.rows(np.arange(0))  # normalization and shape are kept, signals are not
         self._data = replace(data, train=nothing, validation=nothing, test=nothing)
-        self.settings_ = settings
+        self._landmarks, self.settings_ = context.landmarks, settings
         self.n_features_in_ = data.positions if data.kept is None else len(data.kept)
         _check_feature_names(self, X, reset=True)
         return self
@@ -219,7 +219,10 @@ class PositionLearner(BaseEstimator):
         signals = like(X, self._data, self.settings_.data)
         if self._data.train.rest is not None:
             signals = like_training(signals, self._data.train.rest)
-        return -held_out_loss(self.autoencoder_, signals, self.settings_.autoencoder, self._data)
+        data = self._data
+        if self._landmarks is not None:
+            signals, data = signals.at(self._landmarks), data.at(self._landmarks)
+        return -held_out_loss(self.autoencoder_, signals, self.settings_.autoencoder, data)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -60,6 +60,8 @@ class MadeWith:
         data, autoencoder, similarity, embedding: settings, by their names.
         baseline: name of a training-free method.
         signals: how many signals that read at the most.
+        candidates: how many others each position was compared with; None where with all.
+        landmarks: how many positions the autoencoder was trained on; None where on all.
     """
 
     source: str | None = None
@@ -69,6 +71,8 @@ class MadeWith:
     embedding: dict[str, Any] | None = None
     baseline: str | None = None
     signals: int | None = None
+    candidates: int | None = None
+    landmarks: int | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> MadeWith:

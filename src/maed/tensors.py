@@ -22,7 +22,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file; its metadata holds the SHA-256 of names, types, shapes and numbers."""
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written(path) as temporary:
-        save_file(own, temporary, metadata={"format": "pt", _DIGEST: _digest(own)})
+        save_file(own, temporary, metadata={"format": "pt", _DIGEST: digest_of(own)})
         _sort_metadata(temporary)
 
 
@@ -42,7 +42,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # safetensors has errors of its own, and lets some of Python's through
         raise damaged(path, f"not a safetensors file ({_line(error)})") from None
-    if digest is not None and digest != _digest(tensors):
+    if digest is not None and digest != digest_of(tensors):
         raise damaged(path)
     return tensors
 
@@ -59,10 +59,11 @@ def _sort_metadata(path: Path) -> None:
             file.write(text.ljust(size))
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of names, types, shapes and numbers of tensors on the CPU."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].detach().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -27,7 +27,7 @@ from maed.errors import MaedError, one_of, require_extra
 from maed.files import read_json, write_json
 from maed.run_folder import BEST, CONFIG, METRICS, MODEL
 from maed.settings import AutoencoderSettings, TrainerSettings
-from maed.tensors import read_tensors, write_tensors
+from maed.tensors import digest_of, read_tensors, write_tensors
 
 _VALIDATION_DRAWS = 2_048
 
@@ -189,6 +189,7 @@ def pretrain(
     folder: Path,
     *,
     start_vectors: Tensor | None = None,
+    examples: bool = True,
 ) -> Autoencoder:
     """Train the autoencoder on unlabeled signals and write `folder`; goes on where a stopped training was.
 
@@ -199,6 +200,7 @@ def pretrain(
         folder: `autoencoder/` of a run.
         start_vectors: `(N, d)` that the table of position vectors starts from, its remaining channels random: a warm
             start. None for a table of random numbers.
+        examples: write `examples.safetensors` too.
 
     Returns:
         The weights of the best validation, in evaluation mode, on the CPU.
@@ -228,8 +230,10 @@ def pretrain(
     model.load_state_dict(trained.weights)
     model.cpu().eval()
     metrics = {"history": trained.history, "seconds": trained.seconds, "visible": visible}
+    metrics |= {"weights": digest_of(model.state_dict())}
     write_json(folder / METRICS, metrics, sealed=True)
-    write_examples(folder, model, data, visible, loss)
+    if examples:
+        write_examples(folder, model, data, visible, loss)
     write_tensors(folder / MODEL, model.state_dict())  # last: it marks the stage as finished
     (folder / BEST).unlink(missing_ok=True)  # model.safetensors holds it
     return model

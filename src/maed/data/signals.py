@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,6 +59,28 @@ class Signals:
             mask=None if self.mask is None else self.mask[rows],
             common=None if self.common is None else self.common[rows],
             numbers=None if self.numbers is None else self.numbers[rows],
+        )
+
+    def at(self, positions: np.ndarray, rows: np.ndarray | None = None) -> Signals:
+        """The signals at positions `(P,)` alone, all of them or those at `rows`, as a smaller `Signals` (a copy)."""
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            return values[:, positions] if rows is None else values[rows[:, None], positions]
+
+        def each(numbers: np.ndarray | None) -> np.ndarray | None:
+            return numbers if numbers is None or len(numbers) == 1 else numbers[positions]
+
+        kept = slice(None) if rows is None else rows
+        return replace(
+            self,
+            values=cut(self.values),
+            labels=None if self.labels is None else self.labels[kept],
+            mask=None if self.mask is None else cut(self.mask),
+            mean=each(self.mean),
+            scale=each(self.scale),
+            common=None if self.common is None else self.common[kept],
+            rest=None if self.rest is None else self.rest[positions],
+            numbers=None if self.numbers is None else self.numbers[kept],
         )
 
     def take(self, rows: np.ndarray) -> Tensor:
@@ -135,6 +157,12 @@ class SignalData:
     kept: np.ndarray | None = None
     held_out: str = ""
     label_names: tuple[str, ...] = ()
+
+    def at(self, positions: np.ndarray) -> SignalData:
+        """The same signals at positions `(P,)` alone (a copy), of whose places nothing is known."""
+        train, validation, test = (split.at(positions) for split in (self.train, self.validation, self.test))
+        unknown: dict[str, Any] = {"geometry": None, "permutation": None, "columns": (), "kept": None}
+        return replace(self, train=train, validation=validation, test=test, **unknown)
 
     @property
     def positions(self) -> int:

@@ -37,12 +37,16 @@ def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> flo
     check_neighbors(k, len(distances))
     true = true_distances.astype(np.float64, copy=True)
     np.fill_diagonal(true, np.inf)
-    farthest = np.partition(true, k - 1, axis=1)[:, k - 1]
     found = distances.astype(np.float64, copy=True)
     np.fill_diagonal(found, np.inf)
-    nearest = np.argpartition(found, k - 1, axis=1)[:, :k]
-    reached = np.take_along_axis(true, nearest, axis=1)
-    return float((reached <= farthest[:, None] * (1 + _TOLERANCE)).mean())
+    return _reached(found, true, k)
+
+
+def _reached(distances: np.ndarray, true: np.ndarray, k: int) -> float:
+    """`knn_recall` of some rows, whose own entries are infinite."""
+    farthest = np.partition(true, k - 1, axis=1)[:, k - 1]
+    nearest = np.take_along_axis(true, np.argpartition(distances, k - 1, axis=1)[:, :k], axis=1)
+    return float((nearest <= farthest[:, None] * (1 + _TOLERANCE)).mean())
 
 
 def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSettings) -> dict[str, float]:
@@ -79,9 +83,7 @@ def _sampled_metrics(x: np.ndarray, geometry: Geometry, k: int, folds: int) -> d
         own = np.arange(len(block)), block
         distances, true = cdist(x[block], x), geometry.distances(block)
         distances[own], true[own] = np.inf, np.inf
-        farthest = np.partition(true, k - 1, axis=1)[:, k - 1]
-        reached = np.take_along_axis(true, np.argpartition(distances, k - 1, axis=1)[:, :k], axis=1)
-        recall += float((reached <= farthest[:, None] * (1 + _TOLERANCE)).mean()) * len(block) / len(rows)
+        recall += _reached(distances, true, k) * len(block) / len(rows)
     some, true = geometry.at(rows), geometry.distances(rows)[:, rows]
     return {
         "knn_recall": recall,
@@ -116,10 +118,17 @@ def agreement(a: Tensor, b: Tensor, k: int) -> float:
     """Recall@k of embedding `a` against embedding `b`, both `(N, d)`: needs no geometry.
 
     Made from two disjoint halves of the draws it says how far an embedding is signal: 1 if they agree on every
-    neighbor, about k / N if they are noise.
+    neighbor, about k / N if they are noise. Of more than 10,000 positions it is of the neighbors of 2,000.
     """
     x, y = a.double().numpy(), b.double().numpy()
-    return knn_recall(cdist(x, x), cdist(y, y), k)
+    if len(x) <= MEASURED:
+        return knn_recall(cdist(x, x), cdist(y, y), k)
+    rows, total = np.random.default_rng(0).permutation(len(x))[:SAMPLED], 0.0
+    for block in np.array_split(rows, 16):
+        own, found, wanted = (np.arange(len(block)), block), cdist(x[block], x), cdist(y[block], y)
+        found[own], wanted[own] = np.inf, np.inf
+        total += len(block) * _reached(found, wanted, k)
+    return total / len(rows)
 
 
 def coordinate_r2(x: np.ndarray, coordinates: np.ndarray, folds: int) -> float:

@@ -31,6 +31,7 @@ from maed.stages import (
     evaluate,
     evaluate_start,
     execute,
+    left_out,
     methods_of,
     needs_all_pairs,
     noise_note,
@@ -73,11 +74,11 @@ def run_all(
         context.say(f"nothing to do: {folder.path} holds this very run, finished and whole")
         return there
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
-    trained = {} if context.sparse else {"autoencoder": asdict(context.settings.autoencoder)}
+    able = methods_of(context)
+    trained = {"autoencoder": asdict(context.settings.autoencoder)} if "maed" in able else {}
     results.notes += origin_notes(MadeWith.of({**context.data_made_with, **trained}), measured)
     asked = context.settings.similarity.method
     fitting = baselines_for(data)
-    able = methods_of(context)
     if asked not in ("auto", *able) and (asked == "maed" or asked in fitting):
         raise MaedError(f"similarity.method: {asked} {needs_all_pairs(context)}")
     if asked not in ("auto", "maed", *fitting):
@@ -90,7 +91,7 @@ def run_all(
     if "maed" in methods:  # refused where there is nothing to embed, before more work is done
         execute([Pretrain(), Similarity(), Embed()], context)
     else:
-        context.say(f"maed is left out, for it {needs_all_pairs(context)}")
+        context.say(left_out(context))
     for method in methods:
         if method == "maed":
             continue

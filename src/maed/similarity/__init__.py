@@ -7,7 +7,7 @@ from maed._lazy import lazy
 if TYPE_CHECKING:
     from maed.similarity.baseline import Baseline, baseline_for, baselines_for, compute_baseline
     from maed.similarity.estimator import Estimator, check_estimator, estimate, never_drawn
-    from maed.similarity.pairs import SparseSimilarity
+    from maed.similarity.pairs import SparseSimilarity, placed_pairs
     from maed.similarity.similarity import Similarity, load_similarity, write_similarity
     from maed.similarity.streaming import Halves, Streamed, Watch, merged, neighbor_lists, stream
     from maed.similarity.sums import Accumulator, PairedSums, Sums
@@ -32,6 +32,7 @@ __all__ = [
     "merged",
     "neighbor_lists",
     "never_drawn",
+    "placed_pairs",
     "stream",
     "write_similarity",
 ]
@@ -41,7 +42,7 @@ __getattr__, __dir__ = lazy(
     {
         "baseline": ("Baseline", "baseline_for", "baselines_for", "compute_baseline"),
         "estimator": ("Estimator", "check_estimator", "estimate", "never_drawn"),
-        "pairs": ("SparseSimilarity",),
+        "pairs": ("SparseSimilarity", "placed_pairs"),
         "similarity": ("Similarity", "load_similarity", "write_similarity"),
         "streaming": ("Halves", "Streamed", "Watch", "merged", "neighbor_lists", "stream"),
         "sums": ("Accumulator", "PairedSums", "Sums"),

@@ -13,6 +13,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from maed.autoencoder.placing import Placed
 from maed.data.signals import Signals
 
 CANDIDATES = 32
@@ -76,9 +77,7 @@ def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | N
     rows = [_Channel(signals, channel, transform) for channel in range(channels)]
     loadings = np.concatenate([channel.loadings() for channel in rows], axis=1)  # (N, C * r)
     found = _nearest(loadings, channels, min(CANDIDATES, n - 1))
-    i, j = np.repeat(np.arange(n), found.shape[1]), found.ravel()
-    both = np.unique(np.minimum(i, j) * np.int64(n) + np.maximum(i, j))
-    i, j = both // n, both % n
+    i, j = _both_ways(found)
     values, error = np.zeros(len(i)), np.zeros(len(i))
     for channel in rows:
         r, count = channel.correlation(i, j)
@@ -87,6 +86,39 @@ def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | N
     facts = {"candidates": int(found.shape[1]), "candidate_recall": _recall(rows, found)}
     pairs, strength, spread = (torch.from_numpy(x) for x in (np.stack([i, j]), values, error))
     return SparseSimilarity(n, pairs, strength.float(), spread.float(), facts)
+
+
+def placed_pairs(placed: Placed) -> SparseSimilarity:
+    """The cosine between the vectors of each position and the 32 nearest, by what an autoencoder says of their places.
+
+    The standard error, the same for all pairs, is how far one half of the signals is from the mean of both: the root
+    mean square over pairs of their difference, by the root of 2. That of all signals is below it, but where there is
+    nothing but noise, whose directions do not average out. Time and memory grow as for `correlated_pairs`.
+    """
+    whole, *halves = (torch.nn.functional.normalize(vectors, dim=1) for vectors in (placed.vectors, *placed.halves))
+    n = len(whole)
+    # a constant channel makes opposite vectors orthogonal, for the search is of large |cosine|
+    raised = torch.cat([whole, torch.ones(n, 1)], dim=1) / 2**0.5
+    i, j = _both_ways(_nearest(raised.numpy(), 1, min(CANDIDATES, n - 1)))
+    first, second = torch.from_numpy(i), torch.from_numpy(j)
+    cosine, a, b = (_products_of(x, first, second) for x in (whole, *halves))
+    error = float((a - b).square().mean().sqrt()) / 2**0.5
+    return SparseSimilarity(n, torch.stack([first, second]), cosine, torch.full_like(cosine, error))
+
+
+def _both_ways(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of positions, each once and the smaller first, from lists of neighbors `(N, k)`."""
+    n, k = found.shape
+    i, j = np.repeat(np.arange(n), k), found.ravel()
+    both = np.unique(np.minimum(i, j) * np.int64(n) + np.maximum(i, j))
+    return both // n, both % n
+
+
+def _products_of(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Inner products of rows i and j `(E,)`."""
+    at_once = max(1, _CHUNK // x.shape[1])
+    parts = (slice(start, start + at_once) for start in range(0, len(i), at_once))
+    return torch.cat([(x[i[part]] * x[j[part]]).sum(dim=1) for part in parts])
 
 
 class _Channel:

@@ -10,11 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from maed.errors import MaedError
-from maed.files import read_json, write_json
+from maed.files import damaged, read_json, write_json
 from maed.run_folder import CONFIG, MODEL, PARTIAL
 from maed.similarity.pairs import SparseSimilarity
 from maed.similarity.sums import Sums
-from maed.tensors import read_tensors, write_tensors
+from maed.tensors import digest_of, read_tensors, write_tensors
+
+_TENSORS = "tensors"
+"""The entry of config.json that holds the digest of what model.safetensors holds."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def write_similarity(
         tensors["pairs"] = similarity.pairs
     if sums is not None:
         tensors |= sums.stacked()
-    write_json(folder / CONFIG, {"schema": 1, "n": similarity.n, **config, **similarity.facts}, sealed=True)
+    content = {"schema": 1, "n": similarity.n, **config, **similarity.facts, _TENSORS: digest_of(tensors)}
+    write_json(folder / CONFIG, content, sealed=True)
     write_tensors(folder / MODEL, tensors)  # last: it marks the stage as finished
     for name in PARTIAL:
         (folder / name).unlink(missing_ok=True)
@@ -65,7 +69,7 @@ def load_similarity(folder: Path) -> Similarity | SparseSimilarity:
 
     Raises:
         MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` or of pairs,
-            and finite.
+            and finite; or not the one that its config.json was written with.
     """
     path = folder / MODEL
     if not path.is_file():
@@ -77,11 +81,17 @@ def load_similarity(folder: Path) -> Similarity | SparseSimilarity:
     if not values.is_floating_point() or not values.float().isfinite().all():
         raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it must be finite floats")
     if "pairs" in tensors:
-        return _of_pairs(folder, tensors)
-    if values.ndim != 2 or values.shape[0] != values.shape[1] or error.shape != values.shape:
-        shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
-        raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they must be (N, N)")
-    return Similarity(values, error)
+        found: Similarity | SparseSimilarity = _of_pairs(folder, tensors)
+    else:
+        if values.ndim != 2 or values.shape[0] != values.shape[1] or error.shape != values.shape:
+            shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
+            raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they must be (N, N)")
+        found = Similarity(values, error)
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if config.get(_TENSORS) not in (None, digest_of(tensors)):
+        meant = f'; if somebody meant to change it, take the lines "{_TENSORS}" and "digest" out of {CONFIG}'
+        raise damaged(path, f"not the similarity that {CONFIG} describes", meant)
+    return found
 
 
 def _of_pairs(folder: Path, tensors: dict[str, Tensor]) -> SparseSimilarity:

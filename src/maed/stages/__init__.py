@@ -6,7 +6,7 @@ from maed.stages.choose import choose_method, make_candidates, sentence
 from maed.stages.embed import Embed, NoDependence, embed_folder
 from maed.stages.evaluate import check_evaluation, evaluate, evaluate_start
 from maed.stages.pretrain import Pretrain
-from maed.stages.similarity import Similarity, methods_of, needs_all_pairs, noise_note
+from maed.stages.similarity import Similarity, left_out, methods_of, needs_all_pairs, noise_note
 
 __all__ = [
     "Baseline",
@@ -22,6 +22,7 @@ __all__ = [
     "evaluate",
     "evaluate_start",
     "execute",
+    "left_out",
     "make_candidates",
     "methods_of",
     "needs_all_pairs",

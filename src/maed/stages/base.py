@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maed.autoencoder.masking import visible_count
+from maed.autoencoder.placing import landmarks
 from maed.data.common_mode import without_common_mode
 from maed.data.signals import SignalData
 from maed.embedding import embedding_dim
@@ -44,7 +46,7 @@ class Context:
 
     def __post_init__(self) -> None:
         embedding_dim(self.data.positions, self.settings.embedding.dim)
-        visible_count(self.data.positions, self.data.kind, self.settings.autoencoder.visible_fraction)
+        visible_count(self.trained_positions, self.data.kind, self.settings.autoencoder.visible_fraction)
         self.k()
         ids = self.data.train.values
         if self.data.kind == "tokens" and all(
@@ -69,6 +71,21 @@ class Context:
         """Whether positions are too many for every pair to be measured."""
         return self.data.positions > self.settings.similarity.dense_positions
 
+    @cached_property
+    def landmarks(self) -> np.ndarray | None:
+        """The positions that the autoencoder is trained on, ascending; None where on all."""
+        return landmarks(self.data.positions, self.settings.autoencoder.seed) if self.sparse else None
+
+    @property
+    def trained_positions(self) -> int:
+        """How many positions the autoencoder is trained on."""
+        return self.data.positions if self.landmarks is None else len(self.landmarks)
+
+    @property
+    def trained_data(self) -> SignalData:
+        """The signals that the autoencoder is trained on: as it is shown them, at the landmarks where there are any."""
+        return self.shown_data if self.landmarks is None else self.shown_data.at(self.landmarks)
+
     def k(self) -> int:
         """The k on which halves of the draws are compared: as set, or 8; never N or more. No geometry decides it."""
         chosen = self.settings.evaluation.n_neighbors
@@ -90,12 +107,12 @@ class Context:
         Args:
             trained: how many that showed; what the settings say where None.
         """
-        data, own = self.data, self.settings.similarity.visible_fraction
+        n, kind, own = self.trained_positions, self.data.kind, self.settings.similarity.visible_fraction
         if own is not None:
-            return visible_count(data.positions, data.kind, own, "similarity")
+            return visible_count(n, kind, own, "similarity")
         if trained is not None:
             return trained
-        return visible_count(data.positions, data.kind, self.settings.autoencoder.visible_fraction)
+        return visible_count(n, kind, self.settings.autoencoder.visible_fraction)
 
     def check_upstream(self, stage: StageFolder, made_with: MadeWith, positions: int) -> None:
         """Refuse an earlier stage that was made for other positions than these data have.

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from maed.autoencoder import AutoencoderTask, build_autoencoder, draw_stream, loss_name, outputs_of, visible_count
+from maed.autoencoder.placing import landmarks
 from maed.data import SignalData
 from maed.engine.device import device
 from maed.errors import MaedError
@@ -73,6 +74,8 @@ def affordable(data: SignalData, settings: Settings, seconds: float) -> tuple[Se
 
     A few of both are tried first, so the result depends on the machine and on what else it does.
     """
+    if data.positions > settings.similarity.dense_positions:
+        data = data.at(landmarks(data.positions, settings.autoencoder.seed))
     step, draw = _seconds_per_step(data, settings), _seconds_per_draw(data, settings)
     steps = int(min(max(20, _TRAINING * seconds / step), _MOST * settings.autoencoder.steps))
     draws = int(min(max(1_024, _STREAMING * seconds / draw), _MOST * settings.similarity.draws))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import sqrt
 
 from maed.autoencoder import visible_count
+from maed.autoencoder.placing import LANDMARKS
 from maed.data import SignalData
 from maed.data.common_mode import common_share
 from maed.settings import AutoencoderSettings, Settings, SimilaritySettings
@@ -61,7 +62,9 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
         The settings, and one line for each choice with its reason.
     """
     n, c, count = data.positions, data.channels, len(data.train)
-    autoencoder, lines = _autoencoder(data, given.autoencoder, fixed, reading_order)
+    if n > given.similarity.dense_positions:  # the autoencoder is trained on some of them
+        n = min(n, LANDMARKS)
+    autoencoder, lines = _autoencoder(data, n, given.autoencoder, fixed, reading_order)
     most = max(_LEAST_STEPS, _EPOCHS * count // autoencoder.batch_size)
     autoencoder = with_steps(autoencoder, min(autoencoder.steps, most))
     similarity = _similarity(n, given.similarity)
@@ -70,7 +73,7 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
         similarity = replace(similarity, visible_fraction=max(streamed, 2 / n))
     visible = visible_count(n, data.kind, autoencoder.visible_fraction)
     content = f"{c} channel{'s' if c > 1 else ''}" if c else f"{data.vocabulary} token ids"
-    lines = [f"{count} signals of {n} positions, {content}", *lines]
+    lines = [f"{count} signals of {data.positions} positions, {content}", *lines]
     upper = "" if autoencoder.most_visible is None else f" to {max(visible, round(autoencoder.most_visible * n))}"
     lines.append(
         f"visible: {visible}{upper} of {n} positions, {autoencoder.steps} training steps of {autoencoder.batch_size}"
@@ -88,10 +91,10 @@ def with_steps(settings: AutoencoderSettings, steps: int) -> AutoencoderSettings
 
 
 def _autoencoder(
-    data: SignalData, given: AutoencoderSettings, fixed: set[str], reading_order: bool
+    data: SignalData, n: int, given: AutoencoderSettings, fixed: set[str], reading_order: bool
 ) -> tuple[AutoencoderSettings, list[str]]:
-    """The kind of autoencoder and what goes with it."""
-    n, tokens, common = data.positions, data.kind == "tokens", None
+    """The kind of autoencoder of n positions and what goes with it."""
+    tokens, common = data.kind == "tokens", None
     steps = max(min(_PLATEAU, _FEW * n), round((_STEPS_TOKENS if tokens else _STEPS) * sqrt(n)))
     kind = given.kind
     if "autoencoder.kind" not in fixed:

@@ -16,7 +16,7 @@ from maed.stages.base import Context, Stage, execute
 from maed.stages.baseline import Baseline
 from maed.stages.embed import Embed, NoDependence
 from maed.stages.pretrain import Pretrain
-from maed.stages.similarity import Similarity, methods_of, needs_all_pairs
+from maed.stages.similarity import Similarity, left_out, methods_of
 
 PREFERRED = ("maed", "partial")
 """Which of candidates that a probe cannot tell apart is taken; of others the best."""
@@ -44,7 +44,7 @@ def make_candidates(context: Context) -> tuple[list[str], list[str]]:
     if "maed" in plan:
         plan["maed"] = [Pretrain(), Similarity(), Embed()]
     else:
-        context.say(f"maed is left out, for it {needs_all_pairs(context)}")
+        context.say(left_out(context))
     for stage in (stage for stages in plan.values() for stage in stages):
         stage.check(context)  # every refusal before any work
     made, failed = [], []

@@ -13,13 +13,14 @@ from maed.autoencoder import loss_name, pretrain, visible_count
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError, nearest
 from maed.files import damaged, read_json
-from maed.records import MadeWith, Work
+from maed.records import MadeWith
 from maed.registry import BASELINES
 from maed.run_folder import StageFolder
 from maed.settings import EmbeddingSettings
 from maed.similarity import baselines_for, load_similarity
 from maed.stages.base import Context, Stage, run_stage
 from maed.stages.baseline import Baseline
+from maed.tensors import digest_of, read_tensors
 
 
 class Pretrain(Stage):
@@ -30,19 +31,22 @@ class Pretrain(Stage):
         return context.folder.autoencoder
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
-        """Data and autoencoder."""
-        return {**context.data_made_with, "autoencoder": asdict(context.settings.autoencoder)}
+        """Data and autoencoder, and how many positions it was trained on where not on all."""
+        some = {} if context.landmarks is None else {"landmarks": len(context.landmarks)}
+        return {**context.data_made_with, "autoencoder": asdict(context.settings.autoencoder), **some}
 
     def facts(self, context: Context) -> Mapping[str, Any]:
         """What the weights' shapes follow from."""
         data, settings = context.data, context.settings.autoencoder
-        visible = visible_count(data.positions, data.kind, settings.visible_fraction)
-        shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary, "visible": visible}
-        return {**shape, "loss": loss_name(settings, data)}
+        n = context.trained_positions
+        visible = visible_count(n, data.kind, settings.visible_fraction)
+        shape = {"n": n, "channels": data.channels, "vocabulary": data.vocabulary, "visible": visible}
+        of = {} if context.landmarks is None else {"of": data.positions}
+        return {**shape, "loss": loss_name(settings, data), **of}
 
     def check(self, context: Context) -> None:
         """Refuse a loss that the data cannot have, and a start or a batch that the autoencoder cannot take."""
-        settings, n = context.settings.autoencoder, context.data.positions
+        settings, n = context.settings.autoencoder, context.trained_positions
         loss_name(settings, context.data)
         if settings.kind == "unet" and settings.batch_size == 1 and n <= 2**settings.depth:
             raise MaedError(
@@ -67,20 +71,30 @@ class Pretrain(Stage):
             start_embedding(context)
 
     def check_finished(self, context: Context) -> None:
-        """Refuse weights without the record of their training: nothing that comes later would miss it."""
-        metrics = self.folder(context).metrics
-        if not metrics.is_file():
-            raise damaged(metrics, "missing")
-        if (visible := Work.of(read_json(metrics)).visible) != self.facts(context)["visible"]:
-            raise damaged(metrics, f"of another training, which was shown {visible} positions")
+        """Refuse weights without the record of their training, or with another's: nothing later would notice."""
+        stage = self.folder(context)
+        if not stage.metrics.is_file():
+            raise damaged(stage.metrics, "missing")
+        record = read_json(stage.metrics)
+        same = record.get("weights") in (None, digest_of(read_tensors(stage.model)))  # of 0.1 it says nothing
+        if not (same and "visible" in record):
+            raise damaged(stage.metrics, "not the record of these weights")
 
     def run(self, context: Context) -> None:
         """Train, from random vectors or a start that was named."""
-        data, settings = context.shown_data, context.settings.autoencoder
+        data, settings, some = context.trained_data, context.settings.autoencoder, context.landmarks
         start = _start_vectors(context)
         visible = visible_count(data.positions, data.kind, settings.visible_fraction)
-        context.say(f"autoencoder: {visible} of {data.positions} positions visible, {settings.steps} steps")
-        pretrain(data, settings, context.settings.trainer, self.folder(context).path, start_vectors=start)
+        of = "positions" if some is None else f"landmarks (of {context.data.positions} positions)"
+        context.say(f"autoencoder: {visible} of {data.positions} {of} visible, {settings.steps} steps")
+        pretrain(
+            data,
+            settings,
+            context.settings.trainer,
+            self.folder(context).path,
+            start_vectors=start if start is None or some is None else start[torch.from_numpy(some)],
+            examples=some is None,
+        )
 
 
 def _start_vectors(context: Context) -> torch.Tensor | None:

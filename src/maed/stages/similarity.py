@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +11,9 @@ from typing import Any
 
 import torch
 
-from maed.autoencoder import load_autoencoder, loss_name, outputs_of, wide
+from maed.autoencoder import MaskedAutoencoder, load_autoencoder, loss_name, outputs_of, wide
+from maed.autoencoder.losses import LossName
+from maed.autoencoder.placing import place
 from maed.embedding import check_reduction, reduce
 from maed.engine.device import device, precision
 from maed.errors import MaedError
@@ -18,6 +21,7 @@ from maed.evaluation.geometry import agreement, similarity_metrics
 from maed.files import read_json
 from maed.machine import memory
 from maed.run_folder import StageFolder
+from maed.settings import SimilaritySettings
 from maed.similarity import (
     Halves,
     Streamed,
@@ -28,14 +32,19 @@ from maed.similarity import (
     merged,
     neighbor_lists,
     never_drawn,
+    placed_pairs,
     stream,
     write_similarity,
 )
 from maed.similarity import Similarity as Matrix
+from maed.similarity.pairs import CANDIDATES
 from maed.stages.base import Context, Stage
 
 _WATCHED = 2304
 """Most positions of which the similarity is measured while it is streamed: time N^2 a look, of 1,024 half a second."""
+
+PLACED = "placed"
+"""What stands for the estimator of a similarity that landmarks have told."""
 
 _PAIR_BYTES = 200
 """Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
@@ -52,33 +61,50 @@ class Similarity(Stage):
         """What the autoencoder was made with, and the similarity's settings."""
         config = read_json(context.folder.earlier.autoencoder.config)
         own = asdict(context.settings.similarity)
+        if context.sparse:  # no draws are made
+            own = {"estimator": PLACED, "visible_fraction": own["visible_fraction"]}
+            return {**config["made_with"], "similarity": own, "candidates": CANDIDATES}
         # which of several is led with changes none of them, nor does how many positions could have been there
         del own["method"], own["dense_positions"]
         return {**config["made_with"], "similarity": own}
 
     def check(self, context: Context) -> None:
         """Refuse an estimator that the loss, or the number of visible positions, is not for; and what will not fit."""
-        if context.sparse:
-            raise MaedError(f"similarity.method: maed {needs_all_pairs(context)}")
-        check_memory(context)
-        loss = loss_name(context.settings.autoencoder, context.data)
-        check_estimator(context.settings.similarity, visible=context.shown(), loss=loss)
+        chosen, loss = context.settings.similarity, loss_name(context.settings.autoencoder, context.data)
+        if not context.sparse:
+            check_memory(context)
+            check_estimator(chosen, visible=context.shown(), loss=loss)
+            return
+        if context.data.kind != "real":
+            raise MaedError(f"similarity.method: maed of tokens {needs_all_pairs(context)}")
+        if chosen.estimator != SimilaritySettings.estimator:
+            raise MaedError(f"similarity.estimator: {chosen.estimator} {needs_all_pairs(context)}")
+        check_reduction(context.data.positions, context.settings.embedding, sparse=True)
 
     def ready(self, context: Context) -> None:
         """Refuse an autoencoder of other positions, or one that the estimator is not for."""
         source = context.folder.earlier.autoencoder
         _, config = load_autoencoder(source.path)
-        context.check_upstream(source, source.made_with, config["n"])
-        visible = context.shown(config["visible"])
-        check_estimator(context.settings.similarity, visible=visible, loss=config["loss"])
+        context.check_upstream(source, source.made_with, config.get("of") or config["n"])
+        if context.sparse != ("of" in config):
+            was, now = ("some", "all") if "of" in config else ("all", "some")
+            raise MaedError(
+                f"similarity.dense_positions: the autoencoder in {source.path} was trained on {was} positions, and "
+                f"{now} are wanted here; set it as it was, or train again"
+            )
+        if not context.sparse:
+            visible = context.shown(config["visible"])
+            check_estimator(context.settings.similarity, visible=visible, loss=config["loss"])
 
     def run(self, context: Context) -> None:
         """Stream, estimate, and measure how far two halves of the draws agree."""
         settings, data = context.settings.similarity, context.shown_data
         model, config = load_autoencoder(context.folder.earlier.autoencoder.path)
-        visible = context.shown(config["visible"])
+        visible, where = context.shown(config["visible"]), device(context.settings.trainer)
+        if context.landmarks is not None:
+            self._place(context, model.to(where), visible, config["loss"], where)
+            return
         context.say(f"similarity: {settings.draws} draws, {settings.estimator}")
-        where = device(context.settings.trainer)
         with context.progress("similarity", self.folder(context)) as progress:
             streamed = stream(
                 model.to(where),
@@ -95,6 +121,23 @@ class Similarity(Stage):
             )
         self._write(context, streamed)
 
+    def _place(
+        self, context: Context, model: MaskedAutoencoder, visible: int, loss: LossName, where: torch.device
+    ) -> None:
+        """Of too many positions for all pairs: place them by the landmarks, and compare each with the nearest."""
+        started, data, folder = time.perf_counter(), context.shown_data, self.folder(context)
+        at = context.landmarks
+        assert at is not None
+        context.say(
+            f"similarity: {data.positions} positions are placed by what is reconstructed at {len(at)} landmarks"
+        )
+        dim = min(context.settings.autoencoder.width, len(at) - 1)
+        placed = place(model, at, data.train, visible=visible, loss=loss, dim=dim, device=where)
+        found = placed_pairs(placed)
+        config = {**read_json(folder.config), "seconds": time.perf_counter() - started}
+        self._agree(context, config, agreement(*placed.halves, context.k()), "signals")
+        write_similarity(folder.path, found, None, config)
+
     def _write(self, context: Context, streamed: Streamed) -> None:
         folder, settings = self.folder(context), context.settings
         sums = merged(streamed.halves)
@@ -105,16 +148,21 @@ class Similarity(Stage):
         if settings.similarity.until == "stable":
             context.say(f"similarity: {streamed.draws} draws{_stability(streamed.changed)}")
         halves = [estimate(half, settings.similarity.estimator) for half in streamed.halves]
-        config["split_half"] = _split_half(context, halves)
-        config["split_half_of"] = asdict(settings.embedding)
-        note = noise_note(config["split_half"], context.k(), context.data.positions)
-        agreed = f"similarity: two halves of the draws agree on {100 * config['split_half']:.1f} % of neighbors"
-        context.say(note or agreed)
+        self._agree(context, config, _split_half(context, halves), "draws")
         write_similarity(folder.path, result, sums, config)
+
+    def _agree(self, context: Context, config: dict[str, Any], split_half: float, of: str) -> None:
+        """Keep, and say, how far two halves of the draws or signals agree."""
+        config |= {"split_half": split_half, "split_half_of": asdict(context.settings.embedding)}
+        note = noise_note(split_half, context.k(), context.data.positions)
+        context.say(note or f"similarity: two halves of the {of} agree on {100 * split_half:.1f} % of neighbors")
 
 
 def methods_of(context: Context) -> tuple[str, ...]:
-    """The methods that these signals can have: `maed` last, and not where positions are too many for all pairs.
+    """The methods that these signals can have, `maed` last.
+
+    Of too many positions for all pairs `maed` is among them only where it is asked for: it takes minutes to find what
+    correlation finds in seconds.
 
     Raises:
         MaedError: there is none.
@@ -122,13 +170,20 @@ def methods_of(context: Context) -> tuple[str, ...]:
     found = baselines_for(context.data, sparse=context.sparse)
     if not found and context.sparse:
         raise MaedError(f"inputs: every method for {context.data.kind} signals {needs_all_pairs(context)}")
-    return found if context.sparse else (*found, "maed")
+    left_out = context.sparse and (context.settings.similarity.method != "maed" or context.data.kind != "real")
+    return found if left_out else (*found, "maed")
+
+
+def left_out(context: Context) -> str:
+    """That `maed` is not made of so many positions unless it is asked for."""
+    n, most = context.data.positions, context.settings.similarity.dense_positions
+    return f"maed is left out of {n} positions, more than the {most} of similarity.dense_positions; ask for it by name"
 
 
 def needs_all_pairs(context: Context) -> str:
     """Why a method is not among `methods_of`, and what to do."""
     n, most = context.data.positions, context.settings.similarity.dense_positions
-    able = baselines_for(context.data, sparse=True)
+    able = [*baselines_for(context.data, sparse=True), *(["maed"] if context.data.kind == "real" else [])]
     other = f"choose {' or '.join(able)}, or raise" if able else "raise"
     return (
         f"measures every pair of positions: {n} are more than the {most} of similarity.dense_positions; {other} "
