@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,12 +14,14 @@ from maed.data.signals import LIMIT, SignalContent, SignalData, Signals
 from maed.data.source import PartName, Source
 from maed.data.splits import Cut, cut, told
 from maed.errors import MaedError
+from maed.machine import memory
 from maed.settings import DataSettings
 
 _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
 _LARGEST_VOCABULARY = 1 << 20
 _TAIL = 0.01  # share of the values on either side that may be outliers
 _SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at the most
+_MANY = 1_000  # signals of which one is read first, to tell what all of them take
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
@@ -57,9 +59,11 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
             are read.
 
     Raises:
-        MaedError: splits that do not fit together, values that cannot be used, or too few signals or positions.
+        MaedError: splits that do not fit together, values that cannot be used, too few signals or positions, or more
+            than memory holds.
     """
     cuts = cut(source, settings)
+    _check_memory(source, cuts)
     parts = {part: _read(source, chosen, settings) for part, chosen in cuts.items()}
     pixels = _flatten_pixels(parts)
     _check_shapes(parts)
@@ -179,6 +183,21 @@ def _permuted(signals: Signals, order: np.ndarray) -> Signals:
     if signals.mean is None or signals.scale is None or len(signals.mean) == 1:
         return signals
     return replace(signals, mean=signals.mean[order], scale=signals.scale[order])
+
+
+def _check_memory(source: Source, cuts: Mapping[PartName, Cut]) -> None:
+    """Refuse more signals than memory holds, by the size of the first, before they are read."""
+    there, count = memory(), sum(len(chosen.rows) for chosen in cuts.values())
+    if there is None or count < _MANY:
+        return
+    one, _ = source.train.read(cuts["train"].rows[:1])
+    needed = count * one[0].nbytes
+    if needed > there:
+        raise MaedError(
+            f"inputs: {count} signals of {one[0].nbytes:,} bytes take {needed / 2**30:.1f} GiB, and this machine has "
+            f"{there / 2**30:.1f} GiB; take fewer with data.limit (of a field, data.samples), or smaller images with "
+            "data.image_size"
+        )
 
 
 def _read(source: Source, chosen: Cut, settings: DataSettings) -> _Part:

@@ -22,6 +22,8 @@ MEASURED = 10_000
 
 SAMPLED = 2_000
 
+_CHUNK = 1 << 24  # distances at a time
+
 
 def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> float:
     """The share of each position's k nearest that are no farther in true distance than its true k-th nearest.
@@ -40,6 +42,11 @@ def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> flo
     found = distances.astype(np.float64, copy=True)
     np.fill_diagonal(found, np.inf)
     return _reached(found, true, k)
+
+
+def _blocks(rows: np.ndarray, n: int) -> list[np.ndarray]:
+    """Some positions in parts, so that the distances of each to all n take 128 MiB."""
+    return np.array_split(rows, -(-len(rows) * n // _CHUNK))
 
 
 def _reached(distances: np.ndarray, true: np.ndarray, k: int) -> float:
@@ -79,7 +86,7 @@ def _sampled_metrics(x: np.ndarray, geometry: Geometry, k: int, folds: int) -> d
     order = np.random.default_rng(0).permutation(len(x))
     rows, fitted = order[:SAMPLED], order[:MEASURED]
     recall = 0.0
-    for block in np.array_split(rows, 16):
+    for block in _blocks(rows, len(x)):
         own = np.arange(len(block)), block
         distances, true = cdist(x[block], x), geometry.distances(block)
         distances[own], true[own] = np.inf, np.inf
@@ -124,7 +131,7 @@ def agreement(a: Tensor, b: Tensor, k: int) -> float:
     if len(x) <= MEASURED:
         return knn_recall(cdist(x, x), cdist(y, y), k)
     rows, total = np.random.default_rng(0).permutation(len(x))[:SAMPLED], 0.0
-    for block in np.array_split(rows, 16):
+    for block in _blocks(rows, len(x)):
         own, found, wanted = (np.arange(len(block)), block), cdist(x[block], x), cdist(y[block], y)
         found[own], wanted[own] = np.inf, np.inf
         total += len(block) * _reached(found, wanted, k)

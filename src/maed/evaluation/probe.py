@@ -239,9 +239,12 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
     """
     n = len(vectors)
     chosen = np.arange(n) if n <= _MEASURED else np.sort(np.random.default_rng(0).choice(n, _SAMPLED, replace=False))
-    distances = torch.cdist(vectors[chosen].double(), vectors.double())
-    distances[torch.arange(len(chosen)), torch.from_numpy(chosen)] = torch.inf
-    nearest = distances.topk(k, largest=False).indices.numpy()
+    found, everywhere = [], vectors.double()
+    for block in np.array_split(chosen, -(-len(chosen) * n // _CHUNK)):
+        distances = torch.cdist(everywhere[block], everywhere)
+        distances[torch.arange(len(block)), torch.from_numpy(block)] = torch.inf
+        found.append(distances.topk(k, largest=False).indices.numpy())
+    nearest = np.concatenate(found)
     read, places = np.unique(np.concatenate([chosen[:, None], nearest], axis=1), return_inverse=True)
     places = places.reshape(len(chosen), -1)
     x, y = (_features(part, most, read) for part, most in ((train, 4_096), (held_out, 1_024)))
@@ -260,6 +263,7 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
 
 
 _MEASURED, _SAMPLED = 10_000, 2_000
+_CHUNK = 1 << 25  # distances at a time
 """Positions up to which all are measured, and how many are beyond."""
 
 _CLASSES = 16
