@@ -241,6 +241,17 @@ def test_the_learner_keeps_a_sparse_similarity(readings: np.ndarray) -> None:
     assert geometry_metrics(learner.embedding_.vectors, SHAPE, EvaluationSettings())["knn_recall"] > 0.9
 
 
+def test_more_signals_than_memory_holds_are_refused_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("maed.data.prepare.memory", lambda: 1 << 20)
+
+    assert main(["run", "field:ring:144", "--data.samples", "4000", "--out", str(tmp_path / "out")]) == 2
+
+    assert "data.limit" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_another_reduction_names_those_that_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--embedding.reduction", "tsne", "--similarity.dense_positions", "100", "--out", str(tmp_path)]
