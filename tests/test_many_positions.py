@@ -103,15 +103,25 @@ def test_an_approximate_search_finds_nearly_all(library: str, crossed: bool, mon
     torch.testing.assert_close(found.values, absolute_correlation(given).values[i, j], atol=2e-5, rtol=0)
 
 
-def test_the_sparse_reduction_finds_what_the_dense_one_finds(readings: np.ndarray) -> None:
-    given = signals(readings[..., None])
-    whole, some = absolute_correlation(given), correlated_pairs(given)
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        *("heat", "isomap", "laplacian", "diffusion"),
+        pytest.param("umap", marks=[pytest.mark.slow, pytest.mark.xdist_group("numba")]),
+    ],
+)
+def test_the_sparse_reduction_finds_what_the_dense_one_finds(readings: np.ndarray, reduction: str) -> None:
+    if reduction == "umap":
+        pytest.importorskip("umap")
+    given, chosen = signals(readings[..., None]), EmbeddingSettings(reduction=reduction)
 
-    dense = reduced(whole)
-    sparse = reduced(some)
+    dense, some = (
+        reduce(values, chosen, error)
+        for values, error in (absolute_correlation(given).arrays(), correlated_pairs(given).arrays())
+    )
 
-    assert sparse.shape == dense.shape == (196, 64)
-    measured = [geometry_metrics(vectors, SHAPE, EvaluationSettings()) for vectors in (dense, sparse)]
+    assert some.shape == dense.shape == (196, 64)
+    measured = [geometry_metrics(vectors, SHAPE, EvaluationSettings()) for vectors in (dense, some)]
     assert measured[1]["knn_recall"] > measured[0]["knn_recall"] - 0.02
     assert measured[1]["coordinate_r2"] > measured[0]["coordinate_r2"] - 0.01
     assert measured[1]["spearman"] > measured[0]["spearman"] - 0.03

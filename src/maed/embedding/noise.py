@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -71,6 +72,16 @@ def significant(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
     best = z[lonely].argmax(axis=1)
     kept[lonely, best] = kept[best, lonely] = similarity[lonely, best]
     return kept
+
+
+def warn_of_unknown(positions: np.ndarray, where: str) -> None:
+    """Say that nothing is known of some positions `(P,)`, and where they are put."""
+    shown = f"{', '.join(map(str, positions[:8].tolist()))}{' ...' if len(positions) > 8 else ''}"
+    warnings.warn(
+        f"nothing is known of {len(positions)} position{'s' if len(positions) > 1 else ''} ({shown}), which no other "
+        f"depends on beyond noise; put {where}",
+        stacklevel=4,
+    )
 
 
 def known_pairs(similarity: csr_matrix, error: csr_matrix, *, all_of_them: bool) -> csr_matrix:

@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from maed.embedding.noise import known_pairs, significant, symmetrize, unknown
+from maed.embedding.noise import known_pairs, significant, symmetrize, unknown, warn_of_unknown
 from maed.errors import MaedError
 from maed.registry import REDUCTIONS
 from maed.settings import EmbeddingSettings
@@ -51,7 +51,7 @@ class Reduction(ABC):
         """
 
     def reduce_sparse(self, similarity: csr_matrix, d: int, k: int, steps: float) -> np.ndarray:
-        """The same of a similarity of which some pairs are known, of a reduction that is `sparse`."""
+        """The same of a similarity of which some pairs are known, at least one of each position; if `sparse`."""
         raise TypeError(f"{type(self).__name__} reduces similarities of all pairs alone")
 
 
@@ -122,7 +122,12 @@ def reduce(
     if isinstance(similarity, csr_matrix):
         if settings.denoise != "none" and isinstance(standard_error, csr_matrix):
             similarity = known_pairs(similarity, standard_error, all_of_them=settings.denoise == "significance")
-        vectors = reduction.reduce_sparse(similarity, d, k, steps)
+        known, vectors = np.diff(similarity.indptr) > 0, np.zeros((n, d))
+        if not known.all():
+            warn_of_unknown(np.flatnonzero(~known), "in the middle")
+        if (count := int(known.sum())) > 1:
+            made = reduction.reduce_sparse(similarity[known][:, known].tocsr(), min(d, count - 1), k, steps)
+            vectors[known, : made.shape[1]] = made
     else:
         error = standard_error.double().numpy() if isinstance(standard_error, Tensor) else None
         s, error = symmetrize(similarity.double().numpy(), error, settings.symmetrize)

@@ -6,12 +6,16 @@ With m links for each position time and memory grow with N m^2 at the most.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
+from sklearn.manifold import spectral_embedding
+
+from maed.embedding.stress import classical_scaling
 
 _SUPPORT = 0.4
 """A link is false if its ends share less than this part of what the links of either share on average ..."""
@@ -21,6 +25,11 @@ _FIRM = 0.6
 
 _ROUNDS = 5
 """False links support each other; without the first ones, others are found."""
+
+LANDMARKS = 320
+"""Positions whose distances to all others place these: five for each of 64 channels."""
+
+_FACTORIZED = 20_000  # positions up to which a graph is factorized, though a preconditioner is at hand
 
 _BLOCK = 8_192  # positions, or as many links times 16, that are looked at together
 
@@ -36,6 +45,13 @@ def strongest(similarity: csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray, n
     rank = np.arange(len(row)) - similarity.indptr[row]
     kept = rank < k
     return row[kept], similarity.indices[order][kept].astype(np.int64), rank[kept]
+
+
+def neighbors(similarity: csr_matrix, k: int) -> csr_matrix:
+    """The 0/1 graph of `maed.embedding.graph.neighbor_graph`: either is among the other's k most similar."""
+    i, j, _ = strongest(similarity, k)
+    one_way = csr_matrix((np.ones(len(i)), (i, j)), shape=similarity.shape)
+    return join(one_way.maximum(one_way.T).tocsr(), similarity, k)
 
 
 def rank_weighted(similarity: csr_matrix, k: int) -> csr_matrix:
@@ -221,3 +237,58 @@ def landmark_distances(links: csr_matrix, count: int) -> tuple[np.ndarray, np.nd
         np.minimum(nearest, distances[which], out=nearest)
         at = int(nearest.argmax())
     return chosen, distances
+
+
+def landmark_scaling(
+    landmarks: np.ndarray, distances: np.ndarray, squares: Callable[[np.ndarray], np.ndarray], d: int
+) -> np.ndarray:
+    """Place landmarks by classical scaling, and all others among them by their distances to these.
+
+    De Silva and Tenenbaum 2003. Time grows with L^2 N for L landmarks, memory with N d.
+
+    Args:
+        landmarks: `(L,)` positions.
+        distances: `(L, N)` from these to all.
+        squares: the squared distances that are wanted, of those that are given.
+        d: channels; those beyond L are 0.
+
+    Returns:
+        `(N, d)`.
+    """
+    between, n = distances[:, landmarks].astype(np.float64), distances.shape[1]
+    among = squares((between + between.T) / 2)
+    points = classical_scaling(np.sqrt(among), min(d, len(landmarks)))
+    inverse = points / np.maximum((points**2).sum(axis=0), 1e-12 * (points**2).sum())
+    vectors = np.zeros((n, d))
+    for start in range(0, n, _BLOCK):
+        far = squares(distances[:, start : start + _BLOCK].T.astype(np.float64))
+        vectors[start : start + _BLOCK, : points.shape[1]] = (among.mean(axis=0) - far) @ inverse / 2
+    return vectors
+
+
+def diffusion_map(graph: csr_matrix, d: int, steps: float) -> np.ndarray:
+    """`maed.embedding.maps.diffusion_map` of a sparse graph, by scikit-learn's `spectral_embedding`.
+
+    Where pyamg is installed, more than 20,000 positions are solved by LOBPCG with its multigrid as preconditioner, in
+    time that grows with N d^2; else by Lanczos' method, for which the graph is factorized once: on a plane time grows
+    with N^1.5, in more dimensions faster.
+    """
+    many = graph.shape[0] > _FACTORIZED and importlib.util.find_spec("pyamg") is not None
+    found = spectral_embedding(graph, n_components=d, eigen_solver="amg" if many else "arpack", random_state=0)
+    root = np.sqrt(np.asarray(graph.sum(axis=1)))
+    x = found * root  # eigenvectors of the symmetric form
+    values = np.clip((x * (lazy_walk(graph) @ x)).sum(axis=0) / (x * x).sum(axis=0), 0, 1)
+    vectors = found / np.sqrt((x * x).sum(axis=0))
+    shares = values / values[0] if values[0] > 0 else np.ones_like(values)
+    return vectors * shares ** (2 * steps)
+
+
+def isomap(similarity: csr_matrix, d: int, k: int) -> np.ndarray:
+    """`maed.embedding.maps.isomap` by paths from landmarks (de Silva and Tenenbaum 2003)."""
+    graph, most = neighbors(similarity, k), similarity.data.max()
+    i, j, _ = _links(graph)
+    s = np.asarray(similarity[i, j]).ravel()
+    length = np.sqrt(np.maximum(most - np.where(s == 0, similarity.data.min(), s), 0.0))
+    length = np.maximum(length, 1e-9 * (length.max() or 1.0))  # a link of length 0 would be none
+    links = csr_matrix((length, (i, j)), shape=graph.shape)
+    return landmark_scaling(*landmark_distances(links, LANDMARKS), np.square, d)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from maed.embedding import sparse
 from maed.embedding.graph import geodesics, join, rank_weighted_graph
 from maed.embedding.maps import lazy_walk
+from maed.embedding.noise import warn_of_unknown
 from maed.embedding.reduction import Reduction
 from maed.embedding.stress import classical_scaling, minimize_stress
 
@@ -18,13 +17,6 @@ _FAR_WEIGHT = 10.0
 
 _FINE = 0.8
 """Share of the squared distances that tells near places apart; the rest tells how far the far ones are."""
-
-
-_LANDMARKS = 320
-"""Positions whose distances to all others place these, where pairs are too many: five for each of 64 channels."""
-
-_COLUMNS = 16_384
-"""Positions that are placed together."""
 
 
 class Heat(Reduction):
@@ -60,7 +52,7 @@ class Heat(Reduction):
             distances[there] = among
         np.fill_diagonal(distances, 0.0)
         if not known.all():
-            _warn_of_unknown(np.flatnonzero(~known), "equally far from all others")
+            warn_of_unknown(np.flatnonzero(~known), "equally far from all others")
         distances = fine_and_far(distances, d)
         start = classical_scaling(distances, d)
         if not start.any():
@@ -73,31 +65,14 @@ class Heat(Reduction):
         return minimize_stress(distances, weights, start)
 
     def reduce_sparse(self, similarity: csr_matrix, d: int, k: int, steps: float) -> np.ndarray:
-        """Place landmarks at those distances by classical scaling, and all others among them by theirs.
+        """Place landmarks at those distances, and all others among them by theirs (`sparse.landmark_scaling`).
 
-        Landmark scaling (de Silva and Tenenbaum 2003) by paths along the links of heat; there is no stress to fit, for
-        landmarks are many for d channels. Positions of which nothing is known are put in the middle, with a warning.
+        Distances are paths along the links of heat; there is no stress to fit, for landmarks are many for d channels.
         """
-        known = np.diff(similarity.indptr) > 0
-        vectors = np.zeros((len(known), d))
-        if not known.all():
-            _warn_of_unknown(np.flatnonzero(~known), "in the middle")
-        if not known.any():
-            return vectors
-        there = similarity[known][:, known].tocsr()
-        links = sparse.heat_links(sparse.rank_weighted(there, k), k, steps)
-        landmarks, distances = sparse.landmark_distances(sparse.joined_links(links), _LANDMARKS)
+        links = sparse.heat_links(sparse.rank_weighted(similarity, k), k, steps)
+        landmarks, distances = sparse.landmark_distances(sparse.joined_links(links), sparse.LANDMARKS)
         between = distances[:, landmarks].astype(np.float64)
-        squares = _Squares((between + between.T) / 2, d)
-        among = squares(squares.distances)
-        points = classical_scaling(np.sqrt(among), d)
-        inverse = points / np.maximum((points**2).sum(axis=0), 1e-12 * (points**2).sum())
-        columns = np.flatnonzero(known)
-        for start in range(0, len(columns), _COLUMNS):
-            part = slice(start, start + _COLUMNS)
-            far = squares(distances[:, part].T.astype(np.float64))
-            vectors[columns[part]] = (among.mean(axis=0) - far) @ inverse / 2
-        return vectors
+        return sparse.landmark_scaling(landmarks, distances, _Squares((between + between.T) / 2, d), d)
 
 
 class _Squares:
@@ -154,15 +129,6 @@ def _heat_distances(graph: np.ndarray, steps: float) -> np.ndarray:
         local = np.sqrt(np.maximum(-np.log(arrived / stayed[:, None] / stayed), 0.0))
     np.fill_diagonal(local, 0.0)
     return (local + local.T) / 2  # alike but for rounding
-
-
-def _warn_of_unknown(positions: np.ndarray, where: str) -> None:
-    shown = f"{', '.join(map(str, positions[:8].tolist()))}{' ...' if len(positions) > 8 else ''}"
-    warnings.warn(
-        f"nothing is known of {len(positions)} position{'s' if len(positions) > 1 else ''} ({shown}), which no other "
-        f"depends on beyond noise; put {where}",
-        stacklevel=4,
-    )
 
 
 def _nearest_in(distances: np.ndarray, k: int) -> np.ndarray:
