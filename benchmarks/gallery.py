@@ -85,7 +85,7 @@ def cells(path: Path) -> None:
 ENTRIES = {
     "photos": Entry(
         "Patches of photographs, shuffled",
-        "16 x 16 patches of the two photographs that scikit-learn ships, in three colors, with pixels in a random order.",
+        "16 x 16 patches of the two photographs that scikit-learn ships, in three colors, pixels in a random order.",
         "photos",
         "--data.permute 0 --autoencoder.steps 3000",
     ),
@@ -99,7 +99,7 @@ ENTRIES = {
     ),
     "digits": Entry(
         "Digits, shuffled",
-        "scikit-learn's 8 x 8 digits, with pixels in a random order. Three pixels are constant, others hardly vary, and "
+        "scikit-learn's 8 x 8 digits, pixels in a random order. Three pixels are constant, others hardly vary, and "
         "strokes tie distant pixels together, so only part of the geometry can be found.",
         "digits",
         "--data.permute 0 --autoencoder.steps 1000 --autoencoder.visible_fraction 0.1 --similarity.draws 32768",
@@ -132,9 +132,9 @@ ENTRIES = {
     "cells": Entry(
         "Columns of a table",
         "scikit-learn's breast cancer data: 30 measurements of cell nuclei in 569 images. There is no known geometry: "
-        "the layout shows which measurements are informative about each other. Radius, perimeter and area lie together, "
-        "once as means, once as worst values and once as errors, and so do the mean and worst texture. Most other "
-        "errors lie among themselves.",
+        "the layout shows which measurements are informative about each other. Radius, perimeter and area lie "
+        "together, once as means, once as worst values and once as errors, and so do the mean and worst texture. "
+        "Most other errors lie among themselves.",
         f"{RUNS}/cells.npz",
         "--autoencoder.steps 1000 --autoencoder.visible_fraction 0.2 --similarity.draws 16384",
         make=cells,
@@ -198,7 +198,7 @@ def page() -> str:
         "shows the positions as the embedding alone lays them out, in colors that mark their true places. The right",
         "side shows the truth, where it is known; only the orientation of the layout is taken from it.",
         "",
-        "`maed` is the autoencoder alone. The training-free methods beside it use the same data and the same reduction.",
+        "`maed` is the autoencoder alone. The training-free methods beside it use the same data and reduction.",
         "The picture shows the embedding that a score without truth prefers, as `maed run` does by default; runs of",
         "older commits show `maed`, and say so. Each run has one seed; [the geometry study](geometry.md) has several,",
         "and explains the metrics. `python benchmarks/gallery.py run` makes everything on this page.",
