@@ -66,9 +66,9 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Open site/index.html: no server is needed. A warning is an error; the variable silences a notice of the theme.
+# Open site/index.html: no server is needed. A warning is an error.
 docs: .venv/docs-installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict --clean
+	$(BIN)/python docs/build.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -91,4 +91,4 @@ docs: .venv/docs-installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest runs site .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-lowest runs site .site .cache .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache .hypothesis

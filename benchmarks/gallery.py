@@ -85,13 +85,13 @@ def cells(path: Path) -> None:
 ENTRIES = {
     "photos": Entry(
         "Patches of photographs, shuffled",
-        "16 x 16 patches of the two photographs that scikit-learn brings, three colors, pixels in a random order.",
+        "16 x 16 patches of the two photographs that scikit-learn ships, in three colors, pixels in a random order.",
         "photos",
         "--data.permute 0 --autoencoder.steps 3000",
     ),
     "cifar10": Entry(
         "CIFAR-10, shuffled",
-        "32 x 32 images, three colors, pixels in a random order. The images have been through JPEG (quality 75, "
+        "32 x 32 images in three colors, with pixels in a random order. The images have been through JPEG (quality 75, "
         "halved chroma), whose blocks are part of what is learned.",
         "cifar10",
         "--data.permute 0 --autoencoder.steps 8000 --autoencoder.validate_every 1000 --similarity.draws 32768 "
@@ -100,41 +100,41 @@ ENTRIES = {
     "digits": Entry(
         "Digits, shuffled",
         "scikit-learn's 8 x 8 digits, pixels in a random order. Three pixels are constant, others hardly vary, and "
-        "strokes tie distant pixels together: only part of the geometry can be found.",
+        "strokes tie distant pixels together, so only part of the geometry can be found.",
         "digits",
         "--data.permute 0 --autoencoder.steps 1000 --autoencoder.visible_fraction 0.1 --similarity.draws 32768",
     ),
     "imdb": Entry(
         "Bytes of film reviews, shuffled",
-        "The first 512 bytes of IMDB reviews, bytes in a random order. The autoencoder started from the training-free "
-        "`dependence`, whose own embedding is the row below it: only the gain is maed's. Of two positions, the first, "
-        "which is always `[CLS]`, and the last, nothing is known: put equally far from all, they close the line to a "
-        "ring in the picture.",
+        "The first 512 bytes of IMDB reviews, in a random order. The autoencoder started from the training-free "
+        "`dependence`, whose own embedding is the row below it; only the gain belongs to maed. Nothing is known of two "
+        "positions, the first, which is always `[CLS]`, and the last. Placed equally far from all others, they close "
+        "the line to a ring in the picture.",
         "imdb",
         "--data.length 512 --data.permute 0 --autoencoder.init dependence --autoencoder.layers 0 --autoencoder.heads 1 "
         "--autoencoder.visible_fraction 0.2 --autoencoder.scored 128 --autoencoder.steps 4000 --similarity.draws 16384",
     ),
     "sphere": Entry(
         "Sensors on a sphere",
-        "500 sensors spread over a sphere, listed in a random order, that measure 5,000 samples of a smooth random "
-        "field with noise: the layout is seen from one side.",
+        "500 sensors on a sphere, listed in a random order, measure 5,000 samples of a smooth random field with noise. "
+        "The layout is seen from one side.",
         "field:sphere:500",
         "--data.samples 5000 --data.permute 0 --autoencoder.steps 800 --similarity.draws 16384",
     ),
     "spectra": Entry(
         "Bands of spectra, shuffled",
-        "200 bands of 6,000 generated spectra, mixtures of 40 substances with a few absorption lines each, bands in a "
-        "random order: their order along the wavelength is found.",
+        "6,000 generated spectra with 200 bands in a random order: mixtures of 40 substances with a few absorption "
+        "lines each. The order of the bands along the wavelength is recovered.",
         f"{RUNS}/spectra.npz",
         "--autoencoder.steps 2000 --similarity.draws 32768",
         make=spectra,
     ),
     "cells": Entry(
         "Columns of a table",
-        "scikit-learn's breast cancer data: 30 measurements of cell nuclei, for 569 images. Nobody knows a geometry: "
-        "the layout shows which measurements tell about each other. Radius, perimeter and area lie together, once as "
-        "means, once as the worst, once as errors, and so do texture's mean and worst; most others of the errors lie "
-        "among themselves.",
+        "scikit-learn's breast cancer data: 30 measurements of cell nuclei in 569 images. There is no known geometry: "
+        "the layout shows which measurements are informative about each other. Radius, perimeter and area lie "
+        "together, once as means, once as worst values and once as errors, and so do the mean and worst texture. "
+        "Most other errors lie among themselves.",
         f"{RUNS}/cells.npz",
         "--autoencoder.steps 1000 --autoencoder.visible_fraction 0.2 --similarity.draws 16384",
         make=cells,
@@ -194,13 +194,14 @@ def page() -> str:
     parts = [
         "# Gallery",
         "",
-        "Embeddings learned from sources of several kinds, each by the command above its picture. On the left the",
-        "positions are laid out by the embedding alone, in colors that say where they truly lie; on the right is the",
-        "truth, where it is known. Only the orientation of the layout is taken from it. One seed each;",
-        "[the study](geometry.md) has several, and says what the metrics mean. `maed` is the autoencoder alone; beside",
-        "it stand the training-free methods, of the same data and through the same reduction. The picture is that of",
-        "the one that was taken, by a score that needs no truth, as `maed run` does by default; runs of older commits",
-        "show `maed`, and say so. `python benchmarks/gallery.py run` makes all of them.",
+        "Embeddings learned from seven kinds of data, each with the command that made it. The left side of a picture",
+        "shows the positions as the embedding alone lays them out, in colors that mark their true places. The right",
+        "side shows the truth, where it is known; only the orientation of the layout is taken from it.",
+        "",
+        "`maed` is the autoencoder alone. The training-free methods beside it use the same data and reduction.",
+        "The picture shows the embedding that a score without truth prefers, as `maed run` does by default; runs of",
+        "older commits show `maed`, and say so. Each run has one seed; [the geometry study](geometry.md) has several,",
+        "and explains the metrics. `python benchmarks/gallery.py run` makes everything on this page.",
     ]
     for name, entry in ENTRIES.items():
         path = RECORDS / f"{name}.json"
@@ -222,9 +223,9 @@ def _section(name: str, entry: Entry, results: Results) -> list[str]:
     ]
     for rows in filter(None, (candidate_rows(results), geometry_rows(results) if results.geometry else [])):
         lines += ["", markdown_table(rows).rstrip()]
-    sentences = ["The picture is that of `maed`, for this run is older than the choice."]
+    sentences = ["The picture shows `maed`, because this run is older than the automatic choice."]
     if results.chosen is not None:
-        sentences = [f"The picture is that of `{results.chosen}`, which was taken."]
+        sentences = [f"The picture shows `{results.chosen}`, which was chosen."]
     if split_half is not None:
         sentences.append(f"Two halves of the autoencoder's draws agree on {100 * split_half:.1f} % of neighbors.")
     made = f"{results.positions} positions, seed 0, {duration(took)} of training and streaming"

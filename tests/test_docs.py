@@ -1,6 +1,6 @@
 """What the documentation promises: its examples run, its links lead somewhere, its commands parse, no verb is left out.
 
-That the site builds, with the links and anchors that only MkDocs knows, is for `make docs`.
+That the site builds, and that its anchors exist, is for `make docs`.
 """
 
 import re
@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
 from maed.cli import build_parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-RUN = [DOCS / "index.md", DOCS / "api.md", *sorted((DOCS / "tutorials").glob("*.md"))]
+RUN = [DOCS / "quickstart.md", DOCS / "faq.md", DOCS / "api.md", *sorted((DOCS / "tutorials").glob("*.md"))]
 
 _FENCE = re.compile(
     r"(?P<before>[^\n]*)\n(?P<fence>```|~~~)(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)\n(?P=fence)", re.S
@@ -56,7 +58,7 @@ def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeyp
 
 def check(page: str, scope: dict[str, Any]) -> None:
     """What comments and prose say of the examples' results."""
-    if page == "index.md":
+    if page == "quickstart.md":
         steps = (scope["angle"][scope["embedding"].neighbors(0, k=4)] - scope["angle"][0]) / (6.2831853 / 40)
         assert sorted((steps.round().astype(int) + 2) % 40) == [0, 1, 3, 4]
     if page == "tutorials/array.md":
@@ -64,6 +66,18 @@ def check(page: str, scope: dict[str, Any]) -> None:
         assert scope["found"]["knn_recall"] > 0.95
         assert scope["found"]["coordinate_r2"] > 0.95
         assert scope["again"].get_params()["budget"] == "40000 draws"
+    if page == "faq.md":
+        near = scope["distance"][0][[int(name[1:]) for name in scope["embedding"].neighbors("s0", k=4)]]
+        assert near.max() < 3
+        assert (scope["fewer"].n, scope["more"].n, scope["tokens"].shape) == (3, 65, (8, 3, 32))
+    if page == "tutorials/eeg.md":
+        assert sorted(scope["larger"].neighbors("CPz", k=2)) == ["Cz", "Pz"]
+        table, vectors = scope["model"].pos_embed[0], scope["embedding"].subset(sorted(scope["places"])).vectors
+        ratio = torch.pdist(table) / torch.pdist(vectors)  # rows in the order of the model's channels
+        assert torch.allclose(ratio, ratio.mean(), rtol=1e-3)
+    if page == "tutorials/vit.md":
+        assert not scope["loaded"].vit.embeddings.position_embeddings.requires_grad
+        assert scope["larger"].n == 196
     if page == "tutorials/perceiver.md":
         assert not scope["table"].requires_grad
         read = scope["read"].perceiver.input_preprocessor.position_embeddings.weight
@@ -75,6 +89,17 @@ def test_every_relative_link_and_image_exists(page: Path) -> None:
     links = {link.partition("#")[0] for link in _LINK.findall(prose(page)) if not re.match(r"[a-z]+:", link)}
     missing = [link for link in sorted(links) if link and not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_site_has_every_page_once() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    entries = [entry for section in nav for entry in section.values()]
+    pages = [
+        page
+        for entry in entries
+        for page in ([entry] if isinstance(entry, str) else [p for e in entry for p in e.values()])
+    ]
+    assert sorted(pages) == [name(page) for page in PAGES]
 
 
 COMMANDS = [
