@@ -24,7 +24,7 @@ _OVERSAMPLED = 16
 _EXACT = 100_000  # positions up to which every pair is looked at, a block at a time
 _CHUNK = 1 << 24  # numbers that are worked on together
 _Chunk = tuple[Tensor, Tensor | None]
-_SAMPLE = 256  # positions of which all neighbors are known, to tell how many are found
+_SAMPLE = 256  # positions of which all neighbors are known, to tell how many are found; fewer of half a million or more
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,8 @@ class _Channel:
     def correlation(self, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pearson's r of pairs of positions `(E,)` over the signals in which both are real, and how many these are."""
         first, second = torch.from_numpy(i), torch.from_numpy(j)
-        sums = torch.zeros(6, len(i), dtype=torch.float64)  # products, both means and squares, signals
+        # products, and of signals with gaps both means and squares, and signals
+        sums = torch.zeros(1 if self.signals.mask is None else 6, len(i), dtype=torch.float64)
         for x, real in self.standardized():
             x = x.T.contiguous()  # (N, B): what a pair needs lies together
             there = None if real is None else real.T.float().contiguous()
@@ -189,14 +190,14 @@ class _Channel:
                 a, b = x[first[part]], x[second[part]]
                 sums[0, part] += (a * b).sum(dim=1)
                 if there is None:
-                    sums[5, part] += x.shape[1]
                     continue
                 one, other = there[first[part]], there[second[part]]
                 for row, term in enumerate((a * other, b * one, a * a * other, b * b * one, one * other), 1):
                     sums[row, part] += term.sum(dim=1)
+        if len(sums) == 1:
+            count = np.full(len(i), len(self.signals))
+            return np.clip(sums[0].numpy() / count, -1, 1), count
         product, mean_a, mean_b, square_a, square_b, count = sums.numpy()
-        if not mean_a.any():
-            return np.clip(product / count, -1, 1), count
         at_least = np.maximum(count, 1)
         covariance = product / at_least - mean_a * mean_b / at_least**2
         variances = (square_a / at_least - (mean_a / at_least) ** 2) * (square_b / at_least - (mean_b / at_least) ** 2)
@@ -239,10 +240,11 @@ def _approximate(loadings: np.ndarray, k: int) -> np.ndarray:
     mirror images are among those that are looked for where they are anybody's neighbors.
     """
     n = len(loadings)
-    some = loadings[np.random.default_rng(0).choice(n, _SAMPLE, replace=False)]
-    cosine = some @ loadings.T
-    nearest = np.argpartition(-np.abs(cosine), 9, axis=1)[:, :9]
-    mirrored = (np.take_along_axis(cosine, nearest, axis=1) < 0).mean() > 0.01
+    some = torch.from_numpy(loadings[_sample(n, seed=0)])
+    cosine = some @ torch.from_numpy(loadings).T
+    nearest = cosine.abs().topk(min(9, n), dim=1).indices
+    mirrored = bool((cosine.gather(1, nearest) < 0).float().mean() > 0.01)
+    del cosine  # of a million positions a quarter of a gigabyte
     points = np.concatenate([loadings, -loadings]) if mirrored else loadings
     graph = _by_cells if importlib.util.find_spec("faiss") is not None else _by_descent
     found, own = graph(points, n, k + 2) % n, np.arange(n)[:, None]
@@ -275,10 +277,15 @@ def _by_descent(points: np.ndarray, n: int, k: int) -> np.ndarray:
     return np.where(found < 0, np.arange(n)[:, None], found)
 
 
+def _sample(n: int, seed: int) -> np.ndarray:
+    """256 positions, or as many as have 2**26 numbers for all n positions."""
+    return np.random.default_rng(seed).choice(n, min(_SAMPLE, n, max(32, (1 << 26) // n)), replace=False)
+
+
 def _recall(rows: list[_Channel], found: np.ndarray) -> float:
     """The share of the 8 most correlated of a sample of positions that are among their candidates."""
     n = len(found)
-    some = np.random.default_rng(1).choice(n, min(_SAMPLE, n), replace=False)
+    some = _sample(n, seed=1)
     total = torch.zeros(len(some), n, dtype=torch.float32)
     for channel in rows:
         product = torch.zeros_like(total)
