@@ -1,0 +1,166 @@
+"""Many positions: time, memory and what is found, from thousands to a million.
+
+    python benchmarks/many.py run                        # all cells of CELLS that are not recorded yet
+    python benchmarks/many.py run --only torus-65536     # some of them, with commas between them
+    python benchmarks/many.py docs                       # docs/many.md: tables and plot
+
+Each cell is one `maed run` in a process of its own, forced onto the sparse path where the dense one would be taken.
+Recorded are its results, CPU seconds (user and system, of all threads), wall time and the most memory that it had. CPU
+seconds hardly depend on what else the machine does. Cells of the group `scaling` all have 360 training signals, so
+that nothing but the number of positions changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from maed.errors import MaedError
+from maed.files import read_json, write_json, write_text
+from maed.machine import commit, describe_machine
+from maed.records import Results
+from maed.report.tables import markdown_table
+from pages import filled
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "many" / "many.json"
+PAGE = ROOT / "docs" / "many.md"
+PLOT = ROOT / "docs" / "images" / "many.svg"
+
+_ALL = ("--data.permute", "0", "--positions", "", "--trainer.progress", "none", "--report.reductions", "[]")
+_CORRELATION = ("--similarity.method", "correlation")
+_MAED = ("--similarity.method", "maed", "--autoencoder.steps", "3000", "--autoencoder.layers", "1")
+_MAED = (*_MAED, "--autoencoder.readout", "linear", "--autoencoder.scored", "64", "--autoencoder.validate_every", "500")
+
+
+def _torus(side: int, samples: int, *more: str) -> tuple[str, ...]:
+    shape = f"field:torus:{side}x{side}"
+    return (shape, "--data.samples", f"{samples}", "--similarity.dense_positions", "1000", *more, *_ALL)
+
+
+CELLS: dict[str, tuple[str, ...]] = {
+    **{f"scaling-{side**2}": _torus(side, 400, *_CORRELATION) for side in (64, 128, 256, 512, 1024)},
+    "torus-16384": _torus(128, 3_000, *_CORRELATION),
+    "torus-16384-maed": _torus(128, 3_000, *_MAED),
+    "torus-65536": _torus(256, 6_000, *_CORRELATION),
+    "torus-65536-maed": _torus(256, 6_000, *_MAED),
+    "cifar10-50176": (
+        *("cifar10", "--data.image_size", "224", "--data.limit", "3000"),
+        *(*_MAED, *_ALL),
+    ),
+}
+"""The arguments of `maed run` of each cell."""
+
+
+def run(given: argparse.Namespace) -> None:
+    """Do cells that are not recorded yet."""
+    recorded: dict[str, Any] = read_json(RESULTS) if RESULTS.is_file() else {"schema": 1, "cells": {}}
+    wanted = given.only.split(",") if given.only else list(CELLS)
+    if unknown := [name for name in wanted if name not in CELLS]:
+        raise MaedError(f"only: unknown cell {', '.join(unknown)}; choose from {', '.join(CELLS)}")
+    for name in wanted:
+        if name in recorded["cells"] and not given.again:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / name
+            command = [sys.executable, "-m", "maed", "run", *CELLS[name], "--out", str(out)]
+            started = time.monotonic()
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONWARNINGS": "ignore"}
+            )
+            _, status, used = os.wait4(process.pid, 0)
+            if status:
+                raise MaedError(f"{name}: {' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+            recorded["cells"][name] = _row(name, Results.read(out / "results.json"), used, time.monotonic() - started)
+            shutil.rmtree(out)
+        write_json(RESULTS, recorded)
+        print(f"{name}: {recorded['cells'][name]}", flush=True)
+
+
+def _row(name: str, results: Results, used: resource.struct_rusage, wall: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"positions": results.positions, "command": f"maed run {' '.join(CELLS[name])}"}
+    row |= {"cpu_seconds": round(used.ru_utime + used.ru_stime), "wall_seconds": round(wall)}
+    row |= {"peak_gib": round(used.ru_maxrss / 2**20, 2), "seconds": results.seconds, "geometry": results.geometry}
+    row |= {"split_half": results.split_half, "chosen": results.chosen, "commit": commit()}
+    return row | {"machine": describe_machine(), "date": datetime.now(UTC).date().isoformat()}
+
+
+def docs(given: argparse.Namespace) -> None:
+    """Write the tables and the plot of docs/many.md."""
+    cells = read_json(RESULTS)["cells"]
+    write_text(PAGE, render(PAGE.read_text(encoding="utf-8")))
+    scaling = sorted((row for name, row in cells.items() if name.startswith("scaling-")), key=lambda r: r["positions"])
+    if len(scaling) > 1:
+        plot(scaling, PLOT)
+
+
+def render(text: str) -> str:
+    """docs/many.md with the tables of what is recorded."""
+    cells = read_json(RESULTS)["cells"]
+    found = [
+        ["Cell", "Positions", "Method", "Recall@8", "Spearman", "Coordinate R²", "CPU time", "Wall time", "Memory"]
+    ]
+    for name, row in cells.items():
+        for method, metrics in (row["geometry"] or {}).items():
+            shares = [f"{100 * metrics['knn_recall']:.1f} %", f"{metrics['spearman']:.3f}"]
+            shares.append(f"{metrics['coordinate_r2']:.3f}")
+            costs = [_minutes(row["cpu_seconds"]), _minutes(row["wall_seconds"]), f"{row['peak_gib']:.1f} GiB"]
+            found.append([name, f"{row['positions']:,}", method, *shares, *costs])
+    commands = "\n".join(f"- `{name}`: `{row['command']}`, commit {row['commit'][:12]}" for name, row in cells.items())
+    machine = next(iter(cells.values()))["machine"]
+    where = f"`python benchmarks/many.py run`, {machine['processor']}, {machine['cores']} threads, seed 0"
+    return filled(text, {"many": f"{where}\n\n{markdown_table(found)}\n\n{commands}"})
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """CPU seconds and memory over positions, beside N log N through the last point."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    n = [row["positions"] for row in rows]
+    law = [x * math.log(x) for x in n]
+    for axes, key, label in zip(
+        figure.subplots(1, 2), ("cpu_seconds", "peak_gib"), ("CPU time (s)", "Memory, most (GiB)"), strict=True
+    ):
+        values = [row[key] for row in rows]
+        axes.loglog(n, values, "o-", label="measured")
+        axes.loglog(n, [values[-1] * x / law[-1] for x in law], "--", color="gray", label="N log N")
+        axes.set(xlabel="Positions N", ylabel=label)
+        axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    running = verbs.add_parser("run", help=run.__doc__)
+    running.add_argument("--only", default="")
+    running.add_argument("--again", action="store_true", help="do those too that are recorded")
+    running.set_defaults(do=run)
+    verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
+    given = parser.parse_args()
+    try:
+        given.do(given)
+    except MaedError as error:
+        print(f"many: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
