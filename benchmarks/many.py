@@ -13,6 +13,7 @@ that nothing but the number of positions changes.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import os
 import resource
@@ -39,8 +40,10 @@ PLOT = ROOT / "docs" / "images" / "many.svg"
 
 _ALL = ("--data.permute", "0", "--positions", "", "--trainer.progress", "none", "--report.reductions", "[]")
 _CORRELATION = ("--similarity.method", "correlation")
-_MAED = ("--similarity.method", "maed", "--autoencoder.steps", "3000", "--autoencoder.layers", "1")
-_MAED = (*_MAED, "--autoencoder.readout", "linear", "--autoencoder.scored", "64", "--autoencoder.validate_every", "500")
+_MAED = (
+    *("--similarity.method", "maed", "--autoencoder.steps", "3000", "--autoencoder.validate_every", "500"),
+    *("--autoencoder.layers", "1", "--autoencoder.readout", "linear", "--autoencoder.scored", "64"),
+)
 
 
 def _torus(side: int, samples: int, *more: str) -> tuple[str, ...]:
@@ -75,9 +78,8 @@ def run(given: argparse.Namespace) -> None:
             out = Path(folder) / name
             command = [sys.executable, "-m", "maed", "run", *CELLS[name], "--out", str(out)]
             started = time.monotonic()
-            process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONWARNINGS": "ignore"}
-            )
+            quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=quiet)
             _, status, used = os.wait4(process.pid, 0)
             if status:
                 raise MaedError(f"{name}: {' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
@@ -92,6 +94,7 @@ def _row(name: str, results: Results, used: resource.struct_rusage, wall: float)
     row |= {"cpu_seconds": round(used.ru_utime + used.ru_stime), "wall_seconds": round(wall)}
     row |= {"peak_gib": round(used.ru_maxrss / 2**20, 2), "seconds": results.seconds, "geometry": results.geometry}
     row |= {"split_half": results.split_half, "chosen": results.chosen, "commit": commit()}
+    row["search"] = next((each for each in ("faiss", "pynndescent") if importlib.util.find_spec(each)), None)
     return row | {"machine": describe_machine(), "date": datetime.now(UTC).date().isoformat()}
 
 
@@ -107,9 +110,8 @@ def docs(given: argparse.Namespace) -> None:
 def render(text: str) -> str:
     """docs/many.md with the tables of what is recorded."""
     cells = read_json(RESULTS)["cells"]
-    found = [
-        ["Cell", "Positions", "Method", "Recall@8", "Spearman", "Coordinate R²", "CPU time", "Wall time", "Memory"]
-    ]
+    what = ["Recall@8", "Spearman", "Coordinate R²", "CPU time", "Wall time", "Memory"]
+    found = [["Cell", "Positions", "Method", *what]]
     for name, row in cells.items():
         for method, metrics in (row["geometry"] or {}).items():
             shares = [f"{100 * metrics['knn_recall']:.1f} %", f"{metrics['spearman']:.3f}"]

@@ -18,6 +18,7 @@ import ast
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.plugins import get_operator, operator_names
 from cosmic_ray.work_item import MutationSpec, TestOutcome
 
+from maed.errors import MaedError
 from maed.files import read_json, write_json, write_text
 from maed.machine import commit, describe_machine
 from maed.report.tables import markdown_table
@@ -101,6 +103,8 @@ def mutate(count: int, rooms: Sequence[str], seed: int, workers: str) -> dict[st
             tests = " ".join(f"tests/{test}.py" for test in TESTS[room])
             options = f"-x -q -p no:cacheprovider -n {workers} -m 'not slow and not browser'"
             command = f"{sys.executable} -m pytest {options} {tests}"
+            if subprocess.run(command, shell=True, check=False, capture_output=True).returncode:
+                raise MaedError(f"{room}: its tests fail before anything is mutated: {command}")
             found = places(copy / "src" / "maed" / room)
             chance = random.Random(f"{seed} {room}")
             tried, survived = Counter[str](), []

@@ -54,6 +54,7 @@ from maed.similarity.streaming import Halves, Progress, Watch, transform_of
 from maed.similarity.sums import Sums
 from maed.stages import Baseline, Context, Embed, Pretrain, execute
 from maed.stages import Similarity as SimilarityStage
+from maed.tensors import digest_of
 from stages import context
 
 SUMS = ("visible_counts", "visible_sums", "visible_squares", "all_counts", "all_sums", "all_squares")
@@ -496,8 +497,9 @@ def test_the_folder_is_what_the_design_names(padded, tmp_path):
     (tmp_path / "partial.json").write_text("{}")
     write_similarity(tmp_path, similarity, sums, {"split_half": 0.5})
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
-    assert read_json(tmp_path / "config.json") == {"schema": 1, "n": 6, "split_half": 0.5}
     tensors = load_file(tmp_path / "model.safetensors")
+    expected = {"schema": 1, "n": 6, "split_half": 0.5, "tensors": digest_of(tensors)}
+    assert read_json(tmp_path / "config.json") == expected
     assert tensors.keys() == {"similarity", "standard_error", "counts", "sums", "squares"}
     losses, visible, scored, real = draws
     real = torch.ones_like(visible) if real is None else real
