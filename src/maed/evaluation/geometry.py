@@ -91,7 +91,8 @@ def _sampled_metrics(x: np.ndarray, geometry: Geometry, k: int, folds: int) -> d
         distances, true = cdist(x[block], x), geometry.distances(block)
         distances[own], true[own] = np.inf, np.inf
         recall += _reached(distances, true, k) * len(block) / len(rows)
-    some, true = geometry.at(rows), geometry.distances(rows)[:, rows]
+    some = geometry.at(rows)
+    true = some.distances()
     return {
         "knn_recall": recall,
         "spearman": _spearman(cdist(x[rows], x[rows]), true),
