@@ -188,8 +188,9 @@ class SimilaritySettings:
             `auto` takes the root of squared errors, except for `mean-loss`.
         visible_fraction: Share of the positions shown; the autoencoder's by default.
         signals: Training signals that a baseline reads at the most; all by default.
-        dense_positions: Most positions of which every pair is measured. Beyond, each is compared with 32 candidates
-            alone, by `correlation` or `magnitude`, so that time and memory grow with the positions.
+        dense_positions: Most positions of which every pair is measured. Beyond, each is compared with 32 candidates,
+            by `correlation`, `magnitude` or, trained on 2,048 of them and where it is asked for, `maed`, so that time
+            and memory grow with N log N.
         seed: Seed of the draws.
     """
 
