@@ -656,6 +656,27 @@ def test_compare_takes_an_embedding_that_was_resampled_before_as_well(
     assert torch.equal(found.position_table, wanted.position_table)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_original_takes_a_table_of_as_many_positions_natively(
+    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at 224 x 224: too many positions for all pairs, so its U-Net is trained on landmarks."""
+    monkeypatch.setattr("maed.autoencoder.placing.LANDMARKS", 64)
+    many = ("--similarity.dense_positions=100", "--similarity.estimator=contrast", "--embedding.reduction=heat")
+    native = ("--data.image_size=16", "--perceiver.image_size=16", "--positions=trainable,maed")
+
+    results = run("original-cifar10-small", made_up, tmp_path / "out", *many, *native)
+
+    assert results["positions"] == 256
+    assert {row["positions"] for row in results["scores"]} == {"trainable", "maed"}
+    learned = PositionEmbedding.from_pretrained(tmp_path / "out" / "embedding").vectors
+    table = load_classifier(tmp_path / "out" / "models" / "maed-0").position_table
+    assert len(table) == len(learned) == 256
+    distances = torch.stack([torch.cdist(vectors, vectors).flatten() for vectors in (table, learned)])
+    assert torch.corrcoef(distances)[0, 1] > 0.999  # in as many channels as the model has
+
+
 @pytest.mark.parametrize("encoding", ["maed", "correlation"])
 def test_embeddings_of_coarser_images_are_refused_by_name(
     encoding: str, made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
