@@ -141,7 +141,9 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise MaedError(f"out: {folder} is in use{_holder(holder)}; wait for it, or take another --out") from None
+        raise MaedError(
+            f"out: {folder} is in use{_holder(holder)}; wait until it is done, or choose another --out"
+        ) from None
     try:
         for left in (folder.rglob if below else folder.glob)(f".*{_UNFINISHED}"):
             left.unlink(missing_ok=True)

@@ -167,8 +167,8 @@ class PositionLearner(BaseEstimator):
         data = from_given(X, coordinates=coordinates, settings=settings.data)
         if len(data.train) < _FEW_SIGNALS:
             warnings.warn(
-                f"X: {len(data.train)} signals to train on, after {len(data.validation)} for validation and "
-                f"{len(data.test)} for a test; what so few have in common may be chance",
+                f"X has {len(data.train)} training signals, besides {len(data.validation)} for validation and "
+                f"{len(data.test)} for testing; with so few, similarities may be chance",
                 stacklevel=2,
             )
         fixed = {"autoencoder.kind"} if self.autoencoder != "auto" else set()
@@ -243,7 +243,9 @@ class PositionLearner(BaseEstimator):
             execute([Pretrain(), Similarity(), Embed()], context)
         elif method not in fitting:
             kind = context.data.kind
-            raise MaedError(f"method: {method!r} is not for {kind} signals; choose {', '.join(fitting)}, maed or auto")
+            raise MaedError(
+                f"method: {method!r} does not fit {kind} signals; choose {', '.join(fitting)}, maed or auto"
+            )
         else:
             execute([MakeBaseline(method), Embed(method)], context)
         self.method_ = method
@@ -259,7 +261,9 @@ class PositionLearner(BaseEstimator):
         one_of("autoencoder", self.autoencoder, ("auto", "set", "unet"))
         one_of("method", self.method, ("auto", "maed", *BASELINES.names))
         if self.estimator in BASELINES.names:
-            raise MaedError(f"estimator: {self.estimator!r} is no estimator; say method={self.estimator!r}")
+            raise MaedError(
+                f"estimator: {self.estimator!r} is a method, not an estimator; pass method={self.estimator!r}"
+            )
         one_of("estimator", self.estimator, ("auto", *ESTIMATORS.names))
         REDUCTIONS.check("reduction", self.reduction)
         one_of("kind", self.kind, ("auto", "real", "tokens"))
@@ -336,10 +340,10 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
             return int(random_state)
         return int(check_random_state(random_state).randint(2**31))
     except ValueError as error:
-        raise MaedError(f"random_state: {random_state!r}; it must be a whole number, a RandomState or None") from error
+        raise MaedError(f"random_state must be a whole number, a RandomState or None, got {random_state!r}") from error
 
 
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise MaedError(f"{name}: {value!r}; it must be a whole number of 1 or more")
+        raise MaedError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)

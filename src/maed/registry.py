@@ -59,7 +59,7 @@ class Registry(Generic[T]):
             return name
         singular = self.kind.removesuffix("s")
         known = ", ".join(self.names)
-        raise MaedError(f"{argument}: unknown {singular} {name!r}{nearest(name, self.names)}; known: {known}")
+        raise MaedError(f"{argument}: unknown {singular} {name!r}{nearest(name, self.names)} (known: {known})")
 
     def get(self, name: str, argument: str | None = None) -> type[T]:
         """The class behind a name, imported now.

@@ -238,7 +238,7 @@ class RunFolder:
                     )
                 difference = there.difference(here)
                 raise MaedError(
-                    f"out: {stage.path} holds another run ({difference}); take another --out, or --overwrite"
+                    f"out: {stage.path} belongs to another run ({difference}); choose another --out, or --overwrite"
                 )
             shutil.rmtree(stage.path)
         write_json(stage.config, {"schema": 1, **(facts or {}), "made_with": made_with}, sealed=True)

@@ -38,8 +38,8 @@ def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str =
     if not 0 < count < n:
         left = "none" if count == 0 else "all"
         raise MaedError(
-            f"{group}.visible_fraction: {fraction} of {n} positions shows {left}; "
-            f"it must be between {1 / n:.2g} and {1 - 1 / n:.6g}"
+            f"{group}.visible_fraction must be between {1 / n:.2g} and {1 - 1 / n:.6g} for {n} positions, got "
+            f"{fraction}, which shows {left}"
         )
     return count
 

@@ -120,8 +120,8 @@ class AutoencoderTask:
         loss = self.mean_loss(batch)
         if not torch.isfinite(loss):
             raise MaedError(
-                f"autoencoder.learning_rate: {learning_rate(self.settings)}; the loss is not finite at step {step}, "
-                "a lower one may help"
+                f"autoencoder.learning_rate: the loss is not finite at step {step}; try less than "
+                f"{learning_rate(self.settings)}"
             )
         return loss
 
@@ -177,7 +177,7 @@ def loss_name(settings: AutoencoderSettings, data: SignalData) -> LossName:
         return fitting[0]
     if settings.loss not in fitting:
         raise MaedError(
-            f"autoencoder.loss: {settings.loss!r} does not fit {data.kind} signals; choose {' or '.join(fitting)}"
+            f"autoencoder.loss must be {' or '.join(fitting)} for {data.kind} signals, got {settings.loss!r}"
         )
     return settings.loss
 
@@ -252,10 +252,10 @@ def start_from(model: Autoencoder, vectors: Tensor) -> None:
         MaedError: the model has no such table, or one of another number of positions.
     """
     if not isinstance(model, SetAutoencoder):
-        raise MaedError("autoencoder.init: the U-Net has no position vectors to start; it must be random")
+        raise MaedError("autoencoder.init must be random for a U-Net, which has no position vectors")
     table = model.position_vectors
     if len(vectors) != len(table):
-        raise MaedError(f"autoencoder.init: vectors of {len(vectors)} positions; they must be of {len(table)}")
+        raise MaedError(f"autoencoder.init must have vectors for {len(table)} positions, got {len(vectors)}")
     d = min(vectors.shape[1], table.shape[1])
     with torch.no_grad():
         table[:, :d] = vectors[:, :d] / vectors[:, :d].square().mean().sqrt().clamp(min=1e-6)
@@ -264,7 +264,7 @@ def start_from(model: Autoencoder, vectors: Tensor) -> None:
 def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     """Read a trained autoencoder: in evaluation mode, with its config.json."""
     if not (folder / MODEL).is_file():
-        raise MaedError(f"run: {folder} holds no trained autoencoder; `maed pretrain` writes one")
+        raise MaedError(f"run: {folder} holds no trained autoencoder; train one with `maed pretrain`")
     config = read_json(folder / CONFIG)
     try:
         settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
@@ -272,7 +272,9 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
         one_of("loss", shape["loss"], get_args(LossName))
         model = build_autoencoder(settings, **shape)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise MaedError(f"{folder / 'config.json'}: not that of an autoencoder ({first_line(error)})") from None
+        raise MaedError(
+            f"{folder / 'config.json'}: not the config.json of an autoencoder ({first_line(error)})"
+        ) from None
     path = folder / MODEL
     weights = read_tensors(path)
     try:

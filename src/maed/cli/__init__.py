@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             VERBS[verb].do(parser.instantiate_classes(parsed)[verb], _command(argv))
     except (KeyboardInterrupt, Exception) as error:
         if interrupts or isinstance(error, KeyboardInterrupt):  # of which libraries make errors of their own
-            print("maed: stopped; the same command goes on where this was", file=sys.stderr)
+            print("maed: stopped; run the same command again to continue", file=sys.stderr)
             return 130
         if isinstance(error, MaedError):
             print(f"maed: {printable(str(error))}", file=sys.stderr)

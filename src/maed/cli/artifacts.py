@@ -74,7 +74,9 @@ def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, 
 
     data, settings = load(given.source, given.data), given.evaluation
     if data.positions != embedding.n:
-        raise MaedError(f"source: {given.source} has {data.positions} positions, the embedding {embedding.n}")
+        raise MaedError(
+            f"source must have {embedding.n} positions, as the embedding has; {given.source} has {data.positions}"
+        )
     candidates, found = {"embedding": embedding.vectors}, dict[str, Any]()
     if embedding.geometry is not None and embedding.geometry.placed.all():
         candidates["coordinates"] = torch.as_tensor(embedding.coordinates, dtype=torch.float32)
@@ -124,11 +126,13 @@ def _export(given: Namespace, command: str) -> None:
         require_extra("format", "onnx")
     to_folder = given.format == "folder"
     if to_folder and not given.out:
-        raise MaedError("out: not given; with --format folder it must be a new folder")
+        raise MaedError("out must be a new folder with --format folder, got nothing")
     if to_folder and given.rms is not None:
-        raise MaedError(f"rms: {given.rms} with --format folder, whose vectors are of unit size; leave it out")
+        raise MaedError(
+            f"rms must be left out with --format folder, whose vectors have unit mean square; got {given.rms}"
+        )
     if given.coordinates and not given.resample:
-        raise MaedError("coordinates: given without --resample, which alone reads them")
+        raise MaedError("coordinates must be left out without --resample, the only option that reads them")
     resampled = _line_or_grid(given.resample) if given.resample else None
     embedding = open_embedding_of(given.embedding)
     if resampled is not None:
@@ -140,7 +144,7 @@ def _export(given: Namespace, command: str) -> None:
         _check_free(target, embedding)
         embedding.save_pretrained(target)
     elif target.is_dir():
-        raise MaedError(f"out: {target} is a folder; it must be a file")
+        raise MaedError(f"out must be a file, got the folder {target}")
     else:
         WRITERS[given.format](embedding, target, rms=given.rms)
     say(f"wrote {target}")
@@ -163,9 +167,7 @@ def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry 
     if text:
         return parse_geometry(text)
     if embedding.geometry is None:
-        raise MaedError(
-            f"coordinates: not given, and the embedding holds none; it must be {NAMES} or a file of (N, D) numbers"
-        )
+        raise MaedError(f"coordinates must be {NAMES} or a file of (N, D) numbers, because the embedding stores none")
     return None
 
 
@@ -175,7 +177,7 @@ def _line_or_grid(text: str) -> Geometry:
 
     name, _, size = text.partition(":")
     if len(parse_sides(size)) != {"line": 1, "grid": 2}.get(name):
-        raise MaedError(f"resample: {text!r}; it must be grid:HEIGHTxWIDTH or line:LENGTH")
+        raise MaedError(f"resample must be grid:HEIGHTxWIDTH or line:LENGTH, got {text!r}")
     return parse_geometry(text)
 
 
@@ -196,4 +198,4 @@ def _check_free(folder: Path, embedding: PositionEmbedding) -> None:
     except MaedError:
         same = False
     if not same:
-        raise MaedError(f"out: {folder} holds something else; it must be a new folder")
+        raise MaedError(f"out must be a new folder; {folder} holds other files")

@@ -44,7 +44,7 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     if settings.trainer.tensorboard:
         require_extra("trainer.tensorboard", "tensorboard")
     if out.exists() and not out.is_dir():
-        raise MaedError(f"out: {out} is a file; it must be a folder")
+        raise MaedError(f"out must be a folder, got the file {out}")
     data = load(given.source, settings.data)
     say(describe_data(data))
     with nullcontext() if models_only else locked(out):
@@ -55,8 +55,8 @@ def one_process(verb: str) -> None:
     """Refuse the verbs whose work is done by one process where `torchrun` has started several."""
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise MaedError(
-            f"{verb}: torchrun has started {os.environ['WORLD_SIZE']} processes, among which only `train` and "
-            f"`compare` share their work; `maed {verb}` without torchrun uses several devices where it can"
+            f"{verb}: runs in one process, and torchrun started {os.environ['WORLD_SIZE']}; run `maed {verb}` "
+            "without torchrun (only `train` and `compare` share their work among processes)"
         )
 
 
@@ -118,10 +118,10 @@ def labels_of(given: Namespace, *, several: bool = True) -> list[int | None]:
     words = [word.strip() for word in ("all" if given.labels is None else given.labels).split(",")]
     for word in words:
         if word != "all" and not (word.isdecimal() and int(word)):
-            raise MaedError(f"labels: {word!r}; it must be a whole number, 1 or more, or all")
+            raise MaedError(f"labels must be whole numbers of at least 1, or all, got {word!r}")
     found = sorted({inf if word == "all" else int(word) for word in words})
     if len(found) > 1 and not several:
-        raise MaedError(f"labels: {given.labels}; one number for one model; `maed compare` takes several")
+        raise MaedError(f"labels must be one number for one model, got {given.labels}; `maed compare` takes several")
     return [None if count == inf else int(count) for count in found]
 
 
@@ -136,7 +136,7 @@ def fitting(asked: list[str] | None, run: Context) -> list[str]:
 def encodings_of(given: Namespace) -> list[str] | None:
     """`--positions a,b,c`, each known, none twice; None by default."""
     if given.seeds < 0:
-        raise MaedError(f"seeds: {given.seeds}; it must be 0 or more")
+        raise MaedError(f"seeds must be at least 0, got {given.seeds}")
     if given.positions is None:
         return None
     names = [name.strip() for name in given.positions.split(",") if name.strip()]

@@ -68,7 +68,7 @@ def _embed(given: Namespace, command: str) -> None:
     from maed.stages.embed import embed_again
 
     if not (given.run or given.out):
-        raise MaedError("run: give the folder that `maed similarity` wrote to")
+        raise MaedError("run must be the folder that `maed similarity` wrote; give --run DIR")
     upstream, out = RunFolder(Path(given.run or given.out)), Path(given.out or given.run)
     with locked(out):
         for method in ("maed", *upstream.baselines()):

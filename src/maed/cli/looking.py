@@ -70,7 +70,7 @@ def _results(given: Namespace, command: str) -> None:
         files += [f for f in sorted(path.glob("*.json")) if is_results(read_json(f))] if path.is_dir() else [path]
     if not files:
         paths = ", ".join(given.paths or ["results"])
-        raise MaedError(f"path: must be a results.json or a folder of them; {paths} holds none")
+        raise MaedError(f"path must be a results.json or a folder of them; {paths} holds none")
     for results in map(Results.read, files):
         say(tables.markdown(results)) if given.markdown else tables.print_tables(results, console())
 

@@ -91,10 +91,10 @@ def one_line(message: str, parser: ArgumentParser) -> str:
         return text
     unknown = found[1].split("=")[0]
     if (new := RENAMED.get(unknown.removeprefix("--"))) is not None:
-        return f"{unknown}: is called --{new} now"
+        return f"{unknown}: is now called --{new}"
     if not unknown.startswith("-"):
-        return f"{unknown!r}: one argument too many; `--help` lists them"
-    return f"{unknown}: no such option{nearest(unknown, parser._option_string_actions)}; `--help` lists them"
+        return f"{unknown!r}: unexpected argument; `--help` lists those that the verb takes"
+    return f"{unknown}: unknown option{nearest(unknown, parser._option_string_actions)} (`--help` lists all)"
 
 
 def settings_arguments(parser: Parser, *, source: bool | str = True, run: bool = True) -> None:

@@ -184,9 +184,11 @@ def _marks(cells: Sequence[str], delimiter: str, origin: str) -> tuple[str, str 
     if not commas or delimiter == ",":
         return ".", None
     if points:
-        raise MaedError(f"{origin}: {points[0]!r} and {commas[0]!r}; decimal marks must be points or commas, not both")
+        raise MaedError(
+            f"{origin}: decimal marks must be points or commas, not both; found {points[0]!r} and {commas[0]!r}"
+        )
     if all(_THOUSANDS["."].fullmatch(cell) for cell in commas):
-        raise MaedError(f"{origin}: {commas[0]!r} may be a fraction or a thousand; decimal marks must be points")
+        raise MaedError(f"{origin}: {commas[0]!r} could be a decimal fraction or thousands; write decimal points")
     return ",", None
 
 
@@ -308,5 +310,5 @@ def _names(path: Path, dialect: Dialect, width: int) -> list[str]:
     """One for each column: as the file has them, or numbers from 0."""
     names = [str(column) for column in range(width)] if dialect.names is None else list(dialect.names)
     if len(names) != width:
-        raise MaedError(f"{path}: {len(names)} names for {width} columns; each column must have one")
+        raise MaedError(f"{path}: every column must have one name, got {len(names)} names for {width} columns")
     return names

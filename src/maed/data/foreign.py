@@ -49,7 +49,7 @@ def recording_source(X: Any) -> Source:
     bad = set(getattr(X, "info", {}).get("bads", ()))
     kept = [i for i, name in enumerate(names) if types[i] not in _NO_SENSORS and name not in bad]
     if len(kept) < 2:
-        raise MaedError(f"X: {len(kept)} channels that are sensors and not bad; at least 2 are needed")
+        raise MaedError(f"X must have at least 2 good sensor channels, got {len(kept)}")
     values = np.asarray(X.get_data())
     values = values[None] if values.ndim == 2 else values  # (epochs, channels, moments)
     epochs, _, moments = values.shape
@@ -85,12 +85,12 @@ def cells_source(X: Any, settings: DataSettings) -> Source:
     asked = settings.columns or []
     if len(asked) > 1 or not set(asked) <= set(layers):
         raise MaedError(
-            f"data.columns: must name one layer, got {', '.join(asked)}; there are {', '.join(layers) or 'none'}"
+            f"data.columns must name one layer ({', '.join(layers) or 'there are none'}), got {', '.join(asked)}"
         )
     matrix = X.layers[asked[0]] if asked else X.X
     if matrix is None:
         raise MaedError(
-            f"X: holds no matrix X; data.columns must name a layer ({', '.join(layers) or 'there are none'})"
+            f"X has no main matrix; data.columns must name a layer ({', '.join(layers) or 'there are none'})"
         )
     said = [f"{matrix.shape[0]} observations are signals, {matrix.shape[1]} variables are positions"]
     said.append(f"read from the layer {asked[0]!r}" if asked else "read from X")

@@ -149,20 +149,22 @@ def points(coordinates: np.ndarray) -> Geometry:
     """
     coordinates = np.asarray(coordinates)
     if coordinates.ndim != 2 or coordinates.dtype.kind not in "fiu":
-        raise MaedError(f"coordinates: {coordinates.dtype} of shape {coordinates.shape}; they must be numbers (N, D)")
+        raise MaedError(
+            f"coordinates must be numbers of shape (N, D), got {coordinates.dtype} of shape {coordinates.shape}"
+        )
     if np.isinf(coordinates).any():
-        raise MaedError("coordinates: hold infinite values; they must be finite numbers (N, D), or NaN for no place")
+        raise MaedError("coordinates must be finite, or NaN for positions with no known place; some are infinite")
     places = coordinates.astype(np.float32)
     lacking = np.isnan(places).any(axis=1)
     if (~lacking).sum() < min(2, len(places)):
         raise MaedError(
-            f"coordinates: {lacking.sum()} of {len(places)} positions have no place; at least 2 must have one"
+            f"coordinates must be known for at least 2 positions; {lacking.sum()} of {len(places)} have none"
         )
     if lacking.any():
         some = ", ".join(map(str, np.flatnonzero(lacking)[:8])) + (", ..." if lacking.sum() > 8 else "")
         warnings.warn(
-            f"coordinates: {lacking.sum()} of {len(places)} positions have no place, and are left out of metrics and "
-            f"figures of the true geometry: {some}",
+            f"{lacking.sum()} of {len(places)} positions have no coordinates and are left out of geometry "
+            f"metrics and figures: {some}",
             stacklevel=3,
         )
         places[lacking] = np.nan  # part of a place is none

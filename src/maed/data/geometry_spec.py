@@ -41,16 +41,16 @@ def parse_geometry(text: str) -> Geometry:
         written, make = _NAMED[name]
         sides = parse_sides(size)
         if len(sides) != written.count("x") + 1:
-            raise MaedError(f"coordinates: {text!r}; {expected}")
+            raise MaedError(f"coordinates: {text!r} is not valid; {expected}")
         return make(*sides)
     path = Path(text)
     if not path.is_file():
-        raise MaedError(f"coordinates: {text!r} is no file; {expected}")
+        raise MaedError(f"coordinates: {text!r} does not exist; {expected}")
     try:
         return points(read_npy(path)) if path.suffix == ".npy" else _places(path)
     except MaedError as error:
         message = str(error)
-        raise MaedError(message if message.startswith("coordinates: ") else f"coordinates: {message}") from None
+        raise MaedError(message if error.argument == "coordinates" else f"coordinates: {message}") from None
 
 
 def _places(path: Path) -> Geometry:
@@ -77,7 +77,8 @@ def _places(path: Path) -> Geometry:
         names, values = tuple(f"{value:.0f}" for value in values[0]), values[1:]
     if names:
         warnings.warn(
-            f"{path}: names of places ({', '.join(map(str, names[:3]))}, ...) are no coordinates", stacklevel=3
+            f"{path}: the names of places ({', '.join(map(str, names[:3]))}, ...) are not read as coordinates",
+            stacklevel=3,
         )
     if not values:
         raise MaedError(f"{str(path)!r} cannot be read as (N, D) numbers (no column of numbers)")

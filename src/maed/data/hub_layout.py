@@ -52,7 +52,7 @@ def read_folder(path: Path) -> dict[PartName, pa.Table]:
     """
     place = _place(path, "train")
     if place is None:
-        raise MaedError(f"{path}: no train-*.parquet in it; a folder may hold {{train,validation,test}}-*.parquet")
+        raise MaedError(f"{path}: no train-*.parquet found; a folder must hold {{train,validation,test}}-*.parquet")
     shards = {part: _shards(place, part) for part in _PARTS}
     return {part: read_parquet(paths) for part, paths in shards.items() if paths}
 
@@ -63,7 +63,7 @@ def _place(path: Path, part: PartName) -> Path | None:
     found = [place for place in candidates if place.is_dir() and _shards(place, part)]
     if found and found[0] not in (path, path / "data") and len(found) > 1:
         names = ", ".join(place.name for place in found)
-        raise MaedError(f"{path}: holds several data sets ({names}); the source must be one of these folders")
+        raise MaedError(f"{path}: holds several data sets; give one of these folders as the source: {names}")
     return found[0] if found else None
 
 
@@ -83,11 +83,11 @@ def download(name: str, short: str) -> dict[PartName, pa.Table]:
     try:
         splits = datasets.load_dataset(name, **safely)
     except (datasets.exceptions.DatasetNotFoundError, OSError) as error:  # ConnectionError is an OSError
-        raise MaedError(f"source: {name!r} cannot be had from the hub ({first_line(error)}); {local}") from None
+        raise MaedError(f"source: {name!r} cannot be downloaded from the hub ({first_line(error)}); {local}") from None
     except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise MaedError(f"source: {name!r} cannot be read ({first_line(error)})") from None
     if "train" not in splits:
-        raise MaedError(f"source: {name!r} has the splits {', '.join(splits)}; one must be train")
+        raise MaedError(f"source must have a split named train; {name!r} has {', '.join(splits)}")
     return {part: _table(splits[part]) for part in _PARTS if part in splits}
 
 

@@ -117,9 +117,11 @@ def _open(text: str, settings: DataSettings) -> Source:
         if path.suffix.lower() in _ELSEWHERE:
             way = _ELSEWHERE[path.suffix.lower()]
             raise MaedError(f"source: {text!r} is a {path.suffix} file; {way}")
-        raise MaedError(f"source: {text!r} is a {path.suffix or 'nameless'} file; it must be {listed()}")
+        raise MaedError(f"source must be {listed()}; {text!r} is a {path.suffix or 'nameless'} file")
     if path.suffix or len(path.parts) > 1:
         raise MaedError(f"source: {text!r} does not exist; it must be {listed()}")
     sources = [SOURCES.get(name) for name in SOURCES.built_in]
     names = [name for source in sources for name in (source.example, *source.names)]
-    raise MaedError(f"source: unknown source {text!r}{nearest(text, [*names, *SOURCES.plugged_in])}; known: {listed()}")
+    raise MaedError(
+        f"source: unknown source {text!r}{nearest(text, [*names, *SOURCES.plugged_in])} (known: {listed()})"
+    )

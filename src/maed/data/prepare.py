@@ -122,7 +122,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
     wanted = data.train.values.shape[1:]
     if source.kind != data.kind or part.values.shape[1:] != wanted:
         found = f"{source.kind} signals of shape {part.values.shape[1:]}"
-        raise MaedError(f"X: {found}; it was fitted to {data.kind} signals of shape {wanted}")
+        raise MaedError(f"X must be {data.kind} signals of shape {wanted}, as in fit, got {found}")
     if data.permutation is not None:
         part.values = part.values[:, data.permutation]
         part.mask = None if part.mask is None else part.mask[:, data.permutation]
@@ -130,7 +130,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         _blank_missing(parts)
         low, high = part.values.min(), part.values.max()
         if low < 0 or high >= data.vocabulary:
-            raise MaedError(f"X: token ids from {low} to {high}; they must be from 0 to {data.vocabulary - 1}")
+            raise MaedError(f"X must have token ids from 0 to {data.vocabulary - 1}, as in fit, got {low} to {high}")
     else:
         _check_numbers(parts, settings)
         assert data.train.mean is not None
@@ -204,7 +204,7 @@ def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
     if len(sizes) > 1:
         (height, width), (other_height, other_width) = sorted(sizes)[:2]
         found = f"{width} x {height} and {other_width} x {other_height}"
-        raise MaedError(f"images: of several sizes in the splits ({found}); --data.image_size brings them to one")
+        raise MaedError(f"images must have one size in all splits, got {found}; --data.image_size resizes them")
     channels = max(part.values.shape[3] for part in parts.values())
     for part in parts.values():
         pixels = part.values.reshape(len(part.values), -1, part.values.shape[3])
@@ -218,12 +218,12 @@ def _check_shapes(parts: dict[PartName, _Part]) -> None:
     for name, shape in shapes.items():
         if shape != shapes["train"]:
             raise MaedError(
-                f"inputs: signals of shape {shapes['train']} for training, {shape} for {name}; they must be one"
+                f"inputs must have signals of one shape, got {shapes['train']} for training and {shape} for {name}"
             )
     if shapes["train"][0] < 2:
-        raise MaedError(f"inputs: {shapes['train'][0]} position; at least 2 are needed")
+        raise MaedError(f"inputs must have at least 2 positions, got {shapes['train'][0]}")
     if len(parts["train"].values) < 2:
-        raise MaedError(f"inputs: {len(parts['train'].values)} training signal; at least 2 are needed")
+        raise MaedError(f"inputs must have at least 2 training signals, got {len(parts['train'].values)}")
 
 
 def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
@@ -236,10 +236,10 @@ def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
         if lowest < 0:
             row, position = np.argwhere(part.values == lowest)[0]
             where = f"signal {part.rows[row]}, position {position}"
-            raise MaedError(f"inputs: token id {lowest} in {where}; ids must be 0 or more ({hint})")
+            raise MaedError(f"inputs must have token ids of at least 0, got {lowest} in {where} ({hint})")
     largest = max(int(part.values.max()) for part in parts.values())
     if largest >= _LARGEST_VOCABULARY:
-        raise MaedError(f"inputs: token ids up to {largest}; they must be below {_LARGEST_VOCABULARY} ({hint})")
+        raise MaedError(f"inputs must have token ids below {_LARGEST_VOCABULARY}, got {largest} ({hint})")
     kept = np.int16 if largest < 1 << 15 else np.int32
     for part in parts.values():
         part.values = part.values.astype(kept, copy=False)
@@ -257,8 +257,8 @@ def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np
     names = columns if len(columns) == len(kept) else [str(i) for i in range(len(kept))]
     told = ", ".join(names[i] for i in gone[:8]) + (", ..." if len(gone) > 8 else "")
     if kept.sum() < 2:
-        raise MaedError(f"inputs: {len(gone)} of {len(kept)} positions have no value at all; at least 2 must have some")
-    warnings.warn(f"{len(gone)} of {len(kept)} positions have no value at all, and are left out: {told}", stacklevel=3)
+        raise MaedError(f"inputs must have at least 2 positions with values; {len(gone)} of {len(kept)} have none")
+    warnings.warn(f"{len(gone)} of {len(kept)} positions have no values and are left out: {told}", stacklevel=3)
     for part in parts.values():
         part.values = part.values[:, kept]
         part.mask = None if part.mask is None else part.mask[:, kept]
@@ -303,10 +303,14 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
             continue
         first = f"the first is signal {part.rows[np.argmax(empty)]}"
         if len(parts) == 1:  # each of them is to be answered
-            raise MaedError(f"inputs: {empty.sum()} signals miss all positions, {first}")
+            raise MaedError(f"inputs: {empty.sum()} signals have no values at any position, {first}")
         if (~empty).sum() < 2:
-            raise MaedError(f"inputs: {empty.sum()} of {len(part.values)} {name} signals miss all positions, {first}")
-        warnings.warn(f"{empty.sum()} {name} signals miss all positions, and are left out; {first}", stacklevel=2)
+            raise MaedError(
+                f"inputs: {empty.sum()} of {len(part.values)} {name} signals have no values at any position, {first}"
+            )
+        warnings.warn(
+            f"{empty.sum()} {name} signals have no values at any position and are left out; {first}", stacklevel=2
+        )
         there = np.flatnonzero(~empty)
         part.values, part.mask, part.rows = part.values[there], part.mask[there], part.rows[there]
         part.labels = None if part.labels is None else part.labels[there]
@@ -378,8 +382,8 @@ def _normalization(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
     if mode == "position" and (far := (furthest > LIMIT * scale).any(axis=1)).any():
         mean[far], scale[far] = _without_tails(part, far, mean[far], scale[far])
         warnings.warn(
-            f"{far.sum()} of {positions} positions have values more than {LIMIT:g} deviations from their mean, which "
-            f"count as {LIMIT:g}",
+            f"{far.sum()} of {positions} positions have values more than {LIMIT:g} standard deviations from "
+            f"their mean, which are clipped to {LIMIT:g}",
             stacklevel=2,
         )
     return mean.astype(np.float32), scale.astype(np.float32)

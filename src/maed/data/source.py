@@ -158,7 +158,7 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
         return replace(source, parts={name: replace(part, labels=None) for name, part in source.parts.items()})
     for name, part in source.parts.items():
         if part.labels is None:
-            raise MaedError(f"labels: the stored {name} split has none, the training split has")
+            raise MaedError(f"labels: the stored {name} split has none, although the training split has")
     raw = {name: _plain_labels(part.labels) for name, part in source.parts.items()}
     # competitions publish test splits whose labels are all -1: no test can be made of them
     hidden = [name for name, labels in raw.items() if labels.dtype.kind == "i" and (labels < 0).all()]
@@ -171,7 +171,7 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
     columns = {labels.shape[1] for labels in numbers.values()}
     if len(columns) > 1:
         raise MaedError(
-            f"labels: of {' and '.join(map(str, sorted(columns)))} columns in the splits; they must be as many"
+            f"labels must have the same number of columns in all splits, got {' and '.join(map(str, sorted(columns)))}"
         )
     first = raw["train"]
     if first.ndim == 1 and first.dtype.kind != "f" and not (len(first) > 4 and _all_differ(first) and not names):
@@ -202,15 +202,15 @@ def _indices(
 ) -> tuple[dict[PartName, np.ndarray], tuple[str, ...]]:
     """Labels of every split as int64 class indices, and the class names."""
     if len({part.dtype.kind for part in labels.values()}) > 1:
-        raise MaedError("labels: numbers in one split and names in another; they must be one or the other")
+        raise MaedError("labels must be numbers in all splits or names in all splits, got both")
     together = np.concatenate(list(labels.values()))
     found, inverse = np.unique(together, return_inverse=True)
     if len(found) < 2:
-        raise MaedError(f"labels: a single class ({found[0]}) in {len(together)} signals; at least 2 are needed")
+        raise MaedError(f"labels must have at least 2 classes; all {len(together)} signals are of class {found[0]}")
     if names and together.dtype.kind == "i":
         if found[0] < 0 or found[-1] >= len(names):
             raise MaedError(
-                f"labels: from {found[0]} to {found[-1]}; with {len(names)} class names they must be 0 or more"
+                f"labels must be at least 0 where {len(names)} classes have names, got {found[0]} to {found[-1]}"
             )
         classes, inverse = tuple(names), together
     else:
@@ -225,21 +225,21 @@ def _plain_labels(labels: np.ndarray | None) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.dtype.kind not in "biuf"):
         raise MaedError(
-            f"labels: shape {labels.shape}; they must be one number or name for each signal, or several numbers, (n, K)"
+            f"labels must be one number or name for each signal, or several numbers, (n, K); got shape {labels.shape}"
         )
     if labels.dtype.kind == "O":
         if not all(isinstance(label, str) for label in labels):
-            raise MaedError("labels: some are missing or of mixed type; they must be whole numbers or names")
+            raise MaedError("labels must be whole numbers or names; some are missing or of another type")
         return labels.astype(str)
     if labels.dtype.kind == "U":
         return labels
     if labels.dtype.kind not in "biuf":
-        raise MaedError(f"labels: of type {labels.dtype}; they must be numbers or names")
+        raise MaedError(f"labels must be numbers or names, got {labels.dtype}")
     if labels.dtype.kind == "f" and not (finite := np.isfinite(labels)).all():
         row = int(np.argmin(finite.reshape(len(labels), -1).all(axis=1)))
         raise MaedError(
-            f"labels: {(~finite).sum()} of {finite.size} are missing or infinite, the first of signal {row}; leave "
-            "such signals out"
+            f"labels must be finite; {(~finite).sum()} of {finite.size} are missing or infinite, the first in "
+            f"signal {row}; remove such signals"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -142,7 +142,7 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
     missing = [name for name, _ in wanted if name not in source.parts]
     if source.train.size < 2 + len(missing):
         needed = f"{2 + len(missing)} are needed for training{''.join(f', {name}' for name in missing)}"
-        raise MaedError(f"inputs: {source.train.size} signals; at least {needed}")
+        raise MaedError(f"inputs must have at least {needed}, got {source.train.size}")
     for name, share in wanted:
         if name in missing:
             count = min(max(round(share * len(left)), 1), len(left) - 2)
@@ -153,7 +153,9 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
             else:
                 held_out = stratified_rows(source.train.labels_at(left), len(left), count, generator, spare=1)
             if not len(held_out):
-                raise MaedError(f"labels: no class has a second signal; none can be kept for {name}")
+                raise MaedError(
+                    f"labels must have at least 2 signals of some class; otherwise none can be kept for {name}"
+                )
             cuts[name] = Cut("train", left[held_out])
             left = np.delete(left, held_out)
             if settings.window is not None and source.train.groups is None:
@@ -181,7 +183,7 @@ def _in_groups(groups: np.ndarray, count: int, generator: np.random.Generator, n
     """
     found, of = np.unique(groups.astype(str), return_inverse=True)
     if len(found) < 2:
-        raise MaedError(f"data.group: {len(found)} group is left; there must be one for each of the splits, {name} too")
+        raise MaedError(f"data.group must leave a group for each split, {name} too; {len(found)} is left")
     order, sizes = generator.permutation(len(found))[:-1], np.bincount(of)
     taken = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), count))]
     return np.flatnonzero(np.isin(of, taken))
@@ -203,12 +205,10 @@ def _apart(left: np.ndarray, held_out: np.ndarray, settings: DataSettings) -> np
 def _original_imdb(source: Source) -> dict[PartName, Cut]:
     """The original's split: the middle half of the stored test split validates, its first and last quarter test."""
     if "test" not in source.parts:
-        raise MaedError("data.split: original-imdb needs a stored test split, and this source has none")
+        raise MaedError("data.split must not be original-imdb for a source without a stored test split")
     size = source.parts["test"].size
     if size < 4:
-        raise MaedError(
-            f"data.split: original-imdb needs at least 4 signals in the stored test split; there are {size}"
-        )
+        raise MaedError(f"data.split: original-imdb needs at least 4 signals in the stored test split, got {size}")
     quarter, rows = size // 4, np.arange(size)
     outer = np.concatenate([rows[:quarter], rows[size - quarter :]])
     return {

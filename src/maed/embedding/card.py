@@ -132,7 +132,7 @@ def write_figure(figure: Figure | str | Path, target: Path) -> None:
     if isinstance(figure, (str, Path)):
         content = Path(figure).read_bytes()
         if not content.startswith(b"\x89PNG"):
-            raise MaedError(f"figure: {figure} is not a PNG file")
+            raise MaedError(f"figure must be a PNG file; {figure} is not")
         with replacing(target) as temporary:
             temporary.write_bytes(content)
         return

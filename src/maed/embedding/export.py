@@ -128,5 +128,5 @@ def _table(embedding: PositionEmbedding, rms: float | None) -> np.ndarray:
     if rms is None:
         return embedding.numpy()
     if not 0 < rms < math.inf:
-        raise MaedError(f"rms: {rms}; it must be a number above 0")
+        raise MaedError(f"rms must be a number above 0, got {rms}")
     return embedding.table(rms=rms).numpy()

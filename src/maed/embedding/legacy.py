@@ -82,9 +82,9 @@ def _check_program(content: bytes) -> None:
     """
     for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if not _OPCODES.fullmatch(opcode.name):
-            raise MaedError(f"holds more than an array (a step {opcode.name})")
+            raise MaedError(f"holds more than an array (pickle opcode {opcode.name})")
         if step > _STEPS or (opcode.name.endswith("PUT") and argument > _STEPS):  # type: ignore[operator]
-            raise MaedError("holds more than an array (too many steps)")
+            raise MaedError("holds more than an array (too many pickle opcodes)")
 
 
 class _Latin1:
@@ -94,11 +94,11 @@ class _Latin1:
 
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise MaedError("names an encoding other than latin1, which is not read")
+            raise MaedError("uses a text encoding other than latin1, which is not read")
         return text.encode("latin1")
 
     def __setstate__(self, state: Any) -> None:
-        raise MaedError("changes what it may only call")
+        raise MaedError("modifies an object that it may only call")
 
 
 class _Stated:

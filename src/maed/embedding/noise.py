@@ -62,7 +62,7 @@ def significant(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
     """
     if similarity.max() <= 0 and similarity.min() < 0:
         raise MaedError(
-            "embedding.denoise: no entry of the similarity is above 0; significance needs one whose 0 means none"
+            "embedding.denoise: significance needs a similarity with entries above 0, and this one has none"
         )
     z = _ratio(similarity, error)
     kept = np.where(z > norm.isf(_LEVEL / len(z)), similarity, 0.0)

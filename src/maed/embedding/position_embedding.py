@@ -65,15 +65,15 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         super().__init__()
         if vectors.ndim != 2 or not vectors.is_floating_point() or not torch.isfinite(vectors).all():
             raise MaedError(
-                f"vectors: {vectors.dtype} of shape {tuple(vectors.shape)}; they must be finite floats of shape (N, d)"
+                f"vectors must be finite floats of shape (N, d), got {vectors.dtype} of shape {tuple(vectors.shape)}"
             )
         if geometry is not None and len(geometry.coordinates) != len(vectors):
             raise MaedError(
-                f"geometry: {len(geometry.coordinates)} positions; it may have {len(vectors)}, as vectors do"
+                f"geometry must have {len(vectors)} positions, as the vectors have, got {len(geometry.coordinates)}"
             )
         if names is not None and (len(names) != len(vectors) or len(set(names)) != len(names)):
             found = f"{len(names)}, {len(set(names))} of them different"
-            raise MaedError(f"names: must be {len(vectors)} different names, one for each position, got {found}")
+            raise MaedError(f"names must be {len(vectors)} different names, one for each position, got {found}")
         copy = vectors.detach().clone().float()
         if trainable:
             self.vectors = nn.Parameter(copy)
@@ -135,9 +135,11 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             MaedError: positions have no names, or none is called so.
         """
         if self.names is None:
-            raise MaedError(f"position: {name!r}, and positions have no names here; must be from 0 to {self.n - 1}")
+            raise MaedError(
+                f"position must be from 0 to {self.n - 1}, because positions have no names here; got {name!r}"
+            )
         if name not in self.names:
-            raise MaedError(f"position: {name!r} is the name of none{nearest(name, self.names)}")
+            raise MaedError(f"position: no position is named {name!r}{nearest(name, self.names)}")
         return self.names.index(name)
 
     @overload
@@ -159,7 +161,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             return [self.names[i] for i in found.tolist()]
         self._check_position(position)
         if not 1 <= k < self.n:
-            raise MaedError(f"k: {k}; it must be between 1 and {self.n - 1}")
+            raise MaedError(f"k must be between 1 and {self.n - 1}, got {k}")
         table = self.vectors.detach()
         distances = (table - table[position]).square().sum(dim=1)
         distances[position] = torch.inf
@@ -184,7 +186,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     def _check_position(self, position: int) -> None:
         if not 0 <= position < self.n:
-            raise MaedError(f"position: {position}; it must be between 0 and {self.n - 1}")
+            raise MaedError(f"position must be between 0 and {self.n - 1}, got {position}")
 
     def true_geometry(self, given: Geometry | None = None) -> Geometry:
         """The geometry of the positions as they are stored: the embedding's own, or `given`.
@@ -198,7 +200,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """
         if given is None:
             if self.geometry is None:
-                raise MaedError("coordinates: not given, and the embedding holds none; see --help")
+                raise MaedError("coordinates must be given, because the embedding stores none")
             return self.geometry
         return of_positions(given, self.names, self.n, self._permuted_by())
 
@@ -214,7 +216,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             MaedError: k is not between 1 and N - 1.
         """
         if not 1 <= k < self.n:
-            raise MaedError(f"k: must be between 1 and {self.n - 1}, got {k}")
+            raise MaedError(f"k must be between 1 and {self.n - 1}, got {k}")
         return csr_array(kneighbors_graph(self.numpy(), k, mode="distance"))
 
     def edge_index(self, k: int = 8) -> tuple[Tensor, Tensor]:
@@ -286,7 +288,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         for each in chosen:
             self._check_position(each)
         if not chosen or len(set(chosen)) < len(chosen):
-            raise MaedError(f"positions: must be 1 or more, each once, got {len(chosen)}")
+            raise MaedError(f"positions must be at least 1, each named once, got {len(chosen)}")
         geometry = None if self.geometry is None else self.geometry.at(np.asarray(chosen))
         kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
         names = None if self.names is None else [self.names[each] for each in chosen]
@@ -313,11 +315,11 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         known = list(dict.fromkeys(map(str, groups)))
         if len(groups) != self.n or len(known) < 2:
             raise MaedError(
-                f"groups: must be {self.n} names, one for each position, of 2 groups or more, got {len(groups)} of "
-                f"{len(known)}"
+                f"groups must be {self.n} names, one for each position, of at least 2 groups, got {len(groups)} "
+                f"of {len(known)}"
             )
         if self.geometry is not None:
-            warnings.warn("geometry: not known of groups, so their embedding has none", stacklevel=2)
+            warnings.warn("geometry: unknown for groups, so the new embedding has none", stacklevel=2)
         member = torch.tensor([known.index(str(group)) for group in groups], device=self.vectors.device)
         sums = torch.zeros(len(known), self.dim, dtype=torch.float64, device=self.vectors.device)
         sums.index_add_(0, member, self.vectors.detach().double())
@@ -354,7 +356,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             values[:, : self.n] = values[:, permutation(self.n, seed)]
         placed = place(values, self.numpy(), known)
         if self.geometry is not None:
-            warnings.warn("geometry: not known of the new positions, so the extended embedding has none", stacklevel=2)
+            warnings.warn("geometry: unknown for the new positions, so the extended embedding has none", stacklevel=2)
         kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
         return PositionEmbedding(
             torch.cat([self.vectors.detach(), torch.from_numpy(placed).to(self.vectors.device)]),

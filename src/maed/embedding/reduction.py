@@ -52,7 +52,7 @@ class Reduction(ABC):
 
     def reduce_sparse(self, similarity: csr_matrix, d: int, k: int, steps: float) -> np.ndarray:
         """The same of a similarity of which some pairs are known, of a reduction that is `sparse`."""
-        raise TypeError(f"{type(self).__name__} reduces similarities of all pairs alone")
+        raise TypeError(f"{type(self).__name__} reduces only similarities of all pairs")
 
 
 def embedding_dim(n: int, dim: int | None) -> int:
@@ -60,7 +60,7 @@ def embedding_dim(n: int, dim: int | None) -> int:
     if dim is None:
         return min(64, n - 1)
     if dim >= n:
-        raise MaedError(f"embedding.dim: must be at most {n - 1} for {n} positions, got {dim}")
+        raise MaedError(f"embedding.dim must be at most {n - 1} for {n} positions, got {dim}")
     return dim
 
 
@@ -81,13 +81,13 @@ def check_reduction(n: int, settings: EmbeddingSettings, *, sparse: bool = False
     if sparse and not reduction.sparse:
         able = [name for name in REDUCTIONS.names if REDUCTIONS.get(name).sparse]
         raise MaedError(
-            f"embedding.reduction: {settings.reduction} needs the similarity of all pairs of {n} positions; choose "
-            f"{' or '.join(able)}, or raise similarity.dense_positions"
+            f"embedding.reduction: {settings.reduction} needs the similarity of all pairs of {n} positions; "
+            f"choose {' or '.join(able)}, or raise similarity.dense_positions"
         )
     if settings.n_neighbors is None:
         return min(8, n - 1)
     if settings.n_neighbors >= n and reduction.needs_neighbors:
-        raise MaedError(f"embedding.n_neighbors: must be at most {n - 1} for {n} positions, got {settings.n_neighbors}")
+        raise MaedError(f"embedding.n_neighbors must be at most {n - 1} for {n} positions, got {settings.n_neighbors}")
     return settings.n_neighbors
 
 
@@ -114,7 +114,7 @@ def reduce(
     n = similarity.shape[0]
     k, d = check_reduction(n, settings, sparse=isinstance(similarity, csr_matrix)), embedding_dim(n, settings.dim)
     if bad := int((~np.isfinite(similarity.data if isinstance(similarity, csr_matrix) else similarity.numpy())).sum()):
-        raise MaedError(f"similarity: must be finite, got {bad} entries that are not")
+        raise MaedError(f"similarity must be finite, got {bad} entries that are not")
     if settings.denoise == "significance" and standard_error is None:
         raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
     reduction: Reduction = REDUCTIONS.get(settings.reduction, "embedding.reduction")()

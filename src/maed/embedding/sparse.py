@@ -145,9 +145,9 @@ def warn_of_parts(part: np.ndarray, k: int) -> None:
     """Say that a graph of k neighbors falls into parts, `(N,)` the number of each position's."""
     sizes = sorted(np.bincount(part).tolist(), reverse=True)
     warnings.warn(
-        f"the neighbor graph falls into {len(sizes)} parts of {', '.join(map(str, sizes[:8]))} positions"
-        f"{' ...' if len(sizes) > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
-        f"rest on these alone (more embedding.n_neighbors, now {k}, may join them)",
+        f"the neighbor graph has {len(sizes)} separate parts of {', '.join(map(str, sizes[:8]))} "
+        f"positions{(' ...' if len(sizes) > 8 else '')}; they are joined by their most similar pairs, on "
+        f"which distances between parts rest (more embedding.n_neighbors, now {k}, may connect them)",
         stacklevel=5,
     )
 

@@ -79,19 +79,19 @@ def position_table(
     """
     kind = ENCODINGS.get(encoding, "positions")
     if n < 1 or d < 1:
-        raise MaedError(f"positions: a table must have 1 row and 1 channel at least, got shape ({n}, {d})")
+        raise MaedError(f"positions must be a table with at least 1 row and 1 channel, got shape ({n}, {d})")
     if kind.needs_geometry and geometry is None:
-        raise MaedError(f"positions: {encoding} needs coordinates, and none are known for this source")
+        raise MaedError(f"positions: {encoding} needs coordinates, which this source does not have")
     if kind.needs_geometry and geometry is not None and len(geometry.coordinates) != n:
         raise MaedError(f"positions: {encoding} must have {n} coordinates, got {len(geometry.coordinates)}")
     if kind.embedding is not None:
         if vectors is None:
-            raise MaedError(f"positions: {encoding} needs an embedding of shape ({n}, {d}), and got none")
+            raise MaedError(f"positions: {encoding} needs an embedding of shape ({n}, {d}), got none")
         if tuple(vectors.shape) != (n, d):
             raise MaedError(f"positions: vectors of {encoding} must have shape ({n}, {d}), got {tuple(vectors.shape)}")
     if kind.needs_geometry and geometry is not None and not geometry.placed.all():
         lacking = int((~geometry.placed).sum())
-        raise MaedError(f"positions: {encoding} must have a place for each position, and {lacking} have none")
+        raise MaedError(f"positions: {encoding} needs the place of every position; {lacking} have none")
     made: Tensor = kind.table(n, d, seed=seed, geometry=geometry, vectors=vectors)
     return made
 

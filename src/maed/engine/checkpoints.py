@@ -52,7 +52,10 @@ def read_own(path: Path) -> dict[str, Any] | None:
     """A checkpoint to go on from; one that is there and cannot be read is named in a warning."""
     found = read_checkpoint(path)
     if found is None and path.exists():
-        warnings.warn(f"{path}: damaged, or no checkpoint of this version; the training begins anew", stacklevel=3)
+        warnings.warn(
+            f"{path}: damaged, or not a checkpoint of this version; training starts again from the beginning",
+            stacklevel=3,
+        )
     return found
 
 

@@ -30,7 +30,7 @@ def training_device(settings: TrainerSettings) -> torch.device:
     if found.type == "cpu" and settings.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     if found.type == "cpu" and settings.accelerator not in ("auto", "cpu"):
-        raise MaedError(f"trainer.accelerator: must be one that this machine has, got {settings.accelerator!r}")
+        raise MaedError(f"trainer.accelerator must be available on this machine, got {settings.accelerator!r}")
     return found
 
 

@@ -27,9 +27,9 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
         Mean, low end, high end.
     """
     if len(values) == 0:
-        raise MaedError("values: there are none; an interval takes one number or more")
+        raise MaedError("values must hold at least one number, got none")
     if not 0 < confidence < 1:
-        raise MaedError(f"confidence: {confidence}; it must be above 0 and below 1")
+        raise MaedError(f"confidence must be above 0 and below 1, got {confidence}")
     array = np.asarray(values, dtype=np.float64)
     mean = float(array.mean())
     if len(array) == 1:
@@ -69,7 +69,7 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
     first, second = found.get(a, {}), found.get(b, {})
     common = sorted(first.keys() & second.keys())
     if not common:
-        raise MaedError(f"paired: {a} and {b} share no seed; a paired difference needs one or more")
+        raise MaedError(f"paired: {a} and {b} have no seed in common; a paired difference needs at least one")
     row = _first(first)
     better = metric_of(row.task, row.metric).better
     mean, low, high = interval([better(first[seed].value or 0.0, second[seed].value or 0.0) for seed in common])

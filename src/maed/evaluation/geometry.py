@@ -133,13 +133,13 @@ def coordinate_r2(x: np.ndarray, coordinates: np.ndarray, folds: int) -> float:
 def check_folds(folds: int, n: int) -> None:
     """Refuse more folds than `n` positions are enough for: two in each."""
     if n < 2 * folds:
-        raise MaedError(f"evaluation.folds: {folds} for {n} positions; it must be at most {n // 2}")
+        raise MaedError(f"evaluation.folds must be at most {n // 2} for {n} positions, got {folds}")
 
 
 def check_neighbors(k: int, n: int) -> None:
     """Refuse a k that `n` positions are too few for."""
     if k >= n:
-        raise MaedError(f"evaluation.n_neighbors: must be at most {n - 1} for {n} positions, got {k}")
+        raise MaedError(f"evaluation.n_neighbors must be at most {n - 1} for {n} positions, got {k}")
 
 
 def _trustworthiness(x: np.ndarray, geometry: Geometry, true: np.ndarray, k: int) -> float:

@@ -83,9 +83,9 @@ def probe(
     n, device = data.positions, device or torch.device("cpu")
     for name, vectors in candidates.items():
         if vectors.ndim != 2 or len(vectors) != n:
-            raise MaedError(f"candidates: {name} has shape {tuple(vectors.shape)}, must be ({n}, d)")
+            raise MaedError(f"candidates: {name} must have shape ({n}, d), got {tuple(vectors.shape)}")
     if not candidates:
-        raise MaedError("candidates: must be one at least, got none")
+        raise MaedError("candidates must hold at least one embedding, got none")
     held_out, names = _held_out(data), [*candidates, RANDOM]
     models = []  # made here, for threads share the state of torch's random numbers
     for seed in range(seeds):

@@ -82,7 +82,7 @@ def run_all(
         raise MaedError(f"similarity.method: {asked} {needs_all_pairs(context)}")
     if asked not in ("auto", "maed", *fitting):
         raise MaedError(
-            f"similarity.method: {asked} is not for {data.kind} signals; choose {', '.join(fitting)} or maed"
+            f"similarity.method: {asked} does not fit {data.kind} signals; choose {', '.join(fitting)} or maed"
         )
     # beside the method that was asked for the one that all are measured against; all of them, where one is to be chosen
     wanted = fitting if asked == "auto" else (baseline_for(data), asked)
@@ -195,7 +195,7 @@ def compare_only(
     data, path = context.data, context.folder.results
     comparison, results = Comparison(context, task, labels), new_results(context, command)
     if comparison.skipped:
-        raise MaedError(f"source: {data.source} has no labels of two classes or more, and `compare` needs them")
+        raise MaedError(f"source must have labels of at least 2 classes for `compare`; {data.source} has none")
     if path.is_file():
         kept = Results.read(path)
         there, here = ({"source": r.source, "data": r.settings.get("data")} for r in (kept, results))
@@ -205,7 +205,7 @@ def compare_only(
             results.notes = [note for note in kept.notes if not note.startswith(SKIPPED)]
         elif not context.folder.overwrite:
             difference = first_difference(there, here)
-            raise MaedError(f"out: {path} is of another run ({difference}); take another --out, or --overwrite")
+            raise MaedError(f"out: {path} belongs to another run ({difference}); choose another --out, or --overwrite")
     if "maed" in encodings:
         made_with = context.folder.earlier.embedding().made_with
         notes = origin_notes(made_with, (*(results.geometry or {}), *encodings))

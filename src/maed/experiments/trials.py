@@ -184,8 +184,8 @@ def check_cluster(address: str | None) -> None:
     require_extra("trainer.cluster", "ray")
     if os.environ.get("WORLD_SIZE", "1") != "1" or not is_main_process():
         raise MaedError(
-            f"trainer.cluster: {address} under torchrun, which shares each training among its processes; it must be "
-            "null, or started without torchrun"
+            "trainer.cluster must be null under torchrun, which divides each training among its processes; "
+            f"got {address}"
         )
 
 
@@ -257,16 +257,16 @@ def _on_ray(
             except ray.exceptions.RayError as error:
                 if attempt == _ATTEMPTS:
                     raise MaedError(
-                        f"trainer.cluster: the worker that trained {trial} was lost ({_line(error)}); the same command "
-                        "goes on where this was"
+                        f"trainer.cluster: the worker that trained {trial} was lost ({_line(error)}); run the same "
+                        "command again to continue"
                     ) from None
                 waiting.appendleft((trial, attempt + 1))
             else:
                 yield trial, metrics
     except ConnectionError as error:
         raise MaedError(
-            f"trainer.cluster: the connection to {cluster.address} was lost ({_line(error)}); the same command goes on "
-            "where this was"
+            f"trainer.cluster: the connection to {cluster.address} was lost ({_line(error)}); run the same "
+            "command again to continue"
         ) from None
 
 
@@ -323,12 +323,15 @@ def _share(ray: Any, trials: int, settings: TrainerSettings) -> tuple[int, int, 
             cores.append(int(machine["CPU"]))
             slots.append(min(cores[-1], int(machine["GPU"])) if gpus else cores[-1])
     if not slots:
-        raise MaedError("trainer.cluster: it has no machine with a core to spare")
+        raise MaedError("trainer.cluster: no machine has a free core")
     workers = min(trials, sum(slots))
     least = min(c // s for c, s in zip(cores, slots, strict=True)) if gpus else min(cores)
     cpus = settings.threads or max(1, min(sum(cores) // workers, least))
     if cpus > max(cores):
-        raise MaedError(f"trainer.threads: {cpus}, but no machine of trainer.cluster has more than {max(cores)} cores")
+        raise MaedError(
+            f"trainer.threads must be at most {max(cores)}, the cores of the largest machine of "
+            f"trainer.cluster, got {cpus}"
+        )
     return (cpus, 1, workers) if gpus else (cpus, 0, max(1, min(workers, sum(c // cpus for c in cores))))
 
 

@@ -55,12 +55,12 @@ class AddPositions(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(positions, PositionEmbedding):
-            raise MaedError(f"positions: must be a PositionEmbedding, got {type(positions).__name__}")
+            raise MaedError(f"positions must be a PositionEmbedding, got {type(positions).__name__}")
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise MaedError(f"width: must be an integer of at least 1, got {width!r}")
+            raise MaedError(f"width must be an integer of at least 1, got {width!r}")
         check_positive("scale", scale)
         if batch_first is not None and not isinstance(batch_first, bool):
-            raise MaedError(f"batch_first: must be True, False or None, got {batch_first!r}")
+            raise MaedError(f"batch_first must be True, False or None, got {batch_first!r}")
         self.positions, self.batch_first = positions, batch_first
         # not in the state: it says how inputs come, which a model that is loaded may be told anew
         self.register_buffer("order", None if names is None else order(positions, names), persistent=False)
@@ -88,7 +88,7 @@ class AddPositions(nn.Module):
         """
         width, first = self.linear.out_features, self.batch_first is not False
         if x.ndim != 3 or x.shape[2] != width:
-            raise MaedError(f"x: must have shape ({'B, L' if first else 'L, B'}, {width}), got {tuple(x.shape)}")
+            raise MaedError(f"x must have shape ({'B, L' if first else 'L, B'}, {width}), got {tuple(x.shape)}")
         inputs = x if first else x.transpose(0, 1)  # (B, L, width)
         batch, length = inputs.shape[:2]
         if index is None:
@@ -96,10 +96,10 @@ class AddPositions(nn.Module):
             added = self._added(self.positions.vectors[:length])  # (L, width)
             inputs = inputs if self.order is None else inputs.index_select(1, self.order)
         elif self.order is not None:
-            raise MaedError("index: must be None where names say which position each input has")
+            raise MaedError("index must be None if names say which position each input has")
         elif index.dtype not in _INTEGERS or tuple(index.shape) not in ((length,), (batch, length)):
             raise MaedError(
-                f"index: must be integers of shape ({length},) or {(batch, length)}, got {index.dtype} of shape "
+                f"index must be integers of shape ({length},) or {(batch, length)}, got {index.dtype} of shape "
                 f"{tuple(index.shape)}"
             )
         else:
@@ -114,14 +114,14 @@ class AddPositions(nn.Module):
         turned = length < n and batch == n and self.batch_first is None
         if turned and not too_few:
             raise MaedError(
-                f"x: must be (B, L, width), and of {tuple(x.shape)} axis 0 has the {n} of the positions; say "
-                "batch_first=False if that is the length, else batch_first=True"
+                f"x must be (B, L, width), and axis 0 of {tuple(x.shape)} has the {n} of the positions; set "
+                "batch_first=False if that is the length, otherwise batch_first=True"
             )
         if too_many or too_few:
             least = n if self.order is not None else f"at most {n}"
             other = f"; axis {int(not first)} has {n}: if that is the length, say batch_first={not first}"
             raise MaedError(
-                f"x: must have {least} inputs on axis {int(first)}, one for each position, got {tuple(x.shape)}"
+                f"x must have {least} inputs on axis {int(first)}, one for each position, got {tuple(x.shape)}"
                 f"{other if batch == n else ''}"
             )
 

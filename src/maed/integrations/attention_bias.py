@@ -59,12 +59,12 @@ class AttentionBias(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(positions, PositionEmbedding):
-            raise MaedError(f"positions: must be a PositionEmbedding, got {type(positions).__name__}")
+            raise MaedError(f"positions must be a PositionEmbedding, got {type(positions).__name__}")
         for argument, value, least in (("heads", heads, 1), ("tokens", tokens, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise MaedError(f"{argument}: must be an integer of at least {least}, got {value!r}")
+                raise MaedError(f"{argument} must be an integer of at least {least}, got {value!r}")
         if dims is not None and dims > MOST:
-            raise MaedError(f"dims: must be {MOST} at the most, got {dims}")
+            raise MaedError(f"dims must be at most {MOST}, got {dims}")
         self.tokens = tokens
         order = None if names is None else named_order(positions, names).argsort()
         self.register_buffer("order", order, persistent=False)
@@ -89,10 +89,10 @@ class AttentionBias(nn.Module):
         places = self.coordinates
         if index is not None:
             if self.order is not None:
-                raise MaedError("index: must be None where names say which position each input has")
+                raise MaedError("index must be None if names say which position each input has")
             if index.is_floating_point() or index.dtype == torch.bool or index.ndim not in (1, 2):
                 raise MaedError(
-                    f"index: must be integers of shape (L,) or (B, L), got {index.dtype} of shape {tuple(index.shape)}"
+                    f"index must be integers of shape (L,) or (B, L), got {index.dtype} of shape {tuple(index.shape)}"
                 )
             places = F.embedding(index.long(), places)  # (B, L, 8)
         elif self.order is not None:

@@ -98,8 +98,8 @@ def search(model: nn.Module) -> Found:
         listed = ", ".join(each.where for each in found)
         raise MaedError(f"model: {name} has several position tables; where= must be one of {listed}")
     raise MaedError(
-        f"model: {name} has no known position table; where= must be the path of its nn.Embedding, nn.Parameter or "
-        "buffer"
+        f"model: no position table is known in {name}; where= must be the path of its nn.Embedding, "
+        "nn.Parameter or buffer"
     )
 
 
@@ -130,8 +130,8 @@ def _tables(model: nn.Module, names: re.Pattern[str]) -> list[Found]:
 def _refuse_quantized(path: str, module: nn.Module | None) -> None:
     if module is not None and "_packed_params" in module._modules:  # as torch.ao leaves an nn.Embedding
         raise MaedError(
-            f"model: weights must be floats, and {path} is a {type(module).__name__} of whole numbers; replace "
-            "positions before the model is quantized"
+            f"model must have float weights, and {path} is a {type(module).__name__} of whole numbers; "
+            "replace positions before quantizing"
         )
 
 
@@ -146,7 +146,7 @@ def named(model: nn.Module, where: str) -> Found:
             inside = [name for name, buffer in module.named_buffers() if buffer.is_floating_point()]
         if len(inside) != 1:  # a module around a single tensor stands for it
             raise MaedError(
-                f"where: must be the path of an nn.Embedding, nn.Parameter or buffer of {type(model).__name__}, such "
+                f"where must be the path of an nn.Embedding, nn.Parameter or buffer of {type(model).__name__}, such "
                 f"as transformer.wpe, got {where!r}"
             )
         found = at(model, f"{where}.{inside[0]}")
@@ -220,8 +220,8 @@ def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
             return first
         what = f"{n} positions" if patches is None else f"{patches} patches"
         raise MaedError(
-            f"offset: cannot be told from {found.where} with {len(rows)} rows for {what}; it must be given, the number "
-            "of rows before those of the positions, 0 where tokens such as CLS have none"
+            f"offset must be given, because {found.where} has {len(rows)} rows for {what}: the number of rows "
+            "before the positions (0 if tokens such as CLS have none)"
         )
     return 0
 
@@ -284,10 +284,10 @@ class TablePositionEncoding(nn.Module):
         """
         sides, n = " x ".join(str(int(side)) for side in index_dims), len(self.table)
         if pos is not None:
-            raise MaedError("pos: must be None, for a table has replaced the features of coordinates")
+            raise MaedError("pos must be None, because a table has replaced the features of coordinates")
         if math.prod(index_dims) != n:
             raise MaedError(
-                f"inputs: must have {n} positions, as the embedding in the model, got {sides} = "
+                f"inputs must have {n} positions, as the embedding in the model has, got {sides} = "
                 f"{math.prod(index_dims)}; or resample the embedding and replace it again"
             )
         return self.table.to(device=device, dtype=dtype).expand(batch_size, -1, -1)
@@ -336,7 +336,7 @@ def records_of(config: Any) -> list[dict[str, Any]]:
 
 def _check_record(record: Any) -> None:
     if not isinstance(record, dict):
-        raise MaedError(f"config.maed_positions: must be what replace_positions writes, got {type(record).__name__}")
+        raise MaedError(f"config.maed_positions must be what replace_positions writes, got {type(record).__name__}")
     wrong = [name for name in _TEXTS if not isinstance(record.get(name), str)]
     wrong += [name for name, low in _NUMBERS.items() if type(record.get(name)) is not int or record[name] < low]
     if type(record.get("trainable")) is not bool:
@@ -350,4 +350,4 @@ def _check_record(record: Any) -> None:
         wrong.append("kind")
     if wrong:
         shown = ", ".join(f"{name} {str(record.get(name))[:40]!r}" for name in wrong)
-        raise MaedError(f"config.maed_positions: must be what replace_positions writes, got {shown}")
+        raise MaedError(f"config.maed_positions must be what replace_positions writes, got {shown}")

@@ -69,21 +69,22 @@ def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "n
     known, given = positions.names, [str(name) for name in names]
     if known is None:
         raise MaedError(
-            f"{argument}: given, and the positions of the embedding have none; leave them out, with inputs in its order"
+            f"{argument} must be left out, because the positions of the embedding have no names; inputs must "
+            "be in its order"
         )
     if missing := [name for name in known if name not in given]:
-        alike = [f", did you mean {name!r}?" for name in given if _plain(name) == _plain(missing[0])]
+        alike = [f"; did you mean {name!r}?" for name in given if _plain(name) == _plain(missing[0])]
         near = alike[0] if alike else nearest(missing[0], given)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MaedError(
-            f"{argument}: must hold each of {len(known)} positions, lacks {missing[0]!r}{more}{near}; "
-            "positions.subset(names) has those named alone"
+            f"{argument} must hold each of {len(known)} positions, lacks {missing[0]!r}{more}{near}; "
+            "positions.subset(names) keeps only those named"
         )
     if len(given) > len(known):
         odd = next(name for i, name in enumerate(given) if name not in known or name in given[:i])
-        what = "is there twice" if odd in known else "is the name of no position"
+        what = "occurs twice" if odd in known else "is not the name of a position"
         raise MaedError(
-            f"{argument}: must hold each of {len(known)} positions once, {odd!r} {what}; leave that input out"
+            f"{argument} must hold each of {len(known)} positions once; {odd!r} {what}; leave that input out"
         )
     place = {name: i for i, name in enumerate(given)}
     return torch.tensor([place[name] for name in known])

@@ -112,12 +112,14 @@ class Augmentation:
             return
         name = "train.flip: True" if train.flip else f"train.crop: {train.crop}"
         if permuted:
-            raise MaedError(f"{name}, but positions are permuted, which hides what is left and right; leave it out")
+            raise MaedError(f"{name}, but positions are permuted, so left and right are unknown; leave it out")
         if kind != "real" or geometry is None or geometry.kind != "grid" or len(geometry.shape) != 2:
-            raise MaedError(f"{name}, but the signals are no images; leave it out")
+            raise MaedError(f"{name}, but the signals are not images; leave it out")
         self._sides = tuple(geometry.shape)
         if train.crop >= min(self._sides):
-            raise MaedError(f"train.crop: {train.crop}; of images of {self._sides} it must be below {min(self._sides)}")
+            raise MaedError(
+                f"train.crop must be below {min(self._sides)} for images of {self._sides}, got {train.crop}"
+            )
         require_extra(name.partition(":")[0], "perceiver", package="kornia")
         from kornia import augmentation
 

@@ -50,7 +50,7 @@ def checkpoint_config(name: str) -> PerceiverConfig:
     stored = read_json(path)
     kind = stored.get("model_type") if isinstance(stored, dict) else None
     if kind != "perceiver":
-        raise MaedError(f"perceiver.checkpoint: {path} is of model type {kind!r}; it must be perceiver")
+        raise MaedError(f"perceiver.checkpoint must be of model type perceiver; {path} is of {kind!r}")
     return built_config({key: stored[key] for key in _FACTS if key in stored}, path)
 
 
@@ -59,7 +59,7 @@ def built_config(facts: dict[str, Any], where: Path | str) -> PerceiverConfig:
     plain = all(value is None or isinstance(value, (bool, int, float, str)) for value in facts.values())
     try:
         if not plain or not facts.keys() <= _FACTS:
-            raise ValueError("not what maed writes")
+            raise ValueError("not in the form that maed writes")
         return PerceiverConfig(**facts)
     except Exception as error:  # transformers' checks have errors of several libraries
         raise MaedError(f"{where}: not the config.json of a Perceiver ({first_line(error)})") from None
@@ -108,18 +108,19 @@ def start_from(model: PreTrainedModel, weights: dict[str, Tensor], name: str, *,
         if key.startswith(_HEAD) or (found is None and key.startswith(_DECODER)):
             anew.append(key)
         elif found is None:
-            raise MaedError(f"perceiver.checkpoint: {name} lacks {key}, here of shape {tuple(tensor.shape)}")
+            raise MaedError(f"perceiver.checkpoint: {name} lacks {key}, of shape {tuple(tensor.shape)} here")
         else:
             raise MaedError(
-                f"perceiver.checkpoint: {name} has {key} of shape {tuple(found.shape)}; "
-                f"it must be {tuple(tensor.shape)} here"
+                f"perceiver.checkpoint: {key} must have shape {tuple(tensor.shape)} here; {name} has "
+                f"{tuple(found.shape)}"
             )
     if anew:
         part = "last layer" if all(key.startswith(_HEAD) for key in anew) else "decoder"
         there = weights.get(f"{_HEAD}bias")
         of = "is of no classifier" if there is None else f"is of {len(there)} classes"
         warnings.warn(
-            f"perceiver.checkpoint: {name} {of}, the data have {model.config.num_labels}: its {part} starts anew",
+            f"perceiver.checkpoint: {name} {of}, and the data have {model.config.num_labels}: its {part} is "
+            "trained from the start",
             stacklevel=2,
         )
     model.load_state_dict({key: weights[key] for key in wanted if key not in anew}, strict=False)
@@ -141,8 +142,8 @@ def _find(name: str, *files: str) -> Path:
         except Exception as error:  # the hub's client lets errors of its transport through
             reason = f", and its {files[0]} cannot be had from the hub ({first_line(error)[:240]})"
     raise MaedError(
-        f"perceiver.checkpoint: {name!r} is no folder{reason}; it must be a folder that transformers' save_pretrained "
-        "wrote, OWNER/NAME of the hub, or null for random weights"
+        "perceiver.checkpoint must be a folder that transformers' save_pretrained wrote, OWNER/NAME of "
+        f"the hub, or null for random weights; {name!r} is no folder{reason}"
     )
 
 

@@ -47,8 +47,8 @@ def describe_classifier(
     if kind.per_position and not architecture.per_position:
         able = [name for name in ARCHITECTURES.names if ARCHITECTURES.get(name).per_position]
         raise MaedError(
-            f"perceiver.architecture: must be {' or '.join(able)} with --task {task}, which asks something of each "
-            f"position, got {settings.architecture}"
+            f"perceiver.architecture must be {' or '.join(able)} with --task {task}, which predicts a value "
+            f"for each position, got {settings.architecture}"
         )
     config = architecture.describe(data, encoding, dim, settings)
     return replace(config, task=task, classes=kind.output_names(data), facts=kind.facts(data, train or TrainSettings()))

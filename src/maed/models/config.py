@@ -138,13 +138,13 @@ class ClassifierConfig:
     def check_table(self, table: Tensor) -> None:
         """Refuse a position table of another shape."""
         if tuple(table.shape) != self.table_shape:
-            raise MaedError(f"table: must have shape {self.table_shape}, got {tuple(table.shape)}")
+            raise MaedError(f"table must have shape {self.table_shape}, got {tuple(table.shape)}")
 
     def prepare(self, values: np.ndarray) -> Tensor:
         """Signals as their source stores them, `(n, N, inputs)` or `(n, N)`: in order and normalized for `forward`."""
         shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.inputs)
         if values.shape[1:] != shape:
-            raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {shape}")
+            raise MaedError(f"input must be signals of shape {shape}, got {values.shape[1:]}")
         if self.permutation is not None:
             values = values[:, self.permutation]
         mean, scale = (None if part is None else part[:, : self.inputs] for part in (self.mean, self.scale))

@@ -78,12 +78,13 @@ def check_memory(
     need = f"a step would take about {wanted:.1f} GiB of the {there:.1f} GiB there are"
     if fits < 1:
         raise MaedError(
-            f"train.batch_size: {batch_size}; {need}, and even one signal does not fit; lower perceiver.latents or "
-            "perceiver.latent_width"
+            f"train.batch_size: {batch_size} signals; {need}, and not even one signal fits; lower "
+            "perceiver.latents or perceiver.latent_width"
         )
     batches = math.ceil(batch_size * accumulate / fits)
     raise MaedError(
-        f"train.batch_size: {batch_size}; {need}; {fits} fits (train.accumulate {batches} then makes steps as large)"
+        f"train.batch_size: {batch_size} signals; {need}; {fits} fits (with train.accumulate {batches} "
+        "for steps of the same size)"
     )
 
 

@@ -71,4 +71,4 @@ def check_heads(settings: PerceiverSettings, channels: int) -> None:
     """Refuse heads of the cross-attention that divide neither latents nor inputs evenly."""
     for size, what in ((settings.latent_width, "perceiver.latent_width"), (channels, "input channels")):
         if size % settings.cross_heads:
-            raise MaedError(f"perceiver.cross_heads: must divide the {what} ({size}), got {settings.cross_heads}")
+            raise MaedError(f"perceiver.cross_heads must divide the {what} ({size}), got {settings.cross_heads}")

@@ -58,8 +58,8 @@ class TargetModel(nn.Module, ABC):
             if getattr(settings, name) is not None and name not in cls.options:
                 having = [other for other in ARCHITECTURES.names if name in ARCHITECTURES.get(other).options]
                 raise MaedError(
-                    f"perceiver.{name}: must be left out with perceiver.architecture {settings.architecture}, got "
-                    f"{getattr(settings, name)}; it is of {' and '.join(having)} alone"
+                    f"perceiver.{name} must be left out with perceiver.architecture {settings.architecture}, got "
+                    f"{getattr(settings, name)}; it applies to {' and '.join(having)} only"
                 )
 
     @classmethod
@@ -69,7 +69,7 @@ class TargetModel(nn.Module, ABC):
         if data.kind not in cls.kinds:
             fitting = [name for name in ARCHITECTURES.names if data.kind in ARCHITECTURES.get(name).kinds]
             raise MaedError(
-                f"perceiver.architecture: must be {' or '.join(fitting)} for {data.kind} signals, got "
+                f"perceiver.architecture must be {' or '.join(fitting)} for {data.kind} signals, got "
                 f"{settings.architecture}"
             )
 

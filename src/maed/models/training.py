@@ -172,8 +172,8 @@ class PerceiverModule(pl.LightningModule):
         if self.folder is not None and (last := read_checkpoint(self.folder / LAST)) is not None:
             last_good = f"the last good checkpoint is {self.folder / LAST}, of step {last['global_step']}"
         raise NotFiniteError(
-            f"train: the loss is not finite at step {int(self._first_bad)}; {last_good}; lower train.learning_rate "
-            f"(it was {self.settings.learning_rate:g}), or set trainer.precision to 32-true"
+            f"train: the loss is not finite at step {int(self._first_bad)}; {last_good}; lower "
+            f"train.learning_rate (now {self.settings.learning_rate:g}), or set trainer.precision to 32-true"
         )
 
 
@@ -330,8 +330,9 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         fit(trainer, module, batches, every_signal(data.validation, train.batch_size, **process), checkpoint)
     except torch.OutOfMemoryError:
         raise MaedError(
-            f"train.batch_size: {train.batch_size} does not fit the memory of the GPU; {max(1, train.batch_size // 2)} "
-            f"may, with train.accumulate {2 * train.accumulate} for steps as large"
+            f"train.batch_size: {train.batch_size} signals do not fit in the memory of the GPU; try "
+            f"{max(1, train.batch_size // 2)}, with train.accumulate {2 * train.accumulate} for steps of the "
+            "same size"
         ) from None
     step, score = trainer.global_step, best.best_model_score
     assert score is not None
@@ -379,7 +380,7 @@ def _job(
     train = settings.train
     labels = check_training(data, task, labels, train)
     if seed < 0:
-        raise MaedError(f"seed: must be at least 0, got {seed}")
+        raise MaedError(f"seed must be at least 0, got {seed}")
     of, data = (
         len(data.train),
         known_labels(data, labels, seed, tuning=tuning, stratified=TASKS.get(task).needs == "classes"),
@@ -437,8 +438,8 @@ def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
         return metrics if all((job.folder / name).is_file() for name in (CONFIG, MODEL)) else None
     if not overwrite:
         raise MaedError(
-            f"out: {job.folder} holds a Perceiver of other settings, data or vectors; take another --out, or "
-            "--overwrite"
+            f"out: {job.folder} holds a Perceiver with other settings, data or vectors; choose another --out, "
+            "or --overwrite"
         )
     return None
 

@@ -37,7 +37,7 @@ def recovered_layout(vectors: np.ndarray, channels: int = 2) -> np.ndarray:
     """
     count, width = vectors.shape
     if count < FEWEST or width < 1:
-        raise MaedError(f"vectors: shape {vectors.shape}; a layout needs {FEWEST} positions or more, and a channel")
+        raise MaedError(f"vectors must have at least {FEWEST} positions and 1 channel, got shape {vectors.shape}")
     isomap = Isomap(n_neighbors=min(8, count - 1), n_components=channels, eigen_solver="dense")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a graph in several parts is warned about, then joined: what we want
@@ -114,7 +114,7 @@ def to_grid(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         MaedError: for more than `ASSIGNABLE` positions.
     """
     if len(layout) > ASSIGNABLE:
-        raise MaedError(f"layout: {len(layout)} positions; places may be given to {ASSIGNABLE} at the most")
+        raise MaedError(f"layout must have at most {ASSIGNABLE} positions to be assigned to places, got {len(layout)}")
     # Places go in row by row, not in storage order: an assignment breaks ties by index, and in storage order a
     # layout that knows nothing would then come out as the truth.
     places = plane(coordinates)[_row_by_row(coordinates)]

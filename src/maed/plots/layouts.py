@@ -133,8 +133,8 @@ def _as_layout(vectors: np.ndarray) -> np.ndarray:
         return np.asarray(vectors, dtype=np.float64)
     if len(vectors) > ASSIGNABLE:
         raise MaedError(
-            f"vectors: {len(vectors)} positions; at most {ASSIGNABLE} are laid out here. It must be a layout (N, 2), "
-            "such as the first two channels"
+            f"vectors must have at most {ASSIGNABLE} positions to be laid out here, got {len(vectors)}; pass "
+            "a layout (N, 2), such as the first two channels"
         )
     return lay_out(vectors)
 

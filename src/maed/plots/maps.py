@@ -115,7 +115,7 @@ def similarity_matrix(
     """
     n = len(similarity)
     if order is not None and not np.array_equal(np.sort(order), np.arange(n)):
-        raise MaedError(f"order: does not hold each of {n} positions once; it must be a permutation of them")
+        raise MaedError(f"order must be a permutation of the {n} positions")
     name = "as stored" if coordinates is None else "along the line"
     if order is not None:
         name = "in the given order"

@@ -155,7 +155,7 @@ def draw_images(
 def _check_values(original: np.ndarray) -> None:
     if original.ndim != 3:
         raise MaedError(
-            f"original: shape {original.shape}; it must be (S, N, C). Token ids are text, which the report shows"
+            f"original must have shape (S, N, C), got {original.shape}; token ids are text, which the report shows"
         )
 
 

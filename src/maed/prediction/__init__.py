@@ -107,17 +107,17 @@ def label_input(
         MaedError: a folder, an input or an output that cannot be used; one line that names it.
     """
     if batch_size < 1:
-        raise MaedError(f"batch_size: {batch_size}; it must be 1 or more")
+        raise MaedError(f"batch_size must be at least 1, got {batch_size}")
     if out is not None:
         check_out(out)
         if out.exists() and Path(name).exists() and out.samefile(name):
-            raise MaedError(f"out: {out} is the input; it must be another file")
+            raise MaedError(f"out must not be the input, got {out}")
     classifier = open_classifier(model)
     config, told = classifier.config, TASKS.get(classifier.config.task)
     if probabilities and config.task != "classification":
-        raise MaedError(f"probabilities: of classes, and {model} tells {told.answer}; leave it out")
+        raise MaedError(f"probabilities must be left out: they are of classes, and {model} predicts {told.answer}")
     if out is not None and out.suffix.lower() == ".npy" and not told.per_position:
-        raise MaedError(f"out: {out}; rows with names are written as .csv, .jsonl or .parquet")
+        raise MaedError(f"out must be a .csv, .jsonl or .parquet file for rows with names, got {out}")
     given = open_input(name, classifier.config, data or DataSettings(), lines=lines)
     classifier.to(device(trainer or TrainerSettings()))
     score, classes = Score(), config.classes
@@ -151,7 +151,7 @@ def open_classifier(folder: Path) -> TargetModel:
         MaedError: no such folder, or one that holds something else.
     """
     if not folder.is_dir():
-        raise MaedError(f"model: {str(folder)!r} is no folder; it must be {_EXPECTED}")
+        raise MaedError(f"model must be {_EXPECTED}; {str(folder)!r} is no folder")
     path = folder / CONFIG
     config = read_json(path) if path.is_file() else None
     if not isinstance(config, dict) or config.get("architecture") != "perceiver":
@@ -159,7 +159,7 @@ def open_classifier(folder: Path) -> TargetModel:
             StageFolder(below.parent) for below in sorted(folder.glob(f"*/{CONFIG}"))
         ]
         models = [str(found.path) for found in inside if found.metrics.is_file()]
-        raise MaedError(f"model: {folder} holds no trained Perceiver; it must be {', '.join(models[:5]) or _EXPECTED}")
+        raise MaedError(f"model must be {', '.join(models[:5]) or _EXPECTED}; {folder} holds no trained Perceiver")
     classifier = load_classifier(folder)
     if not _is_sound(classifier.config):
         raise MaedError(f"{path}: not the config.json of a Perceiver of maed (its parts do not fit together)")

@@ -176,8 +176,8 @@ def read_contents(path: Path) -> Contents:
     contents.results.scores = contents.results.scores or contents.models or None
     if contents.is_empty:
         raise MaedError(
-            f"{path}: holds no part of a run; it must be a folder that `maed run` wrote "
-            "(results.json, autoencoder/, similarity/, embedding/, models/)"
+            f"{path}: holds no part of a run; give a folder that `maed run` wrote (results.json, "
+            "autoencoder/, similarity/, embedding/, models/)"
         )
     _check_sizes(path, contents)
     return contents
@@ -256,7 +256,7 @@ def _tensors(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[st
         with safe_open(path, framework="numpy") as file:
             stored = set(file.keys())
             if missing := [name for name in names if name not in stored]:
-                raise MaedError(f"{path}: has no tensor {missing[0]!r}; it may hold {', '.join(names)}")
+                raise MaedError(f"{path}: has no tensor {missing[0]!r}; it must hold {', '.join(names)}")
             return {name: file.get_tensor(name) for name in (*names, *(set(optional) & stored))}
     except (SafetensorError, OSError) as error:
         raise MaedError(f"{path}: not a safetensors file ({error})") from None
@@ -275,7 +275,7 @@ def _check_sizes(folder: Path, contents: Contents) -> None:
     known = {name: part.shape[0] for name, part in parts.items() if part is not None}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name} {size}" for name, size in known.items())
-        raise MaedError(f"{folder}: parts differ in their number of positions ({listed}); they must be of one run only")
+        raise MaedError(f"{folder}: the parts have different numbers of positions ({listed}); they must be of one run")
     if known:
         n = next(iter(known.values()))  # a model may see positions more finely than its data
         contents.trained = {name: table for name, table in contents.trained.items() if len(table) == n}

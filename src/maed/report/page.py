@@ -42,7 +42,7 @@ def write_report(folder: Path, settings: ReportSettings, compare: Sequence[Path]
     runs = {folder.resolve().name: read_contents(folder)}
     for other in compare:
         if not other.is_dir():
-            raise MaedError(f"compare: {other} is no folder; it must be a folder that `maed run` wrote")
+            raise MaedError(f"compare must be a folder that `maed run` wrote; {other} is no folder")
         path = other.resolve()
         names = (path.name, f"{path.parent.name}/{path.name}")
         runs[next((name for name in names if name not in runs), str(path))] = read_contents(other)

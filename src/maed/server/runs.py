@@ -188,7 +188,7 @@ def scan(root: Path, folder: Path) -> dict[str, os.stat_result]:
         for entry in _entries(below):
             path = Path(entry.path).relative_to(folder).as_posix()
             if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-                raise MaedError(f"{path} is a link out of the folder that is served")
+                raise MaedError(f"{path} is a link to outside the folder that is served")
             try:
                 found = entry.stat()
             except FileNotFoundError:  # a temporary file that has been renamed

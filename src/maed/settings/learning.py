@@ -82,7 +82,7 @@ class DataSettings:
         require_between("data.validation", self.validation, 0, 1)
         require_between("data.test", self.test, 0, 1)
         if self.stride is not None and self.window is None:
-            raise MaedError(f"data.stride: {self.stride}, and data.window is not given; windows have a stride")
+            raise MaedError(f"data.stride needs data.window, because only windows have a stride; got {self.stride}")
         for name in ("image_size", "length", "samples", "limit", "window", "stride"):
             require_at_least(f"data.{name}", getattr(self, name), 1)
         for name in ("permute", "seed", "noise"):
@@ -164,7 +164,7 @@ class AutoencoderSettings:
             require_at_least(f"autoencoder.{name}", getattr(self, name), 0)
         if self.kind == "set" and self.width % self.heads:
             raise MaedError(
-                f"autoencoder.width: {self.width}; it must be a multiple of autoencoder.heads ({self.heads})"
+                f"autoencoder.width must be a multiple of autoencoder.heads ({self.heads}), got {self.width}"
             )
 
 
@@ -209,7 +209,9 @@ class SimilaritySettings:
 
     def __post_init__(self) -> None:
         if self.estimator in BASELINES.names:
-            raise MaedError(f"similarity.estimator: {self.estimator} is no estimator; choose it by similarity.method")
+            raise MaedError(
+                f"similarity.estimator: {self.estimator!r} is a method, not an estimator; set similarity.method to it"
+            )
         ESTIMATORS.check("similarity.estimator", self.estimator)
         one_of("similarity.method", self.method, ("auto", "maed", *BASELINES.names))
         require_at_least("similarity.draws", self.draws, 2)

@@ -65,7 +65,7 @@ class PerceiverSettings:
         require_share("perceiver.dropout", self.dropout)
         if self.latent_width % self.heads:
             raise MaedError(
-                f"perceiver.latent_width: {self.latent_width}; it must be a multiple of perceiver.heads ({self.heads})"
+                f"perceiver.latent_width must be a multiple of perceiver.heads ({self.heads}), got {self.latent_width}"
             )
         ARCHITECTURES.check("perceiver.architecture", self.architecture)
 
@@ -128,7 +128,7 @@ class TrainSettings:
             require_at_least(f"train.{name}", getattr(self, name), 1)
         if self.tune is not None:
             if len(self.tune) == 0 or len(set(self.tune)) < len(self.tune):
-                raise MaedError(f"train.tune: {self.tune}; it must be one rate or more, each once, or null")
+                raise MaedError(f"train.tune must be at least one rate, each once, or null, got {self.tune}")
             for rate in self.tune:
                 require_between("train.tune", rate, 0, inf)
         for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop"):
@@ -178,6 +178,9 @@ class TrainerSettings:
         if self.cluster is None:
             return
         if self.cluster != "local" and not re.fullmatch(r"ray://[^\s/:]+:\d+", self.cluster):
-            raise MaedError(f"trainer.cluster: {self.cluster!r}; it must be local, ray://HOST:PORT, or null")
+            raise MaedError(f"trainer.cluster must be local, ray://HOST:PORT, or null, got {self.cluster!r}")
         if self.devices not in ("auto", "1"):
-            raise MaedError(f"trainer.devices: {self.devices} with trainer.cluster; each of its workers has 1")
+            raise MaedError(
+                "trainer.devices must be auto or 1 with trainer.cluster, whose workers have one device each, got "
+                f"{self.devices}"
+            )

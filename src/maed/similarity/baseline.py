@@ -36,7 +36,7 @@ class Baseline(ABC):
 
     def pairs(self, data: SignalData) -> SparseSimilarity:
         """The similarity of candidate pairs alone, of a method that is `sparse`."""
-        raise TypeError(f"{type(self).__name__} has a similarity of all pairs alone")
+        raise TypeError(f"{type(self).__name__} computes only similarities of all pairs")
 
 
 def baselines_for(data: SignalData, *, sparse: bool = False) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def compute_baseline(
         MaedError: the baseline is not for this kind of signal.
     """
     if name not in (fitting := baselines_for(data, sparse=sparse)):
-        raise MaedError(f"similarity: must be {' or '.join(fitting)} for {data.kind} signals, got {name!r}")
+        raise MaedError(f"similarity must be {' or '.join(fitting)} for {data.kind} signals, got {name!r}")
     train = data.train
     if signals is not None and signals < len(train):
         rows = np.sort(np.random.default_rng(0).permutation(len(train))[:signals])

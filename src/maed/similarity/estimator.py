@@ -44,12 +44,12 @@ class Estimator(ABC, Generic[S]):
         """Refuse settings, a loss, or a number of `visible` positions that the estimator cannot work with."""
         if self.repeated and settings.batch_size % settings.repeats:
             raise MaedError(
-                f"similarity.batch_size: must be a multiple of similarity.repeats ({settings.repeats}), "
+                f"similarity.batch_size must be a multiple of similarity.repeats ({settings.repeats}), "
                 f"got {settings.batch_size}"
             )
         if settings.transform in ("root", "log") and loss == "gaussian":
             raise MaedError(
-                f"similarity.transform: must be none of a likelihood, which may be negative, got {settings.transform!r}"
+                f"similarity.transform must be none for a likelihood, which can be negative, got {settings.transform!r}"
             )
 
     @abstractmethod

@@ -179,8 +179,8 @@ def _nearest(loadings: np.ndarray, channels: int, k: int) -> np.ndarray:
         if any(importlib.util.find_spec(name) is not None for name in ("faiss", "pynndescent")):
             return _approximate(loadings, k)
         warnings.warn(
-            f"similarity: all pairs of {n} positions are looked at, in time that grows with N^2; with faiss-cpu or "
-            "pynndescent (extra `umap`) installed it grows with N log N",
+            f"similarity: all pairs of {n} positions are compared, which takes time that grows with N^2; "
+            "install faiss-cpu or pynndescent (extra `umap`) for N log N",
             stacklevel=4,
         )
     found = np.empty((n, k), dtype=np.int64)

@@ -242,7 +242,7 @@ def _resume(folder: Path | None, start: Halves, settings: SimilaritySettings) ->
     try:
         return _resumed(folder, start, settings) or _State(0, start)
     except Exception as error:  # damaged, or not what `_save_partial` writes: readers raise many kinds
-        warnings.warn(f"similarity: {first_line(error)}; the draws are made anew", stacklevel=3)
+        warnings.warn(f"similarity: {first_line(error)}; the draws are made again", stacklevel=3)
         return _State(0, start)
 
 

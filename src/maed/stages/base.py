@@ -50,7 +50,7 @@ class Context:
         if self.data.kind == "tokens" and all(
             (ids[at : at + 4096] == ids[:1]).all() for at in range(0, len(ids), 4096)
         ):
-            raise MaedError("inputs: all training signals are the same, token for token; there is nothing to learn")
+            raise MaedError("inputs must differ; all training signals are identical, so there is nothing to learn")
 
     @property
     def data_made_with(self) -> dict[str, Any]:
@@ -110,9 +110,9 @@ class Context:
         for name in ("permute", "length", "image_size", "columns", *places):
             was, now = made_with.setting("data", name), asdict(self.settings.data)[name]
             if made_with.data is not None and was != now:
-                raise MaedError(f"data.{name}: {now}; {stage.path} was made with {was}, and positions must agree")
+                raise MaedError(f"data.{name} must be {was}, as in {stage.path}, so that positions agree; got {now}")
         if positions != self.data.positions:
-            raise MaedError(f"run: {stage.path} has {positions} positions, the data {self.data.positions}")
+            raise MaedError(f"run: {stage.path} has {positions} positions, the data have {self.data.positions}")
 
     @contextmanager
     def progress(self, title: str, folder: StageFolder) -> Iterator[Callable[[int, int], None]]:
@@ -153,11 +153,11 @@ class Stage:
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
         """The settings that its result depends on; read after earlier stages have run."""
-        raise TypeError(f"{type(self).__name__} says nothing of what it is made with")
+        raise TypeError(f"{type(self).__name__} does not say what it is made with")
 
     def run(self, context: Context) -> None:
         """Do the work; the last thing written marks it as finished."""
-        raise TypeError(f"{type(self).__name__} does nothing")
+        raise TypeError(f"{type(self).__name__} has no run()")
 
     def check(self, context: Context) -> None:
         """Refuse settings that these data, or one another, cannot have, before any stage works.

@@ -80,7 +80,8 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     """
     if not methods:
         raise NoDependence(
-            f"similarity: no dependence found by {', '.join(failed)}; --embedding.force true embeds it all the same"
+            f"similarity: no dependence found by {', '.join(failed)}; to embed it nevertheless, set "
+            "--embedding.force true"
         )
     settings, folder = context.settings, context.folder
     embeddings = {

@@ -155,5 +155,5 @@ def check_signal(
         f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
     )
     if say is None:
-        raise NoDependence(f"{line}; --embedding.force true embeds it all the same")
+        raise NoDependence(f"{line}; to embed it nevertheless, set --embedding.force true")
     say(f"{line}; its embedding is noise")

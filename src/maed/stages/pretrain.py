@@ -46,20 +46,20 @@ class Pretrain(Stage):
         loss_name(settings, context.data)
         if settings.kind == "unet" and settings.batch_size == 1 and n <= 2**settings.depth:
             raise MaedError(
-                f"autoencoder.batch_size: must be at least 2 where a U-Net of depth {settings.depth} leaves one place "
+                f"autoencoder.batch_size must be at least 2 if a U-Net of depth {settings.depth} leaves one place "
                 f"of {n} positions, got 1"
             )
         if settings.init == "random":
             return
         if settings.kind == "unet":
             raise MaedError(
-                f"autoencoder.init: must be random for a U-Net, which has no position vectors, got {settings.init!r}"
+                f"autoencoder.init must be random for a U-Net, which has no position vectors, got {settings.init!r}"
             )
         if settings.init in BASELINES.names:
             fitting = baselines_for(context.data)
             if settings.init not in fitting:
                 raise MaedError(
-                    f"autoencoder.init: {settings.init!r} is not for {context.data.kind} signals; choose "
+                    f"autoencoder.init: {settings.init!r} does not fit {context.data.kind} signals; choose "
                     f"{' or '.join(fitting)}"
                 )
             Baseline(settings.init).check(context)
@@ -72,7 +72,10 @@ class Pretrain(Stage):
         if not metrics.is_file():
             raise damaged(metrics, "missing")
         if (visible := Work.of(read_json(metrics)).visible) != self.facts(context)["visible"]:
-            raise damaged(metrics, f"of another training, which was shown {visible} positions")
+            raise damaged(
+                f"of another training, which showed {visible} positions",
+                f"of another training, which was shown {visible} positions",
+            )
 
     def run(self, context: Context) -> None:
         """Train, from random vectors or a start that was named."""
@@ -112,8 +115,8 @@ def start_embedding(context: Context) -> PositionEmbedding:
     if not Path(name).is_dir():
         choices = ("random", *baselines_for(context.data))
         raise MaedError(
-            f"autoencoder.init: {name!r} is no folder{nearest(name, choices)}; choose {', '.join(choices)} or the "
-            "folder of an embedding"
+            f"autoencoder.init: {name!r} is no folder{nearest(name, choices)} (choose {', '.join(choices)} or "
+            "the folder of an embedding)"
         )
     embedding = PositionEmbedding.from_pretrained(Path(name))
     made_with = MadeWith.of(embedding.provenance.get("made_with") or {})

@@ -142,9 +142,9 @@ def check_memory(context: Context) -> None:
     check_reduction(n, context.settings.embedding)
     if there is not None and _PAIR_BYTES * n**2 > there:
         raise MaedError(
-            f"inputs: {n} positions; their similarity would take about {_PAIR_BYTES * n**2 / 2**30:.0f} GiB, so that "
-            f"about {int((there / _PAIR_BYTES) ** 0.5)} are the most here. Learn on a coarser grid, and `resampled` "
-            "brings it back"
+            f"inputs: the similarity of {n} positions takes about {_PAIR_BYTES * n**2 / 2**30:.0f} GiB; "
+            f"this machine can hold about {int((there / _PAIR_BYTES) ** 0.5)} positions. Learn on a coarser "
+            "grid and bring it back with `resampled`"
         )
 
 
@@ -189,7 +189,7 @@ def _check_drawn(context: Context, folder: StageFolder, sums: Sums, draws: int) 
     if 2 * never > pairs:
         shutil.rmtree(folder.path)  # nothing in it is worth keeping, and it would stand in the way of more draws
         raise MaedError(line)
-    warnings.warn(f"{line}; they count as not similar", stacklevel=2)
+    warnings.warn(f"{line}; their similarity is taken as 0", stacklevel=2)
 
 
 def _split_half(context: Context, halves: Sequence[Matrix]) -> float:

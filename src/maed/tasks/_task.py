@@ -75,13 +75,13 @@ def label_numbers(data: SignalData, task: str) -> np.ndarray:
     """
     if data.train.numbers is None and data.train.labels is None:
         raise MaedError(
-            f"task: {task} needs labels, and {data.source} has none; --data.label NAME takes a column of a table"
+            f"task: {task} needs labels, and {data.source} has none; name a column of a table with --data.label NAME"
         )
     if data.train.numbers is None:
         names = ", ".join(map(str, data.classes[:3]))
         raise MaedError(
-            f"task: {task} needs labels that are numbers, and those of {data.source} are names ({names}, ...); --task "
-            "classification takes them"
+            f"task: {task} needs labels that are numbers, and those of {data.source} are names ({names}, "
+            "...); use --task classification"
         )
     return data.train.numbers
 
@@ -89,7 +89,7 @@ def label_numbers(data: SignalData, task: str) -> np.ndarray:
 def check_real(data: SignalData, task: str) -> None:
     """Refuse tokens."""
     if data.kind != "real":
-        raise MaedError(f"task: {task} is of real channels, and {data.source} holds tokens; classification takes them")
+        raise MaedError(f"task: {task} needs real channels, and {data.source} holds tokens; use --task classification")
 
 
 def relabeled(data: SignalData, labels: Callable[[Signals], np.ndarray]) -> SignalData:

@@ -68,7 +68,7 @@ class Field(SourceType):
             MaedError: an unknown kind, a size that it cannot have, or too few samples.
         """
         if settings.samples < 3:
-            raise MaedError(f"data.samples: must be at least 3, for training and validation, got {settings.samples}")
+            raise MaedError(f"data.samples must be at least 3, for training and validation, got {settings.samples}")
         geometry = _geometry(text.removeprefix("field:"), settings.seed)
         n = len(geometry.coordinates)
         if n > _LARGEST:
@@ -164,14 +164,14 @@ def _geometry(name: str, seed: int) -> Geometry:
     source = f"source: {'field:' + name!r}"
     if kind not in KINDS:
         expected = ", ".join(f"field:{known}" for known in KINDS)
-        raise MaedError(f"{source} is of unknown kind{nearest(kind, KINDS)}; choose {expected}")
+        raise MaedError(f"{source} is of unknown kind{nearest(kind, KINDS)} (choose {expected})")
     flat = {"grid": grid, "torus": torus}.get(kind)
     sides = parse_sides(size) if colon else [_DEFAULT.get(kind, 256)]
     n = int(np.prod(sides, dtype=object)) if sides else 0
     largest = _LARGEST_EVEN if kind in ("ring", "torus") else _LARGEST
     if not 2 <= n <= largest or len(sides) > (1 if flat is None else 2):
         expected = f"field:{kind}:N{f' or field:{kind}:HEIGHTxWIDTH' if flat else ''}"
-        raise MaedError(f"{source}; it must be {expected}, of 2 to {largest:,} positions")
+        raise MaedError(f"source must be {expected}, of 2 to {largest:,} positions, got {'field:' + name!r}")
     if flat is not None:
         return flat(*(sides if len(sides) == 2 else _sides(n, kind, source)))
     if kind == "swissroll":

@@ -159,8 +159,8 @@ def _heat_distances(graph: np.ndarray, steps: float) -> np.ndarray:
 def _warn_of_unknown(positions: np.ndarray, where: str) -> None:
     shown = f"{', '.join(map(str, positions[:8].tolist()))}{' ...' if len(positions) > 8 else ''}"
     warnings.warn(
-        f"nothing is known of {len(positions)} position{'s' if len(positions) > 1 else ''} ({shown}), which no other "
-        f"depends on beyond noise; put {where}",
+        f"nothing is known of {len(positions)} position{('s' if len(positions) > 1 else '')} ({shown}), "
+        f"which no other depends on beyond noise; put {where}",
         stacklevel=4,
     )
 

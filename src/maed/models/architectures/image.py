@@ -40,13 +40,11 @@ class Image(TransformersClassifier):
         if size is None:
             return
         if data.permutation is not None:
-            raise MaedError(
-                f"perceiver.image_size: must be null where positions are permuted (data.permute), got {size}"
-            )
+            raise MaedError(f"perceiver.image_size must be null if positions are permuted (data.permute), got {size}")
         sides = () if data.geometry is None or data.geometry.kind != "grid" else data.geometry.shape
         if len(sides) != 2 or sides[0] != sides[1]:
             there = f"images of {sides[0]} x {sides[1]}" if len(sides) == 2 else "no images"
-            raise MaedError(f"perceiver.image_size: is of square images, got {size}; {data.source} has {there}")
+            raise MaedError(f"perceiver.image_size needs square images, and {data.source} has {there}; got {size}")
 
     @classmethod
     def width(cls, dim: int, settings: PerceiverSettings) -> int:
