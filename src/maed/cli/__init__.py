@@ -108,7 +108,7 @@ def build_parser(asked: Sequence[str] = ()) -> Parser:
     return parser
 
 
-_DESCRIPTION = "Position embeddings learned from data. Start with `maed run photos`."
+_DESCRIPTION = "Position embeddings learned from data. Start with `maed demo`, or `maed run SOURCE` for your own data."
 
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from maed.data.geometry import Geometry
     from maed.embedding import PositionEmbedding
 
-EMBEDDING = "a folder that holds an embedding, OWNER/NAME of the hub, or a .pth file of the original"
+EMBEDDING = "folder of an embedding, OWNER/NAME of the hub, or a .pth file of the original"
 
 
 _COORDINATES = (
     "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
-    "numbers; those the embedding holds by default"
+    "numbers; default: those stored with the embedding"
 )
 
 
@@ -29,11 +29,11 @@ def _add_evaluate(parser: Parser) -> None:
     from maed.data.source import listed
 
     parser.add_argument("embedding", type=str, metavar="EMBEDDING_DIR", help=EMBEDDING)
-    text = f"signals for scores that need no truth, probe loss and neighbor error: {listed()}"
+    text = f"signals for probe loss and neighbor error, which need no coordinates: {listed()}"
     parser.add_argument("source", type=str | None, nargs="?", default=None, metavar="SOURCE", help=text)
-    text = f"where the positions truly lie: {_COORDINATES}"
+    text = f"true coordinates of the positions: {_COORDINATES}"
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
-    text = "where to write geometry.json; the embedding's folder by default, nowhere if it is not in a folder"
+    text = "folder for geometry.json; default: the embedding's folder (none for an embedding of the hub or a file)"
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help=text)
     from maed.settings import DataSettings, EvaluationSettings
 
@@ -41,7 +41,7 @@ def _add_evaluate(parser: Parser) -> None:
     settings_group(parser, EvaluationSettings, "evaluation")
 
 
-@verb("evaluate", "Measure an embedding: on signals, without truth; or against the true coordinates.", _add_evaluate)
+@verb("evaluate", "Measure an embedding on signals, or against true coordinates.", _add_evaluate)
 def _evaluate(given: Namespace, command: str) -> None:
     from maed.evaluation.geometry import geometry_metrics
     from maed.files import write_json
@@ -98,27 +98,27 @@ def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, 
 def _add_export(parser: Parser) -> None:
     parser.add_argument("embedding", type=str, metavar="EMBEDDING", help=EMBEDDING)
     text = (
-        "npy: numpy's file, float32 (N, d); csv: a header, then one row a position; onnx: a model that looks positions "
-        "up; folder: an embedding again, as changed by --dim and --resample"
+        "npy: NumPy array, float32 (N, d); csv: a header and one row per position; onnx: a model that looks positions "
+        "up; folder: an embedding, as changed by --dim and --resample"
     )
     formats = Literal["npy", "csv", "onnx", "folder"]
     parser.add_argument("--format", type=formats, required=True, metavar="npy|csv|onnx|folder", help=text)
-    text = "channels: more of them keep all distances, fewer are the principal components"
+    text = "channels of the result: more than d keep all distances, fewer are the leading principal components"
     parser.add_argument("--dim", type=int | None, default=None, metavar="D", help=text)
-    text = "interpolate to as many positions: grid:HEIGHTxWIDTH or line:LENGTH; needs the geometry, and is labeled so"
+    text = "interpolate to other positions, grid:HEIGHTxWIDTH or line:LENGTH; uses the geometry, which the card records"
     parser.add_argument("--resample", type=str | None, default=None, metavar="WHAT", help=text)
     text = (
-        "the line or grid that the positions truly lie on, for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy "
-        "or .csv file of (N, 1) numbers; that which the embedding holds by default"
+        "geometry for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy or .csv file of (N, 1) numbers; default: "
+        "the one stored with the embedding"
     )
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
-    text = "root mean square over all numbers, such as 0.02 for an untrained BERT; as they are by default"
+    text = "scale the vectors to this root mean square, such as 0.02 for an untrained BERT; default: unchanged"
     parser.add_argument("--rms", type=float | None, default=None, metavar="X", help=text)
-    text = "where to write; vectors.FORMAT in the embedding's folder by default, or NAME.FORMAT here without one"
+    text = "output file or folder; default: vectors.FORMAT in the embedding's folder, or NAME.FORMAT in this folder"
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
 
 
-@verb("export", "Write an embedding for other programs, or one of other channels or positions.", _add_export)
+@verb("export", "Write an embedding for other programs, or with other channels or positions.", _add_export)
 def _export(given: Namespace, command: str) -> None:
     from maed.embedding.export import WRITERS
 

@@ -88,23 +88,23 @@ _COMPARED = "none,trainable,fourier,maed"
 def add_compared(parser: Parser) -> None:
     """Add what is compared: encodings and seeds."""
     text = (
-        f"comma-separated encodings to compare, of {', '.join(ENCODINGS.names)}; '' for no Perceivers; "
-        f"{_COMPARED} by default, without fourier where no coordinates are known"
+        f"comma-separated encodings to compare, out of {', '.join(ENCODINGS.names)}; '' trains no Perceivers; default: "
+        f"{_COMPARED}, without fourier if no coordinates are known"
     )
     parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
-    parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="seeds for each encoding")
+    parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="random seeds per encoding")
     add_learned(parser, several=True)
 
 
 def add_learned(parser: Parser, *, several: bool) -> None:
     """Add what models learn: the task, and how many labels they are given."""
     text = (
-        f"what models learn: {', '.join(TASKS.names)}; by default what the labels are: classification of one column of "
-        "classes, multilabel of several columns of 0 and 1"
+        f"what the models learn: {', '.join(TASKS.names)}; default: classification for one column of classes, "
+        "multilabel for several columns of 0 and 1"
     )
     parser.add_argument("--task", type=str | None, default=None, metavar="TASK", help=text)
-    each = "comma-separated numbers of labels, each given to every encoding" if several else "the number of labels"
-    text = f"{each}: so many training signals, drawn anew for each seed, or all; positions are learned from all signals"
+    each = "comma-separated numbers of labeled training signals" if several else "number of labeled training signals"
+    text = f"{each}, or all, drawn for each seed; positions are always learned from all training signals"
     parser.add_argument("--labels", type=str | None, default=None, metavar="A,B,..." if several else "COUNT", help=text)
 
 

@@ -104,11 +104,15 @@ def settings_arguments(parser: Parser, *, source: bool | str = True, run: bool =
 
         optional: dict[str, Any] = {} if source is True else {"nargs": "?", "default": source}
         parser.add_argument("source", type=str, metavar="SOURCE", help=listed(), **optional)
-    parser.add_argument("--out", type=str | None, metavar="DIR", help="where to write", default=None)
+    parser.add_argument("--out", type=str | None, metavar="DIR", help="output folder", default=None)
     if run:
-        parser.add_argument("--run", type=str | None, metavar="DIR", help="where earlier stages lie", default=None)
-    parser.add_argument("--config", action=Preset, metavar="NAME|FILE", help="a preset, or a YAML file of settings")
-    parser.add_argument("--overwrite", action="store_true", help="replace stages that were made with other settings")
+        parser.add_argument(
+            "--run", type=str | None, metavar="DIR", help="folder with the earlier stages; default: --out", default=None
+        )
+    parser.add_argument(
+        "--config", action=Preset, metavar="NAME|FILE", help="preset, or YAML file of settings; flags override it"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace stages made with other settings")
     parser.add_class_arguments(Settings, as_group=False)
     for name, registry in CHOSEN_BY_NAME.items():
         parser._option_string_actions[f"--{name}"].metavar = f"{{{','.join(registry.names)}}}"

@@ -187,7 +187,7 @@ class Comparison:
             if not finite:
                 raise MaedError(
                     f"train.tune: the loss of {encoding} is not finite with any of "
-                    f"{', '.join((f'{rate:g}' for rate in rates))}; try lower rates, or trainer.precision 32-true"
+                    f"{', '.join(f'{rate:g}' for rate in rates)}; try lower rates, or trainer.precision 32-true"
                 )
             # the first of equal ones: the lowest
             best[encoding] = max(finite, key=lambda row: (1 if higher else -1) * (row.validation or 0.0))

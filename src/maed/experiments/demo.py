@@ -51,10 +51,12 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
 def _demo(out: Path, say: Callable[[str], None], command: str, overwrite: bool) -> Path:
     photos = _context("photos", DataSettings(permute=0), out, say, overwrite)
     try:
-        require_extra("page and MNIST", "report")
+        require_extra("report", "report")
     except MaedError as error:
-        say(f"photos alone, and no page: {error}")
-        return _layout(photos)
+        say(f"photos only, without a page: {error}")
+        layout = _layout(photos)
+        say("`pip install 'maed[all]'` adds MNIST, Perceivers with each encoding, and a page that compares them")
+        return layout
     from maed.experiments.comparison import SKIPPED
     from maed.experiments.run import compare_only, run_all  # these need the extra
     from maed.report import write_report
@@ -66,15 +68,15 @@ def _demo(out: Path, say: Callable[[str], None], command: str, overwrite: bool) 
     try:
         mnist = _context("mnist", DataSettings(permute=0, image_size=_SIDE), out, say, overwrite)
     except MaedError as error:  # the package that brings it is an extra
-        say(f"photos alone: {error}")
+        say(f"photos only: {error}")
         return write_report(photos.folder.path, photos.settings.report)
     found = run_all(mnist, (), 0, command=command)
     losses = {name: row["mean"] for name, row in (found.probe_loss or {}).items() if name in BASELINES.names}
     encodings = ("none", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
     try:
-        require_extra("Perceivers", "perceiver")
+        require_extra("compare", "perceiver")
     except MaedError as error:
-        say(f"positions alone: {error}")
+        say(f"no Perceivers: {error}")
     else:
         compare_only(mnist, encodings, _SEEDS, command=command)
     return write_report(photos.folder.path, photos.settings.report, [mnist.folder.path])

@@ -52,7 +52,7 @@ class Lines:
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
         """What it measured."""
         if metrics is None:
-            self.say(f"perceiver: {trial}: the loss did not stay finite")
+            self.say(f"perceiver: {trial}: the loss became infinite or NaN")
             return
         name = "validation" if trial.tuning else "test"
         metric = trial.metric

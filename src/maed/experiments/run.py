@@ -70,7 +70,7 @@ def run_all(
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
     if (there := _finished(context, results)) is not None:
-        context.say(f"nothing to do: {folder.path} holds this very run, finished and whole")
+        context.say(f"nothing to do: {folder.path} already holds this run, complete")
         return there
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
     trained = {} if context.sparse else {"autoencoder": asdict(context.settings.autoencoder)}
@@ -90,7 +90,7 @@ def run_all(
     if "maed" in methods:  # refused where there is nothing to embed, before more work is done
         execute([Pretrain(), Similarity(), Embed()], context)
     else:
-        context.say(f"maed is left out, for it {needs_all_pairs(context)}")
+        context.say(f"maed is left out: it {needs_all_pairs(context)}")
     for method in methods:
         if method == "maed":
             continue

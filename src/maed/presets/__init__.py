@@ -105,7 +105,8 @@ def _unknown(name: str, choices: str, value: str) -> str:
     if (new := RENAMED_VALUES.get((name, value))) is not None:
         return f"{name}: {value!r} is now called {new!r}"
     names = re.findall(r"'([^']*)'", choices)
-    return f"{name}: unknown value {value!r}{nearest(value, names)} (choose {', '.join(names)})"
+    kind = "verb" if name == "verb" else "value"
+    return f"{name}: unknown {kind} {value!r}{nearest(value, names)} (choose {', '.join(names)})"
 
 
 _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (

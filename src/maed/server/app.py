@@ -68,7 +68,7 @@ def serve(
             count = len(find_runs(server.site.root))
             say(f"{count} run{'' if count == 1 else 's'} of {root} at {server.url} (Ctrl-C ends)")
             if not server.local:
-                say("everybody who reaches this machine can read them: there is no password")
+                say("anyone who can reach this machine can read them: there is no password")
             if open_browser:
                 webbrowser.open(server.url)
             server.serve_forever()
@@ -79,7 +79,7 @@ def serve(
 @contextmanager
 def started(root: Path, *, host: str, port: int, settings: ReportSettings) -> Iterator[Server]:
     """A server that listens, for `serve_forever` in this thread or another; its temporary folder goes with it."""
-    what = "folder must be a folder that `maed run` wrote, or one that has such folders below it"
+    what = "folder must be one that `maed run` wrote, or contain such folders"
     if not root.exists():
         raise MaedError(f"{what}; {root} does not exist")
     if not root.is_dir():

@@ -75,7 +75,7 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     lines.append(
         f"visible: {visible}{upper} of {n} positions, {autoencoder.steps} training steps of {autoencoder.batch_size}"
     )
-    until = ", or fewer once neighbors no longer change" if similarity.until == "stable" else ""
+    until = ", fewer if the neighbors no longer change" if similarity.until == "stable" else ""
     lines.append(f"estimator: {similarity.estimator}, {similarity.draws} draws{until}")
     lines.append(f"reduction: {given.embedding.reduction}")
     evaluation = replace(given.evaluation, probe_steps=min(given.evaluation.probe_steps, _PROBED * n))
@@ -100,7 +100,7 @@ def _autoencoder(
         chosen = replace(given, kind="unet", width=24, scored=max(1, n // 2), batch_size=16, steps=800)
         chosen = replace(chosen, learning_rate=2e-3, depth=min(given.depth, max(1, n.bit_length() - 2)))
         fraction = 0.15 if tokens and 0.15 * n >= 1 else None
-        why = "the order of storage is known to mean something, and it reads along it"
+        why = "the storage order is known to be meaningful"
     elif tokens:
         # attention among the visible tokens keeps the loss on its plateau; queries alone leave it
         chosen = replace(
@@ -111,22 +111,22 @@ def _autoencoder(
             scored=max(1, n // 4),
             steps=2 * steps,
         )
-        fraction, why = None, "the order of storage may mean nothing"
+        fraction, why = None, "the storage order may be arbitrary"
     else:
         chosen = replace(given, kind="set", scored=min(64, n), steps=steps)
-        fraction, why = None, "the order of storage may mean nothing"
+        fraction, why = None, "the storage order may be arbitrary"
         if given.loss != "gaussian":
             chosen = replace(chosen, layers=1, readout="linear")
         if n >= _FEW_POSITIONS and "autoencoder.visible_fraction" not in fixed:
             chosen = replace(chosen, most_visible=min(_MOST_VISIBLE, _MOST_TOKENS / n))
         if n >= _FEW_POSITIONS and (share := common_share(data.train)) > _MOSTLY_COMMON:
             chosen = replace(chosen, common_mode="remove")
-            common = f"common mode: removed, for the mean over positions is {100 * share:.0f} % of the variance"
+            common = f"common mode: removed, because it explains {100 * share:.0f} % of the variance"
     if "autoencoder.visible_fraction" not in fixed:
         chosen = replace(chosen, visible_fraction=fraction)
-    lines = [f"autoencoder: {kind}, for {why}", *([common] if common else [])]
+    lines = [f"autoencoder: {kind}, because {why}", *([common] if common else [])]
     if tokens and kind == "set" and chosen.init == "random":
-        lines.append("tokens in an unknown order are hard from random vectors; init='dependence' finds more of them")
+        lines.append("tokens in unknown order are hard to place from random vectors; init='dependence' places more")
     return chosen, lines
 
 

@@ -44,7 +44,7 @@ def make_candidates(context: Context) -> tuple[list[str], list[str]]:
     if "maed" in plan:
         plan["maed"] = [Pretrain(), Similarity(), Embed()]
     else:
-        context.say(f"maed is left out, for it {needs_all_pairs(context)}")
+        context.say(f"maed is left out: it {needs_all_pairs(context)}")
     for stage in (stage for stages in plan.values() for stage in stages):
         stage.check(context)  # every refusal before any work
     made, failed = [], []

@@ -151,8 +151,8 @@ def check_signal(
     if ratio >= LEAST_SIGNAL_TO_NOISE:
         return
     line = (
-        f"similarity: no dependence found (signal-to-noise ratio {ratio:.2f} of {estimator}; noise has about 1, "
-        f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
+        f"similarity: no dependence found (signal-to-noise ratio of {estimator} {ratio:.2f}; pure noise has about 1, "
+        f"at least {LEAST_SIGNAL_TO_NOISE} is required)"
     )
     if say is None:
         raise NoDependence(f"{line}; to embed it nevertheless, set --embedding.force true")

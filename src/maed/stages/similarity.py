@@ -131,8 +131,8 @@ def needs_all_pairs(context: Context) -> str:
     able = baselines_for(context.data, sparse=True)
     other = f"choose {' or '.join(able)}, or raise" if able else "raise"
     return (
-        f"measures every pair of positions: {n} are more than the {most} of similarity.dense_positions; {other} "
-        "that, where memory is enough"
+        f"measures every pair of positions, and {n} positions are more than similarity.dense_positions ({most}); "
+        f"{other} that limit if memory suffices"
     )
 
 
@@ -183,8 +183,8 @@ def _check_drawn(context: Context, folder: StageFolder, sums: Sums, draws: int) 
     if never == 0:
         return
     line = (
-        f"similarity.draws: in {draws} draws, {never} of {pairs} pairs of positions were never visible and scored "
-        "together; more draws, or a larger similarity.visible_fraction, reach them"
+        f"similarity.draws: in {draws} draws, {never} of {pairs} pairs of positions never had one visible and the "
+        "other scored; raise similarity.draws or similarity.visible_fraction"
     )
     if 2 * never > pairs:
         shutil.rmtree(folder.path)  # nothing in it is worth keeping, and it would stand in the way of more draws
