@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from math import inf
 
 _ARGUMENT = re.compile(r"([^\s:]+) (?:must|needs?|has) |(.+?): ")
-"""How a message begins: `steps must be ...`, or `steps: ...`."""
+"""The argument at the beginning of a message: `steps must be ...`, or `steps: ...`."""
 
 
 class MaedError(ValueError):
@@ -83,7 +83,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "xarray": ("xarray", "h5py", "h5netcdf", "zarr"),
 }
-"""What the package's extras install, as it is imported: `pip install 'maed[NAME]'`."""
+"""Import names of the packages that each extra installs: `pip install 'maed[NAME]'`."""
 
 
 def require_extra(argument: str, *extras: str, package: str | None = None) -> None:

@@ -26,14 +26,14 @@ CONFIG = "config.json"
 """The file that says what a folder holds, in the folders of stages, models and artifacts."""
 
 _UNFINISHED = ".unfinished"
-"""How the names of files end that a kill can leave behind."""
+"""Suffix of files that a killed process can leave behind."""
 
 _DIGEST, _DIGEST_OF = "digest", re.compile("sha256:[0-9a-f]{64}")
 """The entry of a sealed JSON file that holds the digest of the others."""
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and speaks: of the processes of one training (`torchrun`, Lightning), the first."""
+    """True if this process writes and speaks: of the processes of one training (`torchrun`, Lightning), the first."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
@@ -106,7 +106,7 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def damaged(path: Path, found: str = "damaged, its content is not what was written", otherwise: str = "") -> MaedError:
-    """What is said of a file of a run or an artifact that cannot be read.
+    """The error for a file of a run or an artifact that cannot be read.
 
     Args:
         path: the file.
@@ -161,7 +161,7 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, as far as it is known."""
+    """Describe the process that holds a lock, as far as it is known."""
     try:
         found = read_json(path)
         return f" by process {found['process']} on {found['host']} since {found['since']} ({found['command']})"

@@ -1,4 +1,4 @@
-"""What a result needs beside it to be believed: machine, versions, commit."""
+"""Facts that make a result reproducible: machine, versions, commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's JSON files hold, typed: every key of them stands here, and files of earlier versions are read."""
+"""Typed records of a run's JSON files, with all their keys; files of earlier versions are read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RENAMED_VALUES = {("data.split", "seed-imdb"): "original-imdb"}
 """Values of settings that had another name in earlier versions."""
 
 _RENAMED_COLUMNS = {"test_accuracy": "value", "validation_accuracy": "validation"}
-"""Of rows before version 0.2; metrics.json of a model calls them by its metric."""
+"""Renamed columns of rows before version 0.2; metrics.json of a model names them by metric."""
 
 Row = TypeVar("Row")
 
@@ -86,7 +86,7 @@ class MadeWith:
 
     @property
     def estimator(self) -> str | None:
-        """What made the similarity: an estimator or a baseline."""
+        """The estimator or baseline that made the similarity."""
         return self.baseline or self.setting("similarity", "estimator")
 
     def difference(self, other: MadeWith) -> str:
@@ -108,7 +108,7 @@ def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage recorded of its work, in metrics.json of a training or config.json; None where it does not say.
+    """Facts that a stage recorded in metrics.json or config.json; None for those not recorded.
 
     Args:
         source: of the signals.
@@ -254,7 +254,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Score:
-    """What one trained model reached on the test signals.
+    """The test score of one trained model.
 
     Args:
         positions: the encoding.
@@ -306,7 +306,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """How much better `a` did than `b`: mean of the differences by seed, and the ends of its t-interval."""
+    """Mean of the per-seed differences `a` - `b`, with the ends of its t-interval."""
 
     a: str
     b: str
@@ -411,7 +411,7 @@ class Results:
             raise MaedError(f"{path}: not a results.json of maed ({error})") from None
 
     def metrics(self, method: str) -> dict[str, float]:
-        """What was measured of a method, against the true geometry and without it; empty where nothing was."""
+        """Metrics of a method, with and without the true geometry; empty if none were measured."""
         probed, error = (self.probe_loss or {}).get(method), (self.neighbor_error or {}).get(method)
         found = dict((self.geometry or {}).get(method) or {})
         found |= {} if probed is None else {"probe_loss": probed["mean"]}
@@ -423,7 +423,7 @@ class Results:
 
 
 def is_results(stored: Any) -> bool:
-    """Whether the content of a file looks like that of a results.json."""
+    """True if the content of a file looks like that of a results.json."""
     return isinstance(stored, Mapping) and ("scores" in stored or "classification" in stored)
 
 

@@ -1,4 +1,4 @@
-"""What users choose by name: a built-in is a file of its folder, a plug-in an entry point; both listed unimported."""
+"""Registries of what users choose by name: files of a folder, or entry points, listed without importing them."""
 
 from __future__ import annotations
 

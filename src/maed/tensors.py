@@ -69,6 +69,6 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _line(error: Exception) -> str:
-    """What a library said, as a part of one line."""
+    """A library's error as part of one line."""
     text = " ".join(str(error).split())[:240] or type(error).__name__
     return text if text.isprintable() else repr(text)

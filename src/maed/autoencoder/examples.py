@@ -26,7 +26,7 @@ _MOST_SHOWN = 4096  # positions: attention among them takes their number squared
 
 
 def shown_counts(n: int, trained: int) -> list[int]:
-    """How many of `n` positions examples show, ascending and distinct: `FRACTIONS` of them, and as many as `trained`.
+    """Numbers of positions that examples show, ascending and distinct: the `FRACTIONS` of `n`, and `trained`.
 
     At least one is shown and one hidden; not more than 4,096 are, unless the training showed more.
     """

@@ -1,4 +1,4 @@
-"""Which positions an autoencoder is shown, which it is scored on, and what it is to those who show them."""
+"""Draws of visible and scored positions, and the interface of masked autoencoders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maed.errors import MaedError
 
 
 class MaskedAutoencoder(Protocol):
-    """What the stages after the training need of any autoencoder."""
+    """The interface of a masked autoencoder that the stages after training use."""
 
     def predict(self, values: Tensor, visible: Tensor, scored: Tensor, visible_mask: Tensor | None = None) -> Tensor:
         """Reconstruct the positions `scored` `(S,)` from the values seen at `visible` `(B, V)`: `(B, S, outputs)`."""
@@ -23,7 +23,7 @@ class MaskedAutoencoder(Protocol):
 
 
 def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str = "autoencoder") -> int:
-    """How many of `n` positions are shown.
+    """Number of visible positions out of `n`.
 
     Without a fraction: 3/4 of sqrt(n) positions of real channels (24 of 1,024: sparse enough that single positions
     matter, dense enough that neighbors meet), a fifth of the positions of tokens, whose dependence dies after a few.
@@ -151,7 +151,7 @@ def nested_draws(
 
 
 def _shares(real: np.ndarray, visible: int) -> np.ndarray:
-    """How many positions of each signal are shown, `(B,)`: the share of its real ones that `visible` is of all."""
+    """Number of visible positions of each signal, `(B,)`: the share of its real ones that `visible` is of all."""
     lengths = real.sum(axis=1)
     k = np.rint(lengths * (visible / real.shape[1])).astype(np.int64)
     return np.clip(k, 1, np.maximum(lengths - 1, 1))

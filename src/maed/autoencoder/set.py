@@ -154,7 +154,7 @@ class SetAutoencoder(nn.Module):
         return tokens
 
     def decode(self, tokens: Tensor, scored: Tensor, mask: Tensor | None) -> Tensor:
-        """What the queries of positions `scored` read from the tokens, `(B, S, outputs)`."""
+        """Reconstruct positions `scored` by attention to the tokens, `(B, S, outputs)`."""
         b, v, width = tokens.shape
         s = len(scored)
         key, value = self.to_key_value(self.memory_norm(tokens)).view(b, v, 2, self.heads, -1).permute(2, 0, 3, 1, 4)

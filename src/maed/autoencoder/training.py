@@ -145,7 +145,7 @@ def position_rate(settings: AutoencoderSettings) -> float:
 
 
 def wide(model: Autoencoder) -> bool:
-    """Whether the model gains from bf16 on a CPU: convolutions do, the narrow layers of the set autoencoder do not."""
+    """True if the model gains from bf16 on a CPU: convolutions do, the narrow layers of the set autoencoder do not."""
     return isinstance(model, UNetAutoencoder)
 
 
@@ -316,5 +316,5 @@ def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *
 
 
 def _batches(signals: Signals, settings: AutoencoderSettings) -> int:
-    """How many batches draw each of the signals about once."""
+    """Number of batches that draw each signal about once."""
     return max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)

@@ -84,7 +84,7 @@ class UNetAutoencoder(nn.Module):
         return signal[:, :-1].transpose(1, 2)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last decoder block makes of the input: `(B, inputs, padded)` to `(B, width, padded)`."""
+        """Features after the last decoder block: `(B, inputs, padded)` to `(B, width, padded)`."""
         skipped = []
         for block in self.encoder:
             x = block(x)

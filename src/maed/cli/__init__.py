@@ -72,7 +72,7 @@ def _noted(interrupts: list[int]) -> Iterator[None]:
 
 
 def _command(argv: list[str]) -> str:
-    """What results.json records: the command without `--out`, for where it was written is no part of an experiment."""
+    """The command that results.json records: without `--out`, which is no part of an experiment."""
     kept, skip = [], False
     for word in argv:
         if not (skip or word == "--out" or word.startswith("--out=")):

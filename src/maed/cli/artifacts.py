@@ -161,7 +161,7 @@ def open_embedding_of(name: str) -> PositionEmbedding:
 
 
 def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry | None:
-    """What `--coordinates` says; None where the embedding's own are meant, which then have to be there."""
+    """Read `--coordinates`; None stands for the embedding's own, which must then exist."""
     from maed.data.geometry_spec import NAMES, parse_geometry
 
     if text:
@@ -172,7 +172,7 @@ def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry 
 
 
 def _line_or_grid(text: str) -> Geometry:
-    """What `--resample` says."""
+    """Read `--resample`."""
     from maed.data.geometry_spec import parse_geometry, parse_sides
 
     name, _, size = text.partition(":")
@@ -182,7 +182,7 @@ def _line_or_grid(text: str) -> Geometry:
 
 
 def _beside(embedding: str, suffix: str) -> Path:
-    """Where an export goes by itself: into the folder of the embedding; without one, here and by its name."""
+    """Default path of an export: in the embedding's folder, or here under the embedding's name if it has no folder."""
     path = Path(embedding)
     if path.is_dir():
         return path / f"vectors.{suffix}"

@@ -1,4 +1,4 @@
-"""What verbs share when they run: the data and the folder of a run, and how they speak."""
+"""Helpers that verbs share: opening data and run folders, reading flags, printing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def describe_data(data: Any) -> str:
 
 
 def console() -> Console:
-    """Where tables are printed; a pipe or a log is as wide as they are."""
+    """The console for tables; without a terminal it is wide enough for all of them."""
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
@@ -126,7 +126,7 @@ def labels_of(given: Namespace, *, several: bool = True) -> list[int | None]:
 
 
 def fitting(asked: list[str] | None, run: Context) -> list[str]:
-    """What was asked for; otherwise the usual encodings that these data can have."""
+    """The encodings asked for, otherwise the default ones that these data allow."""
     if asked is not None:
         return asked
     known = run.data.geometry is not None

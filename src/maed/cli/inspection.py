@@ -22,7 +22,7 @@ from maed.settings import DataSettings, Settings
 from maed.tasks import metric_of
 
 _NAMES = (AUTOENCODER, SIMILARITY, EMBEDDING, BASELINES, MODELS, "baseline", "perceiver", "results.json", "report.html")
-"""What a run folder may hold; until version 0.2 baselines and models had other folders."""
+"""Parts of a run folder; until version 0.2 baselines and models had other folders."""
 
 
 def describe(path: Path) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _written_by_maed(read: Callable[[Path], Iterator[str]]) -> Callable[[Path], 
 
 @_written_by_maed
 def _stage(path: Path) -> Iterator[str]:
-    """What the config.json of a folder says it is."""
+    """Describe a folder by its config.json."""
     stage = StageFolder(path)
     config, made_with = read_json(stage.config), stage.made_with
     if config.get("maed_positions"):
@@ -235,7 +235,7 @@ def _list(facts: Mapping[str, Any]) -> str:
 
 
 def _measured(metrics: Mapping[str, Any]) -> str:
-    """What `maed evaluate` wrote."""
+    """Describe the metrics that `maed evaluate` wrote."""
     told = {"source": "on the signals of", "coordinates": "against"}
     numbers = {name: value for name, value in metrics.items() if name != "schema" and isinstance(value, (int, float))}
     return f"{', '.join(f'{how} {metrics[name]}' for name, how in told.items() if name in metrics)}: {_list(numbers)}"

@@ -1,4 +1,4 @@
-"""What verbs are made of: how each registers itself, its parser, and the arguments that many share."""
+"""The registry of verbs, their parser, and the arguments that several of them share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maed.records import RENAMED
 from maed.settings import CHOSEN_BY_NAME, Settings
 
 Do = Callable[[Namespace, str], None]
-"""What a verb does with its arguments and the command line that results.json records."""
+"""A verb's function, called with its arguments and the command line that results.json records."""
 
 
 class Parser(ArgumentParser):

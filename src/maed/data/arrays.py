@@ -99,7 +99,7 @@ def read_npz(path: Path, settings: DataSettings | None = None) -> dict[str, np.n
 
 
 def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings) -> dict[str, np.ndarray]:
-    """Which of the arrays of a file are `inputs`, `labels` and `coordinates`; all but `inputs` may be missing.
+    """Choose `inputs`, `labels` and `coordinates` among the arrays of a file; all but `inputs` are optional.
 
     `data.columns` and `data.label` name the first two. Otherwise usual names, such as `X` and `y`, are taken too,
     and so is a single array of any name: it is said. Labels may be a row or column of a matrix.

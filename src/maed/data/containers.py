@@ -150,7 +150,7 @@ class _Read(Mapping[str, np.ndarray]):
 
 
 def _may_be(array: Any) -> bool:
-    """Whether it holds numbers, or texts that may be labels."""
+    """True if it holds numbers, or texts that may be labels."""
     return getattr(array, "dtype", np.dtype("V")).kind in "biufU" and getattr(array, "ndim", 0) > 0
 
 

@@ -36,7 +36,7 @@ Record = list[str]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a table is written.
+    """The format of a table in text.
 
     Args:
         delimiter: between cells; a blank for any number of blanks.
@@ -91,7 +91,7 @@ def read_delimited(path: Path, content: bytes | None = None) -> pa.Table:
 
 
 def find_dialect(text: str, origin: str = "table") -> Dialect:
-    """How the first lines of a table are written.
+    """Detect the format of a table from its first lines.
 
     The delimiter is that which makes most lines equally many cells, most of them numbers. A first line of words over
     numbers is a header; so is one of numbers that only grow, 8 or more of them, or that count the columns.
@@ -155,7 +155,7 @@ def _width(found: Sequence[tuple[int, Record]]) -> int:
 
 
 def _score(found: Sequence[tuple[int, Record]]) -> float:
-    """How much a delimiter looks like the one: even rows, of numbers."""
+    """Plausibility of a delimiter: higher for rows of equal length that hold numbers."""
     if not found or (width := _width(found)) < 2:
         return 0.0
     later = found[len(found) // 2 :]
@@ -193,12 +193,12 @@ def _marks(cells: Sequence[str], delimiter: str, origin: str) -> tuple[str, str 
 
 
 def _is_data(fields: Record, width: int, numeric: Sequence[int]) -> bool:
-    """Whether a row holds numbers where the later ones do."""
+    """True if a row holds numbers where the later ones do."""
     return len(fields) == width and all(_NUMBER.fullmatch(fields[column].strip()) for column in numeric)
 
 
 def _grows(found: Sequence[tuple[int, Record]], width: int) -> bool:
-    """Whether the first row is a scale, such as wavelengths or column numbers, and the next ones are not."""
+    """True if the first row is a scale, such as wavelengths or column numbers, and the next ones are not."""
 
     def scale(fields: Record) -> bool:
         try:
@@ -215,7 +215,7 @@ def _grows(found: Sequence[tuple[int, Record]], width: int) -> bool:
 
 
 def _told(dialect: Dialect) -> list[str]:
-    """What is not as in a plain .csv file."""
+    """Describe how a format differs from that of a plain .csv file."""
     said = [] if dialect.delimiter == "," else [f"cells are separated by {_SEPARATED_BY[dialect.delimiter]}"]
     said += ["decimal commas"] if dialect.decimal == "," else []
     said += [f"digits are grouped by {dialect.thousands!r}"] if dialect.thousands else []
@@ -229,7 +229,7 @@ def _told(dialect: Dialect) -> list[str]:
 
 
 def _arrow_options(dialect: Dialect) -> dict[str, Any]:
-    """How pyarrow is told of a dialect; an empty cell of texts is an empty text, the decimal mark is for numbers."""
+    """Options of pyarrow for a format; empty cells of text are empty texts, and the decimal mark applies to numbers."""
     return {
         "read_options": pa.csv.ReadOptions(skip_rows=dialect.skipped, autogenerate_column_names=True),
         "parse_options": pa.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
@@ -238,7 +238,7 @@ def _arrow_options(dialect: Dialect) -> dict[str, Any]:
 
 
 def _pandas_options(dialect: Dialect) -> dict[str, Any]:
-    """How pandas is told of a dialect."""
+    """Options of pandas for a format."""
     separator = r"\s+" if dialect.delimiter == _BLANKS else dialect.delimiter
     marks = {"decimal": dialect.decimal, "thousands": dialect.thousands}
     return {"sep": separator, "header": None, "skiprows": dialect.skipped, "encoding": "utf-8-sig", **marks}

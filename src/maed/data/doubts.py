@@ -1,4 +1,4 @@
-"""What looks wrong with numbers: some of it is refused, and named; the rest is said."""
+"""Checks for suspicious numbers: some are refused with a message that names them, others cause a warning."""
 
 from __future__ import annotations
 

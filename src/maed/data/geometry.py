@@ -22,7 +22,7 @@ ROLL_HEIGHT = 21.0
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the positions truly lie.
+    """The true geometry of positions: coordinates and distances.
 
     Args:
         kind: what they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
@@ -45,12 +45,12 @@ class Geometry:
 
     @property
     def is_euclidean(self) -> bool:
-        """Whether the true distance is that of the coordinates themselves."""
+        """True if the true distance is that of the coordinates themselves."""
         return self.kind in ("line", "grid", "points")
 
     @property
     def placed(self) -> np.ndarray:
-        """Which positions have a place, `(N,)` bool; the others are left out of metrics."""
+        """Positions with known coordinates, `(N,)` bool; the others are left out of metrics."""
         return np.isfinite(self.coordinates).all(axis=1)
 
     def at(self, rows: np.ndarray) -> Geometry:

@@ -26,7 +26,7 @@ _NAMED: dict[str, tuple[str, Callable[..., Geometry]]] = {
 """Geometries that a name and a size make: how the size is written, and what makes them."""
 
 NAMES = ", ".join(f"{name}:{written}" for name, (written, _) in _NAMED.items())
-"""How they are written."""
+"""Geometries by name, with the form of their sizes."""
 
 
 def parse_geometry(text: str) -> Geometry:

@@ -58,7 +58,7 @@ def read_folder(path: Path) -> dict[PartName, pa.Table]:
 
 
 def _place(path: Path, part: PartName) -> Path | None:
-    """Where in a folder the files of a split are; None where there are none."""
+    """The path of a split's files in a folder; None if there are none."""
     candidates = [path, path / "data", *sorted(sub for sub in path.iterdir() if sub.is_dir() and sub.name != "data")]
     found = [place for place in candidates if place.is_dir() and _shards(place, part)]
     if found and found[0] not in (path, path / "data") and len(found) > 1:

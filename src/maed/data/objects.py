@@ -1,4 +1,4 @@
-"""What is handed over in Python as a source: arrays, tensors, tables, columns, data sets, iterators of batches."""
+"""Python objects as a source: arrays, tensors, tables, columns, data sets, iterators of batches."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def _items(dataset: Any) -> Iterator[np.ndarray]:
 
 
 def _signals_of(batch: Mapping[str, Any], least: int) -> Any:
-    """What holds the signals in a batch by names: `inputs` or the like, or the only array of `least` axes or more."""
+    """The signals in a batch with keys: `inputs` or the like, or the only array with at least `least` axes."""
     arrays = {name: value for name, value in batch.items() if np.ndim(value) >= least}
     known = [name for name in INPUTS if name in arrays]
     if known or len(arrays) == 1:

@@ -139,7 +139,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
 
 
 def real_positions(values: np.ndarray, rows: np.ndarray, settings: DataSettings) -> np.ndarray | None:
-    """Which positions of numbers `(m, N, C)` are real, `(m, N)` bool; None where all are.
+    """Mark the real positions of numbers `(m, N, C)`, `(m, N)` bool; None if all are.
 
     Args:
         values: signals as they were read.
@@ -411,7 +411,7 @@ def _without_tails(part: _Part, far: np.ndarray, mean: np.ndarray, scale: np.nda
 
 
 def _moments(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the real values, float64: number `(N, 1)`; mean, sum of squared deviations, largest deviation `(N, C)`."""
+    """Moments of the real values: count `(N, 1)`; mean, sum of squared deviations, largest deviation `(N, C)`."""
     shape = part.values.shape[1:]
     mask = part.mask
     counts = (
@@ -434,7 +434,7 @@ def _real(part: _Part, block: slice, values: np.ndarray) -> np.ndarray:
 
 
 def _is_constant(counts: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Where the deviation is 0, but for the rounding of the mean."""
+    """Mark channels whose deviation is 0 up to rounding of the mean."""
     return np.sqrt(squares / np.maximum(counts, 1)) <= 1e-9 * np.abs(mean)
 
 

@@ -18,7 +18,7 @@ LIMIT = 10.0
 position that hardly ever moves, would outweigh all others in a squared error."""
 
 SignalContent = Literal["numbers", "tokens", "text", "images"]
-"""What signals were made of: real ones of numbers or of the pixels of images, tokens of ids or of the bytes of text."""
+"""Original content of signals: `numbers` or pixels of `images` for real ones, ids (`tokens`) or bytes of `text`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Signals:
         return self._batch(self.values[rows[:, None], positions], rows, positions)
 
     def real(self, rows: np.ndarray) -> Tensor | None:
-        """Which positions of signals `rows` are real, `(B, N)` bool; None where all are."""
+        """Mark the real positions of signals `rows`, `(B, N)` bool; None if all are real."""
         return None if self.mask is None else torch.from_numpy(self.mask[rows])
 
     def targets(self, rows: np.ndarray) -> Tensor:
@@ -156,5 +156,5 @@ class SignalData:
 
     @property
     def labeled(self) -> bool:
-        """Whether every split has labels of at least two classes."""
+        """True if every split has labels of at least two classes."""
         return len(self.classes) > 1

@@ -1,4 +1,4 @@
-"""What a source is, and what it hands over: splits as stored, whose signals are read once their rows are chosen."""
+"""Sources and their splits as stored; signals are read once their rows are chosen."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Source:
 
 
 class SourceType:
-    """What signals can come from: a file of `maed/data/sources/`, or an entry point of the group `maed.sources`.
+    """Base class of sources: a file of `maed/data/sources/`, or an entry point of the group `maed.sources`.
 
     The source called NAME is asked (`takes`) of `NAME`, of what begins with `NAME:`, and of paths that end in `.NAME`.
 
@@ -99,7 +99,7 @@ class SourceType:
 
     @classmethod
     def takes(cls, text: str) -> bool:
-        """Whether `text` is such a source; unless overridden, where it is the example."""
+        """True if `text` is such a source; unless overridden, where it is the example."""
         return text == cls.example
 
     @classmethod
@@ -184,7 +184,7 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
 
 
 def _all_differ(labels: np.ndarray) -> bool:
-    """Whether most whole numbers are there once: measurements, not classes."""
+    """True if most whole numbers are there once: measurements, not classes."""
     if labels.dtype.kind != "i":
         return False
     _, counts = np.unique(labels, return_counts=True)
@@ -192,7 +192,7 @@ def _all_differ(labels: np.ndarray) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What a library said of data that it could not read, as one line; it may have quoted the data."""
+    """The first line of a library's error; it can quote the data."""
     line = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
     return line if line.isprintable() else repr(line)[1:-1]
 

@@ -1,4 +1,4 @@
-"""Which rows go where: stratified, seeded splits, the original's IMDB split, and the limit."""
+"""Splits of signals: stratified, by blocks or groups, the original's IMDB split, and the limit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
 
 
 def told(source: Source, cuts: dict[PartName, Cut], settings: DataSettings) -> str:
-    """How signals were held out, in a sentence: what was cut from the training split, and what was stored apart."""
+    """Describe in a sentence how signals were held out."""
     if source.train.groups is not None:
         way = f"whole groups of {settings.group or 'signals'}, none of which is in two splits"
     elif settings.window is not None:
@@ -190,7 +190,7 @@ def _in_groups(groups: np.ndarray, count: int, generator: np.random.Generator, n
 
 
 def _sharing(settings: DataSettings) -> int:
-    """How many windows to either side share a row with a window."""
+    """Number of windows on either side that share a row with a window."""
     width = settings.window or 1
     return -(-width // (settings.stride or width)) - 1
 

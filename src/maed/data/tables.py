@@ -55,7 +55,7 @@ def read_parquet(paths: Sequence[Path]) -> pa.Table:
 
 
 def _holds_numbers(schema: pa.Schema) -> bool:
-    """Whether signals lie in columns of numbers, or in a list of them, which take less memory as float32."""
+    """True if signals lie in columns of numbers, or in a list of them, which take less memory as float32."""
     content = [_content_of(field.type, False) for field in schema]
     return content.count("number") > 1 or "list" in content
 
@@ -213,27 +213,27 @@ _PROSE = 40  # letters in a text that is more than a name
 
 
 def _is_prose(column: pa.ChunkedArray) -> bool:
-    """Whether texts are signals themselves rather than names."""
+    """True if texts are signals themselves rather than names."""
     plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     return (pc.mean(pc.utf8_length(plain)).as_py() or 0.0) > _PROSE
 
 
 def _is_few(column: pa.ChunkedArray) -> bool:
-    """Whether a column of numbers holds a few whole ones, each several times, as classes do."""
+    """True if a column of numbers holds a few whole ones, each several times, as classes do."""
     if not pa.types.is_integer(column.type):
         return False
     return pc.count_distinct(column).as_py() <= min(_MANY_CLASSES, len(column) // 2)
 
 
 def _numbers_rows(column: pa.ChunkedArray) -> bool:
-    """Whether a column holds whole numbers, each once, as rows that were chosen of more still have them."""
+    """True if a column holds whole numbers, each once, as rows that were chosen of more still have them."""
     if not pa.types.is_integer(column.type) or column.null_count or len(column) < 3:
         return False
     return pc.count_distinct(column).as_py() == len(column)
 
 
 def _counts_rows(column: pa.ChunkedArray) -> bool:
-    """Whether a column counts rows: whole numbers that go up by ones."""
+    """True if a column counts rows: whole numbers that go up by ones."""
     if not pa.types.is_integer(column.type) or column.null_count or len(column) < 3:
         return False
     return bool((np.diff(column.to_numpy().astype(np.float64)) == 1).all())
@@ -278,7 +278,7 @@ def columns_in_order(names: Sequence[str], trained: Sequence[str], argument: str
 
 
 def _content_of(type_: pa.DataType, binary_is_image: bool) -> Content | None:
-    """What a column holds; None for what cannot be read."""
+    """The content of a column; None if it cannot be read."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
@@ -328,7 +328,7 @@ def _choose(columns: list[str], content: dict[str, Content | None], settings: Da
 
 
 def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings: DataSettings) -> Reader:
-    """How the signals at some rows are read."""
+    """A reader of the signals in given rows."""
     whole = settings.type == "tokens"
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

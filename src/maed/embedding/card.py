@@ -98,7 +98,7 @@ positions.neighbors(0, k=4)  # the positions nearest to the first
 
 
 def _facts(embedding: PositionEmbedding) -> list[tuple[str, Any]]:
-    """Where it comes from: name and value of what is known."""
+    """Known facts about the origin of an embedding, as names and values."""
     made_with = embedding.provenance.get("made_with") or {}
     data, autoencoder = made_with.get("data") or {}, made_with.get("autoencoder") or {}
     versions = embedding.provenance.get("versions") or {}

@@ -120,7 +120,7 @@ def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | N
 
 
 WRITERS: dict[str, Callable[..., None]] = {"npy": write_npy, "csv": write_csv, "onnx": write_onnx}
-"""What writes each format: called with an embedding, a path and `rms=`."""
+"""The writer of each format, called with an embedding, a path and `rms=`."""
 
 
 def _table(embedding: PositionEmbedding, rms: float | None) -> np.ndarray:

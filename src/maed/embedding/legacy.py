@@ -88,7 +88,7 @@ def _check_program(content: bytes) -> None:
 
 
 class _Latin1:
-    """What old pickles call to write bytes as text; no other codec is looked up."""
+    """Stand-in for the function that old pickles call to encode text as bytes; no other codec is looked up."""
 
     __slots__ = ()
 
@@ -141,7 +141,7 @@ class _Unpickler(pickle.Unpickler):
     """Knows four names, none of them numpy's own; a file may not even import another one."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for the thing of that name."""
+        """The stand-in for a global of a pickle."""
         if (module, name) not in _ALLOWED:
             raise MaedError(f"names {_shown(f'{module}.{name}')}, which is never loaded")
         return _ALLOWED[module, name]

@@ -100,7 +100,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     @property
     def trainable(self) -> bool:
-        """Whether an optimizer changes the vectors."""
+        """True if an optimizer changes the vectors."""
         return isinstance(self.vectors, nn.Parameter)
 
     @property
@@ -168,7 +168,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return distances.argsort(stable=True)[:k]
 
     def similarity_to(self, position: int, similarity: str | Path | None = None) -> Tensor:
-        """How similar every position is to `position`, `(N,)`.
+        """Cosine similarity of every position to `position`, `(N,)`.
 
         Args:
             position: an index from 0.
@@ -263,7 +263,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return torch.from_numpy(recovered_coordinates(self.numpy(), dims)[0].astype(np.float32))
 
     def residual_variance(self) -> Tensor:
-        """What 1, 2, ... coordinates leave unexplained of distances along the embedding, `(min(8, N - 1),)` float32.
+        """Share of distances that 1, 2, ... coordinates leave unexplained, `(min(8, N - 1),)` float32.
 
         The curve falls to where more coordinates do not help, and `coordinates_like` takes that many. It bends at 1 for
         a line, at 2 for a plane or ring, at 3 for a sphere.

@@ -17,7 +17,7 @@ _SUPPORT = 0.4
 """A link is false if its ends share less than this part of what the links of either share on average ..."""
 
 _FIRM = 0.6
-"""... and firm if they share this part of the mean of both."""
+"""Links are firm if they share this part of the mean of both (see above)."""
 
 _ROUNDS = 5
 """False links support each other; without the first ones, others are found."""
@@ -96,7 +96,7 @@ def _products(rows: csr_matrix, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 
 def _support(weights: csr_matrix) -> tuple[np.ndarray, ...]:
-    """Of each link: its ends i and j, its weight, and what they share; of each position what its links share."""
+    """For each link: its ends i and j, its weight and shared neighbors; for each position, the sum over its links."""
     n = weights.shape[0]
     i, j, w = _links(weights)
     length = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())

@@ -33,7 +33,7 @@ _FILES = (CONFIG, MODEL)
 
 
 def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tuple[Path, Path]:
-    """Where `config.json` and `model.safetensors` lie, downloaded if `name` is one of the hub."""
+    """Locate `config.json` and `model.safetensors`, downloaded if `name` is one of the hub."""
     folder = Path(name)
     if folder.is_dir():
         run = RunFolder(folder)
@@ -74,7 +74,7 @@ def write_embedding(embedding: PositionEmbedding, folder: Path, card: str) -> No
 
 
 def read_embedding(name: str | Path, *, revision: str | None, **download: Any) -> dict[str, Any]:
-    """What `write_embedding` wrote, checked: the arguments of a `PositionEmbedding`.
+    """Read and check the files of `write_embedding`: the arguments of a `PositionEmbedding`.
 
     Raises:
         MaedError: nothing is there; another schema; tensors missing, extra, cut short, of another shape than
@@ -112,7 +112,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "made_with.similarity": (dict, NoneType),
     "made_with.embedding": (dict, NoneType),
 }
-"""What in `config.json` is read as what; the rest of it is only shown."""
+"""Types of the fields of `config.json` that are used; the others are only displayed."""
 
 _WORDS = {
     int: "a whole number",
@@ -161,7 +161,7 @@ def checked_config(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Any:
-    """What a JSON file holds; text that could neither be printed nor written again is refused."""
+    """Read a JSON file; text that can neither be printed nor written again is refused."""
     content = read_json(path)
     try:
         json.dumps(content, ensure_ascii=False).encode()
@@ -173,7 +173,7 @@ def _json(path: Path) -> Any:
 
 
 def _line(error: Exception) -> str:
-    """What a library said, as a part of one line."""
+    """A library's error as part of one line."""
     text = " ".join(str(error).split())[:240] or type(error).__name__
     return text if text.isprintable() else repr(text)
 

@@ -1,4 +1,4 @@
-"""What an encoding says of itself, and the table that one makes."""
+"""The base class of position encodings, and their tables."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Encoding(ABC):
 
     @classmethod
     def trains_table(cls, fine_tune: bool) -> bool:
-        """Whether a training changes the table, `perceiver.fine_tune` being what it is."""
+        """True if a training changes the table, `perceiver.fine_tune` being what it is."""
         return cls.trained or (fine_tune and cls.tunable)
 
 

@@ -25,7 +25,7 @@ _LIGHTNING = {
     "callbacks": dict,
     "global_step": int,
 }
-"""What a checkpoint of Lightning holds, as far as resuming and describing it need it."""
+"""Types of the entries of a Lightning checkpoint that resuming and describing it need."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -60,7 +60,7 @@ def read_own(path: Path) -> dict[str, Any] | None:
 
 
 def is_lightning(checkpoint: Any) -> bool:
-    """Whether Lightning wrote a checkpoint."""
+    """True if Lightning wrote a checkpoint."""
     return _holds(checkpoint, _LIGHTNING)
 
 

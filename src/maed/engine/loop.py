@@ -33,7 +33,7 @@ class Batches(Protocol):
 
 
 class Task(Protocol):
-    """What is trained. Either loop asks for nothing else, so that both make the same weights."""
+    """The interface of a trained thing. Both loops use nothing else, so that they compute the same weights."""
 
     model: nn.Module
 
@@ -52,7 +52,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a training goes.
+    """The plan of a training.
 
     Args:
         title: what progress calls it.
@@ -90,7 +90,7 @@ class Trained:
 
 @dataclass
 class _Progress:
-    """What a training knows of itself at a validation."""
+    """The state of a training at a validation."""
 
     step: int = 0
     seconds: float = 0.0

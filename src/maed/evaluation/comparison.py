@@ -54,7 +54,7 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
 
 
 def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
-    """How much better `a` is than `b`: the interval of the per-seed differences over the seeds both have.
+    """Interval of the per-seed differences `a` - `b`, over the seeds that both have.
 
     `a` is above `b` where `low` is above 0, whether more or less of the metric is better.
 

@@ -1,4 +1,4 @@
-"""How much of the true geometry an embedding or a similarity holds, and how far two halves of the draws agree."""
+"""Metrics of an embedding or a similarity against the true geometry, and the agreement of two halves of the draws."""
 
 from __future__ import annotations
 

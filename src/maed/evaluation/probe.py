@@ -20,7 +20,7 @@ from maed.engine.optimization import adamw
 from maed.errors import MaedError
 
 WIDTH, LAYERS, HEADS = 64, 1, 2
-"""Of the autoencoder of a probe: that of the trials that the definition rests on."""
+"""Size of a probe's autoencoder: that of the trials on which the definition rests."""
 
 _BATCH = 32  # signals in a step
 _SCORED = 32  # positions that a step scores
@@ -116,7 +116,7 @@ def _one_thread_each(device: torch.device) -> Iterator[ThreadPoolExecutor]:
 
 
 def _loss(data: SignalData) -> LossName:
-    """Of tokens cross-entropy, of real channels squared error, which is blind to magnitudes that go together."""
+    """The loss of probes: cross-entropy for tokens, squared error for real channels (blind to joint magnitudes)."""
     return "cross-entropy" if data.kind == "tokens" else "mse"
 
 
@@ -193,7 +193,7 @@ def _evaluate(model: SetAutoencoder, data: SignalData, held_out: np.ndarray, dev
 
 
 def _compared(names: Sequence[str], losses: np.ndarray, held_out: np.ndarray) -> dict[str, Probed]:
-    """What `(R, K, m)` losses say: R seeds, K candidates of which the last is random, m draws.
+    """Compare `(R, K, m)` losses: R seeds, K candidates of which the last is random, m draws.
 
     A difference has two errors: of the held-out signals, and of the trainings, which start from R seeds. Two seeds
     say little about the second, so it is pooled over the candidates: the mean square of what is left of the mean

@@ -25,7 +25,7 @@ from maed.stages import Baseline, Context, Embed, execute
 from maed.tasks import Metric
 
 SKIPPED = "Perceivers skipped"
-"""How a note begins that says why none were trained."""
+"""Beginning of the note that says why no Perceivers were trained."""
 
 TUNING_SEED = 1_000_000
 """The seed of all trials of a learning rate: one that no comparison comes to."""
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def skipped(self) -> bool:
-        """Whether there is nothing to train: no labels, and no task that needs none was asked for."""
+        """True if there is nothing to train: no labels, and no task that needs none was asked for."""
         return self.learned is None
 
     def train(self, encoding: str, seed: int) -> Metrics:
@@ -137,7 +137,7 @@ class Comparison:
 
     @property
     def metric(self) -> Metric:
-        """What models are compared by."""
+        """The metric by which models are compared."""
         metric: Metric = TASKS.get(self.what).metric
         return metric
 
@@ -318,7 +318,7 @@ class Comparison:
         return Score.of({**metrics, "learning_rate": trial.learning_rate, "labels": labels})
 
     def _tried(self, trial: Trial, metrics: Metrics | None) -> Tried:
-        """What a rate came to; nothing is known of one with which the loss left the finite numbers."""
+        """The result of trying a learning rate; without a value if the loss diverged."""
         found = metrics or {}
         history = found.get("history")
         return Tried(

@@ -1,4 +1,4 @@
-"""What `make demo` does: positions of shuffled photos and of shuffled MNIST, and what they are worth to a Perceiver."""
+"""The demo: positions of shuffled photos and shuffled MNIST images, and their worth to a Perceiver."""
 
 from __future__ import annotations
 

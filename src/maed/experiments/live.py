@@ -1,4 +1,4 @@
-"""How a comparison is doing: a table that fills on a terminal, plain lines elsewhere."""
+"""Progress of a comparison: a table that fills on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def board(
     say: Callable[[str], None],
     console: Console | None = None,
 ) -> Iterator[Board]:
-    """Where `trials` are shown: a live table where there would be a progress bar, else lines that `say` is told."""
+    """Show `trials` in a live table, on a terminal with progress bars, otherwise as lines given to `say`."""
     if progress_kind(settings) == "bar" and is_main_process():
         table = LiveTable(title, trials)
         with Live(get_renderable=lambda: table.render(), console=console, refresh_per_second=4):
@@ -50,7 +50,7 @@ class Lines:
         """Nothing: Lightning's callback has its own lines."""
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
-        """What it measured."""
+        """Report its metrics."""
         if metrics is None:
             self.say(f"perceiver: {trial}: the loss became infinite or NaN")
             return
@@ -91,7 +91,7 @@ class LiveTable:
         self._put(trial, f"{step}/{steps}{reached}", "yellow")
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
-        """What it measured."""
+        """Report its metrics."""
         self._left -= 1
         if metrics is None:
             self._put(trial, "not finite", "red")

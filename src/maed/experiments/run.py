@@ -134,7 +134,7 @@ def run_all(
 
 
 def _finished(context: Context, asked: Results) -> Results | None:
-    """What this very run has found, where it is finished and whole.
+    """The results of this very run, if it is finished and complete.
 
     Raises:
         MaedError: a file of it is damaged.
@@ -231,7 +231,7 @@ def new_results(context: Context, command: str) -> Results:
 
 
 def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
-    """What a reader must know of what the autoencoder was given before it learned anything.
+    """Notes on the information that the autoencoder had before training.
 
     Args:
         made_with: nothing is said of settings that are not there.

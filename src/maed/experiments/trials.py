@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
 
 Metrics = dict[str, Any]
-"""What metrics.json of a training holds."""
+"""Content of a training's metrics.json."""
 
 _KEPT = (CONFIG, MODEL, METRICS)
-"""What a training is known by, the last to be written last."""
+"""Files of a finished training, in the order in which they are written."""
 
 _ATTEMPTS = 2
-"""How often a training is given to a worker: one that is lost is replaced once."""
+"""Attempts per training: one that is lost with its worker is repeated once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class Trial:
 
     @property
     def column(self) -> str:
-        """What tells it from other trainings of the same encoding."""
+        """The part of its name that distinguishes it from other trainings of the same encoding."""
         return f"learning rate {self.learning_rate:g}" if self.tuning else f"seed {self.seed}"
 
     @property
@@ -88,12 +88,12 @@ class Trial:
 
     @property
     def metric(self) -> Metric:
-        """What its task is judged by."""
+        """The metric of its task."""
         metric: Metric = TASKS.get(self.task).metric
         return metric
 
     def value(self, metrics: Metrics) -> float:
-        """What it was run to measure."""
+        """The value that the trial measures."""
         return metrics[f"{'validation' if self.tuning else 'test'}_{self.metric.name}"]
 
     def finished(self, data: SignalData) -> Metrics | None:
@@ -119,7 +119,7 @@ class Trial:
 
 
 class Board(Protocol):
-    """Who is told how trials are doing."""
+    """Receiver of progress reports on trials."""
 
     def started(self, trial: Trial) -> None:
         """A training is about to start, or was given to a worker."""
@@ -271,7 +271,7 @@ def _on_ray(
 
 
 def _work(data: SignalData, trial: Trial, send: bool) -> tuple[Metrics | MaedError | None, dict[str, bytes]]:
-    """What a worker does: train in the folder where its machine has it, else in one of its own, and hand back.
+    """A worker's job: train in the run's folder if this machine has it, otherwise in a temporary one, and send it back.
 
     Returns:
         The metrics, or the error; and, to `send`, the files. Those stay here until somebody asks for them.

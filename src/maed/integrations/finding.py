@@ -1,4 +1,4 @@
-"""What says where inputs sit in a model, a table or a Perceiver's Fourier features, and what its config says of it."""
+"""Finding the positions of a model: a table or a Perceiver's Fourier features, and the record in its config."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def rows_of(tensor: Tensor) -> Tensor:
 
 
 def is_table(shape: Sequence[int]) -> bool:
-    """Whether a tensor of this shape can be a position table: `(rows, width)`, with an axis of 1 first or between."""
+    """True if a tensor of this shape can be a position table: `(rows, width)`, with an axis of 1 first or between."""
     return len(shape) == 2 or (len(shape) == 3 and 1 in shape[:2])
 
 
@@ -160,7 +160,7 @@ def named(model: nn.Module, where: str) -> Found:
 
 
 def at(model: nn.Module, path: str) -> Found | None:
-    """What lies at a path, if it is a tensor, a table or Fourier features. Only what modules hold is looked at."""
+    """The tensor, table or Fourier features at a path, or None. Only attributes of modules are read."""
     parent, _, name = path.rpartition(".")
     holder = submodule(model, parent)
     if holder is None:
@@ -194,7 +194,7 @@ def around(model: nn.Module, where: str) -> list[nn.Module]:
 
 
 def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
-    """How many rows at the start of a table are not those of N positions, as far as the model shows it."""
+    """Number of rows at the start of a table that belong to none of N positions, as far as the model shows it."""
     module, rows = found.module, rows_of(tensor_of(found))
     if isinstance(module, nn.Embedding):
         if isinstance(getattr(module, "offset", None), int):  # BART and its kin
@@ -227,7 +227,7 @@ def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
 
 
 def _tokens(module: nn.Module, name: str, width: int) -> int:
-    """How many tokens a module has in a tensor `(..., width)`; 0 where it has none of that name."""
+    """Number of tokens in a module's tensor `(..., width)`; 0 if it has none of that name."""
     tensor = _tensor(module, name)
     return 0 if tensor is None or tensor.ndim == 0 or tensor.shape[-1] != width else tensor.numel() // width
 
@@ -316,7 +316,7 @@ def keep_record(model: nn.Module, record: dict[str, Any]) -> None:
 
 
 def _holds(model: nn.Module, record: dict[str, Any]) -> bool:
-    """Whether the model has the table; one that was made anew from the config of another need not."""
+    """True if the model has the table; one that was made anew from the config of another need not."""
     found = at(model, record["where"])
     if found is None or found.kind != record["kind"]:
         return False
@@ -324,7 +324,7 @@ def _holds(model: nn.Module, record: dict[str, Any]) -> bool:
 
 
 def records_of(config: Any) -> list[dict[str, Any]]:
-    """What `replace_positions` has written into the config; nobody's word for it is taken."""
+    """Read and check the records of `replace_positions` in a config."""
     written = getattr(config, "maed_positions", None)
     if written is None:
         return []

@@ -18,7 +18,7 @@ _ROWS = ("chans_id", "channel_indices", "default_ch_idxs")  # of EEGPT, STEEGFor
 
 @dataclass(frozen=True)
 class Channels:
-    """What a model shows of its channels.
+    """Names and positions of a model's channels.
 
     Args:
         shown: the attribute that names them.
@@ -56,7 +56,7 @@ def _names(value: Any) -> list[str]:
 
 
 def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "names") -> Tensor:
-    """Where among `names` each position of an embedding is found, `(N,)` int64.
+    """Find each position of an embedding among `names`: indices `(N,)` int64.
 
     Args:
         positions: with names.

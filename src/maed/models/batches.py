@@ -93,7 +93,7 @@ def every_signal(signals: Signals, batch_size: int, *, rank: int = 0, world: int
 
 
 class Augmentation:
-    """What `train.flip`, `train.crop` and `train.hide` change in a training batch, drawn from torch's generator.
+    """Augmentation of a training batch by `train.flip`, `train.crop` and `train.hide`, drawn from torch's generator.
 
     Args:
         train: the settings.

@@ -32,7 +32,7 @@ BEYOND = (
     *("qk_channels", "v_channels", "cross_attention_shape_for_attention", "self_attention_widening_factor"),
     *("cross_attention_widening_factor", "hidden_act", "layer_norm_eps", "use_query_residual", "initializer_range"),
 )
-"""What else in transformers' config makes a model what it is, and no setting of ours says."""
+"""Further entries of transformers' config that determine the model and are not settings of ours."""
 
 _FACTS = {"d_model", *SIZES.values(), *BEYOND}
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -131,7 +131,7 @@ class ClassifierConfig:
 
     @property
     def trains_table(self) -> bool:
-        """Whether the position table is trained."""
+        """True if the position table is trained."""
         trained: bool = ENCODINGS.get(self.encoding, "encoding").trains_table(self.perceiver.fine_tune)
         return trained
 

@@ -1,4 +1,4 @@
-"""What a model learns: the task, and which training signals it may know the labels of; all others it never sees."""
+"""The task of a model, and the training signals whose labels it is given; it sees no other labels."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_training(data: SignalData, task: str, labels: int | None, train: Train
 
 
 def _counted(data: SignalData, labels: int | None, classes: int) -> int | None:
-    """How many labels a training is given: as asked, or None where that is all of them.
+    """Number of labels that a training is given, or None for all of them.
 
     Raises:
         MaedError: more than there are, or fewer than classes.

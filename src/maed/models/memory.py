@@ -1,4 +1,4 @@
-"""Whether a training step fits the memory, asked before the training: by what one signal keeps for its gradients."""
+"""True if a training step fits the memory, asked before the training: by what one signal keeps for its gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maed.models.batches import Batch
 from maed.models.target import TargetModel
 
 _TRANSIENT = 1.3
-"""What a step takes at its peak, as a multiple of what its forward pass keeps: gradients on their way back."""
+"""Peak memory of a training step, as a multiple of what its forward pass keeps (gradients of the backward pass)."""
 
 _PER_PARAMETER = 16
 """Bytes: weight, gradient and the two moments of AdamW, float32."""

@@ -1,4 +1,4 @@
-"""What all classifiers on transformers' PerceiverModel share."""
+"""Base of all classifiers on transformers' PerceiverModel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def latent_logits(
     dtype: torch.dtype,
     query: Tensor | None = None,
 ) -> Tensor:
-    """What the decoder tells of preprocessed inputs, such as class logits.
+    """Outputs of the decoder for preprocessed inputs, such as class logits.
 
     transformers builds the attention mask in `PerceiverModel.forward`, differently from version to version, and
     materializes one even where nothing is masked; so its parts are called here, with a mask of ours.

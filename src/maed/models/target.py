@@ -1,4 +1,4 @@
-"""What a model must be to be given positions, trained and saved."""
+"""The interface of models that can be given positions, trained and saved."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class TargetModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the task asks for: class logits, or other numbers.
+        """Compute the outputs of the task: class logits, or other numbers.
 
         Args:
             values: `(B, N, config.inputs)` float32 or `(B, N)` int64.
@@ -164,6 +164,6 @@ def blanked(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def working_dtype(weight: Tensor) -> torch.dtype:
-    """What autocast computes in on the device of `weight`; without autocast, the type of `weight`."""
+    """The dtype in which autocast computes on the device of `weight`; without autocast, that of `weight`."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

@@ -86,7 +86,7 @@ class PerceiverModule(pl.LightningModule):
         self._first_bad: Tensor | None = None
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the task asks for, such as class logits, `(B, classes)`."""
+        """Outputs of the task, such as class logits, `(B, classes)`."""
         return self.classifier(values, mask)
 
     def measures(self, split: str) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def finished_training(
     labels: int | None = None,
     tuning: bool = False,
 ) -> dict[str, Any] | None:
-    """What `train_classifier` would return without training: its metrics where `folder` holds them, otherwise None.
+    """The result of a finished training: its metrics if `folder` holds them, otherwise None.
 
     Raises:
         MaedError: as `train_classifier` before it trains.
@@ -376,7 +376,7 @@ def _job(
     labels: int | None,
     tuning: bool,
 ) -> _Job:
-    """What is to be trained; refused where these data or settings cannot be."""
+    """The training to do; refused if these data or settings do not allow it."""
     train = settings.train
     labels = check_training(data, task, labels, train)
     if seed < 0:

@@ -139,7 +139,7 @@ def plane(coordinates: np.ndarray) -> np.ndarray:
 
 
 def chart(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
-    """Where values of positions are drawn, `(N, 2)`: a map on which no two places of the shape fall together.
+    """Map positions to the plane for drawing, `(N, 2)`, so that no two places coincide.
 
     Coordinates `(N, 4)` of a `torus` become its two angles; `(N, 3)` of a `sphere` become the equal-area map of Hammer
     1892 (Lambert's of half the longitudes, stretched twofold); those of other kinds are as `plane` has them.

@@ -1,4 +1,4 @@
-"""Where an embedding puts positions: the recovered layout, and shuffled images that it puts in order."""
+"""Figures of the layout of an embedding, and of shuffled images put back in order."""
 
 from __future__ import annotations
 

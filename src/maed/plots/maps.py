@@ -186,7 +186,7 @@ def along(coordinates: np.ndarray | None, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where positions truly lie, as far as it is known, and how values of them are drawn there."""
+    """The true places of positions, as far as they are known, and the way to draw values there."""
 
     coordinates: np.ndarray | None
     shape: Sequence[int]
@@ -195,7 +195,7 @@ class _Places:
 
     @property
     def are_image(self) -> bool:
-        """Whether they fill a grid, or a torus, which is cut open."""
+        """True if they fill a grid, or a torus, which is cut open."""
         width = 0 if self.coordinates is None else self.coordinates.shape[1]
         return len(self.shape) == 2 and (width == 2 or (width > 0 and self.kind == "torus"))
 

@@ -1,4 +1,4 @@
-"""What all figures share: the Axes that they draw in, how these look, and how they are written."""
+"""The style of all figures: Axes, colors, and writing files."""
 
 from __future__ import annotations
 

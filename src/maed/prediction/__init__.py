@@ -30,7 +30,7 @@ _EXPECTED = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `c
 
 @dataclass
 class Score:
-    """How many signals were labeled, and how many as the input labels them.
+    """Number of labeled signals, and of those labeled as in the input.
 
     Args:
         signals: all of them.
@@ -46,7 +46,7 @@ class Score:
 def predict(
     classifier: TargetModel, values: np.ndarray, mask: np.ndarray | None = None, *, batch_size: int = 64
 ) -> Iterator[Tensor]:
-    """What a model tells of signals, a batch at a time: class probabilities, or what else its task asks for.
+    """Predict signals in batches: class probabilities, or the outputs of another task.
 
     Args:
         classifier: from `maed.models.load_classifier`, on any device.
@@ -167,7 +167,7 @@ def open_classifier(folder: Path) -> TargetModel:
 
 
 def _is_sound(config: ClassifierConfig) -> bool:
-    """Whether what the weights do not depend on fits the rest of the config, which somebody may have written."""
+    """True if what the weights do not depend on fits the rest of the config, which somebody may have written."""
     order, sizes = config.permutation, (config.positions, config.channels)
     images = config.content == "images"
     contents = {"tokens": (None, "tokens", "text"), "real": (None, "numbers", "images")}
@@ -182,7 +182,7 @@ def _is_sound(config: ClassifierConfig) -> bool:
 
 
 def _is_text(name: object) -> bool:
-    """Whether this is text that can be written: JSON may hold halves of characters."""
+    """True if this is text that can be written: JSON may hold halves of characters."""
     try:
         return isinstance(name, str) and name.encode() is not None
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What is to be labeled: files, folders and lines of text as signals in batches, shaped as a classifier takes them."""
+"""Inputs to be labeled: files, folders and lines of text as signals in batches, in the shape that a model takes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Input:
-    """What is to be labeled.
+    """An input to be labeled.
 
     Args:
         size: number of signals; None where only reading tells.
@@ -117,7 +117,7 @@ class _Model:
 
     @property
     def takes(self) -> str:
-        """What the classifier takes, for messages."""
+        """The inputs that the model takes, in words for messages."""
         config = self.config
         if self.content == "images":
             height, width = config.sides

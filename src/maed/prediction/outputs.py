@@ -1,4 +1,4 @@
-"""Where labels go: rows as CSV to standard output, or to a file that is whole or not there."""
+"""Writing labels: rows as CSV on standard output, or a file that is complete or absent."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def preset_path(name: str) -> Path:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """What a preset holds, by groups of settings; values are not checked yet.
+    """Read the settings of a preset by group; values are not checked yet.
 
     Raises:
         MaedError: no such preset, no YAML, or something in it that is no setting.
@@ -78,14 +78,14 @@ def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> S
 
 @cache
 def _parser() -> ArgumentParser:
-    """Of all settings. It is built once: that takes longer than to read a preset with it."""
+    """The parser of all settings, built once because that takes longer than reading a preset."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Settings, as_group=False)
     return parser
 
 
 def plainly(message: str) -> str:
-    """What jsonargparse says of a value, as one line."""
+    """Rewrite a message of jsonargparse as one plain line."""
     text = " ".join(message.split())
     for pattern, wording in _WORDINGS:
         text = re.sub(pattern, wording, text)
@@ -101,7 +101,7 @@ def _optional(match: re.Match[str]) -> str:
 
 
 def _unknown(name: str, choices: str, value: str) -> str:
-    """As `one_of` words it; `choices` is a list of quoted names."""
+    """The message of `one_of`; `choices` is a list of quoted names."""
     if (new := RENAMED_VALUES.get((name, value))) is not None:
         return f"{name}: {value!r} is now called {new!r}"
     names = re.findall(r"'([^']*)'", choices)
@@ -120,7 +120,7 @@ _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[3], m[2])),
     (r"the following arguments are required: \w+\.(\w+)", r"\1 must be given; see --help"),
 )
-"""How jsonargparse puts things, and how we do."""
+"""Messages of jsonargparse, and ours in their place."""
 
 
 def _check_keys(content: Mapping[Any, Any]) -> None:

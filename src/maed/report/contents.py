@@ -1,4 +1,4 @@
-"""What a run folder holds, read for the report. Each part may be absent."""
+"""The contents of a run folder, read for the report. Each part is optional."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TABLES = (
     "perceiver.input_preprocessor.position_embeddings.weight",
     "perceiver.input_preprocessor.position_embeddings.position_embeddings",
 )
-"""Where the classifiers of `maed.models` keep their position table."""
+"""Names of the position table in the classifiers of `maed.models`."""
 
 
 @dataclass
@@ -44,13 +44,13 @@ class Examples:
 
     @property
     def is_tokens(self) -> bool:
-        """Whether signals are token ids."""
+        """True if signals are token ids."""
         return self.original.ndim == 2
 
 
 @dataclass
 class Baseline:
-    """What a run has of a baseline.
+    """The files of a baseline in a run.
 
     Args:
         similarity: `(N, N)`.
@@ -103,7 +103,7 @@ class Contents:
 
     @property
     def source(self) -> str:
-        """Where the signals come from."""
+        """The source of the signals."""
         return str(self.results.source or self.provenance.get("source") or "an unnamed source")
 
     @property
@@ -125,28 +125,28 @@ class Contents:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no part of a run was found."""
+        """True if no part of a run was found."""
         parts = (self.vectors, self.similarity, self.examples)
         return all(part is None for part in parts) and self.results == Results() and not self.autoencoder.history
 
     @property
     def is_grid(self) -> bool:
-        """Whether positions lie on a flat grid of known coordinates, so that an image can be put in order."""
+        """True if positions lie on a flat grid of known coordinates, so that an image can be put in order."""
         return self.coordinates is not None and len(self.shape) == 2 and self.coordinates.shape[1] == 2
 
     @property
     def kind(self) -> GeometryKind:
-        """What the coordinates lie on; `points` of an unrolled swiss roll, and where nothing is known."""
+        """The kind of geometry; `points` for an unrolled swiss roll, and if nothing is known."""
         return "points" if self.geometry is None or self.geometry.kind == "swissroll" else self.geometry.kind
 
     @property
     def estimator(self) -> str:
-        """How the similarity was made of losses."""
+        """The estimator of the similarity."""
         return str(self.provenance.get("estimator") or self.made_with.setting("similarity", "estimator") or SIMILARITY)
 
     @property
     def reduction(self) -> str:
-        """How the embedding was made of the similarity."""
+        """The reduction of the embedding."""
         return str(self.provenance.get("reduction") or EMBEDDING)
 
 
@@ -208,7 +208,7 @@ def _read_embedding(stage: StageFolder, contents: Contents) -> None:
 
 
 def _provenance(stage: StageFolder) -> dict[str, Any]:
-    """Where an embedding comes from, as its config.json says."""
+    """The provenance of an embedding, from its config.json."""
     return (read_json(stage.config).get("provenance") or {}) if stage.config.is_file() else {}
 
 

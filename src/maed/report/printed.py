@@ -151,7 +151,7 @@ class Printer:
 
 
 def drawn_on(contents: Contents) -> str:
-    """What the axis of a drawing is."""
+    """Describe the axis of a drawing."""
     if contents.coordinates is None:
         return "in storage order, as the true coordinates are not known"
     if contents.is_grid:

@@ -33,7 +33,7 @@ class ChartBlock:
 
 @dataclass
 class Place:
-    """Where the page's script puts something: `explorer` or `signals`."""
+    """The place of a block of the page's script: `explorer` or `signals`."""
 
     name: str
 

@@ -159,7 +159,7 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where the index is."""
+        """Address of the index."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.server_port}/"
 
     def serve_forever(self) -> None:
@@ -171,7 +171,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def is_called(self, header: str) -> bool:
-        """Whether a Host header is one of ours. Another name may have been made to point here (DNS rebinding).
+        """True if a Host header is one of ours. Another name may have been made to point here (DNS rebinding).
 
         Ports are not compared, for a tunnel may have another one. Nobody can make numbers point elsewhere.
         (Starlette's own middleware knows neither addresses of version 6 nor a header that comes twice.)

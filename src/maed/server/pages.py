@@ -87,7 +87,7 @@ class Pages:
         return found.wrong if found.path is None else found.path.read_bytes()
 
     def wrong(self, key: tuple[str, ...], signature: str) -> str:
-        """Why no page could be made of runs that have not changed since; empty where it was not tried, or was."""
+        """The reason why no page could be made of unchanged runs; empty if it was made or not tried."""
         found = self._built.get(key)
         return found.wrong if found is not None and found.signature == signature else ""
 

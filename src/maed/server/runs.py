@@ -25,7 +25,7 @@ from maed.tasks import metric_of
 State = Literal["done", "going on", "stopped", "damaged"]
 
 DEPTH = 3
-"""How far below the folder runs are looked for."""
+"""Depth to which runs are searched below the folder."""
 
 QUIET = 600.0
 """Seconds without a write after which something unfinished counts as stopped: testing a Perceiver writes nothing."""
@@ -42,7 +42,7 @@ _RUN = RunFolder(Path())
 _RESULTS, _REPORT, _VIEWS = (path.as_posix() for path in (_RUN.results, _RUN.report, _RUN.views))
 _MARKS = (CONFIG, METRICS, MODEL, EXAMPLES)
 _EXPLORABLE = (_RUN.results, _RUN.embedding().model, _RUN.similarity().model, _RUN.autoencoder.examples)
-"""Of these a page has a section; and so it has of each model that is trained."""
+"""Files with a section in the page, in addition to every trained model."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ class Overview:
 
     @property
     def current(self) -> Part | None:
-        """What is unfinished and was written last."""
+        """The unfinished part that was written last."""
         return max((part for part in self.parts if not part.finished), key=lambda part: part.written, default=None)
 
     @property
     def stage(self) -> str:
-        """How far it is."""
+        """Its progress, in words."""
         if self.state != "done" and self.current is not None:
             return f"{self.current.title}{self.current.progress}"
         trained = sum(part.is_model and not part.tunes for part in self.parts)
@@ -121,7 +121,7 @@ def find_runs(root: Path) -> dict[str, Path]:
 
 
 def overview(root: Path, name: str, folder: Path, now: float | None = None) -> Overview:
-    """What a run is and how far it is; one that cannot be read is damaged, with the reason.
+    """The state and progress of a run; one that cannot be read is `damaged`, with the reason.
 
     Args:
         root: nothing outside of it is read.
@@ -206,7 +206,7 @@ def scan(root: Path, folder: Path) -> dict[str, os.stat_result]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing of one that is absent or cannot be read."""
+    """Entries of a folder; empty if it is absent or cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -215,7 +215,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_shown(path: str) -> bool:
-    """Whether the page of a run is made of this file."""
+    """True if the page of a run is made of this file."""
     top, _, name = path.rpartition("/")
     stage = STAGE.fullmatch(top)
     return path in (_RESULTS, _VIEWS) or (name in _MARKS and stage is not None and stage["tuning"] is None)
@@ -223,7 +223,7 @@ def _is_shown(path: str) -> bool:
 
 @lru_cache(maxsize=16_384)
 def _fault(path: Path, written: int) -> str:
-    """What is wrong with a file as it is since `written`; empty where it can be read."""
+    """The fault of a file unchanged since `written`; empty if it can be read."""
     try:
         if path.suffix == ".json":
             read_json(path)

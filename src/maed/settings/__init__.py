@@ -38,7 +38,7 @@ CHOSEN_BY_NAME = {"similarity.estimator": ESTIMATORS, "embedding.reduction": RED
 
 @dataclass
 class EvaluationSettings:
-    """How positions are measured, with and without a known geometry.
+    """Measuring positions, with and without a known geometry.
 
     Args:
         n_neighbors: k of kNN recall@k; default: 4 on a line or ring, otherwise 8.

@@ -18,7 +18,7 @@ Readout = Literal["feed-forward", "linear"]
 
 @dataclass
 class DataSettings:
-    """How signals are read, split and normalized.
+    """Reading, splitting and normalizing signals.
 
     Args:
         type: What a file's columns hold: numbers, token ids, text (read as bytes) or images. `auto` looks.
@@ -168,7 +168,7 @@ class AutoencoderSettings:
 
 @dataclass
 class SimilaritySettings:
-    """How losses become a similarity between positions.
+    """From losses to a similarity between positions.
 
     Args:
         method: Source of the similarity: `maed` (the autoencoder), a training-free baseline (`correlation`, `partial`
@@ -226,7 +226,7 @@ class SimilaritySettings:
 
 @dataclass
 class EmbeddingSettings:
-    """How a similarity becomes a vector for each position.
+    """From a similarity to a vector for each position.
 
     Args:
         reduction: `heat` preserves neighbors and large distances; `diffusion` (diffusion map) preserves neighbors and,

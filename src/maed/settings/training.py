@@ -72,7 +72,7 @@ class PerceiverSettings:
 
 @dataclass
 class TrainSettings:
-    """How a Perceiver is trained.
+    """Training a Perceiver.
 
     Args:
         epochs: Passes over the training signals.
@@ -142,7 +142,7 @@ class TrainSettings:
 
 @dataclass
 class TrainerSettings:
-    """How training uses the machine (Lightning's Trainer).
+    """Use of the machine (Lightning's Trainer).
 
     Args:
         accelerator: Lightning's accelerator.

@@ -1,4 +1,4 @@
-"""What an estimator is: the draws it needs, what it adds up over them, and the similarity that it makes of the sums."""
+"""The base class of estimators: the draws they need, their sums, and the similarity that they compute."""
 
 from __future__ import annotations
 

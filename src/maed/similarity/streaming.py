@@ -44,7 +44,7 @@ _FIRST_WATCHED = 1_024  # draws; then every power of two
 
 @dataclass(frozen=True)
 class Streamed:
-    """What came of a stream of draws.
+    """The result of a stream of draws.
 
     Args:
         halves: the sums of two disjoint halves of the draws.
@@ -140,12 +140,12 @@ def stream(
 
 
 def _is_watched(drawn: int, batch: int) -> bool:
-    """Whether the last batch of draws reached a power of two, from the first on that is watched."""
+    """True if the last batch of draws reached a power of two, from the first on that is watched."""
     return drawn >= _FIRST_WATCHED and drawn.bit_length() > (drawn - batch).bit_length()
 
 
 def transform_of(settings: SimilaritySettings, loss: LossName) -> Transform:
-    """What is taken of each loss: as set, or what the estimator takes of squared errors, mostly the root.
+    """The transform of losses: as set, or the estimator's choice for squared errors, mostly the root.
 
     Their tail is heavy: a few hard signals would otherwise carry most of the variance.
     """
@@ -176,7 +176,7 @@ def draw_losses(model: MaskedAutoencoder, draw: Draw, loss: LossName, outputs: i
 
 @dataclass
 class _State:
-    """How far a stream is: batches done, their sums, seconds taken, neighbor lists as they were last looked at."""
+    """The state of a stream: batches done, their sums, seconds taken, and the last neighbor lists."""
 
     done: int
     halves: Halves
@@ -236,7 +236,7 @@ def _save_partial(folder: Path, state: _State, seconds: float) -> None:
 
 
 def _resume(folder: Path | None, start: Halves, settings: SimilaritySettings) -> _State:
-    """Where a stopped stream was; the beginning where a stop left the partial files broken or disagreeing."""
+    """The state of an interrupted stream; a new one if its partial files are broken or inconsistent."""
     if folder is None or not (folder / PARTIAL[0]).is_file():
         return _State(0, start)
     try:
@@ -247,7 +247,7 @@ def _resume(folder: Path | None, start: Halves, settings: SimilaritySettings) ->
 
 
 def _resumed(folder: Path, start: Halves, settings: SimilaritySettings) -> _State | None:
-    """What the partial files hold; None where they disagree, or are of other sums than `start` has."""
+    """The state in the partial files; None if they are inconsistent or do not fit the sums of `start`."""
     there, device, n = read_json(folder / PARTIAL[0]), start[0].seen.device, start[0].seen.shape[1]
     first, second = (type(start[0]).load(folder / name, device) for name in PARTIAL[1:])
     shapes = [[tensor.shape for tensor in half.tensors()] for half in (first, second, *start)]

@@ -20,7 +20,7 @@ class Sums:
     """
 
     parts: ClassVar[int]
-    """What `stacked` keeps apart, such as draws with i visible and draws with i hidden."""
+    """Number of cases that `stacked` separates, such as draws with i visible and draws with i hidden."""
 
     @classmethod
     def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> Self:

@@ -1,4 +1,4 @@
-"""What a stage is, and how stages run after one another."""
+"""Stages, and how they are executed in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from maed.settings import Settings
 
 @dataclass
 class Context:
-    """What every stage works with.
+    """The objects that every stage works with.
 
     Args:
         folder: where it writes, and where earlier stages lie.
@@ -66,7 +66,7 @@ class Context:
 
     @property
     def sparse(self) -> bool:
-        """Whether positions are too many for every pair to be measured."""
+        """True if positions are too many for every pair to be measured."""
         return self.data.positions > self.settings.similarity.dense_positions
 
     def k(self) -> int:
@@ -85,7 +85,7 @@ class Context:
         return min(geometry.neighbors, self.data.positions - 1)
 
     def shown(self, trained: int | None = None) -> int:
-        """How many positions a draw of the similarity shows: as the training did, unless its settings differ.
+        """Number of positions that a draw of the similarity shows: as in training, unless its settings differ.
 
         Args:
             trained: how many that showed; what the settings say where None.
@@ -116,7 +116,7 @@ class Context:
 
     @contextmanager
     def progress(self, title: str, folder: StageFolder) -> Iterator[Callable[[int, int], None]]:
-        """Whom to tell of draws, how many of how many: the folder's `progress.json`, and who watches this process.
+        """Report the progress of draws to the folder's `progress.json` and to whoever watches this process.
 
         That is a bar on a terminal, a line for every tenth elsewhere, or nothing, as the trainer's settings ask.
         """
@@ -148,7 +148,7 @@ class Stage:
     """
 
     def folder(self, context: Context) -> StageFolder:
-        """Where it writes."""
+        """The folder that it writes."""
         raise TypeError(f"{type(self).__name__} has no folder")
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
@@ -181,7 +181,7 @@ class Stage:
         """
 
     def facts(self, context: Context) -> Mapping[str, Any]:
-        """What else its config.json is to say from the start."""
+        """Further facts for its config.json."""
         return {}
 
 

@@ -98,7 +98,7 @@ def _model(data: SignalData, settings: Settings) -> AutoencoderTask:
 
 
 def _seconds_per_step(data: SignalData, settings: Settings) -> float:
-    """What a training step takes, by a few of them."""
+    """Measure the time of a training step, over a few steps."""
     where, chosen = device(settings.trainer), settings.autoencoder
     task = _model(data, settings)
     task.model.to(where)
@@ -117,7 +117,7 @@ def _seconds_per_step(data: SignalData, settings: Settings) -> float:
 
 
 def _seconds_per_draw(data: SignalData, settings: Settings) -> float:
-    """What a draw takes, by a few batches through an untrained autoencoder."""
+    """Measure the time of a draw, over a few batches through an untrained autoencoder."""
     task, chosen = _model(data, settings), settings.similarity
     where = device(settings.trainer)
     visible = visible_count(data.positions, data.kind, chosen.visible_fraction or settings.autoencoder.visible_fraction)

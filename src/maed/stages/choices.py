@@ -1,4 +1,4 @@
-"""What suits data of a certain size and kind: the settings that `maed.learn` takes unless told otherwise, and why."""
+"""Settings that suit the size and kind of the data: the defaults of `maed.learn`, with reasons."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _STEPS, _STEPS_TOKENS = 60, 32
 """Training steps for each square root of N, of real channels and of tokens ..."""
 
 _PLATEAU = 500
-"""... and at the least: a training starts on a plateau, and is of no use before it has left it ..."""
+"""Least steps of a training: it starts on a plateau and is useless before leaving it."""
 
 _FEW = 100
-"""... or so many for each position, where there are fewer than 8: with so little to tell apart it leaves soon."""
+"""Least steps per position for fewer than 8 positions, which leave the plateau sooner."""
 
 _MOST_VISIBLE, _STREAMED_VISIBLE = 0.3, 0.2
 """Shares of the positions of real channels that a training shows at the most, and streaming always: few visible ones
 teach where positions lie, many leave the finer differences between near ones ..."""
 
 _MOST_TOKENS = 64
-"""... but no more than so many positions, among which attention takes their number squared."""
+"""Most visible tokens, because attention among them takes time quadratic in their number."""
 
 _MOSTLY_COMMON = 0.9
 """Share of the variance from which on the common mode is taken off: then every position predicts every other. Less of
@@ -37,7 +37,7 @@ _DRAWS = 24
 """Draws for each position, at the most: streaming stops before where neighbor lists no longer change ..."""
 
 _PAIRS = 1 << 22
-"""... or so many draws times positions, where positions are few and draws cheap."""
+"""Least product of draws and positions, for few positions, whose draws are cheap."""
 
 _EPOCHS = 300
 """Passes over the signals at the most: a few dozen signals are learned by heart long before the steps are over."""

@@ -19,7 +19,7 @@ from maed.stages.pretrain import Pretrain
 from maed.stages.similarity import Similarity, methods_of, needs_all_pairs
 
 PREFERRED = ("maed", "partial")
-"""Which of candidates that a probe cannot tell apart is taken; of others the best."""
+"""Candidates preferred among those that a probe cannot tell apart; otherwise the best is taken."""
 
 SURE = 2.0
 """Standard errors between two candidates from which on they can be told apart."""
@@ -152,7 +152,7 @@ def _is_tied(row: Candidate) -> bool:
 
 
 def sentence(rows: Sequence[Candidate]) -> str:
-    """Which was chosen, and how sure that is, as a line."""
+    """State the choice and its certainty in one line."""
     chosen, others = rows[0], [row for row in rows[1:] if row.name != RANDOM]
     if chosen.probe_loss is None or not others:
         return f"chosen: {chosen.name}"

@@ -41,7 +41,7 @@ class Embed(Stage):
         return context.folder.embedding(self.method)
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
-        """What the similarity was made with, and the embedding's settings."""
+        """The settings of the similarity and of the embedding."""
         return embedding_made_with(context.folder.earlier.similarity(self.method), context.settings.embedding)
 
     def ready(self, context: Context) -> None:

@@ -34,7 +34,7 @@ class Pretrain(Stage):
         return {**context.data_made_with, "autoencoder": asdict(context.settings.autoencoder)}
 
     def facts(self, context: Context) -> Mapping[str, Any]:
-        """What the weights' shapes follow from."""
+        """The facts that determine the shapes of the weights."""
         data, settings = context.data, context.settings.autoencoder
         visible = visible_count(data.positions, data.kind, settings.visible_fraction)
         shape = {"n": data.positions, "channels": data.channels, "vocabulary": data.vocabulary, "visible": visible}
@@ -87,7 +87,7 @@ class Pretrain(Stage):
 
 
 def _start_vectors(context: Context) -> torch.Tensor | None:
-    """What `autoencoder.init` asks the position vectors to start from; None for random numbers.
+    """Initial position vectors by `autoencoder.init`; None for random ones.
 
     Of a baseline they are the Laplacian eigenmaps: all scales alike, as attention needs to tell neighbors apart.
     """

@@ -49,7 +49,7 @@ class Similarity(Stage):
         return context.folder.similarity()
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
-        """What the autoencoder was made with, and the similarity's settings."""
+        """The settings of the autoencoder and of the similarity."""
         config = read_json(context.folder.earlier.autoencoder.config)
         own = asdict(context.settings.similarity)
         # which of several is led with changes none of them, nor does how many positions could have been there
@@ -126,7 +126,7 @@ def methods_of(context: Context) -> tuple[str, ...]:
 
 
 def needs_all_pairs(context: Context) -> str:
-    """Why a method is not among `methods_of`, and what to do."""
+    """The reason why a method is not among `methods_of`, and the remedy."""
     n, most = context.data.positions, context.settings.similarity.dense_positions
     able = baselines_for(context.data, sparse=True)
     other = f"choose {' or '.join(able)}, or raise" if able else "raise"
@@ -149,7 +149,7 @@ def check_memory(context: Context) -> None:
 
 
 def _watch(context: Context) -> Callable[[Halves], dict[str, float]] | None:
-    """What is recorded of the similarity while it is streamed; None where that would take long.
+    """A function that records metrics of the similarity while it is streamed; None if that would take long.
 
     How far the neighbor lists of two halves of the draws agree (of half as many draws each); and, against a known
     geometry, recall and Spearman of the entries, which nothing is chosen by.
@@ -213,7 +213,7 @@ def noise_note(split_half: float, k: int, n: int) -> str | None:
 
 
 def _stability(changed: list[tuple[int, float]]) -> str:
-    """What the looks at the neighbor lists say, for a person."""
+    """Summarize the comparisons of neighbor lists."""
     if len(changed) < 2:
         return ", too few to tell whether neighbors are stable"
     return f"; the last quarter of them changed {100 * changed[-1][1]:.1f} % of the neighbors"

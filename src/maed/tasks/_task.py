@@ -1,4 +1,4 @@
-"""What a task is: the loss, the outputs, the metrics and their direction, and what it needs of the data."""
+"""The base class of tasks: loss, outputs, metrics with their direction, and requirements on the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maed.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Metric:
-    """How the number that a task is judged by is called and read.
+    """The name, direction and format of a task's metric.
 
     Args:
         name: as files have it: `accuracy`.
@@ -43,7 +43,7 @@ class Metric:
         return f"{self.scale * value:.{self.digits if digits is None else digits}f}{self.unit}".replace("-", "−")
 
     def better(self, a: float, b: float) -> float:
-        """How much better `a` is than `b`: above 0 where it is."""
+        """Difference of `a` and `b`, positive if `a` is better."""
         return a - b if self.higher else b - a
 
 
@@ -101,7 +101,7 @@ def relabeled(data: SignalData, labels: Callable[[Signals], np.ndarray]) -> Sign
 
 
 class Task(ABC):
-    """What a model is trained to tell of signals.
+    """Base class of tasks: the target that a model is trained to predict.
 
     A built-in task is a file of `maed/tasks`; another package adds one by an entry point of the group `maed.tasks`.
 
@@ -145,7 +145,7 @@ class Task(ABC):
 
     @classmethod
     def facts(cls, data: SignalData, train: TrainSettings) -> dict[str, Any]:
-        """What config.json is to keep of data and settings, plain values: a trained model is used with it."""
+        """Plain values of data and settings that config.json keeps for using the trained model."""
         return {}
 
     def prepared(self, data: SignalData) -> SignalData:
@@ -165,7 +165,7 @@ class Task(ABC):
         return self.channels
 
     def seen(self, values: Tensor, mask: Tensor | None, labels: Tensor) -> Seen:
-        """What a model is shown of a batch, and what it is to tell.
+        """The visible part of a batch and its target.
 
         Args:
             values: `(B, N, C)` or `(B, N)`.
@@ -187,9 +187,9 @@ class Task(ABC):
         """Let `metrics` count a batch of float32 outputs."""
 
     def answers(self, outputs: Tensor) -> Tensor:
-        """What float32 outputs say of new signals: probabilities, numbers in their units; normalized values as such."""
+        """Turn float32 outputs into answers: probabilities, or numbers in their units; normalized values are kept."""
         return outputs
 
     def measured(self, values: dict[str, Any]) -> dict[str, Any]:
-        """What `metrics` came to in the test, under the names that results have: `metric` first."""
+        """The test metrics under their names in results, `metric` first."""
         return values

@@ -40,7 +40,7 @@ class Forecast(Task):
 
     @classmethod
     def facts(cls, data: SignalData, train: TrainSettings) -> dict[str, Any]:
-        """How many channels are forecast."""
+        """The number of channels to forecast."""
         return {"horizon": train.horizon}
 
     def prepared(self, data: SignalData) -> SignalData:

@@ -19,7 +19,7 @@ KINDS = ("line", "ring", "grid", "torus", "sphere", "swissroll")
 """Shapes that a field can lie on."""
 
 MODULATION = 0.9
-"""How far a `magnitude` field turns the white noise down and up: from 0.1 to 1.9."""
+"""Modulation of the white noise of a `magnitude` field, from 1 - 0.9 to 1 + 0.9."""
 
 _DEFAULT = {"sphere": 500, "swissroll": 500}  # positions; 256 on the other shapes
 _LARGEST = 10_000  # positions: each N x N array takes 800 MB, the eigenvectors minutes
@@ -108,7 +108,7 @@ def square_root(matrix: np.ndarray) -> np.ndarray:
 
 
 def waves(geometry: Geometry, length_scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    """What `white @ square_root(covariance(...))` is on a ring or torus, in time N log N: a circular convolution.
+    """Compute `white @ square_root(covariance(...))` on a ring or torus in time N log N, by circular convolution.
 
     Its covariance depends on the difference of two positions alone, so that its eigenvectors are waves and its
     eigenvalues the Fourier transform of one row.
@@ -128,7 +128,7 @@ def waves(geometry: Geometry, length_scale: float) -> Callable[[np.ndarray], np.
 def _reader(
     correlate: Callable[[np.ndarray], np.ndarray], n: int, stream: int, settings: DataSettings
 ) -> Callable[[np.ndarray], tuple[np.ndarray, None]]:
-    """What reads the signals at some rows `(m,)`: `(m, N, 1)` float32."""
+    """A reader of the signals in given rows `(m,)`: `(m, N, 1)` float32."""
     size = max(1, min(_ROWS, _NUMBERS // n))
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, None]:

@@ -1,4 +1,4 @@
-"""What transformers' own classifiers share: a position table that arrives as it was given."""
+"""Base of transformers' own classifiers: their position table is used as given."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class TransformersClassifier(TargetModel):
 
     @abstractmethod
     def inputs(self, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What transformers' preprocessor takes, and the mask of its positions; `values` are 0 where not real."""
+        """The inputs of transformers' preprocessor, and the mask of their positions; values that are not real are 0."""
 
     @abstractmethod
     def joining(self, content: float, table: Tensor) -> float:

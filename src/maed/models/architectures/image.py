@@ -53,7 +53,7 @@ class Image(TransformersClassifier):
 
     @classmethod
     def checkpoint_width(cls, there: PerceiverConfig, width: int, settings: PerceiverSettings) -> int:
-        """As without a checkpoint, whose config does not say it."""
+        """The width without a checkpoint, because its config does not contain it."""
         return width
 
     @staticmethod

@@ -66,7 +66,7 @@ class Maed(TargetModel):
             self.preprocessor.positions.scale_to(rms)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the task asks for: `(B, outputs)`, or `(B, N, outputs)`."""
+        """Outputs of the task: `(B, outputs)`, or `(B, N, outputs)`."""
         inputs, query = self.preprocessor(blanked(values, mask)), None
         if self.query is not None:
             own = self.own_content

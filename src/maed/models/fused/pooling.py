@@ -26,7 +26,7 @@ def pool(
     dropout: float = 0.0,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor | None]:
-    """What queries gather from inputs: `dropout(softmax(query @ x.T + mask)) @ x`, where x is the normalized inputs.
+    """Attention of queries to inputs: `dropout(softmax(query @ x.T + mask)) @ x`, where x is the normalized inputs.
 
     Neither x nor, where they are large, the probabilities are kept for the backward pass, and positions that all
     signals share are joined to a few signals at a time. So memory grows with B N as the inputs do, time with B N M d.
@@ -74,7 +74,7 @@ def highest_zero(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def unpadded(mask: Tensor) -> bool:
-    """Whether a mask `(B, N)` leaves out nothing."""
+    """True if a mask `(B, N)` leaves out nothing."""
     return bool((mask == mask[:, :1]).all())
 
 
@@ -289,7 +289,7 @@ def _together(length: int, width: int) -> int:
 
 
 def _needed(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What is added to scores of `dtype`, if it makes a difference."""
+    """The mask to add to scores of `dtype`, or None if it changes nothing."""
     return None if mask is None or unpadded(mask) else highest_zero(mask, dtype)
 
 
