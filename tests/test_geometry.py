@@ -75,7 +75,7 @@ def test_a_geometry_that_is_none_is_named(text):
 
 
 def test_files_without_coordinates_are_named(tmp_path):
-    with pytest.raises(MaedError, match="'cube:9' is no file; it must be grid:HEIGHTxWIDTH"):
+    with pytest.raises(MaedError, match="'cube:9'"):
         parse_geometry("cube:9")
     (tmp_path / "words.csv").write_text("x,y\na,b\n")
     with pytest.raises(MaedError, match=r"words.csv' cannot be read as \(N, D\) numbers"):
@@ -179,7 +179,7 @@ def test_the_regression_is_scored_on_positions_it_did_not_see():
     known = noise(400, 2).double().numpy()
     known /= known.std(axis=0)
     assert coordinate_r2(known[:, :1], known, 5) == pytest.approx(0.5, abs=0.05)
-    with pytest.raises(MaedError, match=r"evaluation.folds: 5 for 9 positions; it must be at most 4"):
+    with pytest.raises(MaedError, match=r"evaluation\.folds.*must be at most 4"):
         coordinate_r2(known[:9], known[:9], 5)
 
 

@@ -39,7 +39,7 @@ def test_columns_of_a_table_name_positions_and_their_neighbors(ring: PositionEmb
     assert sorted(ring.names) == SENSORS
     assert {*ring.neighbors("S00", k=2)} == {"S01", "S19"}
     assert [ring.names[i] for i in ring.neighbors(ring.index("S00"), k=2)] == ring.neighbors("S00", k=2)
-    with pytest.raises(MaedError, match="'S0' is the name of none, did you mean"):
+    with pytest.raises(MaedError, match="'S0'"):
         ring.neighbors("S0")
     with pytest.raises(MaedError, match="no names"):
         PositionEmbedding(torch.randn(4, 2)).index("S00")

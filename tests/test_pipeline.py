@@ -363,7 +363,7 @@ def tiny(folder: Path, draws: int, batch_size: int, *, mask: np.ndarray | None =
 def test_pairs_that_were_never_drawn_are_named(tmp_path: Path) -> None:
     run = tiny(tmp_path, draws=24, batch_size=8)
     execute([Pretrain()], run)
-    with pytest.warns(UserWarning, match="; they count as not similar") as warned:
+    with pytest.warns(UserWarning, match=r"similarity\.draws") as warned:
         execute([Similarity()], run)
     counts = load_file(tmp_path / "similarity/model.safetensors")["counts"][0]
     never = int((counts == 0).sum()) - 16  # the diagonal is none of them
@@ -374,7 +374,7 @@ def test_pairs_that_were_never_drawn_are_named(tmp_path: Path) -> None:
 def test_draws_that_miss_most_pairs_are_refused_and_do_not_stand_in_the_way(tmp_path: Path) -> None:
     run = tiny(tmp_path, draws=2, batch_size=2)
     execute([Pretrain()], run)
-    with pytest.raises(maed.MaedError, match=r"similarity.draws: in 4 draws, 1[89][05] of 240 pairs .* reach them$"):
+    with pytest.raises(maed.MaedError, match=r"similarity\.draws: in 4 draws,"):
         execute([Similarity()], run)
     assert not (tmp_path / "similarity").exists()
     execute([Similarity()], tiny(tmp_path, draws=512, batch_size=64))
@@ -414,7 +414,7 @@ def test_the_seed_places_a_swiss_roll_and_no_ring(kind: str, refused: bool, tmp_
 
     execute([Pretrain()], run(0, "first"))
     if refused:
-        with pytest.raises(maed.MaedError, match=r"data.seed: 1; .*was made with 0, and positions must agree"):
+        with pytest.raises(maed.MaedError, match=r"data\.seed"):
             execute([Similarity()], run(1, "second"))
     else:
         execute([Similarity()], run(1, "second"))
@@ -765,7 +765,7 @@ def test_learn_returns_an_embedding_that_is_saved_and_read(tmp_path: Path) -> No
 def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
     signals = np.random.default_rng(0).normal(size=(50, 8))
     for settings, said in (
-        (Settings(embedding=EmbeddingSettings(dim=8)), "^embedding.dim: "),
+        (Settings(embedding=EmbeddingSettings(dim=8)), r"^embedding\.dim"),
         (Settings(embedding=EmbeddingSettings(n_neighbors=8)), "^embedding.n_neighbors: "),
         (
             Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)),
@@ -814,6 +814,6 @@ def test_positions_of_another_source_are_refused_unless_said_to_be_the_same(
     train = ("train", tmp_path / "mine.npz", "--positions=maed", "--run", copied, *DIGITS)
     assert main([str(argument) for argument in train]) == 2
     line = capsys.readouterr().err.strip()
-    assert "was learned from 'digits', the data are" in line
-    assert line.endswith("say so with --perceiver.learned_from digits")
+    assert "was learned from 'digits'," in line
+    assert line.endswith("--perceiver.learned_from digits")
     done(*train, "--perceiver.learned_from=digits", "--overwrite")

@@ -141,8 +141,8 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
     wanted: tuple[tuple[PartName, float], ...] = (("test", settings.test), ("validation", settings.validation))
     missing = [name for name, _ in wanted if name not in source.parts]
     if source.train.size < 2 + len(missing):
-        needed = f"{2 + len(missing)} are needed for training{''.join(f', {name}' for name in missing)}"
-        raise MaedError(f"inputs must have at least {needed}, got {source.train.size}")
+        needed = f"{2 + len(missing)} signals, for training{''.join(f', {name}' for name in missing)}"
+        raise MaedError(f"inputs must have at least {needed}; got {source.train.size}")
     for name, share in wanted:
         if name in missing:
             count = min(max(round(share * len(left)), 1), len(left) - 2)

@@ -136,7 +136,7 @@ class _Model:
     def check(self, content: SignalContent, what: str) -> None:
         """Refuse what is of another kind than the classifier takes."""
         if content != self.content:
-            raise MaedError(f"input must be {self.takes} for this model, got {what}")
+            raise MaedError(f"input must be {self.takes} for this model; {what}")
 
     def source(self, source: Source, origin: str, truth: Callable[[np.ndarray], Any] | None) -> Input:
         """An input of the signals of a source."""
