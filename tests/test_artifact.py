@@ -37,7 +37,7 @@ def test_neighbors_are_the_nearest_vectors():
     assert on_a_line.neighbors(3, k=1).tolist() == [2]
     for position, k, said in (
         (5, 1, "position.*must be between 0 and 4"),
-        (0, 5, "k: 5; it must be between 1 and"),
+        (0, 5, "k.*must be between 1 and"),
     ):
         with pytest.raises(MaedError, match=said):
             on_a_line.neighbors(position, k)
@@ -220,7 +220,7 @@ def test_fewer_channels_are_the_leading_principal_components():
     _, _, directions = torch.linalg.svd(vectors.double())
     expected = standardize(vectors.double() @ directions[:2].T)
     assert torch.allclose(two.abs(), expected.abs(), atol=1e-4)  # signs mean nothing
-    with pytest.raises(MaedError, match="dim.*0"):
+    with pytest.raises(MaedError, match=r"dim.*0"):
         project(vectors, 0)
 
 
@@ -297,10 +297,10 @@ def test_a_resampled_embedding_is_labeled_wherever_it_goes(tmp_path):
 
 
 def test_what_cannot_be_resampled_is_named():
-    with pytest.raises(MaedError, match="coordinates.*the embedding"):
+    with pytest.raises(MaedError, match=r"coordinates.*the embedding"):
         embedding().resampled("line:20")
     assert embedding().resampled("line:20", geometry="line:12").n == 20
-    with pytest.raises(MaedError, match="coordinates: 11 positions; the embedding has 12"):
+    with pytest.raises(MaedError, match=r"coordinates.*11"):
         embedding().resampled("line:20", geometry="line:11")
     with pytest.raises(MaedError, match="from a grid to a line; both must be of one kind"):
         embedding(12, 3, grid(3, 4)).resampled("line:20")

@@ -102,7 +102,7 @@ def test_a_bias_that_cannot_be_is_refused(arguments: dict[str, Any], said: str) 
 
 @pytest.mark.parametrize("index", [torch.zeros(2), torch.zeros(1, 2, 3, dtype=torch.long)])
 def test_an_index_that_is_none_is_refused(index: torch.Tensor) -> None:
-    with pytest.raises(maed.MaedError, match="^index"):
+    with pytest.raises(maed.MaedError, match=r"^index"):
         maed.AttentionBias(on_a_line(4), heads=2)(index)
 
 
@@ -176,5 +176,5 @@ def test_groups_are_the_means_of_their_positions() -> None:
     torch.testing.assert_close(off, off[:1].expand(6))  # the same shape, centered and to scale
     torch.testing.assert_close(grouped.vectors.mean(dim=0), torch.zeros(3))
     for groups in (["a"] * 7, ["a", "b"]):
-        with pytest.raises(maed.MaedError, match="^groups"):
+        with pytest.raises(maed.MaedError, match=r"^groups"):
             embedding.grouped(groups)

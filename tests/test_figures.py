@@ -151,7 +151,7 @@ def test_the_matrix_takes_an_order_and_refuses_what_is_none() -> None:
         np.ma.getdata(ax.images[0].get_array()), [[np.nan, 6, 7], [2, np.nan, 1], [5, 3, np.nan]]
     )
     assert "in the given order" in ax.get_xlabel()
-    with pytest.raises(MaedError, match="order.*3 positions"):
+    with pytest.raises(MaedError, match=r"order.*3 positions"):
         plots.similarity_matrix(similarity, order=np.array([0, 0, 1]))
 
 
@@ -255,7 +255,7 @@ def test_images_are_put_in_order() -> None:
 
 
 def test_too_many_positions_for_a_layout_are_refused_but_two_channels_are_one() -> None:
-    with pytest.raises(MaedError, match="vectors.*at most 2304"):
+    with pytest.raises(MaedError, match=r"vectors.*at most 2304"):
         plots.recovered_layout(np.zeros((2500, 3)))
     assert drawn_in(plots.recovered_layout(RANDOM.random((2500, 2))))
 

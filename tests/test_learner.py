@@ -269,7 +269,7 @@ def test_parameters_that_cannot_be_are_named(parameters, said):
 
 
 def test_learn_names_a_parameter_that_is_unknown():
-    with pytest.raises(MaedError, match="parameter.*did you mean 'budget'"):
+    with pytest.raises(MaedError, match=r"parameter.*did you mean 'budget'"):
         maed.learn(walks(), budgets=3)
 
 

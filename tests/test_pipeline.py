@@ -766,7 +766,7 @@ def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
     signals = np.random.default_rng(0).normal(size=(50, 8))
     for settings, said in (
         (Settings(embedding=EmbeddingSettings(dim=8)), r"^embedding\.dim"),
-        (Settings(embedding=EmbeddingSettings(n_neighbors=8)), "^embedding.n_neighbors: "),
+        (Settings(embedding=EmbeddingSettings(n_neighbors=8)), r"^embedding\.n_neighbors"),
         (
             Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)),
             "^similarity.visible_fraction: ",
