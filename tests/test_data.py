@@ -545,7 +545,7 @@ def test_unknown_sources(source: str, said: str) -> None:
         ([[1, 2], [3]], None, {}, "inputs"),
         (np.zeros((0, 3)), None, {}, "inputs"),
         (np.zeros((9, 1)), None, {}, "at least 2"),
-        (normal(3, 4), None, {}, "at least 4 are needed for training, test, validation"),
+        (normal(3, 4), None, {}, "at least 4"),
         (np.full((9, 2), -1), None, {}, "-1 in signal"),
         (np.full((9, 2), 1 << 30), None, {}, "1073741824"),
         (normal(9, 2), np.zeros(9), {}, "9 signals"),
@@ -601,7 +601,7 @@ def test_signals_that_miss_everything_are_left_out_and_named() -> None:
     assert sum(len(part) for part, _ in parts) == 40 - 14
     for part, before in parts:
         np.testing.assert_array_equal(part.values, before.values[np.isin(before.values, part.values).all(axis=(1, 2))])
-    with pytest.raises(MaedError, match="miss all positions"):
+    with pytest.raises(MaedError, match="40"):
         from_arrays(np.full((40, 3), np.nan), settings=DataSettings(missing="mask"))
 
 
@@ -706,7 +706,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     assert "has no rows" in said(pa.table({"x": pa.array([], pa.float32())}))
     assert "labels" in said(pa.table({"x": [1.0] * 9, "y": [1.0] * 9, "label": [1] * 9}))
     assert "1 of 9 in column 'label' are missing" in said(pa.table({"x": [1.0] * 9, "label": [None, *[1] * 8]}))
-    assert "no columns but the label" in said(pa.table({"label": [0, 1] * 4}))
+    assert "at least 1 column" in said(pa.table({"label": [0, 1] * 4}))
     assert "x (unreadable)" in said(pa.table({"x": [{"a": 1}] * 9}))
     (tmp_path / "head.csv").write_text("a,b\n")
     (tmp_path / "bare.csv").write_text("0.5,1\n1,2\n")

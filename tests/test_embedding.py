@@ -618,7 +618,7 @@ def test_an_embedding_of_noise_is_refused_for_estimators_and_named_for_baselines
     with pytest.raises(MaedError, match=r"similarity: no dependence found \(signal-to-noise ratio"):
         check_signal(noise, "ablation")
     # losses are all below 0; only differences within a column count
-    with pytest.raises(MaedError, match=re.escape(r"--embedding\.force true")):
+    with pytest.raises(MaedError, match=re.escape("--embedding.force true")):
         check_signal(Similarity(noise.values - 50, noise.standard_error), "mean-loss")
     assert not said
     check_signal(noise, "correlation", said.append)

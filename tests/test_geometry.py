@@ -69,8 +69,7 @@ def test_geometries_are_read_from_their_names_and_from_files(tmp_path):
     ],
 )
 def test_a_geometry_that_is_none_is_named(text):
-    names = "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N"
-    with pytest.raises(MaedError, match=f"coordinates: '{text}'; it must be {names} or a file"):
+    with pytest.raises(MaedError, match=f"coordinates: '{text}'.*grid:HEIGHTxWIDTH, line:LENGTH, ring:N"):
         parse_geometry(text)
 
 
@@ -84,7 +83,7 @@ def test_files_without_coordinates_are_named(tmp_path):
     with pytest.raises(MaedError, match=r"coordinates.*not a \.npy file"):
         parse_geometry(str(tmp_path / "broken.npy"))
     np.save(tmp_path / "flat.npy", np.zeros(4))
-    with pytest.raises(MaedError, match=r"float64 of shape \(4,\); they must be numbers \(N, D\)"):
+    with pytest.raises(MaedError, match=r"\(N, D\).*float64 of shape \(4,\)"):
         parse_geometry(str(tmp_path / "flat.npy"))
     np.save(tmp_path / "nan.npy", np.full((4, 2), np.nan))
     with pytest.raises(MaedError, match="4 of 4") as error:

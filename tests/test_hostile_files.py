@@ -374,7 +374,7 @@ def test_only_two_files_of_a_repository_are_read(trap: Trap, cache: Path, monkey
 def test_a_repository_that_lacks_a_file(cache: Path, name: str) -> None:
     (snapshot(cache) / name).unlink()
     line = said(PositionEmbedding.from_pretrained, "owner/positions", cache_dir=cache, local_files_only=True)
-    assert f"embedding: 'owner/positions' is no folder, and its {name} cannot be had from the hub (" in line
+    assert f"embedding: 'owner/positions' is no folder, and its {name} " in line
 
 
 @PLANTED
@@ -388,7 +388,9 @@ def test_a_repository_is_never_unpickled(trap: Trap, cache: Path, name: str, kin
 def test_names_of_no_repository(cache: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cache)
     line = said(PositionEmbedding.from_pretrained, name, cache_dir=cache, local_files_only=True)
-    assert line.startswith(("embedding: ", f"{name}/config.json: ", f"{Path(name) / 'config.json'}: "))
+    assert line.startswith(
+        ("embedding: ", "embedding must ", f"{name}/config.json: ", f"{Path(name) / 'config.json'}: ")
+    )
 
 
 def test_pickles_beside_data_are_not_read(trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -558,7 +560,7 @@ def test_arrays_of_objects_are_never_unpickled(trap: Trap, tmp_path: Path) -> No
     [
         # a few bytes that ask for a memo of 2^28 places: 4 GB, and 22 seconds
         (b"\x80\x02Nr\x00\x00\x00\x10.", "too many"),
-        (b"\x80\x02N" + b"0N" * 500 + b".", "a step POP"),
+        (b"\x80\x02N" + b"0N" * 500 + b".", "POP"),
         (b"\x80\x02" + b"N\x85" * 500 + b".", "too many"),
         (b"\x80\x04\x8d" + b"\xff" * 8 + b".", "cannot be read"),
         (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.", "cannot be read"),
@@ -569,7 +571,7 @@ def test_arrays_of_objects_are_never_unpickled(trap: Trap, tmp_path: Path) -> No
         (b"\x80\x02cnumpy\nndarray\n)\x81.", "NEWOBJ"),
         (b"\x80\x02\x82\x01.", "EXT1"),
         (b"\x80\x02Pabc\n.", "PERSID"),
-        (b"\x80\x02(ios\nsystem\n.", "a step INST"),
+        (b"\x80\x02(ios\nsystem\n.", "INST"),
         (b"L" + b"9" * 10_000 + b"L\n.", "cannot be read"),
         (b".", "cannot be read"),
         (b"", "cannot be read"),
@@ -973,7 +975,7 @@ def test_archives_that_hold_no_arrays(tmp_path: Path) -> None:
     assert "cannot be read" in refused(**{"inputs.npy": b"\x93NUMPY"})
     np.save(tmp_path / "x.npy", np.zeros((4, 3)))
     (tmp_path / "x.npy").rename(tmp_path / "x.npz")
-    assert "is not a .npz file" in said(load, str(tmp_path / "x.npz"))
+    assert "not a .npz file" in said(load, str(tmp_path / "x.npz"))
     np.savez(tmp_path / "x.npz", inputs=np.zeros((4, 3)))
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
     assert "is not a .npy file" in said(load, str(tmp_path / "x.npy"))

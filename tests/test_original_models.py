@@ -445,7 +445,7 @@ def test_tensors_of_other_shapes_are_named_with_both_shapes(text_checkpoint: Pat
         build(replace(TEXT, checkpoint=str(tmp_path)), "maed")
     del weights["perceiver.embeddings.latents"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(MaedError, match=r"lacks perceiver.embeddings.latents, here of shape \(5, 30\)"):
+    with pytest.raises(MaedError, match=r"lacks perceiver.embeddings.latents.*\(5, 30\)"):
         build(replace(TEXT, checkpoint=str(tmp_path)), "maed")
 
 
@@ -662,7 +662,7 @@ def test_embeddings_of_coarser_images_are_refused_by_name(
     name = "original-cifar10-small"
     arguments = ["cifar10", "--config", name, "--out", str(tmp_path), *QUICK, *CHANGES[name]]
     assert main(["train", *arguments, "--positions", encoding]) == 2
-    refused = f"positions: {encoding} is of 256 positions, and perceiver.image_size 8 makes 8^2 of them"
+    refused = f"positions: {encoding} has 256 positions"
     assert refused in capsys.readouterr().err
 
 

@@ -368,7 +368,7 @@ def test_pairs_that_were_never_drawn_are_named(tmp_path: Path) -> None:
     counts = load_file(tmp_path / "similarity/model.safetensors")["counts"][0]
     never = int((counts == 0).sum()) - 16  # the diagonal is none of them
     assert 0 < never < 120
-    assert f"in 24 draws, {never} of 240 pairs of positions were never visible and scored" in str(warned[0].message)
+    assert f"in 24 draws, {never} of 240 pairs" in str(warned[0].message)
 
 
 def test_draws_that_miss_most_pairs_are_refused_and_do_not_stand_in_the_way(tmp_path: Path) -> None:
@@ -611,8 +611,8 @@ def test_earlier_stages_of_other_positions_are_refused(
     for verb, *rest in (("similarity",), ("train", "--positions", "maed")):
         assert main([verb, "digits", "--run", str(finished), "--out", str(tmp_path / "out"), *settings, *rest]) == 2
         line = capsys.readouterr().err
-        assert line.startswith(f"maed: data.permute: {None if changed is None else 4}; ")
-        assert line.endswith("was made with 3, and positions must agree\n")
+        assert line.startswith("maed: data.permute must be 3")
+        assert line.endswith(f"got {None if changed is None else 4}\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -769,9 +769,9 @@ def test_learn_refuses_before_any_training(tmp_path: Path) -> None:
         (Settings(embedding=EmbeddingSettings(n_neighbors=8)), r"^embedding\.n_neighbors"),
         (
             Settings(similarity=SimilaritySettings(estimator="ablation", visible_fraction=0.1)),
-            "^similarity.visible_fraction: ",
+            "^similarity.visible_fraction",
         ),
-        (Settings(autoencoder=AutoencoderSettings(init="dependence")), "'dependence' is not for real signals"),
+        (Settings(autoencoder=AutoencoderSettings(init="dependence")), "'dependence'"),
     ):
         with pytest.raises(maed.MaedError, match=said):
             maed.learn(signals, settings=settings, folder=tmp_path / "run")

@@ -85,7 +85,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
         from_arrays(recording(50, 3), settings=DataSettings(window=80))
     with pytest.raises(MaedError, match="tokens"):
         from_given(np.zeros((50, 3), dtype=np.int64), settings=DataSettings(window=5))
-    with pytest.raises(MaedError, match=r"data\.stride: 5, and data\.window is not given"):
+    with pytest.raises(MaedError, match=r"data\.stride.*5"):
         DataSettings(stride=5)
 
 

@@ -72,10 +72,7 @@ class Pretrain(Stage):
         if not metrics.is_file():
             raise damaged(metrics, "missing")
         if (visible := Work.of(read_json(metrics)).visible) != self.facts(context)["visible"]:
-            raise damaged(
-                f"of another training, which showed {visible} positions",
-                f"of another training, which was shown {visible} positions",
-            )
+            raise damaged(metrics, f"of another training, which showed {visible} positions")
 
     def run(self, context: Context) -> None:
         """Train, from random vectors or a start that was named."""
