@@ -978,10 +978,10 @@ def test_archives_that_hold_no_arrays(tmp_path: Path) -> None:
     assert "not a .npz file" in said(load, str(tmp_path / "x.npz"))
     np.savez(tmp_path / "x.npz", inputs=np.zeros((4, 3)))
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
-    assert "is not a .npy file" in said(load, str(tmp_path / "x.npy"))
-    assert "is not a .npy file" in said(parse_geometry, str(tmp_path / "x.npy"))
+    assert "not a .npy file" in said(load, str(tmp_path / "x.npy"))
+    assert "not a .npy file" in said(parse_geometry, str(tmp_path / "x.npy"))
     (tmp_path / "x.npy").write_bytes(b"")
-    assert "is not a .npy file" in said(parse_geometry, str(tmp_path / "x.npy"))
+    assert "not a .npy file" in said(parse_geometry, str(tmp_path / "x.npy"))
 
 
 @pytest.mark.slow

@@ -504,11 +504,11 @@ def test_checkpoints_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.Monk
         raise LocalEntryNotFoundError("no connection\nat all")
 
     monkeypatch.setattr(checkpoints, "hf_hub_download", offline)
-    refused("deepmind/x", r"'deepmind/x' is no folder, and its config\.json cannot be had")
+    refused("deepmind/x", r"'deepmind/x' is no folder, and its config\.json")
     refused("nowhere", "'nowhere' is no folder")
     refused(tmp_path, "holds no config.json")
     BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(tmp_path)
-    refused(tmp_path, "of model type 'bert'; it must be perceiver")
+    refused(tmp_path, "'bert'")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "perceiver", "d_latents": "wide"}))
     refused(tmp_path, "not the config.json of a Perceiver")
     theirs().save_pretrained(tmp_path)

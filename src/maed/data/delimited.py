@@ -220,11 +220,11 @@ def _told(dialect: Dialect) -> list[str]:
     said += ["decimal commas"] if dialect.decimal == "," else []
     said += [f"digits are grouped by {dialect.thousands!r}"] if dialect.thousands else []
     if dialect.names is None:
-        said.append("no line of names: columns are called by their numbers, from 0")
+        said.append("no header: columns are named by their numbers, from 0")
     elif all(_NUMBER.fullmatch(name) for name in dialect.names):
-        said.append(f"the numbers of the first line ({', '.join(dialect.names[:3])}, ...) are names of columns")
+        said.append(f"the numbers of the first line ({', '.join(dialect.names[:3])}, ...) are read as column names")
     if dialect.aside:
-        said.append(f"lines that are neither names nor signals are left out: {'; '.join(dialect.aside[:3])!r}")
+        said.append(f"left out lines that are neither names nor signals: {'; '.join(dialect.aside[:3])!r}")
     return said
 
 

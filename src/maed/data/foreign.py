@@ -64,7 +64,7 @@ def recording_source(X: Any) -> Source:
     geometry = None
     if np.isfinite(places).all(axis=1).any():
         geometry = points(places)
-        said.append("true places are those of the montage")
+        said.append("true places are read from the montage")
     warnings.warn(f"X: {'; '.join(said)}", stacklevel=4)
     groups = np.repeat(np.arange(epochs), moments) if epochs > 1 else None
     stored = Stored(len(values), lambda rows: (values[rows][..., None], None), None, groups)

@@ -122,7 +122,7 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
     said += [f"{' x '.join(f'{name} {array.sizes[name]}' for name in axes)} are positions", where]
     stored_fills = [array.encoding.get(name, np.nan) for name in ("_FillValue", "missing_value")]
     if fills or any(fill == fill for fill in stored_fills):  # NaN is missing anyway
-        said.append("fill values are missing ones")
+        said.append("fill values are missing values")
     if others:
         said.append(f"not read: {', '.join(others[:8])} (--data.columns [{others[0]}] reads it)")
     warnings.warn(f"{origin}: {'; '.join(filter(None, said))}", stacklevel=3)

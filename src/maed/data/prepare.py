@@ -286,7 +286,7 @@ def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings, columns
                 count += int(bad.sum())
         masked = settings.missing == "mask" or bool(settings.missing_values)
         if count and (kind != "NaN" or not masked):
-            remedy = "; --data.missing mask takes these positions as not real" if kind == "NaN" else ""
+            remedy = "; --data.missing mask treats NaN as missing" if kind == "NaN" else ""
             raise MaedError(f"inputs: {count} values are {kind}, the first in {first}{remedy}")
         if count:
             _mask_missing(parts)
@@ -303,13 +303,13 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
             continue
         first = f"the first is signal {part.rows[np.argmax(empty)]}"
         if len(parts) == 1:  # each of them is to be answered
-            raise MaedError(f"inputs: {empty.sum()} signals have no values at any position, {first}")
+            raise MaedError(f"inputs must have a value in every signal; {empty.sum()} have none, {first}")
         if (~empty).sum() < 2:
             raise MaedError(
-                f"inputs: {empty.sum()} of {len(part.values)} {name} signals have no values at any position, {first}"
+                f"inputs must have values; {empty.sum()} of {len(part.values)} {name} signals have none, {first}"
             )
         warnings.warn(
-            f"{empty.sum()} {name} signals have no values at any position and are left out; {first}", stacklevel=2
+            f"{name} signals without any value are left out: {empty.sum()} of {len(part.values)}; {first}", stacklevel=2
         )
         there = np.flatnonzero(~empty)
         part.values, part.mask, part.rows = part.values[there], part.mask[there], part.rows[there]

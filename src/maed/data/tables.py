@@ -174,8 +174,8 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
         "names": texts,
         "classes": classes,
         "dates": [name for name in columns if pa.types.is_temporal(fields[name])],
-        "numbers of rows": counted,
-        "nothing": [name for name in columns if pa.types.is_null(fields[name])],
+        "row numbers": counted,
+        "empty": [name for name in columns if pa.types.is_null(fields[name])],
     }
     left = [name for name in columns if not any(name in names for names in aside.values())]
     if left == columns or len(left) < 2:
@@ -185,12 +185,12 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
         for what, names in aside.items()
         if names
     ]
-    remedy = "; hand over as numbers, in a table of their own, those to read"
+    remedy = "; to read them, pass them as numbers in a table of their own"
     if origin != "X":
         labels = classes or texts
-        hint = "" if label or not labels else f"; --data.label {labels[0]} takes one for the labels"
-        remedy = f"{hint}; --data.columns names those to read"
-    warnings.warn(f"{origin}: some columns are not signals and are left out: {'; '.join(told)}{remedy}", stacklevel=3)
+        hint = "" if label or not labels else f"; --data.label {labels[0]} reads it as labels"
+        remedy = f"{hint}; --data.columns selects columns"
+    warnings.warn(f"{origin}: left out columns that are not signals: {'; '.join(told)}{remedy}", stacklevel=3)
     return left
 
 
