@@ -601,7 +601,7 @@ def test_signals_that_miss_everything_are_left_out_and_named() -> None:
     assert sum(len(part) for part, _ in parts) == 40 - 14
     for part, before in parts:
         np.testing.assert_array_equal(part.values, before.values[np.isin(before.values, part.values).all(axis=(1, 2))])
-    with pytest.raises(MaedError, match="NaN|values"):
+    with pytest.raises(MaedError, match=r"NaN|values"):
         from_arrays(np.full((40, 3), np.nan), settings=DataSettings(missing="mask"))
 
 
@@ -712,7 +712,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "bare.csv").write_text("0.5,1\n1,2\n")
     with pytest.raises(MaedError, match="no rows"):
         load(str(tmp_path / "head.csv"), DataSettings())
-    with pytest.raises(MaedError, match="at least 4 signals.*got 2"):  # the first line is one
+    with pytest.raises(MaedError, match=r"at least 4 signals.*got 2"):  # the first line is one
         load(str(tmp_path / "bare.csv"), DataSettings())
 
 

@@ -36,7 +36,7 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
     """
     if budget is None:
         return None, None
-    expected = "must be a number of seconds above 0, or text such as '90 s', '5 min' or '20000 draws'"
+    expected = "a number of seconds above 0, or text such as '90 s', '5 min' or '20000 draws'"
     if isinstance(budget, str):
         found = re.fullmatch(r"\s*([0-9_.]+)\s*(s|seconds|min|minutes|h|hours|draws)\s*", budget)
         try:
@@ -48,7 +48,7 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
         usable = isinstance(budget, (int, float)) and not isinstance(budget, bool)
         number, unit = float(budget) if usable else 0.0, "s"
     if not 0 < number < float("inf"):
-        raise MaedError(f"budget {expected}, got {budget!r}")
+        raise MaedError(f"budget must be {expected}, got {budget!r}")
     if unit == "draws":
         return None, max(2, round(number))
     return number * {"s": 1, "m": 60, "h": 3600}[unit[0]], None
