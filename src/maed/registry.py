@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from maed.errors import MaedError, nearest
 
+__all__ = ["ARCHITECTURES", "BASELINES", "ENCODINGS", "ESTIMATORS", "REDUCTIONS", "SOURCES", "TASKS", "Registry"]
+
 T = TypeVar("T")
 
 
@@ -24,13 +26,30 @@ class Registry(Generic[T]):
         [project.entry-points."maed.estimators"]
         my-estimator = "my_package:MyEstimator"
 
+    A script or notebook adds one for its own process by `add`.
+
     Args:
-        kind: plural, as in the group of entry points: `estimators`.
-        folder: of the built-in ones, below `maed/`: `similarity/estimators`. Files that start with `_` are no names.
+        kind: Plural, as in the group of entry points: `estimators`.
+        folder: Folder of the built-in ones below `maed/`: `similarity/estimators`. Files that start with `_` are not
+            names.
     """
 
     def __init__(self, kind: str, folder: str) -> None:
-        self.kind, self.folder = kind, folder
+        self.kind, self.folder, self.added = kind, folder, dict[str, type[T]]()
+
+    def add(self, name: str, found: type[T]) -> None:
+        """Add a class of this process under a name; a later one of the same name replaces it.
+
+        Args:
+            name: A name that no built-in has.
+            found: The class, derived from the base class of its kind.
+
+        Raises:
+            MaedError: The name is that of a built-in.
+        """
+        if name in self.built_in:
+            raise MaedError(f"name must differ from those of the built-in {self.kind}, got {name!r}")
+        self.added[name] = found
 
     @cached_property
     def built_in(self) -> tuple[str, ...]:
@@ -47,15 +66,21 @@ class Registry(Generic[T]):
     @property
     def names(self) -> tuple[str, ...]:
         """All names, built-in ones first."""
-        return (*self.built_in, *self.plugged_in)
+        return tuple(dict.fromkeys((*self.built_in, *self.plugged_in, *self.added)))
 
     def check(self, argument: str, name: str) -> str:
-        """`name`, if there is such a thing.
+        """Return `name` if it is known.
+
+        Args:
+            argument: The argument or setting that a message names.
+            name: A name.
 
         Raises:
-            MaedError: there is none; it names the argument and the nearest name.
+            MaedError: The name is unknown; the message has the nearest one.
         """
-        if name in self.built_in or name in self.plugged_in:  # plug-ins are looked for only where it takes one
+        if (
+            name in self.built_in or name in self.added or name in self.plugged_in
+        ):  # plug-ins are looked for only where it takes one
             return name
         singular = self.kind.removesuffix("s")
         known = ", ".join(self.names)
@@ -77,6 +102,8 @@ class Registry(Generic[T]):
             class_name = "".join(part.capitalize() for part in name.split("-"))
             found: Any = getattr(module, class_name + "_" * iskeyword(class_name))
             return found
+        if name in self.added:
+            return self.added[name]
         point = self.plugged_in[name]
         try:
             return point.load()
