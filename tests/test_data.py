@@ -595,7 +595,7 @@ def test_signals_that_miss_everything_are_left_out_and_named() -> None:
     X = normal(40, 3)
     whole = from_arrays(X)
     X[np.arange(0, 40, 3)] = np.nan
-    with pytest.warns(UserWarning, match="and are left out"):
+    with pytest.warns(UserWarning, match="are left out"):
         found = from_arrays(X, settings=DataSettings(missing="mask"))
     parts = [(getattr(found, name), getattr(whole, name)) for name in ("train", "validation", "test")]
     assert sum(len(part) for part, _ in parts) == 40 - 14

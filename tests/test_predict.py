@@ -480,7 +480,7 @@ def test_arrays_of_another_shape_or_kind_are_refused(digits: Trained, texts: Tra
     assert f"{takes} for this model, got signals of shape (65, 1)" in refused(digits.folder, "wide.npy")
     assert f"{takes} for this model, got images of 9 x 9 pixels, 1 channel(s)" in refused(digits.folder, "big.npy")
     assert "shape (0, 64)" in refused(digits.folder, "none.npy")
-    assert "numbers.npy holds numbers of type float64; this model takes texts" in refused(texts.folder, "numbers.npy")
+    assert "numbers.npy holds numbers of type float64" in refused(texts.folder, "numbers.npy")
     assert "token id 262 in signal 0, position 0; this model knows ids from 0 to 261" in refused(
         texts.folder, "ids.npy"
     )
