@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from errno import EIO
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
@@ -170,17 +170,15 @@ def _holder(path: Path) -> str:
 
 
 def plain(value: Any) -> Any:
-    """numpy scalars and arrays, paths and tuples as JSON has them; not-a-number as None."""
+    """Numpy scalars and arrays, paths and tuples as JSON has them; not-a-number as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
+    if type(value).__module__ == "numpy":  # which importing takes longer than `maed --help`
         return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not isfinite(value):
         return None
     return value

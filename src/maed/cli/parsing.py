@@ -84,7 +84,7 @@ def usage(parser: Parser) -> str:
 
 
 def one_line(message: str, parser: ArgumentParser) -> str:
-    """jsonargparse's message as one line, with the nearest option or verb where a name was not known."""
+    """Jsonargparse's message as one line, with the nearest option or verb where a name was not known."""
     text = plainly(message)
     found = re.search(r"nrecognized arguments: (\S+)", text)
     if found is None:

@@ -464,12 +464,16 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         figure: Figure | str | Path | None = None,
         **kwargs: Any,
     ) -> str:
-        """Upload it to the hub as `OWNER/NAME`: what `save_pretrained` writes. Returns the address of the commit.
+        """Upload the files of `save_pretrained` to the hub.
 
         Args:
-            repo_id: made where it is missing.
-            metrics, figure: as for `save_pretrained`.
+            repo_id: `OWNER/NAME`; created if it does not exist.
+            metrics: As for `save_pretrained`.
+            figure: As for `save_pretrained`.
             kwargs: `private`, `token`, `branch` and so on, of `huggingface_hub`.
+
+        Returns:
+            The address of the commit.
         """
         kwargs.setdefault("commit_message", "Position embedding")
         kwargs["model_card_kwargs"] = {"metrics": metrics, "figure": figure, "where": repo_id}
@@ -486,16 +490,19 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def from_pretrained(  # type: ignore[override]
         cls, name: str | Path, *, trainable: bool = False, revision: str | None = None, **download: Any
     ) -> Self:
-        """Read what `save_pretrained` wrote: strictly, where the hub's mixin would pass over what does not fit.
+        """Read an embedding that `save_pretrained` wrote; files that do not match exactly are refused.
 
         Args:
-            name: a folder, or `OWNER/NAME` of the hub.
-            trainable: whether the vectors are a parameter.
-            revision: branch, tag or commit on the hub.
+            name: A folder, or `OWNER/NAME` of the hub.
+            trainable: Make the vectors a trainable parameter.
+            revision: Branch, tag or commit on the hub.
             download: `token`, `cache_dir`, `force_download`, `local_files_only`, for `huggingface_hub`.
 
+        Returns:
+            The embedding, with its geometry, names and provenance.
+
         Raises:
-            MaedError: nothing is there, another schema, or tensors that are not just what config.json says.
+            MaedError: Nothing is found, the schema is another one, or tensors differ from those that config.json lists.
         """
         return cls(**read_embedding(name, revision=revision, **download), trainable=trainable)
 

@@ -60,7 +60,8 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
 
     Args:
         scores: of one task and number of labels.
-        a, b: encodings.
+        a: An encoding.
+        b: Another encoding.
 
     Raises:
         MaedError: no seed is common to both.
@@ -101,7 +102,7 @@ def _groups(scores: Iterable[Score]) -> dict[tuple[str, int | None, str], list[S
 
 
 def _by_encoding(scores: Iterable[Score]) -> dict[str, dict[int, Score]]:
-    """encoding -> seed -> score, of those that were measured."""
+    """Encoding -> seed -> score, of those that were measured."""
     found: dict[str, dict[int, Score]] = {}
     for row in scores:
         if row.value is not None:

@@ -58,7 +58,8 @@ def run_all(
         encodings: to compare; none for no models.
         seeds: for each of them.
         command: the command line, which results.json records.
-        task, labels: what models learn, and from how many labels (see `Comparison`).
+        task: What models learn (see `Comparison`).
+        labels: Numbers of labels that they are given (see `Comparison`).
 
     Raises:
         MaedError: a stage or an encoding refuses, before any of them works where that can be told.
@@ -187,7 +188,8 @@ def compare_only(
         encodings: to compare.
         seeds: for each of them.
         command: the command line, which results.json records.
-        task, labels: what models learn, and from how many labels (see `Comparison`).
+        task: What models learn (see `Comparison`).
+        labels: Numbers of labels that they are given (see `Comparison`).
 
     Raises:
         MaedError: no labels, or a results.json of other data.

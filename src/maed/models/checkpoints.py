@@ -55,7 +55,7 @@ def checkpoint_config(name: str) -> PerceiverConfig:
 
 
 def built_config(facts: dict[str, Any], where: Path | str) -> PerceiverConfig:
-    """transformers' config of these facts; what cannot be one is refused, naming the file they come from."""
+    """Transformers' config of these facts; what cannot be one is refused, naming the file they come from."""
     plain = all(value is None or isinstance(value, (bool, int, float, str)) for value in facts.values())
     try:
         if not plain or not facts.keys() <= _FACTS:

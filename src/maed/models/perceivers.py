@@ -46,7 +46,7 @@ def latent_logits(
 
 
 def classification_decoder(config: PerceiverConfig) -> PerceiverClassificationDecoder:
-    """transformers' decoder of one query, whose logits are those of the classes."""
+    """Transformers' decoder of one query, whose logits are those of the classes."""
     query = {"num_channels": config.d_latents, "index_dims": 1}
     return PerceiverClassificationDecoder(
         config,
@@ -57,7 +57,7 @@ def classification_decoder(config: PerceiverConfig) -> PerceiverClassificationDe
 
 
 def position_decoder(config: PerceiverConfig) -> PerceiverBasicDecoder:
-    """transformers' decoder of queries that are made elsewhere, one for each position."""
+    """Transformers' decoder of queries that are made elsewhere, one for each position."""
     return PerceiverBasicDecoder(
         config,
         output_num_channels=config.num_labels,

@@ -77,7 +77,11 @@ def similarity_maps(
     Args:
         similarity: `(N, N)`; a row is drawn for each position.
         positions: which ones, as indices in storage order (`spread_positions` chooses some).
-        coordinates, shape, kind, names, ax: as for `similarity_map`.
+        coordinates: As for `similarity_map`.
+        shape: As for `similarity_map`.
+        kind: As for `similarity_map`.
+        names: As for `similarity_map`.
+        ax: As for `similarity_map`.
     """
     places = _Places(coordinates, shape, kind, names)
     columns = min(6 if places.are_image else 3, len(positions))
@@ -153,7 +157,9 @@ def embedding_channels(
 
     Args:
         vectors: `(N, d)`.
-        coordinates, shape, kind: as for `similarity_map`.
+        coordinates: As for `similarity_map`.
+        shape: As for `similarity_map`.
+        kind: As for `similarity_map`.
         channels: how many; fewer where d is less.
         ax: where to draw.
     """

@@ -180,7 +180,7 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self) -> dict[str, Any]:
-        """torchmetrics' metrics by name, `metric` first."""
+        """Torchmetrics' metrics by name, `metric` first."""
 
     @abstractmethod
     def update(self, metrics: Mapping[str, Any], outputs: Tensor, target: Any) -> None:

@@ -64,7 +64,6 @@ class Regression(Task):
 
     def prepared(self, data: SignalData) -> SignalData:
         """Targets `(n, K)` of mean 0 and deviation 1 in training."""
-
         mean, scale = self.settings["mean"], self.settings["scale"]
         return relabeled(data, lambda split: ((np.asarray(split.numbers) - mean) / scale).astype(np.float32))
 

@@ -71,7 +71,7 @@ class TransformersClassifier(TargetModel):
 
     @property
     def perceiver(self) -> Any:
-        """transformers' PerceiverModel."""
+        """Transformers' PerceiverModel."""
         return self.model.perceiver
 
     @property
@@ -150,7 +150,7 @@ class TransformersClassifier(TargetModel):
     @staticmethod
     @abstractmethod
     def plain_model(config: ClassifierConfig, built: PerceiverConfig) -> PreTrainedModel:
-        """transformers' classifier with random weights; `built` is its config."""
+        """Transformers' classifier with random weights; `built` is its config."""
 
     @property
     @abstractmethod
@@ -171,7 +171,7 @@ class TransformersClassifier(TargetModel):
 
 
 def transformers_config(config: ClassifierConfig) -> PerceiverConfig:
-    """transformers' config of a classifier."""
+    """Transformers' config of a classifier."""
     settings = config.perceiver
     facts = {name: getattr(settings, ours) for ours, name in SIZES.items()}
     # transformers' 0.02 at its 1,280 channels, and the same share of the fan-in at others: narrow latents stall at 0.02

@@ -58,7 +58,7 @@ class Image(TransformersClassifier):
 
     @staticmethod
     def plain_model(config: ClassifierConfig, built: PerceiverConfig) -> PreTrainedModel:
-        """transformers' classifier of images with random weights."""
+        """Transformers' classifier of images with random weights."""
         position_width = config.perceiver.position_width or config.dim
         check_heads(config.perceiver, config.dim + position_width)
         positions = config.table_shape[0]

@@ -161,7 +161,7 @@ class PositionEncoding(nn.Module):
 
 
 def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
-    """transformers' model with our preprocessor and its classification decoder."""
+    """Transformers' model with our preprocessor and its classification decoder."""
     settings = config.perceiver
     preprocessor = Preprocessor(config, table)
     check_heads(settings, preprocessor.num_channels)

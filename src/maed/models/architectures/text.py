@@ -43,7 +43,7 @@ class Text(TransformersClassifier):
 
     @staticmethod
     def plain_model(config: ClassifierConfig, built: PerceiverConfig) -> PreTrainedModel:
-        """transformers' classifier of texts with random weights."""
+        """Transformers' classifier of texts with random weights."""
         check_heads(config.perceiver, config.dim)
         built.vocab_size, built.max_position_embeddings = config.vocabulary, config.positions
         return PerceiverForSequenceClassification(built)
