@@ -33,16 +33,18 @@ if TYPE_CHECKING:
 
 
 class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", tags=["position-embedding"]):
-    """A learned vector for each position, and what is known of its origin.
+    """A learned vector for each position, with its provenance.
 
     Args:
-        vectors: `(N, d)` floats. Of an embedding that maed made, each channel is centered, and the mean square over all
-            entries is 1.
-        source: the data it was learned from.
-        geometry: the true geometry, where known; kept for figures and evaluation, never learned from.
-        provenance: estimator, reduction, settings, versions, metrics: whatever JSON can hold.
-        trainable: whether the vectors are a parameter that an optimizer changes; otherwise they are a buffer.
-        names: N names of positions, such as those of electrodes, each once; None where they have none.
+        vectors: `(N, d)` floats. Embeddings made by maed have centered channels and unit mean square over all entries.
+        source: The data that it was learned from.
+        geometry: The true geometry, if known; kept for figures and evaluation, never used for learning.
+        provenance: Estimator, reduction, settings, versions, metrics: anything that JSON can hold.
+        trainable: Make the vectors a parameter that an optimizer changes; otherwise they are a buffer.
+        names: N different names of positions, such as those of electrodes, or None.
+
+    Raises:
+        MaedError: The vectors are not finite floats `(N, d)`, or geometry or names do not fit them.
 
     Example:
         >>> positions = PositionEmbedding.from_pretrained("my-positions")
@@ -105,7 +107,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     @property
     def coordinates(self) -> Tensor | None:
-        """The true coordinates `(N, D)`, where they are known."""
+        """The true coordinates `(N, D)`, or None."""
         return None if self.geometry is None else torch.from_numpy(self.geometry.coordinates)
 
     @property
@@ -129,10 +131,16 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return self.vectors.detach().cpu().numpy().copy()
 
     def index(self, name: str) -> int:
-        """The index of the position of a name.
+        """Find a position by name.
+
+        Args:
+            name: A name in `names`.
+
+        Returns:
+            Its index, from 0 to N - 1.
 
         Raises:
-            MaedError: positions have no names, or none is called so.
+            MaedError: Positions have no names, or no position has this one.
         """
         if self.names is None:
             raise MaedError(
@@ -147,13 +155,17 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     @overload
     def neighbors(self, position: str, k: int = 8) -> list[str]: ...
     def neighbors(self, position: int | str, k: int = 8) -> Tensor | list[str]:
-        """The k positions whose vectors are nearest to that of `position` (Euclidean), nearest first.
+        """Find the k positions whose vectors are nearest (Euclidean), nearest first.
+
+        Args:
+            position: An index or a name.
+            k: Number of neighbors, from 1 to N - 1.
 
         Returns:
-            Of an index, indices `(k,)` int64; of a name, names.
+            Indices `(k,)` int64 for an index, names for a name.
 
         Raises:
-            MaedError: no such position, or k is not between 1 and N - 1.
+            MaedError: The position does not exist, or k is not between 1 and N - 1.
         """
         if isinstance(position, str):
             found = self.neighbors(self.index(position), k)
@@ -168,15 +180,18 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return distances.argsort(stable=True)[:k]
 
     def similarity_to(self, position: int, similarity: str | Path | None = None) -> Tensor:
-        """Cosine similarity of every position to `position`, `(N,)`.
+        """Compute the similarity of every position to one position.
 
         Args:
-            position: an index from 0.
-            similarity: a `similarity/` folder of the run that made the embedding: how much seeing `position` helps to
-                predict each other one. Where not given, the cosine of vectors.
+            position: An index from 0 to N - 1.
+            similarity: The `similarity/` folder of the run that made the embedding, whose row for `position` is then
+                returned: how much seeing it helps to predict each other one. Default: the cosine of the vectors.
+
+        Returns:
+            `(N,)` float32.
 
         Raises:
-            MaedError: no such position, no such folder, or one of another number of positions.
+            MaedError: The position or folder does not exist, or the folder has another number of positions.
         """
         self._check_position(position)
         if similarity is None:
@@ -189,14 +204,20 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             raise MaedError(f"position must be between 0 and {self.n - 1}, got {position}")
 
     def true_geometry(self, given: Geometry | None = None) -> Geometry:
-        """The geometry of the positions as they are stored: the embedding's own, or `given`.
+        """Return the geometry of the positions in storage order: the embedding's own, or `given`.
 
-        A `given` geometry is that of the source, and is permuted as its positions were. Where both name positions, or
-        the embedding's are called by the numbers of their columns, places are found by name, and others are left out;
-        a position whose name has no place has none, which is said.
+        A `given` geometry is in the order of the source, and is permuted as the positions were. If both have names, or
+        the embedding's names are column numbers, places are matched by name; positions without a match have no place,
+        with a warning.
+
+        Args:
+            given: A geometry to use instead of the stored one.
+
+        Returns:
+            The geometry of N positions.
 
         Raises:
-            MaedError: none is known, or it is of another number of positions.
+            MaedError: No geometry is known, or it has another number of positions.
         """
         if given is None:
             if self.geometry is None:
@@ -208,9 +229,15 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
 
     def to_graph(self, k: int = 8) -> csr_array:
-        """The graph of the k nearest positions (Euclidean) of each, `(N, N)` sparse: row i holds i's distances.
+        """Build the graph of the k nearest positions (Euclidean) of each.
 
-        Time grows with N^2 d at the worst, memory with N k.
+        Time grows with N^2 d in the worst case, memory with N k.
+
+        Args:
+            k: Neighbors per position.
+
+        Returns:
+            `(N, N)` sparse array; row i holds the distances from i to its neighbors.
 
         Raises:
             MaedError: k is not between 1 and N - 1.
@@ -220,7 +247,10 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return csr_array(kneighbors_graph(self.numpy(), k, mode="distance"))
 
     def edge_index(self, k: int = 8) -> tuple[Tensor, Tensor]:
-        """The graph of `to_graph` as PyTorch Geometric takes it, without needing that.
+        """Build the graph of `to_graph` in the format of PyTorch Geometric, which is not required.
+
+        Args:
+            k: Neighbors per position.
 
         Returns:
             `edge_index`, `(2, N k)` int64: each of the nearest, from which messages come, above the position it is near
@@ -234,10 +264,16 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return torch.from_numpy(pairs), torch.from_numpy(graph.data.astype(np.float32))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the layout that the vectors make in the plane, with the names of positions where they have any.
+        """Draw the layout of the vectors in the plane, with the names of positions if they have any.
+
+        Args:
+            ax: Axes to draw in; default: those of a new Figure, `ax.figure`.
+
+        Returns:
+            The Axes.
 
         Raises:
-            MaedError: more positions than can be laid out.
+            MaedError: There are more positions than can be laid out.
         """
         from maed.plots import recovered_layout  # wakes matplotlib
 
@@ -252,37 +288,43 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         `maed.embedding.coordinates.recovered_coordinates` for how they are found and what it costs.
 
         Args:
-            dims: how many; None for as many as the shape takes (`residual_variance`).
+            dims: Number of coordinates; default: as many as the shape needs (`residual_variance`).
 
         Returns:
-            `(N, dims)` float32, centered, the largest 1. Which way they point, and how long a step is, no data tells.
+            `(N, dims)` float32, centered, with largest absolute value 1. Orientation and scale are arbitrary.
 
         Raises:
-            MaedError: fewer than 4 positions, vectors that are all alike, or `dims` that cannot be.
+            MaedError: There are fewer than 4 positions, all vectors are equal, or `dims` is not between 1 and N - 1.
         """
         return torch.from_numpy(recovered_coordinates(self.numpy(), dims)[0].astype(np.float32))
 
     def residual_variance(self) -> Tensor:
-        """Share of distances that 1, 2, ... coordinates leave unexplained, `(min(8, N - 1),)` float32.
+        """Compute the share of distances that 1, 2, ... coordinates leave unexplained.
 
-        The curve falls to where more coordinates do not help, and `coordinates_like` takes that many. It bends at 1 for
-        a line, at 2 for a plane or ring, at 3 for a sphere.
+        The curve falls until more coordinates do not help, and `coordinates_like` uses that number. It bends at 1 for a
+        line, at 2 for a plane or ring, at 3 for a sphere (Tenenbaum, de Silva and Langford, Science 2000).
+
+        Returns:
+            `(min(8, N - 1),)` float32.
 
         Raises:
-            MaedError: fewer than 4 positions, or vectors that are all alike.
+            MaedError: There are fewer than 4 positions, or all vectors are equal.
         """
         return torch.from_numpy(recovered_coordinates(self.numpy())[1].astype(np.float32))
 
     # Fitting it to a model.
 
     def subset(self, positions: Sequence[int] | Sequence[str]) -> PositionEmbedding:
-        """The embedding of some of the positions, in the order given, their vectors as they are.
+        """Select positions, in the given order; their vectors are unchanged.
 
         Args:
-            positions: indices, or names, each once.
+            positions: Indices or names, each once.
+
+        Returns:
+            An embedding of the selected positions.
 
         Raises:
-            MaedError: no such position, or one is there twice.
+            MaedError: A position does not exist or is given twice.
         """
         chosen = [self.index(each) if isinstance(each, str) else int(each) for each in positions]
         for each in chosen:
@@ -298,7 +340,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         )
 
     def grouped(self, groups: Sequence[str]) -> PositionEmbedding:
-        """The embedding of groups of positions: the mean of their vectors, standardized again.
+        """Average the vectors of groups of positions, and standardize the result.
 
         Of columns whose names became indicators, such as those of scikit-learn's `OneHotEncoder`, it makes one position
         for each column.
@@ -307,10 +349,10 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             groups: N names, the group of each position.
 
         Returns:
-            A position for each group, named by it, in the order in which groups come; without geometry.
+            An embedding with one position per group, named after it, in order of first appearance; without geometry.
 
         Raises:
-            MaedError: not N groups, or all of them one.
+            MaedError: There are not N names, or only one group.
         """
         known = list(dict.fromkeys(map(str, groups)))
         if len(groups) != self.n or len(known) < 2:
@@ -333,7 +375,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         )
 
     def extend(self, X: Any, names: Sequence[str] | None = None) -> PositionEmbedding:
-        """The embedding with new positions, such as sensors that came later; the vectors of the old ones stay.
+        """Add new positions, such as sensors installed later; the vectors of the old ones do not change.
 
         A new position is placed from the 16 old ones that its values correlate with most, by the weights of locally
         linear embedding (Saul and Roweis, JMLR 2003, section 6.1; `maed.embedding.extension.place`). Time grows with
@@ -367,31 +409,37 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         )
 
     def with_dim(self, dim: int, similarity: str | Path | None = None) -> PositionEmbedding:
-        """The same positions in `dim` channels.
+        """Change the number of channels.
 
         Args:
-            dim: channels.
-            similarity: a `similarity/` folder of the run that made the embedding, to make its reduction again. Where
-                not given, vectors are projected: into more channels without changing any distance, into fewer by
-                their principal components (`maed.embedding.fitting.project`).
+            dim: Channels of the result.
+            similarity: The `similarity/` folder of the run that made the embedding, to repeat its reduction. By
+                default vectors are projected: into more channels without changing any distance, into fewer by
+                principal components (`maed.embedding.fitting.project`).
+
+        Returns:
+            An embedding of the same positions in `dim` channels.
 
         Raises:
-            MaedError: `dim` cannot be, or the folder is of other positions.
+            MaedError: `dim` is below 1, or too large for the reduction, or the folder has other positions.
         """
         return self._like(*refitted(self, dim, None if similarity is None else Path(similarity)))
 
     def resampled(self, target: str | Geometry, geometry: str | Geometry | None = None) -> PositionEmbedding:
-        """The embedding of another number of positions on the same line or grid, interpolated between its vectors.
+        """Interpolate the vectors to another number of positions on the same line or grid.
 
         It uses the geometry, and says so: its `label` is `maed-resampled`.
 
         Args:
             target: `grid:HEIGHTxWIDTH` or `line:LENGTH`; its positions come in row-major order.
-            geometry: where the positions lie, in the order of the source (`line:N` if stored so); None for its own.
+            geometry: The geometry of the positions, in the order of the source (such as `line:N`); default: the stored
+                one. A warning says if its neighbors are far apart in the vectors, because its sides may be wrong.
+
+        Returns:
+            An embedding of the new positions.
 
         Raises:
-            MaedError: no geometry is known, or it is neither line nor grid, or not of the kind of `target`. Where
-                neighbors on the `geometry` given are far in the vectors, its sides may be wrong: a warning.
+            MaedError: No geometry is known, it is neither a line nor a grid, or `target` is of another kind.
         """
         wanted = parse_geometry(target) if isinstance(target, str) else target
         given = parse_geometry(geometry) if isinstance(geometry, str) else geometry
@@ -402,9 +450,17 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return PositionEmbedding(vectors, source=self.source, geometry=wanted, provenance=provenance)
 
     def table(self, dim: int | None = None, rms: float = 1.0) -> Tensor:
-        """The vectors as a model's own table would hold them: `dim` channels, root mean square `rms`, `(N, dim)`.
+        """Scale the vectors for use as a model's own table.
 
-        Where content has a standard deviation of 0.02, as in new models of transformers, unit vectors would drown it.
+        New models of transformers have content embeddings with a standard deviation of 0.02, which vectors of unit mean
+        square would dominate.
+
+        Args:
+            dim: Channels; default: d. They are projected as by `with_dim`.
+            rms: Root mean square over all entries.
+
+        Returns:
+            `(N, dim)` float32.
         """
         return scaled(self.vectors, dim, rms)
 
@@ -430,15 +486,14 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """Write `config.json`, `model.safetensors` {vectors, coordinates?} and a model card `README.md`.
 
         Args:
-            folder: made where it is missing.
-            metrics: what was measured of it: numbers by name, shown in the card and kept in the provenance; those it
-                already has by default.
-            figure: a figure of matplotlib's, or a PNG file, for the card.
-            repo_id: name on the hub, with `push_to_hub`; the folder's by default.
-            push_to_hub: whether to upload it too.
-            model_card_kwargs: `metrics` and `figure` once more, as the hub's mixin hands them on.
-            config: not read; the hub's mixin hands it on.
-            push_to_hub_kwargs: for `push_to_hub`.
+            folder: The folder; created if it does not exist.
+            metrics: Measurements by name, shown in the card and kept in the provenance; default: those it already has.
+            figure: A matplotlib Figure or a PNG file for the card.
+            repo_id: Name on the hub, with `push_to_hub`; default: the name of the folder.
+            push_to_hub: Upload it too.
+            model_card_kwargs: `metrics` and `figure`, as passed by the hub's mixin.
+            config: Ignored; passed by the hub's mixin.
+            push_to_hub_kwargs: Passed to `push_to_hub`.
 
         Returns:
             The address of the commit with `push_to_hub`, otherwise None.

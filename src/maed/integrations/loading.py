@@ -17,7 +17,7 @@ _Pretrained = TypeVar("_Pretrained", bound="PreTrainedModel")
 
 
 def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwargs: Any) -> _Pretrained:
-    """`model_class.from_pretrained`, and what that forgets of replaced positions.
+    """Load a model with replaced positions, as `model_class.from_pretrained` would not.
 
     `from_pretrained` alone keeps the values of tables, but it makes frozen ones trainable, and of a Perceiver whose
     Fourier features were replaced it drops the table and goes back to the features, as it goes back to sinusoids that
@@ -25,10 +25,12 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
     does.
 
     Args:
-        model_class: of transformers, such as `PerceiverForImageClassificationFourier`; automatic classes, such as
-            `AutoModel`, too.
-        folder_or_name: what `save_pretrained` wrote, or a name on the hub.
-        kwargs: for `from_pretrained`; not `output_loading_info`.
+        model_class: A class of transformers, such as `PerceiverForImageClassificationFourier` or `AutoModel`.
+        folder_or_name: A folder that `save_pretrained` wrote, or a name on the hub.
+        kwargs: Passed to `from_pretrained`; not `output_loading_info`.
+
+    Returns:
+        The model.
 
     Raises:
         MaedError: `config.maed_positions` is not what `replace_positions` writes, or fits neither class nor checkpoint.

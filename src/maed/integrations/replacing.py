@@ -41,7 +41,7 @@ def replace_positions(
     where: str | None = None,
     names: Sequence[str] | None = None,
 ) -> _Model:
-    """Put a position embedding in the place of the position table of a model, which is changed and returned.
+    """Replace the position table of a model by a position embedding, in place.
 
     The table is found by what models call it: `position_embeddings` in most of transformers, `pos_embed`,
     `pos_embedding`, `position_enc`, `pos_emb.emb`, `positional_encoding.pe` and the like in timm, vit-pytorch,
@@ -60,27 +60,27 @@ def replace_positions(
     and PatchTST, fail on inputs of another length.
 
     Args:
-        model: new or loaded, with floats as weights: replace positions before a model is quantized.
-        embedding: N positions in d channels; or its folder or name on the hub. Where the table has other channels, it
-            is fitted: `embedding.table(dim=width, rms=rms)`.
-        trainable: whether an optimizer may change the table. Otherwise it is frozen, with the rows before `offset`.
-        rms: root mean square of the new rows; by default that of the rows they replace, for models differ in how loud
-            their positions are. Where those are all zero, `model.config.initializer_range`, or else 1.
-        offset: rows at the start of the table that stay as they are: those of CLS and the like. By default what the
-            model shows: 1 for ViT, 2 for DeiT, 0 for BERT, `padding_idx + 1` for RoBERTa.
-        where: path of the table in other models, an `nn.Embedding`, `nn.Parameter` or buffer, such as
+        model: A new or loaded model with float weights; replace positions before quantizing.
+        embedding: N positions in d channels, or its folder or name on the hub. It is fitted to the width of the table:
+            `embedding.table(dim=width, rms=rms)`.
+        trainable: Let optimizers change the table. Otherwise it is frozen, with the rows before `offset`.
+        rms: Root mean square of the new rows; default: that of the rows they replace, because models differ in the
+            scale of their positions, or `model.config.initializer_range`, or 1, if those are all zero.
+        offset: Number of rows at the start of the table to keep, such as that of CLS. Default: as the model shows it: 1
+            for ViT, 2 for DeiT, 0 for BERT, `padding_idx + 1` for RoBERTa.
+        where: Path of the table in other models: an `nn.Embedding`, `nn.Parameter` or buffer, such as
             `transformer.wpe`.
-        names: what the rows after `offset` are called, N names in their order: each gets the position of its name. By
-            default the channels that the model names (`chs_info` of braindecode's models, `ch_names`, an `info` of
-            MNE), if the embedding has names and the table a row for each channel; else rows and positions come in the
-            same order.
+        names: N names of the rows after `offset`, in their order; each row gets the position of its name. Default: the
+            channels that the model names (`chs_info` of braindecode's models, `ch_names`, an `info` of MNE), if the
+            embedding has names and the table a row for each channel; otherwise rows and positions are in the same
+            order.
 
     Returns:
         The same model.
 
     Raises:
-        MaedError: no table is found, or several; it has not just `offset` + N rows; names do not fit; or an argument
-            cannot be.
+        MaedError: No table or several tables are found, the table does not have `offset` + N rows, names do not match,
+            or an argument is invalid.
 
     Example:
         >>> model = ViTForImageClassification.from_pretrained("google/vit-base-patch16-224")  # 14 x 14 patches
