@@ -126,7 +126,7 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
     of one training (`torchrun`) the first one locks for all.
 
     Args:
-        folder: made where it is missing.
+        folder: created if it does not exist.
         below: whether files in the folders below are its own too.
 
     Raises:

@@ -28,7 +28,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def memory() -> int | None:
-    """Bytes of memory that this machine has; None where it does not say."""
+    """Bytes of memory that this machine has; None if it does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a system of POSIX

@@ -59,7 +59,7 @@ class MadeWith:
         source: of the signals.
         data, autoencoder, similarity, embedding: settings, by their names.
         baseline: name of a training-free method.
-        signals: how many signals that read at the most.
+        signals: how many signals that read at most.
     """
 
     source: str | None = None
@@ -81,7 +81,7 @@ class MadeWith:
         return _row(cls, groups)
 
     def setting(self, group: str, name: str) -> Any:
-        """One of the settings; None where it is not known."""
+        """One of the settings; None if it is not known."""
         return (getattr(self, group) or {}).get(name)
 
     @property
@@ -95,7 +95,7 @@ class MadeWith:
 
 
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str:
-    """The first key in which two nested mappings differ, in words; empty where they are equal."""
+    """The first key in which two nested mappings differ, in words; empty if they are equal."""
     for key in [*here, *(k for k in there if k not in here)]:
         a, b = there.get(key), here.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -141,7 +141,7 @@ class Progress:
     """`progress.json` of a stage: how far it is while it works, and what it has logged so far.
 
     Args:
-        step: steps of a training, or draws of a similarity, that are done; None where nothing was written yet.
+        step: steps of a training, or draws of a similarity, that are done; None if nothing was written yet.
         steps: in all; a training may end sooner.
         begun: the step at which this process began: others were done before a stop.
         seconds: since then.
@@ -174,7 +174,7 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds until all steps are done, at the pace so far; None where there is no pace yet."""
+        """Seconds until all steps are done, at the pace so far; None if there is no pace yet."""
         if self.step is None or self.steps is None or self.step <= self.begun:
             return None
         return max(0.0, self.seconds / (self.step - self.begun) * (self.steps - self.step))
@@ -194,7 +194,7 @@ class Candidate:
 
     Args:
         name: of the method; `random` for the vectors that are probed beside all others.
-        probe_loss: mean over seeds and held-out draws; None where nothing was probed.
+        probe_loss: mean over seeds and held-out draws; None if nothing was probed.
         probe_loss_above: how far that is above the best candidate's.
         probe_loss_se: standard error of that, paired.
         probe_share: 0 for random vectors, 1 for the best.

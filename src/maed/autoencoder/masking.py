@@ -87,7 +87,7 @@ class Draw:
     Args:
         values: `(B, V, C)` float32 or `(B, V)` int64: the signals at their visible positions.
         visible: `(B, V)` int64 positions.
-        visible_mask: `(B, V)` bool, False where `visible` is filler; None where nothing is.
+        visible_mask: `(B, V)` bool, False where `visible` is filler; None if nothing is.
         scored: `(S,)` int64 positions.
         targets: `(B, S, C)` float32 or `(B, S)` int64: the signals at the scored positions.
         hidden: `(B, S)` bool: scored there, that is, real and not visible.

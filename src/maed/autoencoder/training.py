@@ -190,7 +190,7 @@ def pretrain(
     *,
     start_vectors: Tensor | None = None,
 ) -> Autoencoder:
-    """Train the autoencoder on unlabeled signals and write `folder`; goes on where a stopped training was.
+    """Train the autoencoder on unlabeled signals and write `folder`; continues an interrupted training.
 
     Args:
         data: the signals; `train` and `validation` are read.

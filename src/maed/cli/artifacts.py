@@ -65,7 +65,7 @@ def _evaluate(given: Namespace, command: str) -> None:
 
 
 def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, Any]:
-    """Probe loss, beside that of random vectors and, where they are known, of the true coordinates; neighbor error."""
+    """Probe loss, beside that of random vectors and, if known, of the true coordinates; neighbor error."""
     import numpy as np
     import torch
 

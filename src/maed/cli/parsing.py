@@ -121,7 +121,7 @@ def settings_arguments(parser: Parser, *, source: bool | str = True, run: bool =
 
 
 def settings_group(parser: Parser, settings: type, group: str, names: set[str] | None = None) -> None:
-    """The arguments of a group of settings; of those with these `names`, where they are given."""
+    """The arguments of a group of settings; of those with these `names`, if given."""
     skip = set() if names is None else set(settings.__dataclass_fields__) - names  # type: ignore[attr-defined]
     parser.add_class_arguments(settings, group, skip=skip)
     _remove_bare(parser, group)

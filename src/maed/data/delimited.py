@@ -41,8 +41,8 @@ class Dialect:
     Args:
         delimiter: between cells; a blank for any number of blanks.
         decimal: `.` or `,`.
-        thousands: what groups digits; None where nothing does.
-        names: of the columns; None where no line holds them.
+        thousands: what groups digits; None if nothing does.
+        names: of the columns; None if no line holds them.
         skipped: lines before the first signal.
         aside: those of them that are no names, as they are.
     """
@@ -271,10 +271,10 @@ Pieces = tuple[int, frozenset[int], Iterator[pa.RecordBatch]]
 
 
 def _long(path: Path, dialect: Dialect, pieces_of: Callable[[Path, Dialect], Pieces]) -> pa.Table | None:
-    """A long table in pieces; None where these do not fit together, and it must be read as a whole."""
+    """A long table in pieces; None if these do not fit together, and it must be read as a whole."""
     try:
         with pa.input_stream(str(path), compression="detect") as file:
-            rows = 1  # at the most: a line may hold the rest of a text
+            rows = 1  # at most: a line may hold the rest of a text
             while block := file.read(1 << 22):
                 rows += block.count(b"\n")
         width, whole, pieces = pieces_of(path, dialect)

@@ -22,7 +22,7 @@ def refuse_stand_ins(values: np.ndarray) -> None:
     three answers. Only the largest and the smallest of the values are looked at, which costs a pass over them.
 
     Args:
-        values: of the training signals, NaN where it is known that one is missing; or token ids.
+        values: of the training signals, NaN if it is known that one is missing; or token ids.
 
     Raises:
         MaedError: there is one.

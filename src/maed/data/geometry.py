@@ -30,7 +30,7 @@ class Geometry:
         coordinates: `(N, D)`, Cartesian; rows in storage order, NaN for positions that have no place. On a ring cosine
             and sine, on a torus those of both angles, on a sphere of radius 1 and on a swiss roll three.
         shape: side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.
-        names: N names of the places, by which those of an embedding are found; empty where a file has none.
+        names: N names of the places, by which those of an embedding are found; empty if a file has none.
     """
 
     kind: GeometryKind
@@ -60,7 +60,7 @@ class Geometry:
         return Geometry(kind, self.coordinates[rows], (), names)
 
     def distances(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """True distances, `(N, N)` float64, or from some positions `(m,)` to all, `(m, N)`; time and memory grow alike.
+        """True distances, `(N, N)` float64, or from some positions `(m,)` to all, `(m, N)`; time and memory grow equally.
 
         Euclidean for lines, grids and points; else within the shape, in radians: along the ring, along great circles of
         the sphere, on the torus the root of both angles' squares; on the swiss roll Euclidean once it is unrolled.

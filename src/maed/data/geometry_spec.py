@@ -86,7 +86,7 @@ def _places(path: Path) -> Geometry:
 
 
 def parse_sides(size: str) -> list[int]:
-    """Whole numbers of 1 or more in `12` or `12x8`; empty where `size` is neither."""
+    """Whole numbers of 1 or more in `12` or `12x8`; empty if `size` is neither."""
     try:
         sides = [int(part) for part in size.split("x")]
     except ValueError:

@@ -172,7 +172,7 @@ def _variable(data: Any, settings: DataSettings, origin: str) -> tuple[Any, list
 
 
 def _places(array: Any, axes: list[Any]) -> tuple[Geometry | None, tuple[str, ...], str]:
-    """True places and names of the positions, each where they are known, and a few words on the former."""
+    """True places and names of the positions, each if known, and a few words on the former."""
     plane = array.isel({name: 0 for name in array.dims if name not in axes}, drop=True)
     known = [plane.coords[name] for name in axes if name in plane.coords]
     names: tuple[str, ...] = ()

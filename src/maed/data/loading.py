@@ -46,7 +46,7 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
         X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` token ids (int16, int32 or int64; or any whole numbers with
             `settings.type` tokens).
         y: n labels, whole numbers or names; None without.
-        coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
+        coordinates: the true `(N, D)` coordinates of the positions, if known. Nothing learns from them.
         settings: how they are cut and normalized; the defaults where None.
 
     Raises:
@@ -63,7 +63,7 @@ def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None
 
     Args:
         X: arrays, tensors, tables, columns, data sets, or an iterator of batches.
-        coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
+        coordinates: the true `(N, D)` coordinates of the positions, if known. Nothing learns from them.
         settings: how they are cut and normalized; the defaults where None.
 
     Raises:

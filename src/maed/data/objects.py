@@ -21,7 +21,7 @@ from maed.errors import MaedError
 from maed.settings import DataSettings
 
 KEPT = 1 << 28
-"""Bytes of signals that are kept at the most. A training draws a few hundred thousand: more would hardly be seen."""
+"""Bytes of signals that are kept at most. A training draws a few hundred thousand: more would hardly be seen."""
 
 _BATCH = 256  # signals of a map-style data set at a time
 

@@ -19,7 +19,7 @@ from maed.settings import DataSettings
 _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
 _LARGEST_VOCABULARY = 1 << 20
 _TAIL = 0.01  # share of the values on either side that may be outliers
-_SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at the most
+_SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at most
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
@@ -197,7 +197,7 @@ def _read(source: Source, chosen: Cut, settings: DataSettings) -> _Part:
 
 
 def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
-    """Pixels `(m, height, width, C)` to `(m, height * width, C)`, and their grid; None where there are no pixels."""
+    """Pixels `(m, height, width, C)` to `(m, height * width, C)`, and their grid; None if there are no pixels."""
     if parts["train"].values.ndim != 4:
         return None
     sizes = {part.values.shape[1:3] for part in parts.values()}

@@ -14,7 +14,7 @@ from maed.data.geometry import Geometry
 SignalKind = Literal["real", "tokens"]
 
 LIMIT = 10.0
-"""Deviations from the mean that a value counts at the most where each position has its own: one false value, or a
+"""Deviations from the mean that a value counts at most where each position has its own: one false value, or a
 position that hardly ever moves, would outweigh all others in a squared error."""
 
 SignalContent = Literal["numbers", "tokens", "text", "images"]
@@ -30,7 +30,7 @@ class Signals:
             integer token ids.
         labels: `(n,)` int64 class indices, or None. In a training, what the task reads for each signal.
         numbers: `(n, K)` float64, the labels where they are numbers, or None.
-        mask: `(n, N)` bool, True where a position is real; None where all are.
+        mask: `(n, N)` bool, True where a position is real; None if all are.
         mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`, and with `(N, C)` of them
             between -`LIMIT` and `LIMIT`. None for tokens.
         common: `(n, C)` float32, what each normalized signal has in common at all positions, which a batch is without;
@@ -113,8 +113,8 @@ class SignalData:
         geometry: the true geometry, or None. Nothing that learns reads it.
         permutation: the order that `--data.permute` put the positions in, or None: position i holds what was
             stored at `permutation[i]`.
-        content: what the signals were made of; None where that is not known.
-        columns: columns of the table they were read from; empty where there was none.
+        content: what the signals were made of; None if that is not known.
+        columns: columns of the table they were read from; empty if there was none.
         kept: `(stored N,)` bool, which of the stored positions these are, where some have no value at all; None where
             all are.
         held_out: how many signals are in each split, and how they were chosen, in words.

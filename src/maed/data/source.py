@@ -33,7 +33,7 @@ class Stored:
         read: reads the signals at some rows, so that a limit saves the decoding of the rest.
         labels: `(size,)` or `(size, K)` as stored (numbers or names), later class indices; None without labels, and
             where they are no classes.
-        groups: `(size,)` whom a signal is of (subject, speaker, station); None where that is not asked for.
+        groups: `(size,)` whom a signal is of (subject, speaker, station); None if that is not asked for.
         numbers: `(size, K)` float64, the labels where they are numbers, of K columns; made of `labels`.
     """
 
@@ -63,7 +63,7 @@ class Source:
         classes: class names in the order of the labels; empty without labels.
         vocabulary: number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
             decides.
-        geometry: the true geometry where it is known. Pixels bring their own grid.
+        geometry: the true geometry if it is known. Pixels bring their own grid.
         normalization: what `auto` means here.
         columns: the columns that are read, where it is a table.
         label_names: of the columns that labels come from.

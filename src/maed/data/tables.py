@@ -402,7 +402,7 @@ def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.nda
 
 
 def _raw_labels(table: pa.Table, labels: Sequence[str]) -> np.ndarray | None:
-    """The label column as it is, `(n,)`, or several of numbers as `(n, K)`; None where one is not there."""
+    """The label column as it is, `(n,)`, or several of numbers as `(n, K)`; None if one is not there."""
     if not labels or not set(labels) <= set(table.column_names):
         return None
     found = [_raw_label(table, name) for name in labels]

@@ -23,7 +23,7 @@ def write_npy(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
 
     Args:
         embedding: whose vectors.
-        path: a file, replaced where it is there.
+        path: a file, replaced if it exists.
         rms: root mean square over all entries; as they are by default.
 
     Raises:
@@ -47,7 +47,7 @@ def write_csv(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
 
     Args:
         embedding: whose vectors.
-        path: a file, replaced where it is there.
+        path: a file, replaced if it exists.
         rms: root mean square over all entries; as they are by default.
 
     Raises:
@@ -78,7 +78,7 @@ def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | N
 
     Args:
         embedding: whose vectors.
-        path: a file, replaced where it is there.
+        path: a file, replaced if it exists.
         rms: root mean square over all entries; as they are by default.
         rank: how many axes the model says that `index` has: 1 for a list of positions, 2 for a batch of lists. ONNX
             asks for a number, and onnxruntime holds on to it; the look-up itself takes any.

@@ -36,7 +36,7 @@ def read_columns(
         names: of the new columns, where X does not name its own.
 
     Returns:
-        `(signals, n + M, C)` numbers, NaN where missing; and the names of all positions, None where the old have none.
+        `(signals, n + M, C)` numbers, NaN where missing; and the names of all positions, None if the old have none.
 
     Raises:
         MaedError: token ids, a column that is missing, or names that do not fit.

@@ -136,7 +136,7 @@ def reduce(
 
 
 def standardize(vectors: Tensor) -> Tensor:
-    """Center each channel and scale all of them alike to unit mean square: `(N, d)` to `(N, d)` float32."""
+    """Center each channel and scale all equally to unit mean square: `(N, d)` to `(N, d)` float32."""
     centered = vectors.double() - vectors.double().mean(dim=0)
     size = centered.square().mean().sqrt()
     if size <= 1e-12 * vectors.abs().max():  # all at one place, but for rounding

@@ -1,7 +1,7 @@
 """Reducing a similarity of which only some pairs are known: nothing here is N x N, so that N may be a million.
 
 Every function takes and gives sparse matrices `(N, N)`, symmetric, in which 0 means that nothing is known of a pair.
-With m links for each position time and memory grow with N m^2 at the most.
+With m links for each position time and memory grow with N m^2 at most.
 """
 
 from __future__ import annotations

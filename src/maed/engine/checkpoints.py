@@ -29,7 +29,7 @@ _LIGHTNING = {
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint of either loop, its weights not yet from disk; None where there is none, or a damaged one.
+    """Read a checkpoint of either loop, its weights not yet from disk; None if there is none, or a damaged one.
 
     Of every part the archive holds a checksum (CRC-32), which is checked.
     Of the pickle in it only what makes up tensors and plain values is carried out (`weights_only`). Files that are no
@@ -71,7 +71,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def resumable(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read what the plain loop's training `fingerprint` left in `folder`; None where that cannot be gone on from."""
+    """Read what the plain loop's training `fingerprint` left in `folder`; None if that cannot be gone on from."""
     last = read_own(folder / LAST)
     if last is None or not _holds(last, _PLAIN | _RESUMED) or last["fingerprint"] != fingerprint:
         return None

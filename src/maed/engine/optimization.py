@@ -43,6 +43,6 @@ def adamw(
 
     optimizer = AdamW(groups, lr=learning_rate, fused=True)
     # A fused AdamW would unscale 16-bit gradients itself, and Lightning refuses to clip what is still scaled, with
-    # bf16-mixed too; so unscaling is left to whoever clips.
+    # bf16-mixed too; so unscaling is left to anyone who clips.
     optimizer._step_supports_amp_scaling = False
     return optimizer, LambdaLR(optimizer, factor)

@@ -27,7 +27,7 @@ _SCORED = 32  # positions that a step scores
 _RATE, _WARMUP, _DECAY, _CLIP = 6e-3, 50, 0.01, 1.0
 _HELD_OUT = 1_024  # draws of held-out signals
 _GROUPS = 32  # of neighboring held-out signals
-_VISIBLE, _MOST_VISIBLE = 0.1, 64  # share of the positions shown, and how many at the most; tokens excepted
+_VISIBLE, _MOST_VISIBLE = 0.1, 64  # share of the positions shown, and how many at most; tokens excepted
 
 RANDOM = "random"
 """The name of the random vectors that are probed beside all candidates."""

@@ -47,7 +47,7 @@ class Comparison:
 
     @cached_property
     def learned(self) -> str | None:
-        """The task: as asked for, or what the labels are; None where there are none."""
+        """The task: as asked for, or what the labels are; None if there are none."""
         return chosen_task(self.task, self.context.data)
 
     def check(self, encoding: str) -> None:

@@ -32,7 +32,7 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
 
     The Perceivers are told nothing, train a table, are told the geometry, are given what the best training-free method
     found (by probe loss), and what the autoencoder found: two seeds each, on MNIST at 14 x 14. `photos/` and `mnist/`
-    below `out` are runs like any other; continues after a stop.
+    below `out` are runs like any other; an interrupted demo continues.
 
     Args:
         out: a folder.

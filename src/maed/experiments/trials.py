@@ -101,7 +101,7 @@ class Trial:
         return models.finished_training(data, self.encoding, **self._arguments())
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
-        """Train, or go on training; None where a learning rate was tried with which the loss is not finite."""
+        """Train, or go on training; None if a learning rate was tried with which the loss is not finite."""
         try:
             return models.train_classifier(data, self.encoding, **self._arguments(), callbacks=callbacks)
         except NotFiniteError:

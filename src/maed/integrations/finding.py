@@ -68,7 +68,7 @@ def tensor_of(found: Found) -> Tensor:
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor | None:
-    """The parameter, buffer or plain tensor of a module, None where it has none of that name; no property is called."""
+    """The parameter, buffer or plain tensor of a module, None if it has none of that name; no property is called."""
     for held in (module._parameters, module._buffers, vars(module)):
         if isinstance(held.get(name), Tensor):
             return held[name]
@@ -179,7 +179,7 @@ def at(model: nn.Module, path: str) -> Found | None:
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module | None:
-    """The module at a path, None where there is none; of attributes, only what modules have registered is followed."""
+    """The module at a path, None if there is none; of attributes, only what modules have registered is followed."""
     module: nn.Module | None = model
     for name in path.split(".") if path else ():
         module = module._modules.get(name) if module is not None else None

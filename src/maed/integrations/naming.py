@@ -32,7 +32,7 @@ class Channels:
 
 
 def channels(around: Sequence[nn.Module]) -> Channels | None:
-    """The channels that the modules around a table name, the nearest first; None where none does."""
+    """The channels that the modules around a table name, the nearest first; None if none does."""
     for module in around:
         for attribute in _NAMED:
             names = _names(vars(module).get(attribute))

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     Args:
         values: `(B, N, C)` float32 or `(B, N)` int64.
-        mask: `(B, N)` bool, True where real; None where all are.
+        mask: `(B, N)` bool, True where real; None if all are.
         labels: `(B,)` int64.
         weight: what the mean loss of this process counts for, so that the mean over processes is that of all signals.
     """

@@ -140,7 +140,7 @@ def _find(name: str, *files: str) -> Path:
         try:
             return _download(name, *files)
         except Exception as error:  # the hub's client lets errors of its transport through
-            reason = f", and its {files[0]} cannot be had from the hub ({first_line(error)[:240]})"
+            reason = f", and its {files[0]} is not available from the hub ({first_line(error)[:240]})"
     raise MaedError(
         "perceiver.checkpoint must be a folder that transformers' save_pretrained wrote, OWNER/NAME of "
         f"the hub, or null for random weights; {name!r} is no folder{reason}"

@@ -60,7 +60,7 @@ def architecture_of(settings: PerceiverSettings) -> type[TargetModel]:
 
 
 def resized_grid(data: SignalData, settings: PerceiverSettings) -> Geometry | None:
-    """The positions of the images as the model sees them; None where those are the positions of the data."""
+    """The positions of the images as the model sees them; None if those are the positions of the data."""
     size = settings.image_size
     return None if size is None or size**2 == data.positions else grid(size, size)
 

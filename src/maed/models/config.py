@@ -37,7 +37,7 @@ class ClassifierConfig:
         source: the data set it was trained on.
         mean, scale: the normalization of the training signals, `(1, C)` or `(N, C)`; None for tokens.
         permutation: the fixed order the positions were put in, or None.
-        content: what the signals were made of, or None where that is not known.
+        content: what the signals were made of, or None if that is unknown.
         columns: columns of the table that the signals were read from, if it was one.
         task: what the model tells of a signal.
         facts: what that task keeps of data and settings.

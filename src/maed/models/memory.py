@@ -60,7 +60,7 @@ def check_memory(
         batch_size: signals of a batch on one device.
         accumulate: batches of a step.
         half_precision: whether products are computed in bfloat16.
-        available: bytes of the device's memory; None where it does not say, and nothing is refused.
+        available: bytes of the device's memory; None if it does not say, and nothing is refused.
 
     Raises:
         MaedError: a step of `batch_size` signals would take more than `available`.
@@ -89,5 +89,5 @@ def check_memory(
 
 
 def device_memory(device: torch.device) -> int | None:
-    """Bytes of memory that a device has; None where that is not known."""
+    """Bytes of memory that a device has; None if that is not known."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else memory()

@@ -146,7 +146,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """The first tensor in which `found` is not what is `wanted`, with both shapes; None where all fit."""
+    """The first tensor in which `found` is not what is `wanted`, with both shapes; None if all fit."""
     for name, tensor in wanted.items():
         if name not in found:
             return f"{name}, of shape {tuple(tensor.shape)}, is not among them"

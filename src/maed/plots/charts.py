@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean as readers have it, the ends of its interval, None where it has none, and what it is the mean of."""
+    """A mean as readers have it, the ends of its interval, None if it has none, and what it is the mean of."""
 
     name: str
     color: str

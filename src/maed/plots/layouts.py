@@ -25,7 +25,7 @@ def recovered_layout(
     names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the layout that an embedding makes, beside the true one where it is known.
+    """Draw the layout that an embedding makes, beside the true one if it is known.
 
     Colors say where a position truly lies (without coordinates: where it is stored). On a grid, true neighbors are
     joined: an even mesh means that the geometry was found. The layout is moved, turned, mirrored and scaled to lie
@@ -35,7 +35,7 @@ def recovered_layout(
         vectors: `(N, d)`, laid out by `maed.plots.layout.recovered_layout`, in time N^3; or a layout `(N, 2)`.
         coordinates: `(N, D)` true coordinates, or None.
         shape: `(height, width)` of a grid.
-        names: of the positions, written beside them in the layout; None where they have none.
+        names: of the positions, written beside them in the layout; None if they have none.
         ax: where to draw.
 
     Raises:

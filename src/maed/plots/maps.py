@@ -43,8 +43,8 @@ def similarity_map(
         coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
         shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
             neighborhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
-        kind: of the geometry, where it is known; `torus` and `sphere` are drawn on maps of their own.
-        names: N names of positions; where None, a position is called by its place.
+        kind: of the geometry, if known; `torus` and `sphere` are drawn on maps of their own.
+        names: N names of positions; if None, a position is called by its place.
         ax: where to draw, `projection="3d"` to see three coordinates in space.
     """
     places = _Places(coordinates, shape, kind, names)
@@ -109,7 +109,7 @@ def similarity_matrix(
             of blocks are drawn.
         coordinates: `(N, D)`: positions go by them, the first column before the next: a grid row by row.
         shape: of a grid or torus, for the names of the axes.
-        kind: of the geometry, where it is known; a `torus` goes by its angles.
+        kind: of the geometry, if known; a `torus` goes by its angles.
         order: `(N,)`: positions in another order, such as along a channel of an embedding.
         names: N names of positions, written at the sides where there are few enough to be read.
         ax: where to draw.

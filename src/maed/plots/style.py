@@ -79,7 +79,7 @@ def headline(ax: Axes, text: str) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """A frameless legend, where there is anything to tell apart."""
+    """A frameless legend, if there is anything to tell apart."""
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, labelcolor=INK, fontsize=8)
 

@@ -52,7 +52,7 @@ def predict(
         classifier: from `maed.models.load_classifier`, on any device.
         values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalization and permutation
             are the classifier's.
-        mask: `(n, N)` bool, True where a position is real, in the order of `values`; None where all are.
+        mask: `(n, N)` bool, True where a position is real, in the order of `values`; None if all are.
         batch_size: signals at a time.
 
     Yields:

@@ -41,9 +41,9 @@ class Batch:
 
     Args:
         values: `(m, N, C)` numbers or `(m, N)` ids, neither normalized nor permuted.
-        mask: `(m, N)` bool, True where real; None where all are.
-        truth: m names of classes, None for those that are not known; None where the input has no labels.
-        files: m names of files; None where signals are not files.
+        mask: `(m, N)` bool, True where real; None if all are.
+        truth: m names of classes, None for those that are not known; None if the input has no labels.
+        files: m names of files; None if signals are not files.
         first: how much later than its own number a row is called: a forecast is of the moment after those read.
     """
 
@@ -59,7 +59,7 @@ class Input:
     """An input to be labeled.
 
     Args:
-        size: number of signals; None where only reading tells.
+        size: number of signals; None if only reading tells.
         batches: the signals, in order, so many at a time.
     """
 
@@ -250,7 +250,7 @@ class _Model:
         return pixels.reshape(len(pixels), -1, pixels.shape[3])
 
     def _class(self, value: Any) -> str | None:
-        """The class that a label of the input means; None where the classifier does not know it.
+        """The class that a label of the input means; None if the classifier does not know it.
 
         Whole numbers stand for classes in their order where no class of the classifier has a number for its name.
         """

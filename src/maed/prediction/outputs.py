@@ -69,7 +69,7 @@ def _csv(stream: TextIO) -> Write:
             started = True
         shown = [values.astype(str) if isinstance(values, np.ndarray) else values for values in columns.values()]
         writer.writerows(zip(*shown, strict=True))
-        stream.flush()  # whoever feeds lines through a pipe waits for their labels
+        stream.flush()  # anyone who feeds lines through a pipe waits for their labels
 
     return write
 

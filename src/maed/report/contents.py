@@ -72,8 +72,8 @@ class Contents:
         vectors: `(N, d)`, the embedding.
         geometry: the true geometry as it is stored.
         coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
-        names: of the positions, N texts, where they have names.
-        shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or where nothing is known.
+        names: of the positions, N texts, if they have names.
+        shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or if nothing is known.
         similarity: `(N, N)`.
         draws: how the similarity was drawn.
         baselines: by their names.
@@ -213,7 +213,7 @@ def _provenance(stage: StageFolder) -> dict[str, Any]:
 
 
 def _similarity(stage: StageFolder) -> np.ndarray | None:
-    """`(N, N)`; None where there is none, or one of candidate pairs alone."""
+    """`(N, N)`; None if there is none, or one of candidate pairs alone."""
     found = _tensors(stage.model, "similarity")["similarity"] if stage.is_finished else None
     return found if found is not None and found.ndim == 2 else None
 

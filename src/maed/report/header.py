@@ -42,7 +42,7 @@ def lead(contents: Contents) -> list[str]:
 
 
 def tiles(results: Results) -> list[tuple[str, str]]:
-    """The numbers that a reader looks for first: value and label, where known."""
+    """The numbers that a reader looks for first: value and label, if known."""
     found, k = results.metrics(results.chosen or "maed"), results.neighbors or "k"
     how = "chosen, by a score that needs no truth" if results.probe_loss else "shown; methods were not probed"
     tiles = [

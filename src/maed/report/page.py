@@ -111,7 +111,7 @@ def _page(
 
 
 def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
-    """The layout that an embedding makes, for its card; None where it is too small, or too large to be laid out."""
+    """The layout that an embedding makes, for its card; None if it is too small, or too large to be laid out."""
     if not FEWEST <= embedding.n <= ASSIGNABLE:
         return None
     geometry = embedding.geometry

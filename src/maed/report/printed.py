@@ -46,7 +46,7 @@ class Printer:
         contents: what the run folder holds.
         settings: how many of each.
         folder: where figures are written.
-        layout: `(N, 2)`, from the embedding alone, where there is one and it is not too large.
+        layout: `(N, 2)`, from the embedding alone, if there is one and it is not too large.
     """
 
     contents: Contents

@@ -52,12 +52,12 @@ class Section:
     absent: list[str] = field(default_factory=list)
 
     def add(self, block: Block | None) -> None:
-        """Add a block, where there is one."""
+        """Add a block, if there is one."""
         if block is not None:
             self.blocks.append(block)
 
     def add_chart(self, chart: Figure | None, alt: str, caption: str) -> None:
-        """Add a chart, where there is one."""
+        """Add a chart, if there is one."""
         self.add(None if chart is None else ChartBlock(chart, alt, caption))
 
 

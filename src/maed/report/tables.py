@@ -56,7 +56,7 @@ def candidate_rows(results: Results) -> Rows:
 def accuracy_rows(results: Results) -> Rows:
     """Test scores of each encoding with 95 % intervals; no rows if no Perceiver was trained.
 
-    What else was measured stands behind, where there is anything.
+    What else was measured stands behind, if there is anything.
     """
     summary = summaries(results)
     if not summary:

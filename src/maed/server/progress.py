@@ -85,7 +85,7 @@ class Part:
 
     @property
     def remaining(self) -> str:
-        """The time that is left, in words; empty where it is not known."""
+        """The time that is left, in words; empty if it is not known."""
         left = self.far.left
         if left is None:
             return ""

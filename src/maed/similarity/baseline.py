@@ -58,7 +58,7 @@ def compute_baseline(
     Args:
         name: which.
         data: the signals.
-        signals: how many are read at the most.
+        signals: how many are read at most.
         sparse: of candidate pairs alone.
 
     Raises:

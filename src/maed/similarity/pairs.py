@@ -114,7 +114,7 @@ class _Channel:
         self.mean, self.deviation = (total / count).float(), variance.sqrt().float()
 
     def _raw(self) -> Iterator[_Chunk]:
-        """Chunks `(B, N)` with 0 where missing, and which values are real; None where all are."""
+        """Chunks `(B, N)` with 0 where missing, and which values are real; None if all are."""
         for start in range(0, len(self.signals), self.at_once):
             rows = np.arange(start, min(start + self.at_once, len(self.signals)))
             x = self.signals.take(rows)[..., self.channel]

@@ -90,7 +90,7 @@ def stream(
         outputs: numbers that the model puts out for a position; bounds the memory of a batch.
         device: where to compute.
         half_precision: reconstruct under bf16 autocast; losses and sums stay float32 and float64.
-        folder: keeps partial sums here every minute, and goes on from them.
+        folder: keeps partial sums here every minute, and continues from them.
         progress: told of every batch.
         watch: given the sums now and then; it changes nothing of them, and its time is not counted.
 

@@ -95,7 +95,7 @@ class Accumulator(Sums):
             losses: `(B, N)` l_j; ignored where not scored.
             visible: `(B, N)` bool.
             scored: `(B, N)` bool; True only where real and hidden.
-            real: `(B, N)` bool; None where all are.
+            real: `(B, N)` bool; None if all are.
         """
         hit = scored.double()
         loss = torch.where(scored, losses.double(), 0.0)  # not a product: an ignored loss may be infinite

@@ -116,7 +116,7 @@ class Context:
 
     @contextmanager
     def progress(self, title: str, folder: StageFolder) -> Iterator[Callable[[int, int], None]]:
-        """Report the progress of draws to the folder's `progress.json` and to whoever watches this process.
+        """Report the progress of draws to the folder's `progress.json` and to anyone who watches this process.
 
         That is a bar on a terminal, a line for every tenth elsewhere, or nothing, as the trainer's settings ask.
         """

@@ -55,7 +55,7 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
 
 
 def within_draws(settings: Settings, draws: int) -> tuple[Settings, str]:
-    """The settings with training and streaming scaled alike, so that both together make about `draws` draws."""
+    """The settings with training and streaming scaled equally, so that both together make about `draws` draws."""
     autoencoder, similarity = settings.autoencoder, settings.similarity
     share = draws / (autoencoder.steps * autoencoder.batch_size + similarity.draws)
     steps, streamed = max(1, round(share * autoencoder.steps)), max(2, round(share * similarity.draws))
@@ -82,7 +82,7 @@ def affordable(data: SignalData, settings: Settings, seconds: float) -> tuple[Se
         similarity=replace(settings.similarity, draws=draws, seconds=_STREAMING * seconds),
         evaluation=_probes(settings, steps / settings.autoencoder.steps),
     )
-    return bought, f"budget: {steps} training steps and {draws} draws at the most, in about {seconds:.0f} s"
+    return bought, f"budget: {steps} training steps and {draws} draws at most, in about {seconds:.0f} s"
 
 
 def _probes(settings: Settings, share: float) -> EvaluationSettings:

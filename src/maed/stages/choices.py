@@ -20,7 +20,7 @@ _FEW = 100
 """Least steps per position for fewer than 8 positions, which leave the plateau sooner."""
 
 _MOST_VISIBLE, _STREAMED_VISIBLE = 0.3, 0.2
-"""Shares of the positions of real channels that a training shows at the most, and streaming always: few visible ones
+"""Shares of the positions of real channels that a training shows at most, and streaming always: few visible ones
 teach where positions lie, many leave the finer differences between near ones ..."""
 
 _MOST_TOKENS = 64
@@ -34,18 +34,18 @@ _FEW_POSITIONS = 16
 """Below so many, all of this changes little."""
 
 _DRAWS = 24
-"""Draws for each position, at the most: streaming stops before where neighbor lists no longer change ..."""
+"""Draws for each position, at most: streaming stops before where neighbor lists no longer change ..."""
 
 _PAIRS = 1 << 22
 """Least product of draws and positions, for few positions, whose draws are cheap."""
 
 _EPOCHS = 300
-"""Passes over the signals at the most: a few dozen signals are learned by heart long before the steps are over."""
+"""Passes over the signals at most: a few dozen signals are learned by heart long before the steps are over."""
 
 _LEAST_STEPS = 60
 
 _PROBED = 15
-"""Steps of a probe for each position at the most: of a few positions there is little to learn."""
+"""Steps of a probe for each position at most: of a few positions there is little to learn."""
 
 
 def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order: bool) -> tuple[Settings, list[str]]:
@@ -83,7 +83,7 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
 
 
 def with_steps(settings: AutoencoderSettings, steps: int) -> AutoencoderSettings:
-    """The settings of a training of `steps` steps: a quarter of them for the warm-up at the most, four validations."""
+    """The settings of a training of `steps` steps: a quarter of them for the warm-up at most, four validations."""
     return replace(settings, steps=steps, warmup=min(100, steps // 4), validate_every=max(1, steps // 4))
 
 

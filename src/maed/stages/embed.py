@@ -85,8 +85,8 @@ def embed_folder(
         similarity: the folder of a similarity.
         target: that of the embedding.
         settings: the embedding's.
-        geometry: the true one, which is only written beside the vectors; None where it is not known.
-        names: of the positions; None where they have none.
+        geometry: the true one, which is only written beside the vectors; None if it is not known.
+        names: of the positions; None if they have none.
         say: told what happens.
     """
     matrix, config = load_similarity(similarity.path), read_json(similarity.config)

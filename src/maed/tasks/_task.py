@@ -58,7 +58,7 @@ class Seen(NamedTuple):
 
     Args:
         values: `(B, N, C)` or `(B, N)`, what the model reads.
-        mask: `(B, N)` bool, True where it may; None where everywhere.
+        mask: `(B, N)` bool, True where it may; None if everywhere.
         target: what it is to tell; of the shape that `loss` of the same task takes.
     """
 
@@ -109,7 +109,7 @@ class Task(ABC):
         names: of the outputs: classes, or target columns.
         channels: C of the signals.
         facts: what `facts` has noted.
-        train: settings of the training; None where there is none.
+        train: settings of the training; None if there is none.
 
     Attributes:
         metric: what models are chosen and compared by.
@@ -140,7 +140,7 @@ class Task(ABC):
 
     @classmethod
     def output_names(cls, data: SignalData) -> tuple[str, ...]:
-        """Names of the outputs, in their order; empty where they are those of the positions."""
+        """Names of the outputs, in their order; empty if they are those of the positions."""
         return ()
 
     @classmethod

@@ -25,7 +25,7 @@ _DEFAULT = {"sphere": 500, "swissroll": 500}  # positions; 256 on the other shap
 _LARGEST = 10_000  # positions: each N x N array takes 800 MB, the eigenvectors minutes
 _LARGEST_EVEN = 1 << 24  # positions on a ring or torus, whose eigenvectors are waves
 _ROWS = 1_024  # signals that are made at a time; each block has random numbers of its own
-_NUMBERS = 1 << 25  # in a block at the most, or one signal
+_NUMBERS = 1 << 25  # in a block at most, or one signal
 _TRAIN, _TEST, _PLACES = 1, 2, 3  # streams of random numbers; 0 would be that of the splits
 
 

@@ -30,7 +30,7 @@ class Blocks:
         return self.budget - sum(map(len, self.texts.values()))
 
     def add(self, array: np.ndarray) -> dict[str, Any] | None:
-        """Put an array in; returns what the page finds it by, None where it does not fit."""
+        """Put an array in; returns what the page finds it by, None if it does not fit."""
         stored = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
         text = base64.b64encode(gzip.compress(stored.tobytes(), 6, mtime=0)).decode("ascii")
         if len(text) > self.left:

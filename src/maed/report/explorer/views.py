@@ -81,7 +81,7 @@ class View:
         vectors: `(N, d)` float32.
         layout: `(N, 3)` float32; the first two columns are the layout in the plane.
         laid_out_by: `Isomap`, or `principal components` where that would take long.
-        estimator: whose similarity the vectors are made of; empty where they are made of none.
+        estimator: whose similarity the vectors are made of; empty if they are made of none.
         reduction: how.
     """
 
