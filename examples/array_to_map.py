@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import maed
+from maed import plots
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     X = pixels[:, used].astype(np.float32)  # (1797, N): all that is learned from
     embedding = maed.learn(X, dim=8, method=given.method, random_state=0, verbose=False)
     embedding.save_pretrained("digits-positions")
-    embedding.plot().figure.savefig(given.out)
+    plots.save(plots.figure_of(embedding.plot()), given.out)
 
     places = np.stack([used // 8, used % 8], axis=1)  # where the pixels truly are, (N, 2)
     distance = np.linalg.norm(places[:, None] - places, axis=2)

@@ -90,9 +90,9 @@ def require_extra(argument: str, *extras: str, package: str | None = None) -> No
     """Refuse what needs packages that are not installed, before any work. Nothing is imported.
 
     Args:
-        argument: the verb or setting that needs them.
-        extras: of `EXTRAS`, all of which it needs.
-        package: the only one of them that it needs, where that is so.
+        argument: The verb or setting that needs them.
+        extras: Of `EXTRAS`, all of which it needs.
+        package: The only one of them that it needs, where that is so.
     """
     lacking = {
         extra: [name for name in EXTRAS[extra] if package in (None, name) and find_spec(name) is None]

@@ -96,7 +96,7 @@ def written(path: Path) -> Iterator[Path]:
     """`replacing`, for libraries that have errors of their own for a full disk.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     with replacing(path) as temporary:
         try:
@@ -109,9 +109,9 @@ def damaged(path: Path, found: str = "damaged, its content is not what was writt
     """The error for a file of a run or an artifact that cannot be read.
 
     Args:
-        path: the file.
-        found: what is wrong.
-        otherwise: what else can be done.
+        path: The file.
+        found: What is wrong.
+        otherwise: What else can be done.
     """
     of_stage = path.name == CONFIG or (path.parent / CONFIG).is_file()
     stage = path.parent if of_stage else path  # the files of a stage go together
@@ -126,11 +126,11 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
     of one training (`torchrun`) the first one locks for all.
 
     Args:
-        folder: created if it does not exist.
-        below: whether files in the folders below are its own too.
+        folder: Created if it does not exist.
+        below: Whether files in the folders below are its own too.
 
     Raises:
-        MaedError: another process holds it; it is named.
+        MaedError: Another process holds it; it is named.
     """
     if not is_main_process():
         yield

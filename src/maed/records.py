@@ -56,10 +56,10 @@ class MadeWith:
     """The settings that a stage, and those before it, were made with; None of a stage that had no part in it.
 
     Args:
-        source: of the signals.
-        data, autoencoder, similarity, embedding: settings, by their names.
-        baseline: name of a training-free method.
-        signals: how many signals that read at most.
+        source: Of the signals.
+        data, autoencoder, similarity, embedding: Settings, by their names.
+        baseline: Name of a training-free method.
+        signals: How many signals that read at most.
     """
 
     source: str | None = None
@@ -111,14 +111,14 @@ class Work:
     """Facts that a stage recorded in metrics.json or config.json; None for those not recorded.
 
     Args:
-        source: of the signals.
-        n: how many positions.
-        seconds: that it took.
-        history: points of a training, by `step`, or of a similarity, by `draws`.
-        visible: how many positions the autoencoder was shown.
-        draws: how many a similarity is made of.
-        split_half: agreement of its halves.
-        changed: shares of neighbors that changed, after so many draws.
+        source: Of the signals.
+        n: How many positions.
+        seconds: That it took.
+        history: Points of a training, by `step`, or of a similarity, by `draws`.
+        visible: How many positions the autoencoder was shown.
+        draws: How many a similarity is made of.
+        split_half: Agreement of its halves.
+        changed: Shares of neighbors that changed, after so many draws.
     """
 
     source: str | None = None
@@ -141,11 +141,11 @@ class Progress:
     """`progress.json` of a stage: how far it is while it works, and what it has logged so far.
 
     Args:
-        step: steps of a training, or draws of a similarity, that are done; None if nothing was written yet.
-        steps: in all; a training may end sooner.
-        begun: the step at which this process began: others were done before a stop.
-        seconds: since then.
-        points: the curve so far, by `step`; a long one is thinned.
+        step: Steps of a training, or draws of a similarity, that are done; None if nothing was written yet.
+        steps: In all; a training may end sooner.
+        begun: The step at which this process began: others were done before a stop.
+        seconds: Since then.
+        points: The curve so far, by `step`; a long one is thinned.
     """
 
     step: int | None = None
@@ -159,7 +159,7 @@ class Progress:
         """Read a file; without one, nothing is known.
 
         Raises:
-            MaedError: it is no progress.json.
+            MaedError: It is no progress.json.
         """
         if not path.is_file():
             return cls()
@@ -193,14 +193,14 @@ class Candidate:
     """A method that a run has tried, and what is known of it without truth (a row of `auto.json`).
 
     Args:
-        name: of the method; `random` for the vectors that are probed beside all others.
-        probe_loss: mean over seeds and held-out draws; None if nothing was probed.
-        probe_loss_above: how far that is above the best candidate's.
-        probe_loss_se: standard error of that, paired.
+        name: Of the method; `random` for the vectors that are probed beside all others.
+        probe_loss: Mean over seeds and held-out draws; None if nothing was probed.
+        probe_loss_above: How far that is above the best candidate's.
+        probe_loss_se: Standard error of that, paired.
         probe_share: 0 for random vectors, 1 for the best.
-        neighbor_error: mean over positions.
-        split_half: agreement of two halves of the draws.
-        seconds: that making it took.
+        neighbor_error: Mean over positions.
+        split_half: Agreement of two halves of the draws.
+        seconds: That making it took.
     """
 
     name: str
@@ -218,11 +218,11 @@ class Choice:
     """`auto.json`: the candidates of a run, and which of them was chosen.
 
     Args:
-        chosen: name of the method.
-        candidates: the chosen one first, then by probe loss, random vectors last.
-        no_dependence: methods that found none.
-        seconds: that choosing took.
-        made_with: what it depends on.
+        chosen: Name of the method.
+        candidates: The chosen one first, then by probe loss, random vectors last.
+        no_dependence: Methods that found none.
+        seconds: That choosing took.
+        made_with: What it depends on.
     """
 
     chosen: str
@@ -236,7 +236,7 @@ class Choice:
         """Read a file.
 
         Raises:
-            MaedError: it is missing, no JSON, or no auto.json; or what it names as chosen is no name of a method.
+            MaedError: It is missing, no JSON, or no auto.json; or what it names as chosen is no name of a method.
         """
         stored = read_json(path)
         try:
@@ -257,16 +257,16 @@ class Score:
     """The test score of one trained model.
 
     Args:
-        positions: the encoding.
-        seed: of the training.
-        value: of the metric.
-        validation: the same of the validation signals, at its best.
-        epochs: passes over the training signals.
-        seconds: of the training.
-        learning_rate: its peak.
-        history: points of the training.
-        task, labels, metric: what was learned, from how many labeled signals, and how that is measured.
-        metrics: what else was measured of the test signals, by name.
+        positions: The encoding.
+        seed: Of the training.
+        value: Of the metric.
+        validation: The same of the validation signals, at its best.
+        epochs: Passes over the training signals.
+        seconds: Of the training.
+        learning_rate: Its peak.
+        history: Points of the training.
+        task, labels, metric: What was learned, from how many labeled signals, and how that is measured.
+        metrics: What else was measured of the test signals, by name.
     """
 
     positions: str
@@ -343,16 +343,16 @@ class Results:
     """`results.json`. A section that was not run is None or empty.
 
     Args:
-        source, positions, neighbors: of the data: its name, N, and the k of recall@k.
-        held_out: how signals were held out, in words.
-        command, commit, settings, machine, started: where the figures come from.
+        source, positions, neighbors: Of the data: its name, N, and the k of recall@k.
+        held_out: How signals were held out, in words.
+        command, commit, settings, machine, started: Where the figures come from.
         files: SHA-256 of each file that `maed run` had written when it was done; None of a run that was stopped, or of
             `maed compare`.
-        seconds: of each stage.
-        split_half, geometry: by method.
-        scores, summary, paired, tuning: of trained models.
-        notes: what a reader must know.
-        chosen, probe_loss, neighbor_error: of the candidates, by method.
+        seconds: Of each stage.
+        split_half, geometry: By method.
+        scores, summary, paired, tuning: Of trained models.
+        notes: What a reader must know.
+        chosen, probe_loss, neighbor_error: Of the candidates, by method.
     """
 
     maed: str = ""
@@ -400,7 +400,7 @@ class Results:
         """Read a file.
 
         Raises:
-            MaedError: it is missing, no JSON, or no results.json.
+            MaedError: It is missing, no JSON, or no results.json.
         """
         stored = read_json(path)
         if not is_results(stored):

@@ -90,11 +90,11 @@ class Registry(Generic[T]):
         """The class behind a name, imported now.
 
         Args:
-            name: one of `names`.
-            argument: what a message calls the setting; the kind in the singular where None.
+            name: One of `names`.
+            argument: What a message calls the setting; the kind in the singular where None.
 
         Raises:
-            MaedError: no such name, or a plug-in that cannot be imported.
+            MaedError: No such name, or a plug-in that cannot be imported.
         """
         self.check(argument or self.kind.removesuffix("s"), name)
         if name in self.built_in:

@@ -113,9 +113,9 @@ class RunFolder:
     """A folder that a run writes, and where its earlier stages lie.
 
     Args:
-        path: where this run writes.
-        upstream: where earlier stages lie; `path` where None.
-        overwrite: replace stages that were made with other settings instead of refusing.
+        path: Where this run writes.
+        upstream: Where earlier stages lie; `path` where None.
+        overwrite: Replace stages that were made with other settings instead of refusing.
     """
 
     path: Path
@@ -220,12 +220,12 @@ class RunFolder:
         """Take a folder for a stage made with these settings, by its config.json; True where it is already finished.
 
         Args:
-            stage: the folder.
-            made_with: settings, by their groups.
-            facts: what else config.json is to say.
+            stage: The folder.
+            made_with: Settings, by their groups.
+            facts: What else config.json is to say.
 
         Raises:
-            MaedError: the folder holds the stage made with other settings, and `overwrite` is off.
+            MaedError: The folder holds the stage made with other settings, and `overwrite` is off.
         """
         there, here = stage.made_with, MadeWith.of(made_with)
         if there == here:

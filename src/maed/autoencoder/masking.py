@@ -28,8 +28,11 @@ def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str =
     Without a fraction: 3/4 of sqrt(n) positions of real channels (24 of 1,024: sparse enough that single positions
     matter, dense enough that neighbors meet), a fifth of the positions of tokens, whose dependence dies after a few.
 
+    Returns:
+        A number from 1 to n - 1.
+
     Raises:
-        MaedError: where the fraction leaves none or all; it names the fraction of the settings' `group`.
+        MaedError: Where the fraction leaves none or all; it names the fraction of the settings' `group`.
     """
     if fraction is None:
         fraction = 0.2 if kind == "tokens" else 0.75 / np.sqrt(n)
@@ -65,12 +68,12 @@ def draw_real_subsets(generator: np.random.Generator, real: np.ndarray, k: np.nd
     """`k[b]` of the real positions of each row b, without replacement. Time grows with `B * N`.
 
     Args:
-        generator: source of randomness.
+        generator: Source of randomness.
         real: `(B, N)` bool.
         k: `(B,)` int64, at least 1 and at most the row's number of real positions.
 
     Returns:
-        positions `(B, max(k))` int64 and a `(B, max(k))` bool mask, False where a row has fewer.
+        Positions `(B, max(k))` int64 and a `(B, max(k))` bool mask, False where a row has fewer.
     """
     most = int(k.max())
     keys = generator.random(real.shape, dtype=np.float32)
@@ -113,13 +116,16 @@ def make_draw(
     """Hide all but `visible` positions of the signals `rows`.
 
     Args:
-        signals: the split to draw from.
-        generator: source of randomness.
+        signals: The split to draw from.
+        generator: Source of randomness.
         rows: `(B,)` int64.
-        visible: how many of N positions a signal shows; a signal with fewer real positions shows the same share of
+        visible: How many of N positions a signal shows; a signal with fewer real positions shows the same share of
             them, at least one, and always hides one if it has two.
-        scored: how many positions to score, at random, the same for the whole batch, so that the cost of a draw
+        scored: How many positions to score, at random, the same for the whole batch, so that the cost of a draw
             does not grow with N; None scores all.
+
+    Returns:
+        The draw of B signals.
     """
     n = signals.values.shape[1]
     positions = np.arange(n) if scored is None or scored >= n else generator.choice(n, scored, replace=False)
@@ -135,10 +141,13 @@ def nested_draws(
     """Draws that show ever more of the same signals, all positions scored: what one shows, the next shows too.
 
     Args:
-        signals: the split to draw from.
-        generator: source of randomness.
+        signals: The split to draw from.
+        generator: Source of randomness.
         rows: `(B,)` int64.
-        counts: ascending: how many of N positions each draw shows; of a signal with fewer real ones, as `make_draw`.
+        counts: Ascending: how many of N positions each draw shows; of a signal with fewer real ones, as `make_draw`.
+
+    Returns:
+        One draw after another.
     """
     n = signals.values.shape[1]
     real = np.ones((len(rows), n), dtype=bool) if signals.mask is None else signals.mask[rows]

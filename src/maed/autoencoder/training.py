@@ -38,14 +38,14 @@ class DrawStream:
     """Draw number t of a training: a function of the seed and of t alone, so that a resumed training goes on exactly.
 
     Args:
-        signals: the split to draw from.
-        visible: positions shown.
-        most: of draws that show different numbers of positions the largest, `visible` being the smallest, all evenly
+        signals: The split to draw from.
+        visible: Positions shown.
+        most: Of draws that show different numbers of positions the largest, `visible` being the smallest, all evenly
             on a logarithmic scale.
-        scored: positions scored; None for all.
-        batch_size: signals in a draw.
-        length: number of draws.
-        seed: seed of the stream.
+        scored: Positions scored; None for all.
+        batch_size: Signals in a draw.
+        length: Number of draws.
+        seed: Seed of the stream.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class AutoencoderTask:
     """The training of a masked autoencoder: draws in, mean loss over hidden scored positions out.
 
     Args:
-        model: what is trained.
-        loss: of a position.
-        settings: those of the optimizer are read.
+        model: What is trained.
+        loss: Of a position.
+        settings: Those of the optimizer are read.
     """
 
     def __init__(self, model: Autoencoder, loss: LossName, settings: AutoencoderSettings) -> None:
@@ -115,7 +115,7 @@ class AutoencoderTask:
         """The loss of one draw.
 
         Raises:
-            MaedError: it is not finite.
+            MaedError: It is not finite.
         """
         loss = self.mean_loss(batch)
         if not torch.isfinite(loss):
@@ -193,9 +193,9 @@ def pretrain(
     """Train the autoencoder on unlabeled signals and write `folder`; continues an interrupted training.
 
     Args:
-        data: the signals; `train` and `validation` are read.
-        settings: the autoencoder's.
-        trainer_settings: the machine.
+        data: The signals; `train` and `validation` are read.
+        settings: The autoencoder's.
+        trainer_settings: The machine.
         folder: `autoencoder/` of a run.
         start_vectors: `(N, d)` that the table of position vectors starts from, its remaining channels random: a warm
             start. None for a table of random numbers.
@@ -249,7 +249,7 @@ def start_from(model: Autoencoder, vectors: Tensor) -> None:
     """Start the table of position vectors from an embedding, scaled to the table's unit mean square.
 
     Raises:
-        MaedError: the model has no such table, or one of another number of positions.
+        MaedError: The model has no such table, or one of another number of positions.
     """
     if not isinstance(model, SetAutoencoder):
         raise MaedError("autoencoder.init must be random for a U-Net, which has no position vectors")
@@ -289,10 +289,10 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
     """Mean loss over hidden positions of `signals`, each of which is drawn about once; the same at every call.
 
     Args:
-        model: trained on `data`, in evaluation mode.
-        signals: normalized as `data` are.
-        settings: of its training.
-        data: what it was trained on; only its sizes are read.
+        model: Trained on `data`, in evaluation mode.
+        signals: Normalized as `data` are.
+        settings: Of its training.
+        data: What it was trained on; only its sizes are read.
     """
     visible = visible_count(data.positions, data.kind, settings.visible_fraction)
     task = AutoencoderTask(model, loss_name(settings, data), settings)

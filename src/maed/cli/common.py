@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
-from rich.console import Console
 
 from maed.cli.parsing import Parser
 from maed.errors import MaedError, require_extra
@@ -19,6 +18,8 @@ from maed.registry import ENCODINGS, TASKS
 from maed.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from maed.stages import Context
 
 
@@ -27,8 +28,8 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     """The run folder, its settings and its data; no other process may write there until the verb is done.
 
     Args:
-        given: the arguments of the verb.
-        models_only: it trains models alone, each of which is locked by itself.
+        given: The arguments of the verb.
+        models_only: It trains models alone, each of which is locked by itself.
     """
     from maed.data import load
     from maed.files import locked
@@ -69,6 +70,8 @@ def describe_data(data: Any) -> str:
 
 def console() -> Console:
     """The console for tables; without a terminal it is wide enough for all of them."""
+    from rich.console import Console  # `maed --help` is quicker without it
+
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 

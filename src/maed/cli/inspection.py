@@ -29,7 +29,7 @@ def describe(path: Path) -> Iterator[str]:
     """Lines that describe `path`, the first of which says what it is.
 
     Raises:
-        MaedError: nothing is there, or nothing that `maed` knows.
+        MaedError: Nothing is there, or nothing that `maed` knows.
     """
     if not path.exists():
         raise MaedError(f"path must be a file or folder that maed reads; {path} does not exist")

@@ -43,10 +43,10 @@ class Verb:
     """One verb of the command line.
 
     Args:
-        text: what it does, for --help.
-        add: adds its arguments to its parser.
-        do: what it does.
-        extras: of the package, without which it can do nothing.
+        text: What it does, for --help.
+        add: Adds its arguments to its parser.
+        do: What it does.
+        extras: Of the package, without which it can do nothing.
     """
 
     text: str

@@ -41,7 +41,7 @@ def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSetti
         settings: `type` and `image_size` are read.
 
     Raises:
-        MaedError: an array of a rank, type or length that cannot be.
+        MaedError: An array of a rank, type or length that cannot be.
     """
     array = _array(inputs, "inputs")
     kind = _kind(array, settings)
@@ -105,12 +105,12 @@ def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings)
     and so is a single array of any name: it is said. Labels may be a row or column of a matrix.
 
     Args:
-        path: of the file, for messages.
-        arrays: by name; those that are not chosen are not read.
+        path: Of the file, for messages.
+        arrays: By name; those that are not chosen are not read.
         settings: `columns` and `label` are read.
 
     Raises:
-        MaedError: no array, or several, may be the signals.
+        MaedError: No array, or several, may be the signals.
     """
     there = list(arrays)
     found = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "") or "nothing"

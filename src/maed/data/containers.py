@@ -26,7 +26,7 @@ def open_matlab(path: Path, settings: DataSettings) -> Source:
     """A `.mat` file of any version; those from 7.3 on are HDF5, in which axes lie the other way round.
 
     Raises:
-        MaedError: it cannot be read, or several matrices may be the signals.
+        MaedError: It cannot be read, or several matrices may be the signals.
     """
     from scipy.io import loadmat
 
@@ -90,7 +90,7 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
     """A folder of zarr: by xarray where the axes have names, otherwise its arrays as they are.
 
     Raises:
-        MaedError: zarr is not installed, the folder cannot be read, an array of it is pickled, or several arrays may be
+        MaedError: Zarr is not installed, the folder cannot be read, an array of it is pickled, or several arrays may be
             the signals.
     """
     require_extra(str(path), "xarray", package="zarr")

@@ -39,12 +39,12 @@ class Dialect:
     """The format of a table in text.
 
     Args:
-        delimiter: between cells; a blank for any number of blanks.
+        delimiter: Between cells; a blank for any number of blanks.
         decimal: `.` or `,`.
-        thousands: what groups digits; None if nothing does.
-        names: of the columns; None if no line holds them.
-        skipped: lines before the first signal.
-        aside: those of them that are no names, as they are.
+        thousands: What groups digits; None if nothing does.
+        names: Of the columns; None if no line holds them.
+        skipped: Lines before the first signal.
+        aside: Those of them that are no names, as they are.
     """
 
     delimiter: str = ","
@@ -62,11 +62,11 @@ def read_delimited(path: Path, content: bytes | None = None) -> pa.Table:
     Where no line holds names, columns are called by their numbers, from 0. What is not as in a plain .csv file is said.
 
     Args:
-        path: the file, read a piece at a time where it is long.
-        content: read instead, where the file is not such a table itself but was made one.
+        path: The file, read a piece at a time where it is long.
+        content: Read instead, where the file is not such a table itself but was made one.
 
     Raises:
-        MaedError: the file is no such table, or a number in it can be read in two ways.
+        MaedError: The file is no such table, or a number in it can be read in two ways.
     """
     try:
         source = str(path) if content is None else pa.py_buffer(content)
@@ -97,7 +97,7 @@ def find_dialect(text: str, origin: str = "table") -> Dialect:
     numbers is a header; so is one of numbers that only grow, 8 or more of them, or that count the columns.
 
     Raises:
-        MaedError: numbers such as 1,234 that may mean two things.
+        MaedError: Numbers such as 1,234 that may mean two things.
     """
     records = {delimiter: _records(text, delimiter) for delimiter in _DELIMITERS}
     scores = {delimiter: _score(found) for delimiter, found in records.items()}

@@ -22,10 +22,10 @@ def refuse_stand_ins(values: np.ndarray) -> None:
     three answers. Only the largest and the smallest of the values are looked at, which costs a pass over them.
 
     Args:
-        values: of the training signals, NaN if it is known that one is missing; or token ids.
+        values: Of the training signals, NaN if it is known that one is missing; or token ids.
 
     Raises:
-        MaedError: there is one.
+        MaedError: There is one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN

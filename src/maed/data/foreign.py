@@ -38,11 +38,11 @@ def recording_source(X: Any) -> Source:
     that are no sensors, are left out with a line. True places are those of the montage.
 
     Args:
-        X: has `get_data()`, `(channels, moments)` or `(epochs, channels, moments)`, `ch_names`, and perhaps
+        X: Has `get_data()`, `(channels, moments)` or `(epochs, channels, moments)`, `ch_names`, and perhaps
             `get_channel_types()`, `info["bads"]` and `get_montage()`.
 
     Raises:
-        MaedError: fewer than two channels are left.
+        MaedError: Fewer than two channels are left.
     """
     names = [str(name) for name in X.ch_names]
     types = [str(each) for each in X.get_channel_types()] if hasattr(X, "get_channel_types") else [""] * len(names)
@@ -75,11 +75,11 @@ def cells_source(X: Any, settings: DataSettings) -> Source:
     """A source of AnnData: observations are signals, variables are positions; a sparse matrix is made dense by rows.
 
     Args:
-        X: has `X`, `(n, N)`, `var_names`, and perhaps `layers`.
+        X: Has `X`, `(n, N)`, `var_names`, and perhaps `layers`.
         settings: `columns` names a layer instead of `X`; `type` is read.
 
     Raises:
-        MaedError: no such layer, or no matrix.
+        MaedError: No such layer, or no matrix.
     """
     layers = [str(name) for name in getattr(X, "layers", None) or ()]
     asked = settings.columns or []

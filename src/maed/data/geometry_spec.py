@@ -34,6 +34,9 @@ def parse_geometry(text: str) -> Geometry:
 
     A file is `.npy` and holds `(N, D)` numbers, or a table in text, which may name its columns and places. A swiss roll
     has no name here: its positions are drawn.
+
+    Returns:
+        The geometry of N positions.
     """
     name, _, size = text.partition(":")
     expected = f"it must be {NAMES} or a file of (N, D) numbers"

@@ -21,10 +21,10 @@ def known(name: str, repository: str, classes: Sequence[str], settings: DataSett
     """A data set with a name of its own: from the folder `$MAED_DATA/NAME` where that exists, otherwise from the hub.
 
     Args:
-        name: what it is called here.
+        name: What it is called here.
         repository: `OWNER/NAME` on the hub.
-        classes: in the order of the labels.
-        settings: see `from_tables`.
+        classes: In the order of the labels.
+        settings: See `from_tables`.
     """
     root = os.environ.get("MAED_DATA")
     local = Path(root) / name if root else None
@@ -48,7 +48,7 @@ def read_folder(path: Path) -> dict[PartName, pa.Table]:
     """The tables of the splits in a folder; the test and validation ones may be missing.
 
     Raises:
-        MaedError: no training files, files that cannot be read, or several data sets in one folder.
+        MaedError: No training files, files that cannot be read, or several data sets in one folder.
     """
     place = _place(path, "train")
     if place is None:

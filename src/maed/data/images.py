@@ -28,14 +28,14 @@ def decode(
 
     Args:
         encoded: n files of any format that Pillow reads; each is one image.
-        image_size: side that they are brought to, see `resize`; their own size, the same for all, where None.
-        name: what messages call the image of an index.
+        image_size: Side that they are brought to, see `resize`; their own size, the same for all, where None.
+        name: What messages call the image of an index.
 
     Returns:
         `(n, height, width, C)` uint8; C is 1 where all are grayscale, otherwise 3.
 
     Raises:
-        MaedError: an image that cannot be decoded, or images of several sizes without `image_size`.
+        MaedError: An image that cannot be decoded, or images of several sizes without `image_size`.
     """
     first = _open(encoded[0], name(0), image_size)
     pixels = np.empty((len(encoded), first.height, first.width, 3), dtype=np.uint8)

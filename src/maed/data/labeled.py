@@ -44,7 +44,7 @@ def open_labeled(path: Path, settings: DataSettings) -> Source:
     """A file of netCDF, or a folder of zarr whose axes have names. Values are read where rows are chosen.
 
     Raises:
-        MaedError: xarray is not installed, or the file cannot be read or used.
+        MaedError: Xarray is not installed, or the file cannot be read or used.
     """
     require_extra(str(path), "xarray", package="xarray")
     import xarray as xr
@@ -66,12 +66,12 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
     the coordinates of the axes, where these have one meaning. What was understood is said.
 
     Args:
-        data: the array or data set; it may lie in a file.
+        data: The array or data set; it may lie in a file.
         settings: `columns` names the variable, `label` and `group` name variables along the signals; `type` is read.
-        origin: what messages call it.
+        origin: What messages call it.
 
     Raises:
-        MaedError: several variables and none named, or no axis that counts signals.
+        MaedError: Several variables and none named, or no axis that counts signals.
     """
     import xarray as xr
 

@@ -40,11 +40,11 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
     Args:
         X: `_EXPECTED`. A batch is an array, a tensor, a table of numbers, or a tuple that starts with one.
         settings: `type`, `columns`, `label` and `length` are read.
-        generator: draws the sample of an iterator.
+        generator: Draws the sample of an iterator.
         coordinates: `(N, D)` true coordinates, or None.
 
     Raises:
-        MaedError: none of these, or one that cannot be used; it names X.
+        MaedError: None of these, or one that cannot be used; it names X.
     """
     if issparse(X):
         raise MaedError("X must be dense (X.toarray()), with NaN for missing values; got a sparse matrix")
@@ -94,7 +94,7 @@ def as_array(X: Any) -> np.ndarray:
     """An array or tensor, or nested lists, as a numpy array; memory-mapped ones stay so.
 
     Raises:
-        MaedError: of a rank or type that holds no signals.
+        MaedError: Of a rank or type that holds no signals.
     """
     if hasattr(X, "detach"):  # a tensor
         X = X.detach().cpu()

@@ -51,13 +51,13 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     """Read the rows that the settings choose, and make `SignalData` of them.
 
     Args:
-        name: what the source was asked for by.
-        source: stored splits.
+        name: What the source was asked for by.
+        source: Stored splits.
         settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `drop_rate`, `normalization` and `permute`
             are read.
 
     Raises:
-        MaedError: splits that do not fit together, values that cannot be used, or too few signals or positions.
+        MaedError: Splits that do not fit together, values that cannot be used, or too few signals or positions.
     """
     cuts = cut(source, settings)
     parts = {part: _read(source, chosen, settings) for part, chosen in cuts.items()}
@@ -110,7 +110,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
     """All signals of another source as one split, normalized as `data` are.
 
     Raises:
-        MaedError: signals of another kind or shape, or values that cannot be used.
+        MaedError: Signals of another kind or shape, or values that cannot be used.
     """
     rows = np.arange(source.train.size)
     part = _read(source, Cut("train", rows), settings)
@@ -142,12 +142,12 @@ def real_positions(values: np.ndarray, rows: np.ndarray, settings: DataSettings)
     """Mark the real positions of numbers `(m, N, C)`, `(m, N)` bool; None if all are.
 
     Args:
-        values: signals as they were read.
+        values: Signals as they were read.
         rows: `(m,)` where they are stored, for messages.
         settings: `missing` is read.
 
     Raises:
-        MaedError: infinite values, NaN unless `missing` is `mask`, or a signal without a real position.
+        MaedError: Infinite values, NaN unless `missing` is `mask`, or a signal without a real position.
     """
     part = _Part(values, None, None, rows)
     _check_numbers({"train": part}, settings)

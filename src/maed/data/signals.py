@@ -105,20 +105,20 @@ class SignalData:
     """A data set as every stage meets it: three splits of equal shape, and what is known about them.
 
     Args:
-        source: the name it was asked for by.
+        source: The name it was asked for by.
         kind: `real` channels or `tokens`.
-        train, validation, test: the splits. Those who learn positions read `train` and `validation` only.
-        vocabulary: number of token ids, 0 for real channels.
-        classes: class names, in the order of the labels; empty without labels.
-        geometry: the true geometry, or None. Nothing that learns reads it.
-        permutation: the order that `--data.permute` put the positions in, or None: position i holds what was
+        train, validation, test: The splits. Those who learn positions read `train` and `validation` only.
+        vocabulary: Number of token ids, 0 for real channels.
+        classes: Class names, in the order of the labels; empty without labels.
+        geometry: The true geometry, or None. Nothing that learns reads it.
+        permutation: The order that `--data.permute` put the positions in, or None: position i holds what was
             stored at `permutation[i]`.
-        content: what the signals were made of; None if that is not known.
-        columns: columns of the table they were read from; empty if there was none.
+        content: What the signals were made of; None if that is not known.
+        columns: Columns of the table they were read from; empty if there was none.
         kept: `(stored N,)` bool, which of the stored positions these are, where some have no value at all; None where
             all are.
-        held_out: how many signals are in each split, and how they were chosen, in words.
-        label_names: of the columns that labels come from; empty without labels.
+        held_out: How many signals are in each split, and how they were chosen, in words.
+        label_names: Of the columns that labels come from; empty without labels.
     """
 
     source: str

@@ -29,8 +29,8 @@ class Stored:
     """One split as it is stored.
 
     Args:
-        size: number of signals.
-        read: reads the signals at some rows, so that a limit saves the decoding of the rest.
+        size: Number of signals.
+        read: Reads the signals at some rows, so that a limit saves the decoding of the rest.
         labels: `(size,)` or `(size, K)` as stored (numbers or names), later class indices; None without labels, and
             where they are no classes.
         groups: `(size,)` whom a signal is of (subject, speaker, station); None if that is not asked for.
@@ -59,14 +59,14 @@ class Source:
 
     Args:
         kind: `real` channels or `tokens`.
-        parts: the stored splits, `train` among them; those that are missing are cut from it.
-        classes: class names in the order of the labels; empty without labels.
-        vocabulary: number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
+        parts: The stored splits, `train` among them; those that are missing are cut from it.
+        classes: Class names in the order of the labels; empty without labels.
+        vocabulary: Number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
             decides.
-        geometry: the true geometry if it is known. Pixels bring their own grid.
-        normalization: what `auto` means here.
-        columns: the columns that are read, where it is a table.
-        label_names: of the columns that labels come from.
+        geometry: The true geometry if it is known. Pixels bring their own grid.
+        normalization: What `auto` means here.
+        columns: The columns that are read, where it is a table.
+        label_names: Of the columns that labels come from.
     """
 
     kind: SignalKind
@@ -90,8 +90,8 @@ class SourceType:
     The source called NAME is asked (`takes`) of `NAME`, of what begins with `NAME:`, and of paths that end in `.NAME`.
 
     Attributes:
-        example: how it is written, for messages and help: `photos`, `hub:OWNER/NAME`, `a .npy file`.
-        names: what is proposed to who misspells it; the example, where it is a name, needs no repetition.
+        example: How it is written, for messages and help: `photos`, `hub:OWNER/NAME`, `a .npy file`.
+        names: What is proposed to who misspells it; the example, where it is a name, needs no repetition.
     """
 
     example: ClassVar[str]
@@ -107,7 +107,7 @@ class SourceType:
         """The source that `text` names.
 
         Raises:
-            MaedError: it cannot be used; one line that names the argument.
+            MaedError: It cannot be used; one line that names the argument.
         """
         raise NotImplementedError
 
@@ -149,10 +149,10 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
 
     Args:
         source: a source with raw labels, or none in its training split.
-        names: class names that whole-number labels index; the sorted labels themselves where empty.
+        names: Class names that whole-number labels index; the sorted labels themselves where empty.
 
     Raises:
-        MaedError: labels in some splits only, a single class, missing ones, or several columns that are no numbers.
+        MaedError: Labels in some splits only, a single class, missing ones, or several columns that are no numbers.
     """
     if source.train.labels is None:
         return replace(source, parts={name: replace(part, labels=None) for name, part in source.parts.items()})

@@ -19,7 +19,7 @@ class Cut(NamedTuple):
     """Rows of one stored split that make up a split in use.
 
     Args:
-        part: the stored split that they come from.
+        part: The stored split that they come from.
         rows: `(m,)` increasing int64.
     """
 
@@ -35,7 +35,7 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
     from the training rows, and shrinks the other splits by the same factor, down to one signal a class.
 
     Raises:
-        MaedError: too few signals; no test split for `original-imdb`; a class without a training signal.
+        MaedError: Too few signals; no test split for `original-imdb`; a class without a training signal.
     """
     generator = np.random.default_rng(settings.seed)
     cuts = _original_imdb(source) if settings.split == "original-imdb" else _stratified(source, settings, generator)
@@ -78,10 +78,10 @@ def stratified_rows(
 
     Args:
         labels: `(size,)` class indices, or None for a plain draw.
-        size: number of rows to draw from.
-        count: number of rows to draw; fewer come back where `spare` forbids more.
-        generator: makes the choice.
-        spare: rows of each class that are never drawn.
+        size: Number of rows to draw from.
+        count: Number of rows to draw; fewer come back where `spare` forbids more.
+        generator: Makes the choice.
+        spare: Rows of each class that are never drawn.
 
     Returns:
         Increasing row numbers.
@@ -104,8 +104,8 @@ def nested_order(labels: np.ndarray | None, size: int, generator: np.random.Gene
 
     Args:
         labels: `(size,)` class indices, or None for a plain shuffle.
-        size: number of rows.
-        generator: makes the choice.
+        size: Number of rows.
+        generator: Makes the choice.
 
     Returns:
         `(size,)`, every row once.
@@ -179,7 +179,7 @@ def _in_groups(groups: np.ndarray, count: int, generator: np.random.Generator, n
     """Rows of whole groups, drawn until they are `count` or more; one group at least stays.
 
     Raises:
-        MaedError: there are too few groups.
+        MaedError: There are too few groups.
     """
     found, of = np.unique(groups.astype(str), return_inverse=True)
     if len(found) < 2:

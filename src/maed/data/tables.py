@@ -72,13 +72,13 @@ def from_tables(
     """A source from one table a stored split, `train` among them.
 
     Args:
-        tables: the stored splits.
+        tables: The stored splits.
         settings: `type`, `columns`, `label`, `length` and `image_size` are read.
-        names: class names for whole-number labels whose table does not name them.
-        origin: what messages call the tables.
+        names: Class names for whole-number labels whose table does not name them.
+        origin: What messages call the tables.
 
     Raises:
-        MaedError: no rows, an unknown column, or columns that cannot be read as one kind of signal.
+        MaedError: No rows, an unknown column, or columns that cannot be read as one kind of signal.
     """
     for name, table in tables.items():
         if not table.num_rows:
@@ -255,13 +255,13 @@ def columns_in_order(names: Sequence[str], trained: Sequence[str], argument: str
     Others, but for labels, are left out with a warning.
 
     Args:
-        names: the columns of the other table.
-        trained: those wanted.
-        argument: what the message is about.
-        origin: what the message calls the table.
+        names: The columns of the other table.
+        trained: Those wanted.
+        argument: What the message is about.
+        origin: What the message calls the table.
 
     Raises:
-        MaedError: one of them is missing; it is named.
+        MaedError: One of them is missing; it is named.
     """
     if missing := [name for name in trained if name not in names]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

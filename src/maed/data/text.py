@@ -27,7 +27,7 @@ def tokenize(texts: pa.Array | pa.ChunkedArray | list[str], length: int) -> tupl
 
     Args:
         texts: n texts.
-        length: positions of each, 3 or more.
+        length: Positions of each, 3 or more.
 
     Returns:
         Ids `(n, length)` int16, and the mask `(n, length)` bool of ids that are not `[PAD]`.

@@ -20,11 +20,11 @@ def windowed(source: Source, settings: DataSettings) -> Source:
     numbers, and no classes, are those of its last row. Only the rows of the windows that are asked for are read.
 
     Args:
-        source: of real channels.
+        source: Of real channels.
         settings: `window` and `stride` are read.
 
     Raises:
-        MaedError: tokens, or a split shorter than a window.
+        MaedError: Tokens, or a split shorter than a window.
     """
     width = settings.window
     if width is None:

@@ -38,10 +38,10 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
     """The card of `embedding`.
 
     Args:
-        embedding: what is described.
-        metrics: numbers by name, from `maed evaluate` for instance.
-        figure: whether `figure.png` lies beside the card.
-        where: the name that `from_pretrained` finds it by, as the example shows it.
+        embedding: What is described.
+        metrics: Numbers by name, from `maed evaluate` for instance.
+        figure: Whether `figure.png` lies beside the card.
+        where: The name that `from_pretrained` finds it by, as the example shows it.
     """
     resampled, source = embedding.provenance.get("resampled"), _plain(embedding.source or "data")
     data = ModelCardData(library_name="maed", tags=["position-embedding", "masked-autoencoder", "model_hub_mixin"])

@@ -30,7 +30,7 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
 
     Args:
         vectors: `(N, d)`.
-        dims: how many coordinates; None for the fewest of which more would take less than 0.05 off the residual
+        dims: How many coordinates; None for the fewest of which more would take less than 0.05 off the residual
             variance. That is the number that holds the shape without cutting it: 1 for a line, 2 for a grid or a ring,
             3 for a sphere, 4 for a torus.
 
@@ -39,7 +39,7 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
         that the largest is 1; and residual variances `(M,)` of 1, 2, ... coordinates.
 
     Raises:
-        MaedError: fewer than 4 positions, vectors that are all alike, or `dims` that cannot be.
+        MaedError: Fewer than 4 positions, vectors that are all alike, or `dims` that cannot be.
     """
     n = len(vectors)
     if n < _FEWEST:

@@ -30,16 +30,16 @@ def read_columns(
     """The signals of old and new positions, the old ones first and in the order of an embedding.
 
     Args:
-        X: whatever `maed.learn` takes, with n columns and more.
-        n: old positions.
-        known: their names, or None.
-        names: of the new columns, where X does not name its own.
+        X: Whatever `maed.learn` takes, with n columns and more.
+        n: Old positions.
+        known: Their names, or None.
+        names: Of the new columns, where X does not name its own.
 
     Returns:
         `(signals, n + M, C)` numbers, NaN where missing; and the names of all positions, None if the old have none.
 
     Raises:
-        MaedError: token ids, a column that is missing, or names that do not fit.
+        MaedError: Token ids, a column that is missing, or names that do not fit.
     """
     source = given_source(X, DataSettings(missing="mask"), np.random.default_rng(0))
     if source.kind != "real":

@@ -37,7 +37,7 @@ def project(vectors: Tensor, dim: int) -> Tensor:
 
     Args:
         vectors: `(N, d)`, centered.
-        dim: channels, 1 or more.
+        dim: Channels, 1 or more.
 
     Returns:
         `(N, dim)` float32, each channel centered, unit mean square over all.
@@ -60,9 +60,12 @@ def refitted(embedding: PositionEmbedding, dim: int, similarity: Path | None) ->
     """An embedding's vectors in `dim` channels, and the provenance of these: projected, or reduced again.
 
     Args:
-        embedding: as it is.
-        dim: channels.
+        embedding: As it is.
+        dim: Channels.
         similarity: a `similarity/` folder of the run that made it; None to project.
+
+    Returns:
+        Vectors `(N, dim)`, and their provenance.
 
     Raises:
         MaedError: `dim` cannot be, or the folder is of other positions.
@@ -111,7 +114,7 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
         `(M, d)` float32, each channel centered, unit mean square over all.
 
     Raises:
-        MaedError: either is neither line nor grid, or they differ in kind, or places are missing.
+        MaedError: Either is neither line nor grid, or they differ in kind, or places are missing.
     """
     for geometry in (there, wanted):
         if geometry.kind not in RESAMPLED:
@@ -191,13 +194,13 @@ def of_positions(given: Geometry, names: Sequence[str] | None, n: int, seed: int
     """The places of an embedding's positions among those of its source.
 
     Args:
-        given: the places of the source.
+        given: The places of the source.
         names: N names of positions, or None.
-        n: positions.
-        seed: of the permutation that the embedding was learned with, or None.
+        n: Positions.
+        seed: Of the permutation that the embedding was learned with, or None.
 
     Raises:
-        MaedError: another number of places, and names do not tell which are which.
+        MaedError: Another number of places, and names do not tell which are which.
     """
     numbers = map(str, range(len(given.coordinates) if len(given.coordinates) != n else 0))
     for known in (given.names, tuple(numbers)):

@@ -34,7 +34,7 @@ def read_legacy(path: str | Path) -> np.ndarray:
         `(N, d)` float32.
 
     Raises:
-        MaedError: no such file, not such a file, or one that holds anything but finite floats `(N, d)`.
+        MaedError: No such file, not such a file, or one that holds anything but finite floats `(N, d)`.
     """
     path = Path(path)
     expected = "it must be a file of torch.save that holds one numpy array of finite floats (N, d)"

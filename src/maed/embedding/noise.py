@@ -42,6 +42,9 @@ def unknown(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
 
     Constant ones, such as a [CLS] token, and others that nothing depends on. None where that would be more than half:
     what is weak then is the similarity as a whole; and none where no entry is above 0, as 0 does not mean none then.
+
+    Returns:
+        `(N,)` bool.
     """
     above = _ratio(similarity, error) > norm.isf(_LEVEL / len(similarity))
     found = np.asarray(~above.any(axis=1))
@@ -57,8 +60,11 @@ def significant(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
         similarity: `(N, N)` symmetric.
         error: `(N, N)`, of its entries.
 
+    Returns:
+        The similarity with other entries set to 0.
+
     Raises:
-        MaedError: no entry is above 0, so that 0 cannot mean no dependence (`mean-loss`).
+        MaedError: No entry is above 0, so that 0 cannot mean no dependence (`mean-loss`).
     """
     if similarity.max() <= 0 and similarity.min() < 0:
         raise MaedError(
@@ -78,8 +84,8 @@ def known_pairs(similarity: csr_matrix, error: csr_matrix, *, all_of_them: bool)
 
     Args:
         similarity: `(N, N)` symmetric.
-        error: of the same entries.
-        all_of_them: leave out every other pair; else those alone of positions that have no pair above it, unless these
+        error: Of the same entries.
+        all_of_them: Leave out every other pair; else those alone of positions that have no pair above it, unless these
             are more than half.
     """
     pairs = similarity.tocoo()
@@ -97,6 +103,9 @@ def signal_to_noise_of_pairs(values: np.ndarray, error: np.ndarray, n: int) -> f
 
     As `signal_to_noise` compares few strong entries, but that noise is Gaussian and candidates are taken for the
     strongest of all pairs.
+
+    Returns:
+        The ratio.
     """
     largest = np.sort(np.clip(_ratio(values, error), -1e6, 1e6))[::-1]
     if len(largest) == 0:

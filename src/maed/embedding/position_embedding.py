@@ -382,15 +382,15 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         n M N, memory with n (N + M) and M N, of n signals and M new positions.
 
         Args:
-            X: signals of old and new positions together: whatever `maed.learn` takes, NaN where missing. Columns are
+            X: Signals of old and new positions together: whatever `maed.learn` takes, NaN where missing. Columns are
                 found by name, in any order; without names, the first N are the source's, and the new ones follow.
-            names: of the new columns, where the positions of the embedding have names and the columns of X none.
+            names: Of the new columns, where the positions of the embedding have names and the columns of X none.
 
         Returns:
             N + M positions, the new ones last, without geometry; `provenance["extended_from"]` is N.
 
         Raises:
-            MaedError: an old column is missing, none is new, names do not fit, or a new position has no values.
+            MaedError: An old column is missing, none is new, names do not fit, or a new position has no values.
         """
         values, known = read_columns(X, self.n, self.names, names)
         seed = self._permuted_by()

@@ -22,12 +22,12 @@ class Reduction(ABC):
     One file of `maed/embedding/reductions` for each, or one entry point `maed.reductions` of another package.
 
     Attributes:
-        needs_neighbors: whether it reads k, which then has to be below N.
+        needs_neighbors: Whether it reads k, which then has to be below N.
         steps: `embedding.diffusion_steps` where not set.
-        places_unknown: whether rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
+        places_unknown: Whether rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
             `positions`).
-        sparse: whether it has `reduce_sparse`, and so is for any number of positions.
-        shown_dim: channels that the explorer makes of it; those of the run's embedding where None.
+        sparse: Whether it has `reduce_sparse`, and so is for any number of positions.
+        shown_dim: Channels that the explorer makes of it; those of the run's embedding where None.
     """
 
     needs_neighbors: ClassVar[bool] = True
@@ -45,9 +45,12 @@ class Reduction(ABC):
 
         Args:
             similarity: `(N, N)` symmetric and finite, its diagonal 0; an entry of 0 says nothing of a pair.
-            d: channels, below N.
-            k: neighbors.
+            d: Channels, below N.
+            k: Neighbors.
             steps: `embedding.diffusion_steps`.
+
+        Returns:
+            `(N, d)` floats.
         """
 
     def reduce_sparse(self, similarity: csr_matrix, d: int, k: int, steps: float) -> np.ndarray:
@@ -68,9 +71,12 @@ def check_reduction(n: int, settings: EmbeddingSettings, *, sparse: bool = False
     """The number of neighbors that a reduction of `n` positions takes; refuses what it could not do.
 
     Args:
-        n: positions.
-        settings: which reduction, and its parameters.
-        sparse: whether candidate pairs alone are known.
+        n: Positions.
+        settings: Which reduction, and its parameters.
+        sparse: Whether candidate pairs alone are known.
+
+    Returns:
+        The number of neighbors.
 
     Raises:
         MaedError: d or the neighbors are not below N, or the reduction needs what is not installed.
@@ -101,8 +107,8 @@ def reduce(
             a pair: it makes no neighbors. A tensor holds all pairs, and is made symmetric here: time grows with N^3,
             memory with N^2; `heat` takes several times as long as `diffusion`, `tsne` beyond 3 channels many times. A
             sparse matrix holds those that are known, both directions of each: time grows with N log N, memory with N.
-        settings: which reduction, d, and its parameters.
-        standard_error: of the same entries; only `denoise` reads it, and does nothing by default without it.
+        settings: Which reduction, d, and its parameters.
+        standard_error: Of the same entries; only `denoise` reads it, and does nothing by default without it.
 
     Returns:
         `(N, d)` float32, each channel centered, unit mean square over all.

@@ -109,10 +109,10 @@ def join(graph: csr_matrix, similarity: csr_matrix, k: int | None = None, weight
     """Join the parts of a graph by their most similar known pairs, and by any pair where none is known.
 
     Args:
-        graph: symmetric weights.
-        similarity: symmetric; larger is more similar.
-        k: neighbors, for a warning that names the parts; none by default.
-        weight: of the links that are added.
+        graph: Symmetric weights.
+        similarity: Symmetric; larger is more similar.
+        k: Neighbors, for a warning that names the parts; none by default.
+        weight: Of the links that are added.
     """
     parts, part = connected_components(graph, directed=False)
     if parts == 1:

@@ -77,7 +77,7 @@ def read_embedding(name: str | Path, *, revision: str | None, **download: Any) -
     """Read and check the files of `write_embedding`: the arguments of a `PositionEmbedding`.
 
     Raises:
-        MaedError: nothing is there; another schema; tensors missing, extra, cut short, of another shape than
+        MaedError: Nothing is there; another schema; tensors missing, extra, cut short, of another shape than
             config.json says, or not finite.
     """
     config_path, model_path = find_files(name, revision=revision, **download)

@@ -20,12 +20,12 @@ class Encoding(ABC):
     `maed.encodings` (see `maed.registry.Registry`).
 
     Attributes:
-        trained: its table is always trained.
+        trained: Its table is always trained.
         tunable: `perceiver.fine_tune` trains its table.
-        needs_geometry: it reads the coordinates of the positions.
-        embedding: whose embedding it reads: `maed`, or the name of a baseline; None for none.
-        resampled: its embedding was resampled to the grid of the data, and so used the geometry.
-        reference: comparisons hold references against all others, the lowest number first; None for no reference.
+        needs_geometry: It reads the coordinates of the positions.
+        embedding: Whose embedding it reads: `maed`, or the name of a baseline; None for none.
+        resampled: Its embedding was resampled to the grid of the data, and so used the geometry.
+        reference: Comparisons hold references against all others, the lowest number first; None for no reference.
     """
 
     trained: ClassVar[bool] = False
@@ -41,10 +41,10 @@ class Encoding(ABC):
         """Make the vectors of N positions.
 
         Args:
-            n: positions N.
-            d: channels of a vector.
-            seed: of what is drawn.
-            geometry: coordinates of the N positions; never None where `needs_geometry`.
+            n: Positions N.
+            d: Channels of a vector.
+            seed: Of what is drawn.
+            geometry: Coordinates of the N positions; never None where `needs_geometry`.
             vectors: `(N, d)`, the embedding; never None where there is an `embedding`.
 
         Returns:
@@ -63,11 +63,11 @@ def position_table(
     """Make the vectors that a target model is given for its positions.
 
     Args:
-        encoding: one of `maed.registry.ENCODINGS`.
-        n: positions N.
-        d: channels of a vector.
-        seed: seed of `trainable` and `random`; with the same seed they start from the same table.
-        geometry: the true geometry; `fourier` reads it.
+        encoding: One of `maed.registry.ENCODINGS`.
+        n: Positions N.
+        d: Channels of a vector.
+        seed: Seed of `trainable` and `random`; with the same seed they start from the same table.
+        geometry: The true geometry; `fourier` reads it.
         vectors: `(N, d)`, the embedding; encodings that were learned read it.
 
     Returns:
@@ -75,7 +75,7 @@ def position_table(
         back bit-identical.
 
     Raises:
-        MaedError: unknown encoding, no coordinates where they are needed, or vectors missing or unfit.
+        MaedError: Unknown encoding, no coordinates where they are needed, or vectors missing or unfit.
     """
     kind = ENCODINGS.get(encoding, "positions")
     if n < 1 or d < 1:

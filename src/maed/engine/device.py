@@ -24,7 +24,7 @@ def training_device(settings: TrainerSettings) -> torch.device:
     """The device of a training on one: as `device`, or the GPU of a Mac.
 
     Raises:
-        MaedError: the machine has no such device.
+        MaedError: The machine has no such device.
     """
     found = device(settings)
     if found.type == "cpu" and settings.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():

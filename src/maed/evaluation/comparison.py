@@ -20,8 +20,8 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     distribution with n - 1 degrees of freedom. One value has no interval: its ends are None.
 
     Args:
-        values: one number for each seed, at least one.
-        confidence: share of such intervals that cover the true mean.
+        values: One number for each seed, at least one.
+        confidence: Share of such intervals that cover the true mean.
 
     Returns:
         Mean, low end, high end.
@@ -43,7 +43,10 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
     """Mean of each encoding with its interval over seeds, in the order of first appearance.
 
     Args:
-        scores: of equal task, number of labels, position and seed the last counts.
+        scores: Of equal task, number of labels, position and seed the last counts.
+
+    Returns:
+        One row for each encoding, task, number of labels and metric.
     """
     found = []
     for (task, labels, metric), group in _groups(scores).items():
@@ -59,12 +62,15 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
     `a` is above `b` where `low` is above 0, whether more or less of the metric is better.
 
     Args:
-        scores: of one task and number of labels.
+        scores: Of one task and number of labels.
         a: An encoding.
         b: Another encoding.
 
+    Returns:
+        The mean difference and the ends of its 95 % interval.
+
     Raises:
-        MaedError: no seed is common to both.
+        MaedError: No seed is common to both.
     """
     found = _by_encoding(scores)
     first, second = found.get(a, {}), found.get(b, {})
@@ -81,6 +87,9 @@ def compare_all(scores: Iterable[Score]) -> list[Paired]:
     """Each reference (`maed`, then `maed-resampled` and `fourier`) against every other encoding.
 
     Pairs without a common seed are left out; those of different tasks or numbers of labels are none.
+
+    Returns:
+        One row for each pair that has a seed in common.
     """
     made = []
     for rows in _groups(scores).values():

@@ -29,7 +29,7 @@ def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> flo
     Args:
         distances: `(N, N)`, smaller is nearer; the diagonal is ignored.
         true_distances: `(N, N)`.
-        k: neighbors, below N.
+        k: Neighbors, below N.
 
     Returns:
         Between 0 and 1, averaged over positions.
@@ -52,8 +52,11 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
         vectors: `(N, d)`. Time and memory grow with N^2 up to 10,000 positions. Of more, 2,000 are drawn, always the
             same: their recall is among all positions, Spearman and trustworthiness are among themselves, and the
             regression is on 10,000.
-        geometry: where the positions truly lie; those without a place are left out.
+        geometry: Where the positions truly lie; those without a place are left out.
         settings: k and the folds of the regression.
+
+    Returns:
+        The metrics by name, each at most 1; higher is better.
     """
     x, placed = vectors.double().numpy(), geometry.placed
     if not placed.all():
@@ -98,9 +101,12 @@ def similarity_metrics(
 
     Args:
         similarity: `(N, N)`. Time and memory grow with N^2.
-        geometry: where the positions truly lie; those without a place are left out.
+        geometry: Where the positions truly lie; those without a place are left out.
         settings: k.
         true: `(N, N)`, the geometry's distances, where they have been computed before.
+
+    Returns:
+        The metrics by name, each at most 1; higher is better.
     """
     s, placed = similarity.double().numpy(), np.flatnonzero(geometry.placed)
     distances = -(s + s.T) / 2
@@ -117,6 +123,9 @@ def agreement(a: Tensor, b: Tensor, k: int) -> float:
 
     Made from two disjoint halves of the draws it says how far an embedding is signal: 1 if they agree on every
     neighbor, about k / N if they are noise.
+
+    Returns:
+        A share between 0 and 1.
     """
     x, y = a.double().numpy(), b.double().numpy()
     return knn_recall(cdist(x, x), cdist(y, y), k)

@@ -38,9 +38,9 @@ class Probed:
     """The probe loss of some positions.
 
     Args:
-        probe_loss: mean over seeds and held-out draws; lower is better.
-        probe_loss_above: how far that is above the best candidate's.
-        probe_loss_se: standard error of that, over seeds and held-out signals, paired; 0 for the best.
+        probe_loss: Mean over seeds and held-out draws; lower is better.
+        probe_loss_above: How far that is above the best candidate's.
+        probe_loss_se: Standard error of that, over seeds and held-out signals, paired; 0 for the best.
         probe_share: 0 for random vectors, 1 for the best.
     """
 
@@ -70,15 +70,15 @@ def probe(
     Args:
         candidates: `(N, d)` each, by name; made from the training signals alone.
         data: `train` is trained on, `validation` is held out.
-        steps: of each training.
-        seeds: trainings of each candidate.
-        device: where to compute; the CPU where None.
+        steps: Of each training.
+        seeds: Trainings of each candidate.
+        device: Where to compute; the CPU where None.
 
     Returns:
         By name, `random` last.
 
     Raises:
-        MaedError: vectors of another number of positions, or no candidate.
+        MaedError: Vectors of another number of positions, or no candidate.
     """
     n, device = data.positions, device or torch.device("cpu")
     for name, vectors in candidates.items():
@@ -233,9 +233,12 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
 
     Args:
         vectors: `(N, d)`.
-        train: at most 4,096 of them are read.
-        held_out: at most 1,024 of them are read.
-        k: neighbors.
+        train: At most 4,096 of them are read.
+        held_out: At most 1,024 of them are read.
+        k: Neighbors.
+
+    Returns:
+        `(N,)` float64: squared error of normalized channels, or a share of the Brier score (tokens).
     """
     n = len(vectors)
     chosen = np.arange(n) if n <= _MEASURED else np.sort(np.random.default_rng(0).choice(n, _SAMPLED, replace=False))

@@ -36,9 +36,9 @@ class Comparison:
     """Trainings of models that differ in their positions.
 
     Args:
-        context: folder, settings and data.
-        task: one of `maed.registry.TASKS`: what the models learn; None for what the data's labels are.
-        labels: how many labels each encoding is given, for each of these numbers a model; None is all of them.
+        context: Folder, settings and data.
+        task: One of `maed.registry.TASKS`: what the models learn; None for what the data's labels are.
+        labels: How many labels each encoding is given, for each of these numbers a model; None is all of them.
     """
 
     context: Context
@@ -54,7 +54,7 @@ class Comparison:
         """Refuse an encoding that these data cannot have.
 
         Raises:
-            MaedError: they cannot.
+            MaedError: They cannot.
         """
         data, settings = self.context.data, self.context.settings
         kind = ENCODINGS.get(encoding, "positions")
@@ -162,8 +162,11 @@ class Comparison:
         of labels alone: its rate serves the smaller ones too. What was found goes into `results`. Nothing is tried, and
         nothing returned, without `train.tune`.
 
+        Returns:
+            The learning rate of each encoding.
+
         Raises:
-            MaedError: an encoding whose loss stays finite with none of them.
+            MaedError: An encoding whose loss stays finite with none of them.
         """
         rates = self.context.settings.train.tune
         if rates is None:

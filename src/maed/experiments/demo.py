@@ -36,9 +36,9 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
 
     Args:
         out: a folder.
-        say: prints a line.
-        command: that results.json records.
-        overwrite: start again.
+        say: Prints a line.
+        command: That results.json records.
+        overwrite: Start again.
 
     Returns:
         The page of the photos with MNIST beside them. What lacks an extra is left out and said: of the photos alone

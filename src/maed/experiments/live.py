@@ -64,9 +64,9 @@ class LiveTable:
     """A row for each encoding and number of labels, a column for each seed or learning rate, and the mean over seeds.
 
     Args:
-        title: above the table.
-        trials: all of them, in the order of rows and columns.
-        clock: seconds, from any start.
+        title: Above the table.
+        trials: All of them, in the order of rows and columns.
+        clock: Seconds, from any start.
     """
 
     def __init__(self, title: str, trials: Sequence[Trial], clock: Callable[[], float] = time.perf_counter) -> None:

@@ -54,10 +54,10 @@ def run_all(
     are only read: that they are whole is checked.
 
     Args:
-        context: folder, settings and data.
-        encodings: to compare; none for no models.
-        seeds: for each of them.
-        command: the command line, which results.json records.
+        context: Folder, settings and data.
+        encodings: To compare; none for no models.
+        seeds: For each of them.
+        command: The command line, which results.json records.
         task: What models learn (see `Comparison`).
         labels: Numbers of labels that they are given (see `Comparison`).
 
@@ -184,15 +184,15 @@ def compare_only(
     """Compare encodings; what an earlier run in this folder measured of the positions stays in results.json.
 
     Args:
-        context: folder, settings and labeled data.
-        encodings: to compare.
-        seeds: for each of them.
-        command: the command line, which results.json records.
+        context: Folder, settings and labeled data.
+        encodings: To compare.
+        seeds: For each of them.
+        command: The command line, which results.json records.
         task: What models learn (see `Comparison`).
         labels: Numbers of labels that they are given (see `Comparison`).
 
     Raises:
-        MaedError: no labels, or a results.json of other data.
+        MaedError: No labels, or a results.json of other data.
     """
     data, path = context.data, context.folder.results
     comparison, results = Comparison(context, task, labels), new_results(context, command)
@@ -236,8 +236,8 @@ def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
     """Notes on the information that the autoencoder had before training.
 
     Args:
-        made_with: nothing is said of settings that are not there.
-        rows: what is measured beside it: encodings, or `start`, the embedding that the autoencoder started from.
+        made_with: Nothing is said of settings that are not there.
+        rows: What is measured beside it: encodings, or `start`, the embedding that the autoencoder started from.
     """
     notes, init = [], made_with.setting("autoencoder", "init") or "random"
     if init != "random":

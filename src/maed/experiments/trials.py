@@ -44,17 +44,17 @@ class Trial:
     """One training of a comparison; the same wherever it runs.
 
     Args:
-        encoding: one of `maed.registry.ENCODINGS`.
-        seed: seed of the training.
-        folder: where it is kept, and resumed from.
-        dim: channels of the positions and of the content.
-        settings: with the learning rate of this training.
+        encoding: One of `maed.registry.ENCODINGS`.
+        seed: Seed of the training.
+        folder: Where it is kept, and resumed from.
+        dim: Channels of the positions and of the content.
+        settings: With the learning rate of this training.
         vectors: `(N, d)`, the embedding of a learned encoding.
-        tuning: whether it only tells a learning rate's worth. Then it is shown the validation signals in the place of
+        tuning: Whether it only tells a learning rate's worth. Then it is shown the validation signals in the place of
             the test's, and its loss may leave the finite numbers.
-        overwrite: replace a training of other settings that is in the folder, instead of refusing.
-        task: one of `maed.registry.TASKS`.
-        labels: how many labels it is given; None for all.
+        overwrite: Replace a training of other settings that is in the folder, instead of refusing.
+        task: One of `maed.registry.TASKS`.
+        labels: How many labels it is given; None for all.
     """
 
     encoding: str
@@ -137,13 +137,13 @@ def run_trials(
     """Train what is not yet trained; yields every trial once, as they finish, those first that had finished before.
 
     Args:
-        data: labeled signals.
-        trials: each with a folder of its own.
-        cluster: where to; this process by default.
-        board: told what happens.
+        data: Labeled signals.
+        trials: Each with a folder of its own.
+        cluster: Where to; this process by default.
+        board: Told what happens.
 
     Raises:
-        MaedError: as `train_classifier` does; a folder that holds another training, before any is trained; Ray missing,
+        MaedError: As `train_classifier` does; a folder that holds another training, before any is trained; Ray missing,
             a cluster that cannot be reached, a worker that is lost.
     """
     left: list[Trial] = []
@@ -205,7 +205,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         """Ray.
 
         Raises:
-            MaedError: nothing answers, or not the Ray or Python of this process.
+            MaedError: Nothing answers, or not the Ray or Python of this process.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray

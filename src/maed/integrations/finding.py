@@ -45,9 +45,9 @@ class Found:
     """A place in a model that says where inputs sit.
 
     Args:
-        where: its path; of a table, that of the `nn.Embedding`, the `nn.Parameter` or the buffer.
-        kind: what it is there; a tensor that is no part of the state dict counts as a buffer.
-        module: the `nn.Embedding`, the module that holds the tensor, or the Fourier features.
+        where: Its path; of a table, that of the `nn.Embedding`, the `nn.Parameter` or the buffer.
+        kind: What it is there; a tensor that is no part of the state dict counts as a buffer.
+        module: The `nn.Embedding`, the module that holds the tensor, or the Fourier features.
     """
 
     where: str
@@ -255,9 +255,9 @@ class TablePositionEncoding(nn.Module):
     """Takes the place of a Perceiver's Fourier features: a table `(N, dim)`, called and asked as those are.
 
     Args:
-        n: positions N.
-        dim: channels of the features it replaces.
-        num_dimensions: dimensions of the input's index, 2 for images.
+        n: Positions N.
+        dim: Channels of the features it replaces.
+        num_dimensions: Dimensions of the input's index, 2 for images.
     """
 
     def __init__(self, n: int, dim: int, num_dimensions: int) -> None:
@@ -280,7 +280,7 @@ class TablePositionEncoding(nn.Module):
         """The table for a batch of inputs of shape `index_dims`, `(batch_size, N, dim)`.
 
         Raises:
-            MaedError: inputs of another number of positions, or coordinates `pos`, of which a table knows nothing.
+            MaedError: Inputs of another number of positions, or coordinates `pos`, of which a table knows nothing.
         """
         sides, n = " x ".join(str(int(side)) for side in index_dims), len(self.table)
         if pos is not None:

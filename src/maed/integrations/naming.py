@@ -21,9 +21,9 @@ class Channels:
     """Names and positions of a model's channels.
 
     Args:
-        shown: the attribute that names them.
-        names: in the order of its inputs.
-        rows: which row of its table each channel has, `(channels,)` int64, where the table is of more electrodes.
+        shown: The attribute that names them.
+        names: In the order of its inputs.
+        rows: Which row of its table each channel has, `(channels,)` int64, where the table is of more electrodes.
     """
 
     shown: str
@@ -59,12 +59,12 @@ def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "n
     """Find each position of an embedding among `names`: indices `(N,)` int64.
 
     Args:
-        positions: with names.
+        positions: With names.
         names: N names, each that of one position, in any order.
-        argument: what an error says that they are.
+        argument: What an error says that they are.
 
     Raises:
-        MaedError: the embedding has no names, or one of them is missing, or there twice, or the name of none.
+        MaedError: The embedding has no names, or one of them is missing, or there twice, or the name of none.
     """
     known, given = positions.names, [str(name) for name in names]
     if known is None:

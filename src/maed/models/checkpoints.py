@@ -44,7 +44,7 @@ def checkpoint_config(name: str) -> PerceiverConfig:
     """The config of a checkpoint, as far as it describes the encoder.
 
     Raises:
-        MaedError: it cannot be had, or is of another model.
+        MaedError: It cannot be had, or is of another model.
     """
     path = _find(name, "config.json")
     stored = read_json(path)
@@ -72,7 +72,7 @@ def checkpoint_weights(name: str) -> dict[str, Tensor]:
     zip archives are refused by `mmap` (see `maed.engine.checkpoints.read_checkpoint`).
 
     Raises:
-        MaedError: they cannot be had or read.
+        MaedError: They cannot be had or read.
     """
     path = _find(name, *_WEIGHTS)
     try:
@@ -92,9 +92,9 @@ def start_from(model: PreTrainedModel, weights: dict[str, Tensor], name: str, *,
 
     Args:
         model: a classifier of transformers.
-        weights: from `checkpoint_weights`.
-        name: what the user called the checkpoint.
-        table: name of the position table.
+        weights: From `checkpoint_weights`.
+        name: What the user called the checkpoint.
+        table: Name of the position table.
 
     Raises:
         MaedError: a tensor is missing or of another shape; the first is named, with both shapes.

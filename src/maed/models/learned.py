@@ -20,7 +20,7 @@ def chosen_task(task: str | None, data: SignalData) -> str | None:
     """The task that was asked for, otherwise what the labels are; None of data without labels.
 
     Raises:
-        MaedError: labels that may be of several tasks.
+        MaedError: Labels that may be of several tasks.
     """
     if task is not None or data.labeled:
         return task or "classification"
@@ -39,7 +39,7 @@ def check_training(data: SignalData, task: str, labels: int | None, train: Train
     """Refuse a training that these data cannot have; returns how many labels it is given, None for all.
 
     Raises:
-        MaedError: one line that names what would do.
+        MaedError: One line that names what would do.
     """
     kind = TASKS.get(task, "task")
     kind.check(data, train)
@@ -61,7 +61,7 @@ def _counted(data: SignalData, labels: int | None, classes: int) -> int | None:
     """Number of labels that a training is given, or None for all of them.
 
     Raises:
-        MaedError: more than there are, or fewer than classes.
+        MaedError: More than there are, or fewer than classes.
     """
     there = len(data.train)
     if labels is None or labels == there:
@@ -90,14 +90,14 @@ def known_labels(
     too. Nothing else is chosen by labels beyond those (see `maed.models.training`).
 
     Args:
-        data: with all their labels.
-        labels: how many; None for all.
-        seed: of the training.
-        tuning: whether it is a trial of a learning rate.
-        stratified: whether classes are to keep their shares.
+        data: With all their labels.
+        labels: How many; None for all.
+        seed: Of the training.
+        tuning: Whether it is a trial of a learning rate.
+        stratified: Whether classes are to keep their shares.
 
     Raises:
-        MaedError: too few to hold any out.
+        MaedError: Too few to hold any out.
     """
     if labels is None:
         return replace(data, test=data.validation) if tuning else data

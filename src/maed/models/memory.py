@@ -55,12 +55,12 @@ def check_memory(
     """Refuse a batch that the memory cannot hold, and say which would fit.
 
     Args:
-        classifier: on the device of `batch`.
-        batch: two signals, as long as any: what the second adds is what every one takes.
-        batch_size: signals of a batch on one device.
-        accumulate: batches of a step.
-        half_precision: whether products are computed in bfloat16.
-        available: bytes of the device's memory; None if it does not say, and nothing is refused.
+        classifier: On the device of `batch`.
+        batch: Two signals, as long as any: what the second adds is what every one takes.
+        batch_size: Signals of a batch on one device.
+        accumulate: Batches of a step.
+        half_precision: Whether products are computed in bfloat16.
+        available: Bytes of the device's memory; None if it does not say, and nothing is refused.
 
     Raises:
         MaedError: a step of `batch_size` signals would take more than `available`.

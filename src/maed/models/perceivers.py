@@ -26,10 +26,10 @@ def latent_logits(
     materializes one even where nothing is masked; so its parts are called here, with a mask of ours.
 
     Args:
-        perceiver: transformers' model with a classification decoder.
-        inputs: what its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
+        perceiver: Transformers' model with a classification decoder.
+        inputs: What its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
         mask: `(B, N)` bool, True where a position is real.
-        dtype: of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
+        dtype: Of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
         query: `(B, Q, latent_width)`, what is asked of the latents; the decoder's own question by default.
 
     Returns:

@@ -30,15 +30,15 @@ class TargetModel(nn.Module, ABC):
     group `maed.architectures` (see `maed.registry.Registry`).
 
     Args:
-        config: sizes, encoding and settings.
+        config: Sizes, encoding and settings.
         table: `config.table_shape`, position vectors from `maed.encodings.position_table`.
-        seed: seed of the weights; models that differ in their position encoding start from equal weights.
+        seed: Seed of the weights; models that differ in their position encoding start from equal weights.
 
     Attributes:
-        kinds: signals that it is for.
-        options: settings that it has of those that not every architecture has.
-        projects: an embedding of other channels than its table is projected to it.
-        per_position: it can tell something of each position.
+        kinds: Signals that it is for.
+        options: Settings that it has of those that not every architecture has.
+        projects: An embedding of other channels than its table is projected to it.
+        per_position: It can tell something of each position.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]] = ("real", "tokens")
@@ -132,7 +132,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model with the tensors of a safetensors file, which are to be just its own.
 
     Raises:
-        MaedError: the file cannot be read; or a tensor is missing, one too many or of another shape, which is named.
+        MaedError: The file cannot be read; or a tensor is missing, one too many or of another shape, which is named.
     """
     weights = read_tensors(path)
     try:

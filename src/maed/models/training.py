@@ -49,13 +49,13 @@ class PerceiverModule(pl.LightningModule):
     """Lightning's view of the model: the loss of its task, AdamW, metrics on validation and test signals.
 
     Args:
-        classifier: what is trained.
-        train: how; `steps` overrides its own.
-        steps: training steps in all.
-        seed: seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
-        augment: what changes a training batch; nothing by default.
-        fingerprint: what this training is; saved with every checkpoint.
-        folder: where checkpoints are, for the message of a training that fails.
+        classifier: What is trained.
+        train: How; `steps` overrides its own.
+        steps: Training steps in all.
+        seed: Seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
+        augment: What changes a training batch; nothing by default.
+        fingerprint: What this training is; saved with every checkpoint.
+        folder: Where checkpoints are, for the message of a training that fails.
     """
 
     def __init__(
@@ -221,24 +221,24 @@ def train_classifier(
     `train.validate_every` asks), for the record alone. So `train.patience` is refused.
 
     Args:
-        data: signals, labeled where the task needs it.
-        encoding: one of `maed.registry.ENCODINGS`.
-        seed: seed of the training, 0 or more.
-        folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
-        dim: channels d of the positions and of the content.
+        data: Signals, labeled where the task needs it.
+        encoding: One of `maed.registry.ENCODINGS`.
+        seed: Seed of the training, 0 or more.
+        folder: Receives config.json, model.safetensors, metrics.json and last.ckpt.
+        dim: Channels d of the positions and of the content.
         settings: `perceiver`, `train` and `trainer` are read.
         vectors: `(N, d)`, the embedding, for encodings that read one.
-        callbacks: further Lightning callbacks.
-        overwrite: replace a finished training of other settings or data instead of refusing.
-        task: one of `maed.registry.TASKS`.
-        labels: how many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
-        tuning: whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
+        callbacks: Further Lightning callbacks.
+        overwrite: Replace a finished training of other settings or data instead of refusing.
+        task: One of `maed.registry.TASKS`.
+        labels: How many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
+        tuning: Whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        MaedError: data that the task cannot be learned from, an encoding that is unknown or lacks what it needs, more
+        MaedError: Data that the task cannot be learned from, an encoding that is unknown or lacks what it needs, more
             labels than there are, a batch beyond the memory, or a loss that is not finite.
     """
     use_threads(settings.trainer.threads)
@@ -279,7 +279,7 @@ def finished_training(
     """The result of a finished training: its metrics if `folder` holds them, otherwise None.
 
     Raises:
-        MaedError: as `train_classifier` before it trains.
+        MaedError: As `train_classifier` before it trains.
     """
     job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning)
     return _finished(job, overwrite)

@@ -35,11 +35,14 @@ def recovered_layout(
         vectors: `(N, d)`, laid out by `maed.plots.layout.recovered_layout`, in time N^3; or a layout `(N, 2)`.
         coordinates: `(N, D)` true coordinates, or None.
         shape: `(height, width)` of a grid.
-        names: of the positions, written beside them in the layout; None if they have none.
-        ax: where to draw.
+        names: Of the positions, written beside them in the layout; None if they have none.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
-        MaedError: more positions than can be laid out, in vectors of more than two channels.
+        MaedError: More positions than can be laid out, in vectors of more than two channels.
     """
     layout = _as_layout(vectors)
     if coordinates is None:
@@ -87,11 +90,14 @@ def unshuffled(
         vectors: `(N, d)`, or a layout `(N, 2)`; positions take the nearest free places of the grid (`to_grid`).
         coordinates: `(N, 2)`: the set of places and the orientation, and true neighbors, which are joined.
         shape: `(height, width)`.
-        method: whose embedding it is.
-        ax: where to draw.
+        method: Whose embedding it is.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
-        MaedError: more positions than can be given places.
+        MaedError: More positions than can be given places.
     """
     layout = _as_layout(vectors)
     ax, (stored, ordered, mesh) = panels(ax, 3, 3, (3.6, 3.85))

@@ -39,13 +39,16 @@ def similarity_map(
 
     Args:
         similarity: `(N,)`, that position's row; its own entry is left out. Colors span its percentiles 1 to 99.5.
-        position: which one, as an index in storage order; it is marked.
+        position: Which one, as an index in storage order; it is marked.
         coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
         shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
             neighborhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
-        kind: of the geometry, if known; `torus` and `sphere` are drawn on maps of their own.
+        kind: Of the geometry, if known; `torus` and `sphere` are drawn on maps of their own.
         names: N names of positions; if None, a position is called by its place.
-        ax: where to draw, `projection="3d"` to see three coordinates in space.
+        ax: Where to draw, `projection="3d"` to see three coordinates in space.
+
+    Returns:
+        The Axes that were drawn in.
     """
     places = _Places(coordinates, shape, kind, names)
     width, height = places.panel_size()
@@ -76,12 +79,15 @@ def similarity_maps(
 
     Args:
         similarity: `(N, N)`; a row is drawn for each position.
-        positions: which ones, as indices in storage order (`spread_positions` chooses some).
+        positions: Which ones, as indices in storage order (`spread_positions` chooses some).
         coordinates: As for `similarity_map`.
         shape: As for `similarity_map`.
         kind: As for `similarity_map`.
         names: As for `similarity_map`.
         ax: As for `similarity_map`.
+
+    Returns:
+        The Axes that were drawn in.
     """
     places = _Places(coordinates, shape, kind, names)
     columns = min(6 if places.are_image else 3, len(positions))
@@ -108,11 +114,14 @@ def similarity_matrix(
         similarity: `(N, N)`: what position i (down) tells about position j (across). Above 1,024 positions, the means
             of blocks are drawn.
         coordinates: `(N, D)`: positions go by them, the first column before the next: a grid row by row.
-        shape: of a grid or torus, for the names of the axes.
-        kind: of the geometry, if known; a `torus` goes by its angles.
+        shape: Of a grid or torus, for the names of the axes.
+        kind: Of the geometry, if known; a `torus` goes by its angles.
         order: `(N,)`: positions in another order, such as along a channel of an embedding.
         names: N names of positions, written at the sides where there are few enough to be read.
-        ax: where to draw.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
         MaedError: `order` that does not hold every position once.
@@ -160,8 +169,11 @@ def embedding_channels(
         coordinates: As for `similarity_map`.
         shape: As for `similarity_map`.
         kind: As for `similarity_map`.
-        channels: how many; fewer where d is less.
-        ax: where to draw.
+        channels: How many; fewer where d is less.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
     """
     places, count = _Places(coordinates, shape, kind), min(channels, vectors.shape[1])
     columns = min(4 if places.are_image else 3, count)

@@ -33,9 +33,9 @@ class Score:
     """Number of labeled signals, and of those labeled as in the input.
 
     Args:
-        signals: all of them.
-        known: those whose label in the input is a class of the classifier.
-        right: those of them that the classifier labels alike.
+        signals: All of them.
+        known: Those whose label in the input is a class of the classifier.
+        right: Those of them that the classifier labels alike.
     """
 
     signals: int = 0
@@ -49,11 +49,11 @@ def predict(
     """Predict signals in batches: class probabilities, or the outputs of another task.
 
     Args:
-        classifier: from `maed.models.load_classifier`, on any device.
+        classifier: From `maed.models.load_classifier`, on any device.
         values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalization and permutation
             are the classifier's.
         mask: `(n, N)` bool, True where a position is real, in the order of `values`; None if all are.
-        batch_size: signals at a time.
+        batch_size: Signals at a time.
 
     Yields:
         `(B, outputs)` float32 on the CPU; the columns are `classifier.config.classes`: probabilities of classes or
@@ -61,7 +61,7 @@ def predict(
         normalized and in the model's order (`classifier.config.restored` undoes both).
 
     Raises:
-        MaedError: signals of another shape than the classifier takes.
+        MaedError: Signals of another shape than the classifier takes.
     """
     config, place = classifier.config, next(classifier.parameters()).device
     task = config.learned()
@@ -93,15 +93,15 @@ def label_input(
     the signal with what was missing filled in, or the moments that come after it.
 
     Args:
-        model: the folder of a trained classifier.
-        name: the input, see `maed.prediction.inputs.open_input`.
+        model: The folder of a trained classifier.
+        name: The input, see `maed.prediction.inputs.open_input`.
         out: a .csv, .jsonl or .parquet file; standard output, as CSV, where None. Or a .npy file, of what has a value
             for each position.
         data: `type`, `columns`, `label` and `missing` are read.
         trainer: `accelerator` and `threads` are read.
-        batch_size: signals at a time.
-        lines: whether each line of a .txt file is a text.
-        probabilities: whether to write the probabilities of all classes.
+        batch_size: Signals at a time.
+        lines: Whether each line of a .txt file is a text.
+        probabilities: Whether to write the probabilities of all classes.
 
     Raises:
         MaedError: a folder, an input or an output that cannot be used; one line that names it.
@@ -148,7 +148,7 @@ def open_classifier(folder: Path) -> TargetModel:
     """The trained classifier of a folder.
 
     Raises:
-        MaedError: no such folder, or one that holds something else.
+        MaedError: No such folder, or one that holds something else.
     """
     if not folder.is_dir():
         raise MaedError(f"model must be {_EXPECTED}; {str(folder)!r} is no folder")

@@ -44,7 +44,7 @@ class Batch:
         mask: `(m, N)` bool, True where real; None if all are.
         truth: m names of classes, None for those that are not known; None if the input has no labels.
         files: m names of files; None if signals are not files.
-        first: how much later than its own number a row is called: a forecast is of the moment after those read.
+        first: How much later than its own number a row is called: a forecast is of the moment after those read.
     """
 
     values: np.ndarray
@@ -59,8 +59,8 @@ class Input:
     """An input to be labeled.
 
     Args:
-        size: number of signals; None if only reading tells.
-        batches: the signals, in order, so many at a time.
+        size: Number of signals; None if only reading tells.
+        batches: The signals, in order, so many at a time.
     """
 
     size: int | None
@@ -72,12 +72,12 @@ def open_input(name: str, config: ClassifierConfig, settings: DataSettings, *, l
 
     Args:
         name: a path, or `-` for texts from standard input, one a line.
-        config: of the classifier that is to label it.
+        config: Of the classifier that is to label it.
         settings: `type`, `columns`, `label` and `missing` are read; what is left open, the classifier decides.
-        lines: whether each line of a .txt file is a text.
+        lines: Whether each line of a .txt file is a text.
 
     Raises:
-        MaedError: there is no such input, it is empty, or not of the kind that the classifier takes; its batches raise
+        MaedError: There is no such input, it is empty, or not of the kind that the classifier takes; its batches raise
             it for signals that cannot be used.
     """
     path, here = Path(name).expanduser(), _Model(config, settings)

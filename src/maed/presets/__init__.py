@@ -37,8 +37,11 @@ def preset_path(name: str) -> Path:
 def read_preset(name: str) -> dict[str, Any]:
     """Read the settings of a preset by group; values are not checked yet.
 
+    Returns:
+        The settings by group.
+
     Raises:
-        MaedError: no such preset, no YAML, or something in it that is no setting.
+        MaedError: No such preset, no YAML, or something in it that is no setting.
     """
     path = preset_path(name)
     try:
@@ -57,11 +60,14 @@ def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> S
     """Load the settings of a preset, as `--config` reads them.
 
     Args:
-        name: of a preset of the package, such as `cifar10-cpu`, or a YAML file.
-        changes: what else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+        name: Of a preset of the package, such as `cifar10-cpu`, or a YAML file.
+        changes: What else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+
+    Returns:
+        The settings.
 
     Raises:
-        MaedError: no such preset, or something that is no setting or cannot have that value.
+        MaedError: No such preset, or something that is no setting or cannot have that value.
     """
     changes = changes or {}
     content = {group: members for group, members in read_preset(name).items() if group not in COMPARED}

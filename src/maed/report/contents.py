@@ -33,7 +33,7 @@ class Examples:
         fractions: `(F,)`, ascending: the share of positions that was shown.
         visible: `(F, S, N)` bool.
         reconstruction: `(F, S, N, C)` or `(F, S, N)`.
-        trained: index of the fraction that the autoencoder was trained with.
+        trained: Index of the fraction that the autoencoder was trained with.
     """
 
     original: np.ndarray
@@ -55,7 +55,7 @@ class Baseline:
     Args:
         similarity: `(N, N)`.
         vectors: `(N, d)`, its embedding.
-        reduction: how that was made.
+        reduction: How that was made.
     """
 
     similarity: np.ndarray | None = None
@@ -70,19 +70,19 @@ class Contents:
     Args:
         results: `results.json`; models trained outside of a comparison are added from their folders.
         vectors: `(N, d)`, the embedding.
-        geometry: the true geometry as it is stored.
+        geometry: The true geometry as it is stored.
         coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
-        names: of the positions, N texts, if they have names.
+        names: Of the positions, N texts, if they have names.
         shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or if nothing is known.
         similarity: `(N, N)`.
-        draws: how the similarity was drawn.
-        baselines: by their names.
-        provenance: where the embedding comes from, as its folder says.
-        made_with: settings of the embedding, or of the similarity where there is none.
-        autoencoder: its training.
-        examples: reconstructions.
-        models: what each trained model reached.
-        trained: position tables that models ended with, by what they are called.
+        draws: How the similarity was drawn.
+        baselines: By their names.
+        provenance: Where the embedding comes from, as its folder says.
+        made_with: Settings of the embedding, or of the similarity where there is none.
+        autoencoder: Its training.
+        examples: Reconstructions.
+        models: What each trained model reached.
+        trained: Position tables that models ended with, by what they are called.
     """
 
     results: Results = field(default_factory=Results)
@@ -153,8 +153,11 @@ class Contents:
 def read_contents(path: Path) -> Contents:
     """Read what is there.
 
+    Returns:
+        The parts that exist.
+
     Raises:
-        MaedError: where nothing is there, a part is broken, or two parts do not belong together.
+        MaedError: Where nothing is there, a part is broken, or two parts do not belong together.
     """
     folder, contents = RunFolder(path), Contents()
     contents.similarity = _similarity(folder.similarity())

@@ -43,9 +43,9 @@ class Printer:
     """Draws what a run holds, and writes it to a folder.
 
     Args:
-        contents: what the run folder holds.
-        settings: how many of each.
-        folder: where figures are written.
+        contents: What the run folder holds.
+        settings: How many of each.
+        folder: Where figures are written.
         layout: `(N, 2)`, from the embedding alone, if there is one and it is not too large.
     """
 

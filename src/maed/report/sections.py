@@ -69,9 +69,9 @@ def sections(runs: Runs, printer: Printer, explored: Mapping[str, Any] | None) -
     """All sections of a page.
 
     Args:
-        runs: the page's own, then those that it is compared with.
-        printer: draws the pictures of the page's own.
-        explored: the facts of the explorer, where it has any.
+        runs: The page's own, then those that it is compared with.
+        printer: Draws the pictures of the page's own.
+        explored: The facts of the explorer, where it has any.
     """
     contents = next(iter(runs.values()))
     made = [

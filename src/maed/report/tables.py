@@ -175,10 +175,10 @@ class Measure:
     """The way to display a measured number.
 
     Args:
-        title: heading, with `{k}` where the k of recall@k belongs.
-        scale: what it is multiplied by for readers.
-        digits: decimals.
-        unit: put behind.
+        title: Heading, with `{k}` where the k of recall@k belongs.
+        scale: What it is multiplied by for readers.
+        digits: Decimals.
+        unit: Put behind.
     """
 
     title: str

@@ -26,7 +26,7 @@ def text_examples(
         visible: `(S, N)` bool.
         reconstruction: `(S, N)` the most likely ids.
         order: `(N,)` positions in true order (in storage order where that is unknown).
-        most: positions that are shown of each signal.
+        most: Positions that are shown of each signal.
 
     Returns:
         For each signal `shown`, `reconstructed` and `original`. Ids are read as bytes where they look like text,

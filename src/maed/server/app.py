@@ -54,14 +54,14 @@ def serve(
 
     Args:
         root: a run folder, or a folder that has runs below it.
-        host: address to listen at.
+        host: Address to listen at.
         port: 0 for any that is free.
-        settings: what pages of runs show.
-        say: told where the server is.
-        open_browser: whether to open the index in the user's browser.
+        settings: What pages of runs show.
+        say: Told where the server is.
+        open_browser: Whether to open the index in the user's browser.
 
     Raises:
-        MaedError: no such folder, no run in it, or an address that cannot be listened at.
+        MaedError: No such folder, no run in it, or an address that cannot be listened at.
     """
     with started(root, host=host, port=port, settings=settings) as server, _terminated_as_interrupted():
         try:

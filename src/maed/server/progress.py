@@ -19,11 +19,11 @@ class Part:
     """A stage, or a training of a Perceiver.
 
     Args:
-        name: its folder below that of the run.
-        finished: whether what it was to make is there.
-        written: when a file of it was last written, seconds since 1970.
-        far: how far it is; empty of a finished one.
-        seconds: what a finished one took.
+        name: Its folder below that of the run.
+        finished: Whether what it was to make is there.
+        written: When a file of it was last written, seconds since 1970.
+        far: How far it is; empty of a finished one.
+        seconds: What a finished one took.
     """
 
     name: str
@@ -98,8 +98,8 @@ def read_parts(folder: Path, files: Mapping[str, os.stat_result]) -> list[Part]:
     """The parts of a run, in the order in which they were first, or were begun.
 
     Args:
-        folder: of the run.
-        files: by their paths below it.
+        folder: Of the run.
+        files: By their paths below it.
 
     Raises:
         MaedError: a progress.json or a config.json cannot be read.

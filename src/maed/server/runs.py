@@ -50,19 +50,19 @@ class Overview:
     """A run in a line of a table.
 
     Args:
-        name: its path below the folder that is served.
+        name: Its path below the folder that is served.
         state: `done` where nothing is unfinished; what is unfinished is `going on` if it was written lately, otherwise
             `stopped`; `damaged` where the folder cannot be read.
-        reason: why it is damaged.
-        source: where its signals come from.
+        reason: Why it is damaged.
+        source: Where its signals come from.
         positions: N.
-        parts: the stages and trainings that it has, those first that were first.
-        recall: recall@k of the embedding of `maed`, and k.
-        spearman: of that embedding.
-        best: encodings with their test accuracies, the best first.
-        written: when a file of it was last written, in seconds since 1970.
-        signature: changes with all that its page shows.
-        explorable: whether anything of it can be shown in a page.
+        parts: The stages and trainings that it has, those first that were first.
+        recall: Recall@k of the embedding of `maed`, and k.
+        spearman: Of that embedding.
+        best: Encodings with their test accuracies, the best first.
+        written: When a file of it was last written, in seconds since 1970.
+        signature: Changes with all that its page shows.
+        explorable: Whether anything of it can be shown in a page.
     """
 
     name: str
@@ -124,10 +124,10 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
     """The state and progress of a run; one that cannot be read is `damaged`, with the reason.
 
     Args:
-        root: nothing outside of it is read.
-        name: of the run.
-        folder: of the run.
-        now: seconds since 1970; the present by default.
+        root: Nothing outside of it is read.
+        name: Of the run.
+        folder: Of the run.
+        now: Seconds since 1970; the present by default.
     """
     written, signature = 0.0, ""
     try:

@@ -57,9 +57,9 @@ class Site:
     """The pages by their addresses. Runs are looked up among those that were found: no address becomes a path.
 
     Args:
-        root: resolved; nothing outside of it is read.
-        settings: what pages of runs show.
-        scratch: an empty folder that may be written in.
+        root: Resolved; nothing outside of it is read.
+        settings: What pages of runs show.
+        scratch: An empty folder that may be written in.
     """
 
     def __init__(self, root: Path, settings: ReportSettings, scratch: Path) -> None:

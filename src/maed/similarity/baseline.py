@@ -21,9 +21,9 @@ class Baseline(ABC):
     One file of `maed/similarity/baselines` for each, or one entry point `maed.baselines` of another package.
 
     Attributes:
-        kinds: of signals that it is for: `real`, `tokens`.
-        made: how a model card says that positions were made by it.
-        sparse: whether it has `pairs`, and so is for any number of positions.
+        kinds: Of signals that it is for: `real`, `tokens`.
+        made: How a model card says that positions were made by it.
+        sparse: Whether it has `pairs`, and so is for any number of positions.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]]
@@ -56,13 +56,16 @@ def compute_baseline(
     """Make a baseline of the training signals, or of the first `signals` of a fixed shuffle of them.
 
     Args:
-        name: which.
-        data: the signals.
-        signals: how many are read at most.
-        sparse: of candidate pairs alone.
+        name: Which.
+        data: The signals.
+        signals: How many are read at most.
+        sparse: Of candidate pairs alone.
+
+    Returns:
+        The similarity `(N, N)`, or that of candidate pairs with `sparse`.
 
     Raises:
-        MaedError: the baseline is not for this kind of signal.
+        MaedError: The baseline is not for this kind of signal.
     """
     if name not in (fitting := baselines_for(data, sparse=sparse)):
         raise MaedError(f"similarity must be {' or '.join(fitting)} for {data.kind} signals, got {name!r}")

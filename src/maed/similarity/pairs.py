@@ -31,11 +31,11 @@ class SparseSimilarity:
     """A symmetric similarity of some pairs of positions. Nothing is known of the others.
 
     Args:
-        n: positions N.
+        n: Positions N.
         pairs: `(2, E)` int64, the first position below the second, each pair once.
         values: `(E,)` float32.
         standard_error: `(E,)` float32.
-        facts: what was found while it was made; written into its config.json.
+        facts: What was found while it was made; written into its config.json.
     """
 
     n: int
@@ -65,8 +65,8 @@ def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | N
     position and channel.
 
     Args:
-        signals: real ones.
-        transform: taken of each normalized value first.
+        signals: Real ones.
+        transform: Taken of each normalized value first.
 
     Returns:
         The pairs; its fact `candidate_recall` is the share of the 8 most correlated of 256 positions, by all pairs,
@@ -93,8 +93,8 @@ class _Channel:
     """One channel of all signals, standardized, a chunk of signals at a time.
 
     Args:
-        signals, transform: as for `correlated_pairs`.
-        channel: which.
+        signals, transform: As for `correlated_pairs`.
+        channel: Which.
     """
 
     def __init__(self, signals: Signals, channel: int, transform: Callable[[Tensor], Tensor] | None) -> None:

@@ -24,7 +24,7 @@ class Similarity:
     Args:
         values: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. The diagonal is 0.
         standard_error: `(N, N)` float32, of each entry.
-        facts: what was chosen while it was made, such as the ridge of `partial`; written into its config.json.
+        facts: What was chosen while it was made, such as the ridge of `partial`; written into its config.json.
     """
 
     values: Tensor
@@ -64,7 +64,7 @@ def load_similarity(folder: Path) -> Similarity | SparseSimilarity:
     """Read what `write_similarity` wrote.
 
     Raises:
-        MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` or of pairs,
+        MaedError: Nothing is there, or something else than a similarity and its standard error, `(N, N)` or of pairs,
             and finite.
     """
     path = folder / MODEL

@@ -47,12 +47,12 @@ class Streamed:
     """The result of a stream of draws.
 
     Args:
-        halves: the sums of two disjoint halves of the draws.
-        draws: how many were made.
-        seconds: what they took, before a stop too.
-        changed: after how many draws the neighbor lists were looked at, and the share that had changed since the
+        halves: The sums of two disjoint halves of the draws.
+        draws: How many were made.
+        seconds: What they took, before a stop too.
+        changed: After how many draws the neighbor lists were looked at, and the share that had changed since the
             look before; empty unless `until` is `stable`.
-        history: what was `watch`ed, an entry for each power of two of the draws from 1,024 on, and for the last.
+        history: What was `watch`ed, an entry for each power of two of the draws from 1,024 on, and for the last.
     """
 
     halves: Halves
@@ -82,17 +82,20 @@ def stream(
     with N (V + width) for V visible positions, plus N^2 for the sums; of `ablation` V + 1 times as much.
 
     Args:
-        model: the trained autoencoder.
-        signals: where draws are taken from.
-        settings: estimator, number of draws and when to stop, batch size, seed.
-        visible: positions shown.
-        loss: what a position's loss is.
-        outputs: numbers that the model puts out for a position; bounds the memory of a batch.
-        device: where to compute.
-        half_precision: reconstruct under bf16 autocast; losses and sums stay float32 and float64.
-        folder: keeps partial sums here every minute, and continues from them.
-        progress: told of every batch.
-        watch: given the sums now and then; it changes nothing of them, and its time is not counted.
+        model: The trained autoencoder.
+        signals: Where draws are taken from.
+        settings: Estimator, number of draws and when to stop, batch size, seed.
+        visible: Positions shown.
+        loss: What a position's loss is.
+        outputs: Numbers that the model puts out for a position; bounds the memory of a batch.
+        device: Where to compute.
+        half_precision: Reconstruct under bf16 autocast; losses and sums stay float32 and float64.
+        folder: Keeps partial sums here every minute, and continues from them.
+        progress: Told of every batch.
+        watch: Given the sums now and then; it changes nothing of them, and its time is not counted.
+
+    Returns:
+        Sums of the even and of the odd batches, the number of draws, and how it went.
 
     Raises:
         MaedError: a transform that the loss has no use for, or one visible position to ablate.

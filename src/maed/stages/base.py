@@ -27,10 +27,10 @@ class Context:
     """The objects that every stage works with.
 
     Args:
-        folder: where it writes, and where earlier stages lie.
-        settings: all settings.
-        data: the signals.
-        say: told what happens, one line at a time.
+        folder: Where it writes, and where earlier stages lie.
+        settings: All settings.
+        data: The signals.
+        say: Told what happens, one line at a time.
 
     Raises:
         MaedError: a setting that these data cannot have; or tokens that are the same in all signals, of which the
@@ -88,7 +88,7 @@ class Context:
         """Number of positions that a draw of the similarity shows: as in training, unless its settings differ.
 
         Args:
-            trained: how many that showed; what the settings say where None.
+            trained: How many that showed; what the settings say where None.
         """
         data, own = self.data, self.settings.similarity.visible_fraction
         if own is not None:
@@ -101,9 +101,9 @@ class Context:
         """Refuse an earlier stage that was made for other positions than these data have.
 
         Args:
-            stage: its folder.
-            made_with: what it was made with.
-            positions: its N.
+            stage: Its folder.
+            made_with: What it was made with.
+            positions: Its N.
         """
         # the random seed places the positions of a swiss roll
         places = ("seed",) if self.data.source.startswith("field:swissroll") else ()
@@ -163,14 +163,14 @@ class Stage:
         """Refuse settings that these data, or one another, cannot have, before any stage works.
 
         Raises:
-            MaedError: they cannot.
+            MaedError: They cannot.
         """
 
     def ready(self, context: Context) -> None:
         """Refuse what earlier stages have made, before the folder is touched.
 
         Raises:
-            MaedError: nothing can be made of it.
+            MaedError: Nothing can be made of it.
         """
 
     def check_finished(self, context: Context) -> None:

@@ -19,7 +19,7 @@ class Baseline(Stage):
     """Makes the similarity of one training-free method.
 
     Args:
-        method: its name.
+        method: Its name.
     """
 
     def __init__(self, method: str) -> None:

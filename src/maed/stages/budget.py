@@ -32,7 +32,7 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
     """A budget as seconds or as draws; `90`, `"90 s"`, `"5 min"`, `"20000 draws"`.
 
     Raises:
-        MaedError: anything else, or nothing left to spend.
+        MaedError: Anything else, or nothing left to spend.
     """
     if budget is None:
         return None, None

@@ -52,10 +52,10 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     """Choose autoencoder, visible fraction, training, estimator and number of draws from N, C, n and the kind.
 
     Args:
-        data: the signals.
-        given: settings to start from.
-        fixed: those that the user has set, such as `autoencoder.kind`; they stay.
-        reading_order: whether positions are stored in an order that is known to mean something, as in texts.
+        data: The signals.
+        given: Settings to start from.
+        fixed: Those that the user has set, such as `autoencoder.kind`; they stay.
+        reading_order: Whether positions are stored in an order that is known to mean something, as in texts.
 
     Returns:
         The settings, and one line for each choice with its reason.

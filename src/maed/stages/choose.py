@@ -68,15 +68,15 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     `similarity.method` other than `auto` that is chosen.
 
     Args:
-        context: of the run; all embeddings are in its folder.
-        methods: whose.
-        failed: methods that found no dependence.
+        context: Of the run; all embeddings are in its folder.
+        methods: Whose.
+        failed: Methods that found no dependence.
 
     Returns:
         The candidates, the chosen one first, then by probe loss, random vectors last.
 
     Raises:
-        NoDependence: no method found a dependence.
+        NoDependence: No method found a dependence.
     """
     if not methods:
         raise NoDependence(

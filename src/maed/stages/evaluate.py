@@ -14,7 +14,7 @@ def check_evaluation(context: Context) -> None:
     """Refuse a known geometry of too few positions to be measured.
 
     Raises:
-        MaedError: they are too few.
+        MaedError: They are too few.
     """
     geometry, settings = context.data.geometry, context.settings.evaluation
     if geometry is not None:

@@ -106,7 +106,7 @@ def start_embedding(context: Context) -> PositionEmbedding:
     """The embedding in the folder that `autoencoder.init` names.
 
     Raises:
-        MaedError: no such folder, or an embedding of other positions.
+        MaedError: No such folder, or an embedding of other positions.
     """
     name = context.settings.autoencoder.init
     if not Path(name).is_dir():

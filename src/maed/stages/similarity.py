@@ -117,7 +117,7 @@ def methods_of(context: Context) -> tuple[str, ...]:
     """The methods that these signals can have: `maed` last, and not where positions are too many for all pairs.
 
     Raises:
-        MaedError: there is none.
+        MaedError: There is none.
     """
     found = baselines_for(context.data, sparse=context.sparse)
     if not found and context.sparse:

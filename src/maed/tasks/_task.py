@@ -21,13 +21,13 @@ class Metric:
     """The name, direction and format of a task's metric.
 
     Args:
-        name: as files have it: `accuracy`.
-        title: as readers have it.
-        higher: whether more is better.
-        scale: what it is multiplied by for readers.
-        digits: decimals.
-        unit: put behind.
-        gain_unit: what a difference of two is counted in.
+        name: As files have it: `accuracy`.
+        title: As readers have it.
+        higher: Whether more is better.
+        scale: What it is multiplied by for readers.
+        digits: Decimals.
+        unit: Put behind.
+        gain_unit: What a difference of two is counted in.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Seen(NamedTuple):
     Args:
         values: `(B, N, C)` or `(B, N)`, what the model reads.
         mask: `(B, N)` bool, True where it may; None if everywhere.
-        target: what it is to tell; of the shape that `loss` of the same task takes.
+        target: What it is to tell; of the shape that `loss` of the same task takes.
     """
 
     values: Tensor
@@ -71,7 +71,7 @@ def label_numbers(data: SignalData, task: str) -> np.ndarray:
     """The labels of the training signals as numbers, `(n, K)`.
 
     Raises:
-        MaedError: there are none, or they are names.
+        MaedError: There are none, or they are names.
     """
     if data.train.numbers is None and data.train.labels is None:
         raise MaedError(
@@ -106,17 +106,17 @@ class Task(ABC):
     A built-in task is a file of `maed/tasks`; another package adds one by an entry point of the group `maed.tasks`.
 
     Args:
-        names: of the outputs: classes, or target columns.
+        names: Of the outputs: classes, or target columns.
         channels: C of the signals.
-        facts: what `facts` has noted.
-        train: settings of the training; None if there is none.
+        facts: What `facts` has noted.
+        train: Settings of the training; None if there is none.
 
     Attributes:
-        metric: what models are chosen and compared by.
-        answer: what a model tells, in words.
-        needs: of the data's labels: `classes`, `columns` of numbers, or nothing (empty).
-        per_position: whether outputs are asked of each position, by queries made of the position vectors.
-        own_content: whether these queries also have what the model reads of the position itself.
+        metric: What models are chosen and compared by.
+        answer: What a model tells, in words.
+        needs: Of the data's labels: `classes`, `columns` of numbers, or nothing (empty).
+        per_position: Whether outputs are asked of each position, by queries made of the position vectors.
+        own_content: Whether these queries also have what the model reads of the position itself.
     """
 
     metric: ClassVar[Metric]
@@ -170,7 +170,7 @@ class Task(ABC):
         Args:
             values: `(B, N, C)` or `(B, N)`.
             mask: `(B, N)` bool, True where real.
-            labels: of `prepared` data.
+            labels: Of `prepared` data.
         """
         return Seen(values, mask, labels)
 

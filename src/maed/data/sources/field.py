@@ -65,7 +65,7 @@ class Field(SourceType):
                 of a `swissroll` too; those of the other shapes are fixed.
 
         Raises:
-            MaedError: an unknown kind, a size that it cannot have, or too few samples.
+            MaedError: An unknown kind, a size that it cannot have, or too few samples.
         """
         if settings.samples < 3:
             raise MaedError(f"data.samples must be at least 3, for training and validation, got {settings.samples}")
@@ -88,8 +88,8 @@ def covariance(geometry: Geometry, length_scale: float) -> np.ndarray:
     """Covariance of the field between positions, `(N, N)` float64, 1 on the diagonal.
 
     Args:
-        geometry: of one of `KINDS`.
-        length_scale: the l of exp(-d^2 / (2 l^2)), where the largest distance d within the shape is pi.
+        geometry: Of one of `KINDS`.
+        length_scale: The l of exp(-d^2 / (2 l^2)), where the largest distance d within the shape is pi.
     """
     d = geometry.distances() * (np.pi / _extent(geometry))
     return np.exp(-0.5 * np.square(d / length_scale))

@@ -105,7 +105,7 @@ class _Squares:
 
     Args:
         distances: `(L, L)`.
-        d: channels.
+        d: Channels.
     """
 
     def __init__(self, distances: np.ndarray, d: int) -> None:

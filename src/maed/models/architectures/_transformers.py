@@ -36,15 +36,15 @@ class TransformersClassifier(TargetModel):
     table of the checkpoint that it replaces, and frozen unless it is to be trained.
 
     Args:
-        config: sizes, encoding and settings.
+        config: Sizes, encoding and settings.
         table: `config.table_shape`, position vectors from `maed.encodings.position_table`.
-        seed: seed of the weights.
-        weights: tensors of a checkpoint to start from (`maed.models.checkpoints`).
+        seed: Seed of the weights.
+        weights: Tensors of a checkpoint to start from (`maed.models.checkpoints`).
 
     Attributes:
-        table_key: name of the position table in `model`.
-        model: the plain module of transformers.
-        rms: root mean square that the table was given.
+        table_key: Name of the position table in `model`.
+        model: The plain module of transformers.
+        rms: Root mean square that the table was given.
     """
 
     projects = True
@@ -106,7 +106,7 @@ class TransformersClassifier(TargetModel):
         """The configuration of a model for `data`, with the sizes of the checkpoint that it is to start from.
 
         Raises:
-            MaedError: the checkpoint cannot be had, or has another width.
+            MaedError: The checkpoint cannot be had, or has another width.
         """
         config = ClassifierConfig.of(data, encoding, cls.width(dim, settings), settings)
         if settings.checkpoint is None:

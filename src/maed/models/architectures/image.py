@@ -102,11 +102,11 @@ class ImageClassifier(PerceiverForImageClassificationLearned):
     same.
 
     Args:
-        config: transformers' config.
+        config: Transformers' config.
         positions: N.
-        channels: of the images.
-        width: channels of the pixels' 1 x 1 convolution, and of the position table.
-        position_width: channels that positions are projected to.
+        channels: Of the images.
+        width: Channels of the pixels' 1 x 1 convolution, and of the position table.
+        position_width: Channels that positions are projected to.
     """
 
     def __init__(self, config: Any, *, positions: int, channels: int, width: int, position_width: int) -> None:

@@ -129,7 +129,7 @@ class PositionEncoding(nn.Module):
 
     Args:
         table: `(N, d)` of unit mean square (or zeros), from `maed.encodings.position_table`.
-        trained: whether the table is a parameter; otherwise it is a buffer, saved but never changed.
+        trained: Whether the table is a parameter; otherwise it is a buffer, saved but never changed.
     """
 
     table: Tensor

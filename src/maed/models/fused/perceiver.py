@@ -41,7 +41,7 @@ def fuse(model: Model) -> Model:
     masked: its mask tells no position from another.
 
     Args:
-        model: anything with parts of transformers' Perceiver in it.
+        model: Anything with parts of transformers' Perceiver in it.
 
     Returns:
         The same model.
@@ -101,12 +101,12 @@ def pooling_pays(*, positions: int, latents: int, heads: int, channels: int, qk:
     with the inputs themselves, head by head, and it is the latents that are projected, before and after.
 
     Args:
-        positions: inputs N of a signal.
-        latents: queries L.
-        heads: of the attention.
-        channels: of an input.
-        qk: channels of all heads' queries.
-        v: channels of all heads' values.
+        positions: Inputs N of a signal.
+        latents: Queries L.
+        heads: Of the attention.
+        channels: Of an input.
+        qk: Channels of all heads' queries.
+        v: Channels of all heads' values.
     """
     projected = positions * (channels + latents) * (qk + v)
     pooled = 2 * positions * heads * latents * channels + latents * channels * (qk + v)
@@ -255,7 +255,7 @@ class FusedImagePreprocessor(PerceiverImagePreprocessor):
     """Positions are projected once, not once for each image of the batch, and images are kept channels last.
 
     Attributes:
-        keeps_apart: positions that are concatenated are given as `Joined`, so that no batch of them is ever made.
+        keeps_apart: Positions that are concatenated are given as `Joined`, so that no batch of them is ever made.
     """
 
     keeps_apart = False

@@ -37,8 +37,8 @@ def pool(
             joined with `positions`.
         mask: `(B, N)`, added to the scores; a constant, which gets no gradient.
         positions: `(N, d - c)`, the other channels of every signal; without them c is d.
-        dropout: share of the probabilities that is dropped; the rest is scaled up.
-        eps: of the layer norm.
+        dropout: Share of the probabilities that is dropped; the rest is scaled up.
+        eps: Of the layer norm.
 
     Returns:
         The context, `(B, M, d)`, and the sums of the probabilities, `(B, M)`, or None without dropout: they are 1.
@@ -83,7 +83,7 @@ def by_length(mask: Tensor, width: int) -> Iterator[tuple[Tensor, int]]:
 
     Args:
         mask: `(B, N)`, what is added to the scores.
-        width: scores of a position, which decide how many signals are worked on together.
+        width: Scores of a position, which decide how many signals are worked on together.
 
     Yields:
         Numbers of signals `(g,)`, and the length of the longest of them.

@@ -81,8 +81,8 @@ class View:
         vectors: `(N, d)` float32.
         layout: `(N, 3)` float32; the first two columns are the layout in the plane.
         laid_out_by: `Isomap`, or `principal components` where that would take long.
-        estimator: whose similarity the vectors are made of; empty if they are made of none.
-        reduction: how.
+        estimator: Whose similarity the vectors are made of; empty if they are made of none.
+        reduction: How.
     """
 
     encoding: str
@@ -112,10 +112,10 @@ def compute_views(
     """Every estimator in every reduction, the run's own first.
 
     Args:
-        contents: what was read of the run.
-        made_of: similarities by estimator, see `similarities`.
-        reductions: beside the run's own.
-        kept: what was computed before, and is now.
+        contents: What was read of the run.
+        made_of: Similarities by estimator, see `similarities`.
+        reductions: Beside the run's own.
+        kept: What was computed before, and is now.
 
     Returns:
         The views, and a sentence for each that is missing.
