@@ -1050,16 +1050,16 @@ LAUGHS = "data: &a [x, x]\n" + "".join(
     ("text", "line"),
     [
         ("[" * 5000, "mine.yaml is "),
-        ("autoencoder: &a {steps: *a}", "config: autoencoder.steps: "),
+        ("autoencoder: &a {steps: *a}", "config: autoencoder.steps"),
         (
             LAUGHS,
-            "config: data: ['x', 'x']; it may hold settings",
+            "['x', 'x']",
         ),
         (
             "autoencoder: {class_path: os.system, init_args: {command: touch x}}",
-            "'autoencoder.class_path' is no setting",
+            "'autoencoder.class_path'",
         ),
-        ("data: {label: {class_path: subprocess.Popen}}", "data.label: "),
+        ("data: {label: {class_path: subprocess.Popen}}", "data.label"),
     ],
     ids=["deep", "recursive", "laughs", "class", "class of a value"],
 )

