@@ -481,9 +481,7 @@ def test_arrays_of_another_shape_or_kind_are_refused(digits: Trained, texts: Tra
     assert f"{takes} for this model, got images of 9 x 9 pixels, 1 channel(s)" in refused(digits.folder, "big.npy")
     assert "shape (0, 64)" in refused(digits.folder, "none.npy")
     assert "numbers.npy holds numbers of type float64" in refused(texts.folder, "numbers.npy")
-    assert "token id 262 in signal 0, position 0; this model knows ids from 0 to 261" in refused(
-        texts.folder, "ids.npy"
-    )
+    assert "from 0 to 261 for this model, got 262 in signal 0, position 0" in refused(texts.folder, "ids.npy")
 
 
 def test_values_that_are_missing_or_infinite_are_named(gaps: Trained, tmp_path: Path, refused: Refused) -> None:
