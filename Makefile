@@ -14,7 +14,7 @@ QUICK := -m "not slow and not browser"
 test test-quick coverage torture torture-quick lowest: export OMP_NUM_THREADS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick coverage torture torture-quick lowest wheels lint scripts format docs clean
+.PHONY: demo test test-quick coverage torture torture-quick lowest wheels dist lint scripts format docs clean
 
 demo: .venv/installed
 	$(MAED) demo
@@ -48,6 +48,14 @@ lowest: .venv-lowest/installed
 wheels: .venv/installed
 	$(PIP) install --dry-run --use-feature=fast-deps --no-deps --only-binary=:all: --python-version 3.13 \
 	  --target .venv-wheels --requirement constraints.txt
+
+# The wheel and the source distribution, in dist/: the same bytes from the same commit, for the time of the commit stands
+# in the files, and constraints.txt has the version of what builds them.
+dist: .venv/installed
+	rm -rf dist
+	$(PIP) install -c constraints.txt build twine
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 lint: .venv/installed
 	$(BIN)/ruff check .

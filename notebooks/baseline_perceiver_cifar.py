@@ -12,9 +12,8 @@ from pathlib import Path
 
 import maed
 from maed.data import load
-from maed.experiments.comparison import Comparison
-from maed.run_folder import RunFolder
-from maed.stages import Context
+from maed.experiments import Comparison
+from maed.stages import Context, RunFolder
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ FILES: dict[str, str] = {
 """Tables in text that read as the clean array does."""
 
 _FACTS = {
-    "no header.csv": ("no line of names",),
+    "no header.csv": ("no header",),
     "semicolons and decimal commas.csv": ("semicolons", "decimal commas"),
     "wavelengths.csv": ("400.0, 400.5, 401.0",),
     "units.csv": ("mV mV",),
@@ -355,7 +355,7 @@ def _tables() -> Iterator[Case]:
             "a sheet without names.xlsx",
             by("x.xlsx", lambda path: FRAME.to_excel(path, index=False, header=False)),
             X,
-            facts=("no line of names",),
+            facts=("no header",),
         ),
         Case("several sheets.xlsx", by("x.xlsx", sheets), X, tuple(NAMES), ("'signals'", "notes")),
         Case(
@@ -370,7 +370,7 @@ def _tables() -> Iterator[Case]:
             written("x.csv", FRAME.set_index(pd.Index(np.arange(40) ** 2)).to_csv()),
             X,
             tuple(NAMES),
-            ("'' (numbers of rows)",),
+            ("'' (row numbers)",),
         ),
         Case("a broken sheet.xlsx", written("x.xlsx", b"PK\x03\x04 nothing"), argument="path"),
     )

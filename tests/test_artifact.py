@@ -36,8 +36,8 @@ def test_neighbors_are_the_nearest_vectors():
     assert on_a_line.neighbors(0, k=3).tolist() == [1, 4, 2]
     assert on_a_line.neighbors(3, k=1).tolist() == [2]
     for position, k, said in (
-        (5, 1, "position: 5; it must be between 0 and 4"),
-        (0, 5, "k: 5; it must be between 1 and"),
+        (5, 1, "position.*must be between 0 and 4"),
+        (0, 5, "k.*must be between 1 and"),
     ):
         with pytest.raises(MaedError, match=said):
             on_a_line.neighbors(position, k)
@@ -49,7 +49,7 @@ def test_similarity_is_the_cosine_or_a_row_of_the_run(tmp_path):
     table = torch.arange(9.0).view(3, 3)
     save_file({"similarity": table, "counts": table.clone()}, tmp_path / "model.safetensors")
     assert torch.equal(three.similarity_to(1, tmp_path), table[1])
-    with pytest.raises(MaedError, match="holds none of 4 x 4 positions"):
+    with pytest.raises(MaedError, match="of 4 x 4 positions"):
         embedding(4).similarity_to(1, tmp_path)
     with pytest.raises(MaedError, match=r"model.safetensors: no such file"):
         three.similarity_to(1, tmp_path / "nowhere")
@@ -124,7 +124,7 @@ def test_the_card_is_written_for_a_reader(tmp_path):
     again.save_pretrained(tmp_path / "copy", figure=tmp_path / "figure.png")
     for name in ("README.md", "config.json", "model.safetensors", "figure.png"):
         assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / name).read_bytes()
-    with pytest.raises(MaedError, match="is not a PNG file"):
+    with pytest.raises(MaedError, match="a PNG file"):
         again.save_pretrained(tmp_path, figure=tmp_path / "config.json")
 
 
@@ -166,7 +166,7 @@ def test_vectors_of_another_save_are_refused(tmp_path):
 
 def test_what_is_no_folder_is_named():
     for name in ("nowhere", "a/b/c", "./a", "/nowhere/at/all"):
-        with pytest.raises(MaedError, match="is no folder; it must be one that maed wrote, or OWNER/NAME of the hub"):
+        with pytest.raises(MaedError, match="that maed wrote, or OWNER/NAME of the hub"):
             PositionEmbedding.from_pretrained(name)
 
 
@@ -220,7 +220,7 @@ def test_fewer_channels_are_the_leading_principal_components():
     _, _, directions = torch.linalg.svd(vectors.double())
     expected = standardize(vectors.double() @ directions[:2].T)
     assert torch.allclose(two.abs(), expected.abs(), atol=1e-4)  # signs mean nothing
-    with pytest.raises(MaedError, match="dim: 0; it must be 1 or more"):
+    with pytest.raises(MaedError, match=r"dim.*0"):
         project(vectors, 0)
 
 
@@ -236,7 +236,7 @@ def test_with_dim_projects_or_makes_the_reduction_again(tmp_path):
     again = made.with_dim(12, similarity=tmp_path)
     assert torch.equal(again.vectors, reduce(similarity, EmbeddingSettings(dim=12, reduction="diffusion")))
     assert "split_half" not in again.provenance  # that of another reduction
-    with pytest.raises(MaedError, match="is of 20 positions; it must be of 12"):
+    with pytest.raises(MaedError, match="must be of 12"):
         embedding().with_dim(3, similarity=tmp_path)
 
 
@@ -297,15 +297,15 @@ def test_a_resampled_embedding_is_labeled_wherever_it_goes(tmp_path):
 
 
 def test_what_cannot_be_resampled_is_named():
-    with pytest.raises(MaedError, match="coordinates: not given, and the embedding holds none"):
+    with pytest.raises(MaedError, match=r"coordinates.*the embedding"):
         embedding().resampled("line:20")
     assert embedding().resampled("line:20", geometry="line:12").n == 20
-    with pytest.raises(MaedError, match="coordinates: 11 positions; the embedding has 12"):
+    with pytest.raises(MaedError, match=r"coordinates.*11"):
         embedding().resampled("line:20", geometry="line:11")
-    with pytest.raises(MaedError, match="from a grid to a line; both must be of one kind"):
+    with pytest.raises(MaedError, match="grid to line"):
         embedding(12, 3, grid(3, 4)).resampled("line:20")
-    with pytest.raises(MaedError, match="between positions of kind ring; it must be line or grid"):
+    with pytest.raises(MaedError, match="ring"):
         embedding(12, 3, ring(12)).resampled("line:20")
     twice = Geometry("grid", np.zeros((12, 2), dtype=np.float32), (3, 4))
-    with pytest.raises(MaedError, match="a grid of 3 x 4 with places missing"):
+    with pytest.raises(MaedError, match="3 x 4"):
         embedding(12, 3, twice).resampled("grid:6x8")

@@ -86,13 +86,13 @@ def test_a_bias_learns_its_heads_and_keeps_its_places() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"positions": "here", "heads": 2}, "positions: "),
-        ({"positions": on_a_line(3), "heads": 2}, "vectors: "),
-        ({"positions": on_a_line(4), "heads": 0}, "heads: "),
-        ({"positions": on_a_line(4), "heads": 2, "tokens": -1}, "tokens: "),
-        ({"positions": on_a_line(4), "heads": 2, "dims": 9}, "dims: "),
-        ({"positions": on_a_line(2), "heads": 2, "names": ["a", "b"]}, "names: "),
-        ({"positions": on_a_line(2, ["a", "b"]), "heads": 2, "names": ["a", "c"]}, "names: "),
+        ({"positions": "here", "heads": 2}, "positions"),
+        ({"positions": on_a_line(3), "heads": 2}, "vectors"),
+        ({"positions": on_a_line(4), "heads": 0}, "heads"),
+        ({"positions": on_a_line(4), "heads": 2, "tokens": -1}, "tokens"),
+        ({"positions": on_a_line(4), "heads": 2, "dims": 9}, "dims"),
+        ({"positions": on_a_line(2), "heads": 2, "names": ["a", "b"]}, "names"),
+        ({"positions": on_a_line(2, ["a", "b"]), "heads": 2, "names": ["a", "c"]}, "names"),
     ],
 )
 def test_a_bias_that_cannot_be_is_refused(arguments: dict[str, Any], said: str) -> None:
@@ -102,7 +102,7 @@ def test_a_bias_that_cannot_be_is_refused(arguments: dict[str, Any], said: str) 
 
 @pytest.mark.parametrize("index", [torch.zeros(2), torch.zeros(1, 2, 3, dtype=torch.long)])
 def test_an_index_that_is_none_is_refused(index: torch.Tensor) -> None:
-    with pytest.raises(maed.MaedError, match=r"^index: "):
+    with pytest.raises(maed.MaedError, match=r"^index"):
         maed.AttentionBias(on_a_line(4), heads=2)(index)
 
 
@@ -153,11 +153,11 @@ def test_parts_that_nothing_joins_are_said() -> None:
 @pytest.mark.parametrize(
     ("vectors", "dims", "said"),
     [
-        (torch.randn(3, 2), None, "vectors: "),
-        (torch.ones(9, 2), None, "vectors: "),
-        (torch.randn(9, 2), 0, "dims: "),
-        (torch.randn(9, 2), 9, "dims: "),
-        (torch.randn(9, 2), 1.5, "dims: "),
+        (torch.randn(3, 2), None, "vectors"),
+        (torch.ones(9, 2), None, "vectors"),
+        (torch.randn(9, 2), 0, "dims"),
+        (torch.randn(9, 2), 9, "dims"),
+        (torch.randn(9, 2), 1.5, "dims"),
     ],
 )
 def test_coordinates_that_cannot_be_are_refused(vectors: torch.Tensor, dims: Any, said: str) -> None:
@@ -176,5 +176,5 @@ def test_groups_are_the_means_of_their_positions() -> None:
     torch.testing.assert_close(off, off[:1].expand(6))  # the same shape, centered and to scale
     torch.testing.assert_close(grouped.vectors.mean(dim=0), torch.zeros(3))
     for groups in (["a"] * 7, ["a", "b"]):
-        with pytest.raises(maed.MaedError, match=r"^groups: "):
+        with pytest.raises(maed.MaedError, match=r"^groups"):
             embedding.grouped(groups)

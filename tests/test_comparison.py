@@ -33,9 +33,9 @@ def test_the_interval_of_one_value_is_unknown_and_of_equal_values_empty():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(MaedError, match="values: there are none"):
+    with pytest.raises(MaedError, match="values"):
         interval([])
-    with pytest.raises(MaedError, match=r"confidence: 95"):
+    with pytest.raises(MaedError, match=r"confidence.*95"):
         interval([1.0], 95)
 
 
@@ -56,7 +56,7 @@ def test_a_constant_gain_is_certain_however_much_seeds_differ():
 def test_only_common_seeds_are_paired():
     scores = rows(maed=[0.3, 0.5, 0.9], trainable=[0.1])
     assert paired(scores, "maed", "trainable").mean == pytest.approx(0.2)
-    with pytest.raises(MaedError, match="share no seed"):
+    with pytest.raises(MaedError, match="no seed"):
         paired(scores, "maed", "fourier")
 
 

@@ -46,7 +46,7 @@ def test_numbers_that_stand_for_missing_ones_are_named_and_asked_about(value: fl
     assert f"{value:g}" in str(error.value)
     for given_, missing_values in ((stored, value), (np.where(holes, np.nan, X), None)):
         learner = PositionLearner(method="correlation", missing_values=missing_values, force=True, random_state=0)
-        with pytest.warns(UserWarning, match="1 of 9 positions have no value at all, and are left out: 4"):
+        with pytest.warns(UserWarning, match="1 of 9 positions have no"):
             learner.fit(given_, coordinates=np.arange(9.0)[:, None])
         assert (learner.embedding_.n, learner.n_features_in_) == (8, 9)
         assert learner.embedding_.coordinates[:, 0].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]

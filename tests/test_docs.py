@@ -4,6 +4,7 @@ That the site builds, and that its anchors exist, is for `make docs`.
 """
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from functools import cache
@@ -25,6 +26,11 @@ _FENCE = re.compile(
     r"(?P<before>[^\n]*)\n(?P<fence>```|~~~)(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)\n(?P=fence)", re.S
 )
 _LINK = re.compile(r"\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
+
+
+def test_the_page_of_messages_is_current() -> None:
+    written = runpy.run_path(str(DOCS / "messages.py"))["page"]()
+    assert (DOCS / "messages.md").read_text(encoding="utf-8") == written, "python docs/messages.py writes it anew"
 
 
 def name(page: Path) -> str:

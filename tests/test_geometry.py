@@ -69,22 +69,21 @@ def test_geometries_are_read_from_their_names_and_from_files(tmp_path):
     ],
 )
 def test_a_geometry_that_is_none_is_named(text):
-    names = "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N"
-    with pytest.raises(MaedError, match=f"coordinates: '{text}'; it must be {names} or a file"):
+    with pytest.raises(MaedError, match=f"coordinates: '{text}'.*grid:HEIGHTxWIDTH, line:LENGTH, ring:N"):
         parse_geometry(text)
 
 
 def test_files_without_coordinates_are_named(tmp_path):
-    with pytest.raises(MaedError, match="'cube:9' is no file; it must be grid:HEIGHTxWIDTH"):
+    with pytest.raises(MaedError, match="'cube:9'"):
         parse_geometry("cube:9")
     (tmp_path / "words.csv").write_text("x,y\na,b\n")
     with pytest.raises(MaedError, match=r"words.csv' cannot be read as \(N, D\) numbers"):
         parse_geometry(str(tmp_path / "words.csv"))
     (tmp_path / "broken.npy").write_bytes(b"no array")
-    with pytest.raises(MaedError, match=r"coordinates: .*broken.npy: is not a .npy file"):
+    with pytest.raises(MaedError, match=r"coordinates.*not a \.npy file"):
         parse_geometry(str(tmp_path / "broken.npy"))
     np.save(tmp_path / "flat.npy", np.zeros(4))
-    with pytest.raises(MaedError, match=r"float64 of shape \(4,\); they must be numbers \(N, D\)"):
+    with pytest.raises(MaedError, match=r"\(N, D\).*float64 of shape \(4,\)"):
         parse_geometry(str(tmp_path / "flat.npy"))
     np.save(tmp_path / "nan.npy", np.full((4, 2), np.nan))
     with pytest.raises(MaedError, match="4 of 4") as error:
@@ -179,7 +178,7 @@ def test_the_regression_is_scored_on_positions_it_did_not_see():
     known = noise(400, 2).double().numpy()
     known /= known.std(axis=0)
     assert coordinate_r2(known[:, :1], known, 5) == pytest.approx(0.5, abs=0.05)
-    with pytest.raises(MaedError, match=r"evaluation.folds: 5 for 9 positions; it must be at most 4"):
+    with pytest.raises(MaedError, match=r"evaluation\.folds.*must be at most 4"):
         coordinate_r2(known[:9], known[:9], 5)
 
 

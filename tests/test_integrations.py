@@ -588,7 +588,7 @@ def test_a_checkpoint_without_the_table_is_refused(consumer: Consumer, tmp_path:
     del tensors[consumer.key]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(MaedError, match=rf"lacks {re.escape(consumer.key)}"):
+    with pytest.raises(MaedError, match=re.escape(consumer.key)):
         load_model(consumer.model_class, tmp_path)
 
 

@@ -39,7 +39,7 @@ def test_columns_of_a_table_name_positions_and_their_neighbors(ring: PositionEmb
     assert sorted(ring.names) == SENSORS
     assert {*ring.neighbors("S00", k=2)} == {"S01", "S19"}
     assert [ring.names[i] for i in ring.neighbors(ring.index("S00"), k=2)] == ring.neighbors("S00", k=2)
-    with pytest.raises(MaedError, match="'S0' is the name of none, did you mean"):
+    with pytest.raises(MaedError, match="'S0'"):
         ring.neighbors("S0")
     with pytest.raises(MaedError, match="no names"):
         PositionEmbedding(torch.randn(4, 2)).index("S00")
@@ -52,7 +52,7 @@ def test_names_are_kept_on_disk_and_through_other_channels(ring: PositionEmbeddi
     for names in (["a"] * 20, SENSORS[:3], [1] * 20):
         config = read_json(tmp_path / "config.json")
         (tmp_path / "config.json").write_text(json.dumps({**config, "names": names}))
-        with pytest.raises(MaedError, match="names are"):
+        with pytest.raises(MaedError, match="names must"):
             PositionEmbedding.from_pretrained(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_names_of_inputs_that_are_not_those_of_positions_are_told(
     with pytest.raises(MaedError, match=found) as error:
         AddPositions(ring, 8, names=names)
     assert error.value.argument == "names"
-    with pytest.raises(MaedError, match="none"):
+    with pytest.raises(MaedError, match="names"):
         AddPositions(PositionEmbedding(torch.randn(20, 2)), 8, names=names)
 
 

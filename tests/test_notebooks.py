@@ -7,10 +7,13 @@ import os
 import re
 import runpy
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from test_examples import imported
 
 nbformat = pytest.importorskip("nbformat", reason="needs maed[notebooks]")
 papermill = pytest.importorskip("papermill", reason="needs maed[notebooks]")
@@ -107,6 +110,14 @@ def test_the_baseline_is_a_script(
     runpy.run_path(script, run_name="__main__")
     assert re.search(r"trainable, seed 0: \d+\.\d % test accuracy\n$", capsys.readouterr().out)
     assert (tmp_path / "run/models/trainable-0/metrics.json").is_file()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_takes_public_names_alone(name: str) -> None:
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code").replace("%matplotlib inline", "")
+    for module, public in imported(code):
+        assert public in import_module(module).__all__, f"{module}.{public}"
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -227,7 +227,7 @@ def test_positions_without_a_place_are_left_out_of_metrics(tmp_path: Path) -> No
     noisy = np.concatenate([places, generator.normal(size=(40, 2)) / 9], axis=1)
     vectors = PositionEmbedding(torch.from_numpy(noisy).float()).vectors.detach()
     lost = np.array([3, 17, 30])
-    with pytest.warns(UserWarning, match="3 of 40 .*: 3, 17, 30"):
+    with pytest.warns(UserWarning, match=r"3 of 40 .*: 3, 17, 30"):
         some = points(np.where(np.isin(np.arange(40), lost)[:, None], np.nan, places))
     rest = np.delete(np.arange(40), lost)
     settings = EvaluationSettings()

@@ -219,3 +219,13 @@ def test_methods_of_a_kind_do_not_import_one_another() -> None:
         package = f"maed.{registry.folder.replace('/', '.')}"
         for file in (SOURCE / "maed" / registry.folder).glob("*.py"):
             assert f"from {package}" not in file.read_text(), file
+
+
+def test_a_class_of_this_process_can_be_added_by_name() -> None:
+    registry: Registry[object] = Registry("estimators", "similarity/estimators")
+    registry.add("ours", dict)
+    assert registry.get(registry.check("estimator", "ours")) is dict
+    assert registry.names[-1] == "ours"
+    with pytest.raises(MaedError) as refused:
+        registry.add("contrast", dict)
+    assert refused.value.argument == "name"

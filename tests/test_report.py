@@ -229,9 +229,9 @@ def test_a_layout_of_equal_vectors_is_finite() -> None:
 
 
 def test_too_few_and_too_many_positions_are_refused() -> None:
-    with pytest.raises(MaedError, match="needs 4 positions"):
+    with pytest.raises(MaedError, match="4 positions"):
         recovered_layout(np.zeros((3, 2)))
-    with pytest.raises(MaedError, match="2304 at the most"):
+    with pytest.raises(MaedError, match="2304"):
         to_grid(np.zeros((ASSIGNABLE + 1, 2)), np.zeros((ASSIGNABLE + 1, 2)))
 
 
@@ -393,7 +393,7 @@ def test_points_and_unknown_coordinates_are_drawn(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MaedError, match="holds no part of a run; it must be"):
+    with pytest.raises(MaedError, match="holds no part of a run;"):
         write_report(tmp_path, ReportSettings())
 
 

@@ -34,7 +34,7 @@ def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_with_the_suffix_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.npy").mkdir()
-    with pytest.raises(MaedError, match=r"no train-\*.parquet in it"):
+    with pytest.raises(MaedError, match=r"no train-\*\.parquet"):
         load(str(tmp_path / "x.npy"))
 
 

@@ -415,8 +415,8 @@ def test_the_plan_of_the_study_is_sound() -> None:
         ({"similarity": {"draw": 3}}, "targets/ring: .*draw"),
         ({"similarity": {"estimator": "contrats"}}, "targets/ring: .*contrats"),
         ({"autoencoder": {**SMALL, "init": "some/folder"}}, "autoencoder.init"),
-        ({"seed": 3}, "plan.yaml: targets.ring: 'seed'"),
-        ({"autoencoder": {**SMALL, "steps": 0}}, "autoencoder.steps: 0"),
+        ({"seed": 3}, r"plan\.yaml: targets\.ring:"),
+        ({"autoencoder": {**SMALL, "steps": 0}}, r"autoencoder\.steps"),
     ],
 )
 def test_a_plan_that_cannot_be_run_is_refused_before_any_work(

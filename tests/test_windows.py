@@ -76,16 +76,16 @@ def test_no_group_is_in_two_splits_and_no_window_of_two(tmp_path: Path) -> None:
         assert test
         assert not train & (validation | test)
         assert not validation & test
-    with pytest.raises(MaedError, match=r"data\.group: 'who' is no column"):
+    with pytest.raises(MaedError, match=r"data\.group:"):
         load(str(tmp_path / "x.csv"), DataSettings(group="who"))
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
-    with pytest.raises(MaedError, match=r"data\.window: 80 rows, and the train split has 50"):
+    with pytest.raises(MaedError, match=r"data\.window"):
         from_arrays(recording(50, 3), settings=DataSettings(window=80))
-    with pytest.raises(MaedError, match="these are tokens"):
+    with pytest.raises(MaedError, match="tokens"):
         from_given(np.zeros((50, 3), dtype=np.int64), settings=DataSettings(window=5))
-    with pytest.raises(MaedError, match=r"data\.stride: 5, and data\.window is not given"):
+    with pytest.raises(MaedError, match=r"data\.stride.*5"):
         DataSettings(stride=5)
 
 

@@ -13,10 +13,10 @@ def lazy(
     """Make the `__getattr__` and `__dir__` of a package.
 
     Args:
-        package: its `__name__`.
-        homes: the public names by the module of the package that they come from. No module may have a name of them:
+        package: Its `__name__`.
+        homes: The public names by the module of the package that they come from. No module may have a name of them:
             once imported, it would hide what goes by it.
-        modules: of the package, which are public themselves.
+        modules: Of the package, which are public themselves.
     """
     home = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
 

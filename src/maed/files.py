@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from errno import EIO
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
@@ -26,14 +26,14 @@ CONFIG = "config.json"
 """The file that says what a folder holds, in the folders of stages, models and artifacts."""
 
 _UNFINISHED = ".unfinished"
-"""How the names of files end that a kill can leave behind."""
+"""Suffix of files that a killed process can leave behind."""
 
 _DIGEST, _DIGEST_OF = "digest", re.compile("sha256:[0-9a-f]{64}")
 """The entry of a sealed JSON file that holds the digest of the others."""
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and speaks: of the processes of one training (`torchrun`, Lightning), the first."""
+    """True if this process writes and speaks: of the processes of one training (`torchrun`, Lightning), the first."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
@@ -96,7 +96,7 @@ def written(path: Path) -> Iterator[Path]:
     """`replacing`, for libraries that have errors of their own for a full disk.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     with replacing(path) as temporary:
         try:
@@ -106,12 +106,12 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def damaged(path: Path, found: str = "damaged, its content is not what was written", otherwise: str = "") -> MaedError:
-    """What is said of a file of a run or an artifact that cannot be read.
+    """The error for a file of a run or an artifact that cannot be read.
 
     Args:
-        path: the file.
-        found: what is wrong.
-        otherwise: what else can be done.
+        path: The file.
+        found: What is wrong.
+        otherwise: What else can be done.
     """
     of_stage = path.name == CONFIG or (path.parent / CONFIG).is_file()
     stage = path.parent if of_stage else path  # the files of a stage go together
@@ -126,11 +126,11 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
     of one training (`torchrun`) the first one locks for all.
 
     Args:
-        folder: made where it is missing.
-        below: whether files in the folders below are its own too.
+        folder: Created if it does not exist.
+        below: Whether files in the folders below are its own too.
 
     Raises:
-        MaedError: another process holds it; it is named.
+        MaedError: Another process holds it; it is named.
     """
     if not is_main_process():
         yield
@@ -141,7 +141,9 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise MaedError(f"out: {folder} is in use{_holder(holder)}; wait for it, or take another --out") from None
+        raise MaedError(
+            f"out: {folder} is in use{_holder(holder)}; wait until it is done, or choose another --out"
+        ) from None
     try:
         for left in (folder.rglob if below else folder.glob)(f".*{_UNFINISHED}"):
             left.unlink(missing_ok=True)
@@ -159,7 +161,7 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, as far as it is known."""
+    """Describe the process that holds a lock, as far as it is known."""
     try:
         found = read_json(path)
         return f" by process {found['process']} on {found['host']} since {found['since']} ({found['command']})"
@@ -168,17 +170,15 @@ def _holder(path: Path) -> str:
 
 
 def plain(value: Any) -> Any:
-    """numpy scalars and arrays, paths and tuples as JSON has them; not-a-number as None."""
+    """Numpy scalars and arrays, paths and tuples as JSON has them; not-a-number as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
+    if type(value).__module__ == "numpy":  # which importing takes longer than `maed --help`
         return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not isfinite(value):
         return None
     return value

@@ -50,55 +50,57 @@ def _is_trained(learner: PositionLearner) -> bool:
 
 
 class PositionLearner(BaseEstimator):
-    """Learns a vector for each position of signals from unlabeled signals alone, as scikit-learn's estimators do.
+    """Learn a vector for each position of signals, from unlabeled signals alone.
 
-    Positions are the features of X, not its samples, so there is no `transform`: the result is `embedding_`, a
-    `torch.nn.Module` to be given to a model. What is not set is chosen from the number of positions N, their channels
-    C, the number of signals and their type; `choices_` says what and why.
+    The interface is that of scikit-learn's estimators. Positions are the features of X, not its samples, so there is no
+    `transform`: the result is `embedding_`, a `torch.nn.Module` for use in a model. Settings that are not given are
+    chosen from the number of positions N, their channels C, and the number and type of the signals; `choices_` lists
+    the choices with their reasons.
 
-    Time grows with N times the training steps, with N^2 times the draws, and with N^3 for the reduction; memory with
-    N^2.
+    Time grows with N times the training steps, with N^2 times the draws, and with N^3 for the reduction; memory grows
+    with N^2.
 
     Args:
-        dim: channels d of the embedding; min(64, N - 1) by default.
-        autoencoder: `set` reads visible positions as a set, `unet` knows the order of storage; `auto` takes `unet`
-            for texts alone.
-        method: `maed` is the autoencoder alone; `correlation`, `partial` and `magnitude` of real channels and
-            `dependence` of tokens are made without training, in seconds; `auto` makes all that fit, gives their
-            embeddings to small autoencoders, and takes the one with which these learn best (the probe loss); where
-            they cannot be told apart, `maed`. No truth is read.
-        estimator: how the autoencoder's losses become a similarity: `contrast` (`auto`), `mean-loss`, `ablation`.
-        reduction: how the similarity becomes vectors; see `maed.settings.EmbeddingSettings`.
-        init: where the autoencoder's position vectors start: `random`, `correlation`, `dependence`, or the folder of an
+        dim: Channels d of the embedding; default: min(64, N - 1).
+        autoencoder: `set` reads visible positions as a set; `unet` knows the storage order; `auto` is `unet` for text,
+            otherwise `set`.
+        method: `maed` uses the autoencoder alone. `correlation`, `partial` and `magnitude` (real channels) and
+            `dependence` (tokens) need no training and take seconds. `auto` makes all candidates that fit, trains small
+            autoencoders that are given their embeddings, and takes the candidate with the lowest loss (the probe loss),
+            or `maed` if they cannot be told apart. It reads no labels and no coordinates.
+        estimator: How the autoencoder's losses become a similarity: `contrast` (the choice of `auto`), `mean-loss`,
+            `ablation`.
+        reduction: How the similarity becomes vectors; see `maed.settings.EmbeddingSettings`.
+        init: Initial position vectors of the autoencoder: `random`, `correlation`, `dependence`, or the folder of an
             embedding.
-        visible_fraction: share of the positions that the autoencoder is shown.
-        kind: what X holds: `real` numbers or `tokens`; `auto` takes whole numbers of 16 bits or more, `(n, N)`, for
-            token ids.
-        window: rows of X, moments of a recording, that become a signal with so many channels; None if rows are signals.
-        stride: rows between the beginnings of two windows; None for as many as a window has.
-        missing_values: a number, or several, that stand for a missing value, as NaN does; an empty list for none. None
-            refuses, and names, numbers that look so (-9999 far from all others).
-        budget: about how long it may take, in seconds or as text ("90 s", "5 min"); or how many draws of signals may be
-            made, in training and for the similarity together ("100000 draws"). With seconds, what is affordable is
-            measured first, so that the result depends on the machine.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        random_state: seed of splits, weights and draws: an int for the same result again (on the same machine).
-        force: keep an embedding even where no dependence was found.
-        settings: used instead of choices, which `choices_` says; what is given above still holds.
-        folder: keeps all stages there and goes on from them; a temporary one by default.
-        verbose: whether choices and progress are printed, to standard error.
+        visible_fraction: Share of the positions that the autoencoder is shown.
+        kind: Content of X: `real` numbers or `tokens`; `auto` reads integers of 16 bits or more, `(n, N)`, as token
+            ids.
+        window: Rows of X, moments of a recording, that form one signal with as many channels; None if rows are signals.
+        stride: Rows between the starts of two windows; default: `window`.
+        missing_values: Number or numbers that stand for missing values, besides NaN; an empty list for none. By
+            default, numbers that look like such codes (-9999, far from all others) are refused and named.
+        budget: Approximate time, in seconds or as text ("90 s", "5 min"), or the number of draws of signals for
+            training and similarity together ("100000 draws"). With a time, speed is measured first, so that the result
+            depends on the machine.
+        device: `auto`, `cpu`, `gpu`, `cuda` or `mps`.
+        random_state: Random seed of splits, weights and draws; an int makes results reproducible on the same machine.
+        force: Keep an embedding even if no dependence was found.
+        settings: Settings to use instead of automatic choices; the arguments above override them.
+        folder: Folder that keeps all stages, and from which an interrupted fit continues; default: a temporary one.
+        verbose: Print choices and progress to standard error.
 
     Attributes:
-        embedding_: the `PositionEmbedding`.
-        method_: what made it.
-        candidates_: of `method="auto"`, what was compared, the chosen one first: `maed.records.Candidate` each.
-        similarity_: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. A sparse matrix of the
-            pairs that were measured, beyond 10,000 positions.
-        autoencoder_: the trained `torch.nn.Module`; None where none was.
-        settings_: all settings it was made with.
-        choices_: what was chosen and why, a list of lines.
+        embedding_: The `PositionEmbedding`.
+        method_: The method that made it.
+        candidates_: With `method="auto"`, the candidates as `maed.records.Candidate`, the chosen one first.
+        similarity_: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. Beyond 10,000 positions, a
+            sparse matrix of the measured pairs.
+        autoencoder_: The trained `torch.nn.Module`, or None.
+        settings_: All settings that were used.
+        choices_: The automatic choices and their reasons, a list of lines.
         n_features_in_: N.
-        feature_names_in_: names of columns, where X had them.
+        feature_names_in_: Names of the columns, if X had names.
 
     Example:
         >>> learner = PositionLearner(dim=16, random_state=0).fit(X)  # doctest: +SKIP
@@ -154,12 +156,15 @@ class PositionLearner(BaseEstimator):
                 a table or column of pandas, polars or arrow, or a `datasets.Dataset`, with columns of numbers, or one
                 of lists or texts; or an iterator of batches (of arrays, or of tuples that start with one), of which a
                 uniform sample is kept. NaN marks a missing value.
-            y: not read.
-            coordinates: the true `(N, D)` coordinates, where they are known: kept beside the vectors for evaluation
-                and figures. Nothing learns from them.
+            y: Ignored.
+            coordinates: True coordinates `(N, D)`, if known; stored with the vectors for evaluation and figures, and
+                never used for learning.
+
+        Returns:
+            The fitted learner.
 
         Raises:
-            MaedError: X or a parameter cannot be used, or no dependence was found.
+            MaedError: X or a parameter is invalid, or no dependence was found.
         """
         started = time.monotonic()
         settings = self._given()
@@ -167,8 +172,8 @@ class PositionLearner(BaseEstimator):
         data = from_given(X, coordinates=coordinates, settings=settings.data)
         if len(data.train) < _FEW_SIGNALS:
             warnings.warn(
-                f"X: {len(data.train)} signals to train on, after {len(data.validation)} for validation and "
-                f"{len(data.test)} for a test; what so few have in common may be chance",
+                f"X has {len(data.train)} training signals, besides {len(data.validation)} for validation and "
+                f"{len(data.test)} for testing; with so few, similarities may be chance",
                 stacklevel=2,
             )
         fixed = {"autoencoder.kind"} if self.autoencoder != "auto" else set()
@@ -201,10 +206,14 @@ class PositionLearner(BaseEstimator):
 
     @available_if(_is_trained)  # type: ignore[untyped-decorator]
     def score(self, X: Any, y: Any = None) -> float:
-        """Minus the mean masked loss of the autoencoder on X, with the same draws at every call: higher is better.
+        """Compute minus the mean masked loss of the autoencoder on X, with the same draws at every call.
 
-        In units of the loss: squared error of normalized channels, or nats. Columns of a table are found by name, in
-        any order.
+        Args:
+            X: Signals of the fitted kind and shape; columns of a table are found by name, in any order.
+            y: Ignored.
+
+        Returns:
+            The score, in units of the loss (squared error of normalized channels, or nats); higher is better.
 
         Raises:
             MaedError: X is not of the kind and shape that was fitted, or lacks a column.
@@ -246,7 +255,9 @@ class PositionLearner(BaseEstimator):
             execute([Pretrain(), Similarity(), Embed()], context)
         elif method not in fitting:
             kind = context.data.kind
-            raise MaedError(f"method: {method!r} is not for {kind} signals; choose {', '.join(fitting)}, maed or auto")
+            raise MaedError(
+                f"method: {method!r} does not fit {kind} signals; choose {', '.join(fitting)}, maed or auto"
+            )
         else:
             execute([MakeBaseline(method), Embed(method)], context)
         self.method_ = method
@@ -262,7 +273,9 @@ class PositionLearner(BaseEstimator):
         one_of("autoencoder", self.autoencoder, ("auto", "set", "unet"))
         one_of("method", self.method, ("auto", "maed", *BASELINES.names))
         if self.estimator in BASELINES.names:
-            raise MaedError(f"estimator: {self.estimator!r} is no estimator; say method={self.estimator!r}")
+            raise MaedError(
+                f"estimator: {self.estimator!r} is a method, not an estimator; pass method={self.estimator!r}"
+            )
         one_of("estimator", self.estimator, ("auto", *ESTIMATORS.names))
         REDUCTIONS.check("reduction", self.reduction)
         one_of("kind", self.kind, ("auto", "real", "tokens"))
@@ -311,20 +324,22 @@ class PositionLearner(BaseEstimator):
 
 
 def learn(X: Any, dim: int | None = None, *, coordinates: Any = None, **parameters: Any) -> PositionEmbedding:
-    """Learn a position embedding from unlabeled signals: `PositionLearner(dim, ...).fit(X).embedding_`.
+    """Learn a position embedding from unlabeled signals.
+
+    Short for `PositionLearner(dim, ..., verbose=True).fit(X).embedding_`.
 
     Args:
-        X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` integer token ids; arrays, tensors, tables, data sets, iterators
-            of batches (`PositionLearner.fit`).
-        dim: channels d of the embedding; min(64, N - 1) by default.
-        coordinates: the true `(N, D)` coordinates, for evaluation alone.
-        parameters: of `PositionLearner`: `method`, `budget`, `device`, `random_state` and so on; `verbose` is on.
+        X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` integer token ids: arrays, tensors, tables, data sets, iterators
+            of batches (see `PositionLearner.fit`).
+        dim: Channels d of the embedding; default: min(64, N - 1).
+        coordinates: True coordinates `(N, D)`, for evaluation only.
+        parameters: Other parameters of `PositionLearner`: `method`, `budget`, `device`, `random_state` and so on.
 
     Returns:
-        The embedding.
+        The embedding of N positions, `(N, d)`.
 
     Raises:
-        MaedError: X or a parameter cannot be used, or no dependence was found.
+        MaedError: X or a parameter is invalid, or no dependence was found.
     """
     known = PositionLearner._get_param_names()
     for name in parameters:
@@ -339,10 +354,10 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
             return int(random_state)
         return int(check_random_state(random_state).randint(2**31))
     except ValueError as error:
-        raise MaedError(f"random_state: {random_state!r}; it must be a whole number, a RandomState or None") from error
+        raise MaedError(f"random_state must be a whole number, a RandomState or None, got {random_state!r}") from error
 
 
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise MaedError(f"{name}: {value!r}; it must be a whole number of 1 or more")
+        raise MaedError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)

@@ -1,4 +1,4 @@
-"""What a result needs beside it to be believed: machine, versions, commit."""
+"""Facts that make a result reproducible: machine, versions, commit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def memory() -> int | None:
-    """Bytes of memory that this machine has; None where it does not say."""
+    """Bytes of memory that this machine has; None if it does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a system of POSIX

@@ -1,4 +1,4 @@
-"""What a run's JSON files hold, typed: every key of them stands here, and files of earlier versions are read."""
+"""Typed records of a run's JSON files, with all their keys; files of earlier versions are read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RENAMED_VALUES = {("data.split", "seed-imdb"): "original-imdb"}
 """Values of settings that had another name in earlier versions."""
 
 _RENAMED_COLUMNS = {"test_accuracy": "value", "validation_accuracy": "validation"}
-"""Of rows before version 0.2; metrics.json of a model calls them by its metric."""
+"""Renamed columns of rows before version 0.2; metrics.json of a model names them by metric."""
 
 Row = TypeVar("Row")
 
@@ -56,12 +56,12 @@ class MadeWith:
     """The settings that a stage, and those before it, were made with; None of a stage that had no part in it.
 
     Args:
-        source: of the signals.
-        data, autoencoder, similarity, embedding: settings, by their names.
-        baseline: name of a training-free method.
-        signals: how many signals that read at the most.
-        candidates: how many others each position was compared with; None where with all.
-        landmarks: how many positions the autoencoder was trained on; None where on all.
+        source: Of the signals.
+        data, autoencoder, similarity, embedding: Settings, by their names.
+        baseline: Name of a training-free method.
+        signals: How many signals that read at most.
+        candidates: How many others each position was compared with; None if with all.
+        landmarks: How many positions the autoencoder was trained on; None if on all.
     """
 
     source: str | None = None
@@ -85,12 +85,12 @@ class MadeWith:
         return _row(cls, groups)
 
     def setting(self, group: str, name: str) -> Any:
-        """One of the settings; None where it is not known."""
+        """One of the settings; None if it is not known."""
         return (getattr(self, group) or {}).get(name)
 
     @property
     def estimator(self) -> str | None:
-        """What made the similarity: an estimator or a baseline."""
+        """The estimator or baseline that made the similarity."""
         return self.baseline or self.setting("similarity", "estimator")
 
     def difference(self, other: MadeWith) -> str:
@@ -99,7 +99,7 @@ class MadeWith:
 
 
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str:
-    """The first key in which two nested mappings differ, in words; empty where they are equal."""
+    """The first key in which two nested mappings differ, in words; empty if they are equal."""
     for key in [*here, *(k for k in there if k not in here)]:
         a, b = there.get(key), here.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -112,17 +112,17 @@ def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage recorded of its work, in metrics.json of a training or config.json; None where it does not say.
+    """Facts that a stage recorded in metrics.json or config.json; None for those not recorded.
 
     Args:
-        source: of the signals.
-        n: how many positions.
-        seconds: that it took.
-        history: points of a training, by `step`, or of a similarity, by `draws`.
-        visible: how many positions the autoencoder was shown.
-        draws: how many a similarity is made of.
-        split_half: agreement of its halves.
-        changed: shares of neighbors that changed, after so many draws.
+        source: Of the signals.
+        n: How many positions.
+        seconds: That it took.
+        history: Points of a training, by `step`, or of a similarity, by `draws`.
+        visible: How many positions the autoencoder was shown.
+        draws: How many a similarity is made of.
+        split_half: Agreement of its halves.
+        changed: Shares of neighbors that changed, after so many draws.
     """
 
     source: str | None = None
@@ -145,11 +145,11 @@ class Progress:
     """`progress.json` of a stage: how far it is while it works, and what it has logged so far.
 
     Args:
-        step: steps of a training, or draws of a similarity, that are done; None where nothing was written yet.
-        steps: in all; a training may end sooner.
-        begun: the step at which this process began: others were done before a stop.
-        seconds: since then.
-        points: the curve so far, by `step`; a long one is thinned.
+        step: Steps of a training, or draws of a similarity, that are done; None if nothing was written yet.
+        steps: In all; a training may end sooner.
+        begun: The step at which this process began: others were done before a stop.
+        seconds: Since then.
+        points: The curve so far, by `step`; a long one is thinned.
     """
 
     step: int | None = None
@@ -163,7 +163,7 @@ class Progress:
         """Read a file; without one, nothing is known.
 
         Raises:
-            MaedError: it is no progress.json.
+            MaedError: It is no progress.json.
         """
         if not path.is_file():
             return cls()
@@ -178,7 +178,7 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds until all steps are done, at the pace so far; None where there is no pace yet."""
+        """Seconds until all steps are done, at the pace so far; None if there is no pace yet."""
         if self.step is None or self.steps is None or self.step <= self.begun:
             return None
         return max(0.0, self.seconds / (self.step - self.begun) * (self.steps - self.step))
@@ -197,14 +197,14 @@ class Candidate:
     """A method that a run has tried, and what is known of it without truth (a row of `auto.json`).
 
     Args:
-        name: of the method; `random` for the vectors that are probed beside all others.
-        probe_loss: mean over seeds and held-out draws; None where nothing was probed.
-        probe_loss_above: how far that is above the best candidate's.
-        probe_loss_se: standard error of that, paired.
+        name: Of the method; `random` for the vectors that are probed beside all others.
+        probe_loss: Mean over seeds and held-out draws; None if nothing was probed.
+        probe_loss_above: How far that is above the best candidate's.
+        probe_loss_se: Standard error of that, paired.
         probe_share: 0 for random vectors, 1 for the best.
-        neighbor_error: mean over positions.
-        split_half: agreement of two halves of the draws.
-        seconds: that making it took.
+        neighbor_error: Mean over positions.
+        split_half: Agreement of two halves of the draws.
+        seconds: That making it took.
     """
 
     name: str
@@ -222,11 +222,11 @@ class Choice:
     """`auto.json`: the candidates of a run, and which of them was chosen.
 
     Args:
-        chosen: name of the method.
-        candidates: the chosen one first, then by probe loss, random vectors last.
-        no_dependence: methods that found none.
-        seconds: that choosing took.
-        made_with: what it depends on.
+        chosen: Name of the method.
+        candidates: The chosen one first, then by probe loss, random vectors last.
+        no_dependence: Methods that found none.
+        seconds: That choosing took.
+        made_with: What it depends on.
     """
 
     chosen: str
@@ -240,7 +240,7 @@ class Choice:
         """Read a file.
 
         Raises:
-            MaedError: it is missing, no JSON, or no auto.json; or what it names as chosen is no name of a method.
+            MaedError: It is missing, no JSON, or no auto.json; or what it names as chosen is no name of a method.
         """
         stored = read_json(path)
         try:
@@ -258,19 +258,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Score:
-    """What one trained model reached on the test signals.
+    """The test score of one trained model.
 
     Args:
-        positions: the encoding.
-        seed: of the training.
-        value: of the metric.
-        validation: the same of the validation signals, at its best.
-        epochs: passes over the training signals.
-        seconds: of the training.
-        learning_rate: its peak.
-        history: points of the training.
-        task, labels, metric: what was learned, from how many labeled signals, and how that is measured.
-        metrics: what else was measured of the test signals, by name.
+        positions: The encoding.
+        seed: Of the training.
+        value: Of the metric.
+        validation: The same of the validation signals, at its best.
+        epochs: Passes over the training signals.
+        seconds: Of the training.
+        learning_rate: Its peak.
+        history: Points of the training.
+        task, labels, metric: What was learned, from how many labeled signals, and how that is measured.
+        metrics: What else was measured of the test signals, by name.
     """
 
     positions: str
@@ -310,7 +310,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """How much better `a` did than `b`: mean of the differences by seed, and the ends of its t-interval."""
+    """Mean of the per-seed differences `a` - `b`, with the ends of its t-interval."""
 
     a: str
     b: str
@@ -347,16 +347,16 @@ class Results:
     """`results.json`. A section that was not run is None or empty.
 
     Args:
-        source, positions, neighbors: of the data: its name, N, and the k of recall@k.
-        held_out: how signals were held out, in words.
-        command, commit, settings, machine, started: where the figures come from.
+        source, positions, neighbors: Of the data: its name, N, and the k of recall@k.
+        held_out: How signals were held out, in words.
+        command, commit, settings, machine, started: Where the figures come from.
         files: SHA-256 of each file that `maed run` had written when it was done; None of a run that was stopped, or of
             `maed compare`.
-        seconds: of each stage.
-        split_half, geometry: by method.
-        scores, summary, paired, tuning: of trained models.
-        notes: what a reader must know.
-        chosen, probe_loss, neighbor_error: of the candidates, by method.
+        seconds: Of each stage.
+        split_half, geometry: By method.
+        scores, summary, paired, tuning: Of trained models.
+        notes: What a reader must know.
+        chosen, probe_loss, neighbor_error: Of the candidates, by method.
     """
 
     maed: str = ""
@@ -404,7 +404,7 @@ class Results:
         """Read a file.
 
         Raises:
-            MaedError: it is missing, no JSON, or no results.json.
+            MaedError: It is missing, no JSON, or no results.json.
         """
         stored = read_json(path)
         if not is_results(stored):
@@ -415,7 +415,7 @@ class Results:
             raise MaedError(f"{path}: not a results.json of maed ({error})") from None
 
     def metrics(self, method: str) -> dict[str, float]:
-        """What was measured of a method, against the true geometry and without it; empty where nothing was."""
+        """Metrics of a method, with and without the true geometry; empty if none were measured."""
         probed, error = (self.probe_loss or {}).get(method), (self.neighbor_error or {}).get(method)
         found = dict((self.geometry or {}).get(method) or {})
         found |= {} if probed is None else {"probe_loss": probed["mean"]}
@@ -427,7 +427,7 @@ class Results:
 
 
 def is_results(stored: Any) -> bool:
-    """Whether the content of a file looks like that of a results.json."""
+    """True if the content of a file looks like that of a results.json."""
     return isinstance(stored, Mapping) and ("scores" in stored or "classification" in stored)
 
 

@@ -1,4 +1,4 @@
-"""What users choose by name: a built-in is a file of its folder, a plug-in an entry point; both listed unimported."""
+"""Registries of what users choose by name: files of a folder, or entry points, listed without importing them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from maed.errors import MaedError, nearest
+
+__all__ = ["ARCHITECTURES", "BASELINES", "ENCODINGS", "ESTIMATORS", "REDUCTIONS", "SOURCES", "TASKS", "Registry"]
 
 T = TypeVar("T")
 
@@ -24,13 +26,30 @@ class Registry(Generic[T]):
         [project.entry-points."maed.estimators"]
         my-estimator = "my_package:MyEstimator"
 
+    A script or notebook adds one for its own process by `add`.
+
     Args:
-        kind: plural, as in the group of entry points: `estimators`.
-        folder: of the built-in ones, below `maed/`: `similarity/estimators`. Files that start with `_` are no names.
+        kind: Plural, as in the group of entry points: `estimators`.
+        folder: Folder of the built-in ones below `maed/`: `similarity/estimators`. Files that start with `_` are not
+            names.
     """
 
     def __init__(self, kind: str, folder: str) -> None:
-        self.kind, self.folder = kind, folder
+        self.kind, self.folder, self.added = kind, folder, dict[str, type[T]]()
+
+    def add(self, name: str, found: type[T]) -> None:
+        """Add a class of this process under a name; a later one of the same name replaces it.
+
+        Args:
+            name: A name that no built-in has.
+            found: The class, derived from the base class of its kind.
+
+        Raises:
+            MaedError: The name is that of a built-in.
+        """
+        if name in self.built_in:
+            raise MaedError(f"name must differ from those of the built-in {self.kind}, got {name!r}")
+        self.added[name] = found
 
     @cached_property
     def built_in(self) -> tuple[str, ...]:
@@ -47,29 +66,35 @@ class Registry(Generic[T]):
     @property
     def names(self) -> tuple[str, ...]:
         """All names, built-in ones first."""
-        return (*self.built_in, *self.plugged_in)
+        return tuple(dict.fromkeys((*self.built_in, *self.plugged_in, *self.added)))
 
     def check(self, argument: str, name: str) -> str:
-        """`name`, if there is such a thing.
+        """Return `name` if it is known.
+
+        Args:
+            argument: The argument or setting that a message names.
+            name: A name.
 
         Raises:
-            MaedError: there is none; it names the argument and the nearest name.
+            MaedError: The name is unknown; the message has the nearest one.
         """
-        if name in self.built_in or name in self.plugged_in:  # plug-ins are looked for only where it takes one
+        if (
+            name in self.built_in or name in self.added or name in self.plugged_in
+        ):  # plug-ins are looked for only where it takes one
             return name
         singular = self.kind.removesuffix("s")
         known = ", ".join(self.names)
-        raise MaedError(f"{argument}: unknown {singular} {name!r}{nearest(name, self.names)}; known: {known}")
+        raise MaedError(f"{argument}: unknown {singular} {name!r}{nearest(name, self.names)} (known: {known})")
 
     def get(self, name: str, argument: str | None = None) -> type[T]:
         """The class behind a name, imported now.
 
         Args:
-            name: one of `names`.
-            argument: what a message calls the setting; the kind in the singular where None.
+            name: One of `names`.
+            argument: What a message calls the setting; the kind in the singular where None.
 
         Raises:
-            MaedError: no such name, or a plug-in that cannot be imported.
+            MaedError: No such name, or a plug-in that cannot be imported.
         """
         self.check(argument or self.kind.removesuffix("s"), name)
         if name in self.built_in:
@@ -77,6 +102,8 @@ class Registry(Generic[T]):
             class_name = "".join(part.capitalize() for part in name.split("-"))
             found: Any = getattr(module, class_name + "_" * iskeyword(class_name))
             return found
+        if name in self.added:
+            return self.added[name]
         point = self.plugged_in[name]
         try:
             return point.load()

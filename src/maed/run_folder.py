@@ -40,7 +40,7 @@ _FOLDERS = (
 MODEL, METRICS, EXAMPLES = "model.safetensors", "metrics.json", "examples.safetensors"
 CARD, FIGURE, GEOMETRY = "README.md", "figure.png", "geometry.json"
 PARTIAL = ("partial.json", "partial-0.safetensors", "partial-1.safetensors")
-"""What a stream of draws that was stopped leaves."""
+"""Files that an interrupted stream of draws leaves."""
 
 LAST, BEST, LOGS = "last.ckpt", "best.ckpt", "logs"
 
@@ -93,17 +93,17 @@ class StageFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether what it was to make is there."""
+        """True if what it was to make is there."""
         return self.model.is_file()
 
     @property
     def made_with(self) -> MadeWith:
-        """What it was made with, as its config.json says; empty without one."""
+        """The settings it was made with, from its config.json; empty without one."""
         return MadeWith.of((read_json(self.config).get("made_with") or {}) if self.config.is_file() else {})
 
     @property
     def work(self) -> Work:
-        """What it recorded of its work, in config.json and metrics.json; empty without either."""
+        """The facts it recorded in config.json and metrics.json; empty without either."""
         files = [path for path in (self.config, self.metrics) if path.is_file()]
         return Work.of({key: value for path in files for key, value in read_json(path).items()})
 
@@ -113,9 +113,9 @@ class RunFolder:
     """A folder that a run writes, and where its earlier stages lie.
 
     Args:
-        path: where this run writes.
-        upstream: where earlier stages lie; `path` where None.
-        overwrite: replace stages that were made with other settings instead of refusing.
+        path: Where this run writes.
+        upstream: Where earlier stages lie; `path` where None.
+        overwrite: Replace stages that were made with other settings instead of refusing.
     """
 
     path: Path
@@ -167,7 +167,7 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether it holds results or a stage of a run. Nothing is read."""
+        """True if it holds results or a stage of a run. Nothing is read."""
         marks = (CONFIG, METRICS, MODEL, EXAMPLES, LOGS)
         found = (stage for pattern in _FOLDERS for stage in self.path.glob(pattern))
         stages = (stage for stage in found if STAGE.fullmatch(stage.relative_to(self.path).as_posix()))
@@ -179,7 +179,7 @@ class RunFolder:
         return Choice.read(self.auto).chosen if self.auto.is_file() else None
 
     def _of(self, method: str) -> Path:
-        """Where the stages of `maed`, of a baseline, or of the one of them that was chosen (`auto`) lie."""
+        """The folder for the stages of `maed`, of a baseline, or of the chosen method (`auto`)."""
         if method == AUTO:
             method = self.chosen or "maed"
         if method == "maed":
@@ -220,12 +220,12 @@ class RunFolder:
         """Take a folder for a stage made with these settings, by its config.json; True where it is already finished.
 
         Args:
-            stage: the folder.
-            made_with: settings, by their groups.
-            facts: what else config.json is to say.
+            stage: The folder.
+            made_with: Settings, by their groups.
+            facts: What else config.json is to say.
 
         Raises:
-            MaedError: the folder holds the stage made with other settings, and `overwrite` is off.
+            MaedError: The folder holds the stage made with other settings, and `overwrite` is off.
         """
         there, here = stage.made_with, MadeWith.of(made_with)
         if there == here:
@@ -238,7 +238,7 @@ class RunFolder:
                     )
                 difference = there.difference(here)
                 raise MaedError(
-                    f"out: {stage.path} holds another run ({difference}); take another --out, or --overwrite"
+                    f"out: {stage.path} belongs to another run ({difference}); choose another --out, or --overwrite"
                 )
             shutil.rmtree(stage.path)
         write_json(stage.config, {"schema": 1, **(facts or {}), "made_with": made_with}, sealed=True)
@@ -246,5 +246,5 @@ class RunFolder:
 
 
 def _learned(task: str, labels: int | None) -> str:
-    """How the name of a model's folder begins."""
+    """Beginning of the name of a model's folder."""
     return ("" if task == "classification" else f"{task}-") + ("" if labels is None else f"{labels}-")

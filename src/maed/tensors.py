@@ -30,7 +30,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file. One without a digest, as others and earlier versions write them, is taken as it is.
 
     Raises:
-        MaedError: it is missing, no safetensors file, or its content is not what was written.
+        MaedError: It is missing, no safetensors file, or its content is not what was written.
     """
     if not path.is_file():
         raise MaedError(f"{path}: no such file")
@@ -70,6 +70,6 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _line(error: Exception) -> str:
-    """What a library said, as a part of one line."""
+    """A library's error as part of one line."""
     text = " ".join(str(error).split())[:240] or type(error).__name__
     return text if text.isprintable() else repr(text)

@@ -26,7 +26,7 @@ _MOST_SHOWN = 4096  # positions: attention among them takes their number squared
 
 
 def shown_counts(n: int, trained: int) -> list[int]:
-    """How many of `n` positions examples show, ascending and distinct: `FRACTIONS` of them, and as many as `trained`.
+    """Numbers of positions that examples show, ascending and distinct: the `FRACTIONS` of `n`, and `trained`.
 
     At least one is shown and one hidden; not more than 4,096 are, unless the training showed more.
     """
@@ -43,11 +43,11 @@ def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, vis
     the most contrast are taken, for an even one shows nothing.
 
     Args:
-        folder: of the autoencoder.
-        model: trained.
-        data: its held-out signals are taken.
-        visible: how many positions the training showed.
-        loss: what the model puts out.
+        folder: Of the autoencoder.
+        model: Trained.
+        data: Its held-out signals are taken.
+        visible: How many positions the training showed.
+        loss: What the model puts out.
     """
     n, counts = data.positions, shown_counts(data.positions, visible)
     generator = np.random.default_rng(0)

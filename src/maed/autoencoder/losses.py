@@ -11,11 +11,11 @@ from torch import Tensor
 LossName = Literal["mse", "gaussian", "cross-entropy"]
 
 _LEAST_VARIANCE = 1e-3
-"""Of a predicted Gaussian, in units of a normalized channel: a constant region must not have infinite likelihood."""
+"""Least predicted variance, in units of a normalized channel: constant regions would have infinite likelihood."""
 
 
 def outputs_of(loss: LossName, *, channels: int, vocabulary: int) -> int:
-    """How many numbers an autoencoder puts out for a position: channels, means and log-variances, or logits."""
+    """Number of outputs per position: channels, means and log-variances, or logits."""
     return vocabulary or (2 * channels if loss == "gaussian" else channels)
 
 
@@ -36,7 +36,7 @@ def position_losses(output: Tensor, targets: Tensor, loss: LossName) -> Tensor:
     Args:
         output: `(B, S, C)`; `(B, S, 2 C)`, means first; or `(B, S, vocabulary)` logits.
         targets: `(B, S, C)` float32, or `(B, S)` token ids.
-        loss: which.
+        loss: Which.
 
     Returns:
         `(B, S)` float32.

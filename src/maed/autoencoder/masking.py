@@ -1,4 +1,4 @@
-"""Which positions an autoencoder is shown, which it is scored on, and what it is to those who show them."""
+"""Draws of visible and scored positions, and the interface of masked autoencoders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maed.errors import MaedError
 
 
 class MaskedAutoencoder(Protocol):
-    """What the stages after the training need of any autoencoder."""
+    """The interface of a masked autoencoder that the stages after training use."""
 
     def predict(self, values: Tensor, visible: Tensor, scored: Tensor, visible_mask: Tensor | None = None) -> Tensor:
         """Reconstruct the positions `scored` `(S,)` from the values seen at `visible` `(B, V)`: `(B, S, outputs)`."""
@@ -23,13 +23,16 @@ class MaskedAutoencoder(Protocol):
 
 
 def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str = "autoencoder") -> int:
-    """How many of `n` positions are shown.
+    """Number of visible positions out of `n`.
 
     Without a fraction: 3/4 of sqrt(n) positions of real channels (24 of 1,024: sparse enough that single positions
     matter, dense enough that neighbors meet), a fifth of the positions of tokens, whose dependence dies after a few.
 
+    Returns:
+        A number from 1 to n - 1.
+
     Raises:
-        MaedError: where the fraction leaves none or all; it names the fraction of the settings' `group`.
+        MaedError: Where the fraction leaves none or all; it names the fraction of the settings' `group`.
     """
     if fraction is None:
         fraction = 0.2 if kind == "tokens" else 0.75 / np.sqrt(n)
@@ -38,8 +41,8 @@ def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str =
     if not 0 < count < n:
         left = "none" if count == 0 else "all"
         raise MaedError(
-            f"{group}.visible_fraction: {fraction} of {n} positions shows {left}; "
-            f"it must be between {1 / n:.2g} and {1 - 1 / n:.6g}"
+            f"{group}.visible_fraction must be between {1 / n:.2g} and {1 - 1 / n:.6g} for {n} positions, got "
+            f"{fraction}, which shows {left}"
         )
     return count
 
@@ -65,12 +68,12 @@ def draw_real_subsets(generator: np.random.Generator, real: np.ndarray, k: np.nd
     """`k[b]` of the real positions of each row b, without replacement. Time grows with `B * N`.
 
     Args:
-        generator: source of randomness.
+        generator: Source of randomness.
         real: `(B, N)` bool.
         k: `(B,)` int64, at least 1 and at most the row's number of real positions.
 
     Returns:
-        positions `(B, max(k))` int64 and a `(B, max(k))` bool mask, False where a row has fewer.
+        Positions `(B, max(k))` int64 and a `(B, max(k))` bool mask, False where a row has fewer.
     """
     most = int(k.max())
     keys = generator.random(real.shape, dtype=np.float32)
@@ -87,7 +90,7 @@ class Draw:
     Args:
         values: `(B, V, C)` float32 or `(B, V)` int64: the signals at their visible positions.
         visible: `(B, V)` int64 positions.
-        visible_mask: `(B, V)` bool, False where `visible` is filler; None where nothing is.
+        visible_mask: `(B, V)` bool, False where `visible` is filler; None if nothing is.
         scored: `(S,)` int64 positions.
         targets: `(B, S, C)` float32 or `(B, S)` int64: the signals at the scored positions.
         hidden: `(B, S)` bool: scored there, that is, real and not visible.
@@ -113,13 +116,16 @@ def make_draw(
     """Hide all but `visible` positions of the signals `rows`.
 
     Args:
-        signals: the split to draw from.
-        generator: source of randomness.
+        signals: The split to draw from.
+        generator: Source of randomness.
         rows: `(B,)` int64.
-        visible: how many of N positions a signal shows; a signal with fewer real positions shows the same share of
+        visible: How many of N positions a signal shows; a signal with fewer real positions shows the same share of
             them, at least one, and always hides one if it has two.
-        scored: how many positions to score, at random, the same for the whole batch, so that the cost of a draw
+        scored: How many positions to score, at random, the same for the whole batch, so that the cost of a draw
             does not grow with N; None scores all.
+
+    Returns:
+        The draw of B signals.
     """
     n = signals.values.shape[1]
     positions = np.arange(n) if scored is None or scored >= n else generator.choice(n, scored, replace=False)
@@ -135,10 +141,13 @@ def nested_draws(
     """Draws that show ever more of the same signals, all positions scored: what one shows, the next shows too.
 
     Args:
-        signals: the split to draw from.
-        generator: source of randomness.
+        signals: The split to draw from.
+        generator: Source of randomness.
         rows: `(B,)` int64.
-        counts: ascending: how many of N positions each draw shows; of a signal with fewer real ones, as `make_draw`.
+        counts: Ascending: how many of N positions each draw shows; of a signal with fewer real ones, as `make_draw`.
+
+    Returns:
+        One draw after another.
     """
     n = signals.values.shape[1]
     real = np.ones((len(rows), n), dtype=bool) if signals.mask is None else signals.mask[rows]
@@ -151,7 +160,7 @@ def nested_draws(
 
 
 def _shares(real: np.ndarray, visible: int) -> np.ndarray:
-    """How many positions of each signal are shown, `(B,)`: the share of its real ones that `visible` is of all."""
+    """Number of visible positions of each signal, `(B,)`: the share of its real ones that `visible` is of all."""
     lengths = real.sum(axis=1)
     k = np.rint(lengths * (visible / real.shape[1])).astype(np.int64)
     return np.clip(k, 1, np.maximum(lengths - 1, 1))

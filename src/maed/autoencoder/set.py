@@ -69,14 +69,14 @@ class SetAutoencoder(nn.Module):
     A step costs O(B (V^2 + V S)) for V visible and S scored positions, and nothing of it grows with N but the table.
 
     Args:
-        n: positions N.
+        n: Positions N.
         channels: C of real signals; 0 for tokens.
-        vocabulary: token ids; 0 for real signals.
-        width: channels of a token; a multiple of `heads`.
-        layers: self-attention layers over the visible tokens.
-        heads: attention heads.
-        outputs: numbers put out for a position; C or the vocabulary by default.
-        readout: what a query makes of what it has read: `feed-forward`, a layer that acts on it; `linear`, none, at a
+        vocabulary: Token ids; 0 for real signals.
+        width: Channels of a token; a multiple of `heads`.
+        layers: Self-attention layers over the visible tokens.
+        heads: Attention heads.
+        outputs: Numbers put out for a position; C or the vocabulary by default.
+        readout: What a query makes of what it has read: `feed-forward`, a layer that acts on it; `linear`, none, at a
             third of the decoder's arithmetic.
     """
 
@@ -154,7 +154,7 @@ class SetAutoencoder(nn.Module):
         return tokens
 
     def decode(self, tokens: Tensor, scored: Tensor, mask: Tensor | None) -> Tensor:
-        """What the queries of positions `scored` read from the tokens, `(B, S, outputs)`."""
+        """Reconstruct positions `scored` by attention to the tokens, `(B, S, outputs)`."""
         b, v, width = tokens.shape
         s = len(scored)
         key, value = self.to_key_value(self.memory_norm(tokens)).view(b, v, 2, self.heads, -1).permute(2, 0, 3, 1, 4)

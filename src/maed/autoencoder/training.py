@@ -38,14 +38,14 @@ class DrawStream:
     """Draw number t of a training: a function of the seed and of t alone, so that a resumed training goes on exactly.
 
     Args:
-        signals: the split to draw from.
-        visible: positions shown.
-        most: of draws that show different numbers of positions the largest, `visible` being the smallest, all evenly
+        signals: The split to draw from.
+        visible: Positions shown.
+        most: Of draws that show different numbers of positions the largest, `visible` being the smallest, all evenly
             on a logarithmic scale.
-        scored: positions scored; None for all.
-        batch_size: signals in a draw.
-        length: number of draws.
-        seed: seed of the stream.
+        scored: Positions scored; None for all.
+        batch_size: Signals in a draw.
+        length: Number of draws.
+        seed: Seed of the stream.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class AutoencoderTask:
     """The training of a masked autoencoder: draws in, mean loss over hidden scored positions out.
 
     Args:
-        model: what is trained.
-        loss: of a position.
-        settings: those of the optimizer are read.
+        model: What is trained.
+        loss: Of a position.
+        settings: Those of the optimizer are read.
     """
 
     def __init__(self, model: Autoencoder, loss: LossName, settings: AutoencoderSettings) -> None:
@@ -115,13 +115,13 @@ class AutoencoderTask:
         """The loss of one draw.
 
         Raises:
-            MaedError: it is not finite.
+            MaedError: It is not finite.
         """
         loss = self.mean_loss(batch)
         if not torch.isfinite(loss):
             raise MaedError(
-                f"autoencoder.learning_rate: {learning_rate(self.settings)}; the loss is not finite at step {step}, "
-                "a lower one may help"
+                f"autoencoder.learning_rate: the loss is not finite at step {step}; try less than "
+                f"{learning_rate(self.settings)}"
             )
         return loss
 
@@ -145,7 +145,7 @@ def position_rate(settings: AutoencoderSettings) -> float:
 
 
 def wide(model: Autoencoder) -> bool:
-    """Whether the model gains from bf16 on a CPU: convolutions do, the narrow layers of the set autoencoder do not."""
+    """True if the model gains from bf16 on a CPU: convolutions do, the narrow layers of the set autoencoder do not."""
     return isinstance(model, UNetAutoencoder)
 
 
@@ -177,7 +177,7 @@ def loss_name(settings: AutoencoderSettings, data: SignalData) -> LossName:
         return fitting[0]
     if settings.loss not in fitting:
         raise MaedError(
-            f"autoencoder.loss: {settings.loss!r} does not fit {data.kind} signals; choose {' or '.join(fitting)}"
+            f"autoencoder.loss must be {' or '.join(fitting)} for {data.kind} signals, got {settings.loss!r}"
         )
     return settings.loss
 
@@ -191,12 +191,12 @@ def pretrain(
     start_vectors: Tensor | None = None,
     examples: bool = True,
 ) -> Autoencoder:
-    """Train the autoencoder on unlabeled signals and write `folder`; goes on where a stopped training was.
+    """Train the autoencoder on unlabeled signals and write `folder`; continues an interrupted training.
 
     Args:
-        data: the signals; `train` and `validation` are read.
-        settings: the autoencoder's.
-        trainer_settings: the machine.
+        data: The signals; `train` and `validation` are read.
+        settings: The autoencoder's.
+        trainer_settings: The machine.
         folder: `autoencoder/` of a run.
         start_vectors: `(N, d)` that the table of position vectors starts from, its remaining channels random: a warm
             start. None for a table of random numbers.
@@ -253,13 +253,13 @@ def start_from(model: Autoencoder, vectors: Tensor) -> None:
     """Start the table of position vectors from an embedding, scaled to the table's unit mean square.
 
     Raises:
-        MaedError: the model has no such table, or one of another number of positions.
+        MaedError: The model has no such table, or one of another number of positions.
     """
     if not isinstance(model, SetAutoencoder):
-        raise MaedError("autoencoder.init: the U-Net has no position vectors to start; it must be random")
+        raise MaedError("autoencoder.init must be random for a U-Net, which has no position vectors")
     table = model.position_vectors
     if len(vectors) != len(table):
-        raise MaedError(f"autoencoder.init: vectors of {len(vectors)} positions; they must be of {len(table)}")
+        raise MaedError(f"autoencoder.init must have vectors for {len(table)} positions, got {len(vectors)}")
     d = min(vectors.shape[1], table.shape[1])
     with torch.no_grad():
         table[:, :d] = vectors[:, :d] / vectors[:, :d].square().mean().sqrt().clamp(min=1e-6)
@@ -268,7 +268,7 @@ def start_from(model: Autoencoder, vectors: Tensor) -> None:
 def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     """Read a trained autoencoder: in evaluation mode, with its config.json."""
     if not (folder / MODEL).is_file():
-        raise MaedError(f"run: {folder} holds no trained autoencoder; `maed pretrain` writes one")
+        raise MaedError(f"run: {folder} holds no trained autoencoder; train one with `maed pretrain`")
     config = read_json(folder / CONFIG)
     try:
         settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
@@ -276,7 +276,9 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
         one_of("loss", shape["loss"], get_args(LossName))
         model = build_autoencoder(settings, **shape)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise MaedError(f"{folder / 'config.json'}: not that of an autoencoder ({first_line(error)})") from None
+        raise MaedError(
+            f"{folder / 'config.json'}: not the config.json of an autoencoder ({first_line(error)})"
+        ) from None
     path = folder / MODEL
     weights = read_tensors(path)
     try:
@@ -291,10 +293,10 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
     """Mean loss over hidden positions of `signals`, each of which is drawn about once; the same at every call.
 
     Args:
-        model: trained on `data`, in evaluation mode.
-        signals: normalized as `data` are.
-        settings: of its training.
-        data: what it was trained on; only its sizes are read.
+        model: Trained on `data`, in evaluation mode.
+        signals: Normalized as `data` are.
+        settings: Of its training.
+        data: What it was trained on; only its sizes are read.
     """
     visible = visible_count(data.positions, data.kind, settings.visible_fraction)
     task = AutoencoderTask(model, loss_name(settings, data), settings)
@@ -318,5 +320,5 @@ def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *
 
 
 def _batches(signals: Signals, settings: AutoencoderSettings) -> int:
-    """How many batches draw each of the signals about once."""
+    """Number of batches that draw each signal about once."""
     return max(1, min(len(signals), _VALIDATION_DRAWS) // settings.batch_size)

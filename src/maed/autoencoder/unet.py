@@ -30,12 +30,12 @@ class UNetAutoencoder(nn.Module):
     the batch, so a single signal of at most 2^depth positions cannot be trained on.
 
     Args:
-        n: positions N; any number, padded on the right to a multiple of 2^depth.
+        n: Positions N; any number, padded on the right to a multiple of 2^depth.
         channels: C of real signals; 0 for tokens.
-        vocabulary: token ids; 0 for real signals.
-        width: channels of the first block; the original's is 64.
-        depth: encoder blocks; the original's is 4.
-        outputs: channels of a reconstruction; by default `vocabulary` or `channels`.
+        vocabulary: Token ids; 0 for real signals.
+        width: Channels of the first block; the original's is 64.
+        depth: Encoder blocks; the original's is 4.
+        outputs: Channels of a reconstruction; by default `vocabulary` or `channels`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class UNetAutoencoder(nn.Module):
         return signal[:, :-1].transpose(1, 2)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last decoder block makes of the input: `(B, inputs, padded)` to `(B, width, padded)`."""
+        """Features after the last decoder block: `(B, inputs, padded)` to `(B, width, padded)`."""
         skipped = []
         for block in self.encoder:
             x = block(x)

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             VERBS[verb].do(parser.instantiate_classes(parsed)[verb], _command(argv))
     except (KeyboardInterrupt, Exception) as error:
         if interrupts or isinstance(error, KeyboardInterrupt):  # of which libraries make errors of their own
-            print("maed: stopped; the same command goes on where this was", file=sys.stderr)
+            print("maed: stopped; run the same command again to continue", file=sys.stderr)
             return 130
         if isinstance(error, MaedError):
             print(f"maed: {printable(str(error))}", file=sys.stderr)
@@ -72,7 +72,7 @@ def _noted(interrupts: list[int]) -> Iterator[None]:
 
 
 def _command(argv: list[str]) -> str:
-    """What results.json records: the command without `--out`, for where it was written is no part of an experiment."""
+    """The command that results.json records: without `--out`, which is no part of an experiment."""
     kept, skip = [], False
     for word in argv:
         if not (skip or word == "--out" or word.startswith("--out=")):
@@ -108,7 +108,7 @@ def build_parser(asked: Sequence[str] = ()) -> Parser:
     return parser
 
 
-_DESCRIPTION = "Position embeddings learned from data. Start with `maed run photos`."
+_DESCRIPTION = "Position embeddings learned from data. Start with `maed demo`, or `maed run SOURCE` for your own data."
 
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from maed.data.geometry import Geometry
     from maed.embedding import PositionEmbedding
 
-EMBEDDING = "a folder that holds an embedding, OWNER/NAME of the hub, or a .pth file of the original"
+EMBEDDING = "folder of an embedding, OWNER/NAME of the hub, or a .pth file of the original"
 
 
 _COORDINATES = (
     "grid:HEIGHTxWIDTH, line:LENGTH, ring:N, torus:HEIGHTxWIDTH, sphere:N, or a .npy or .csv file of (N, D) "
-    "numbers; those the embedding holds by default"
+    "numbers; default: those stored with the embedding"
 )
 
 
@@ -29,11 +29,11 @@ def _add_evaluate(parser: Parser) -> None:
     from maed.data.source import listed
 
     parser.add_argument("embedding", type=str, metavar="EMBEDDING_DIR", help=EMBEDDING)
-    text = f"signals for scores that need no truth, probe loss and neighbor error: {listed()}"
+    text = f"signals for probe loss and neighbor error, which need no coordinates: {listed()}"
     parser.add_argument("source", type=str | None, nargs="?", default=None, metavar="SOURCE", help=text)
-    text = f"where the positions truly lie: {_COORDINATES}"
+    text = f"true coordinates of the positions: {_COORDINATES}"
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
-    text = "where to write geometry.json; the embedding's folder by default, nowhere if it is not in a folder"
+    text = "folder for geometry.json; default: the embedding's folder (none for an embedding of the hub or a file)"
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help=text)
     from maed.settings import DataSettings, EvaluationSettings
 
@@ -41,7 +41,7 @@ def _add_evaluate(parser: Parser) -> None:
     settings_group(parser, EvaluationSettings, "evaluation")
 
 
-@verb("evaluate", "Measure an embedding: on signals, without truth; or against the true coordinates.", _add_evaluate)
+@verb("evaluate", "Measure an embedding on signals, or against true coordinates.", _add_evaluate)
 def _evaluate(given: Namespace, command: str) -> None:
     from maed.evaluation.geometry import geometry_metrics
     from maed.files import write_json
@@ -65,7 +65,7 @@ def _evaluate(given: Namespace, command: str) -> None:
 
 
 def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, Any]:
-    """Probe loss, beside that of random vectors and, where they are known, of the true coordinates; neighbor error."""
+    """Probe loss, beside that of random vectors and, if known, of the true coordinates; neighbor error."""
     import numpy as np
     import torch
 
@@ -74,7 +74,9 @@ def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, 
 
     data, settings = load(given.source, given.data), given.evaluation
     if data.positions != embedding.n:
-        raise MaedError(f"source: {given.source} has {data.positions} positions, the embedding {embedding.n}")
+        raise MaedError(
+            f"source must have {embedding.n} positions, as the embedding has; {given.source} has {data.positions}"
+        )
     candidates, found = {"embedding": embedding.vectors}, dict[str, Any]()
     if embedding.geometry is not None and embedding.geometry.placed.all():
         candidates["coordinates"] = torch.as_tensor(embedding.coordinates, dtype=torch.float32)
@@ -96,27 +98,27 @@ def _without_truth(embedding: PositionEmbedding, given: Namespace) -> dict[str, 
 def _add_export(parser: Parser) -> None:
     parser.add_argument("embedding", type=str, metavar="EMBEDDING", help=EMBEDDING)
     text = (
-        "npy: numpy's file, float32 (N, d); csv: a header, then one row a position; onnx: a model that looks positions "
-        "up; folder: an embedding again, as changed by --dim and --resample"
+        "npy: NumPy array, float32 (N, d); csv: a header and one row per position; onnx: a model that looks positions "
+        "up; folder: an embedding, as changed by --dim and --resample"
     )
     formats = Literal["npy", "csv", "onnx", "folder"]
     parser.add_argument("--format", type=formats, required=True, metavar="npy|csv|onnx|folder", help=text)
-    text = "channels: more of them keep all distances, fewer are the principal components"
+    text = "channels of the result: more than d keep all distances, fewer are the leading principal components"
     parser.add_argument("--dim", type=int | None, default=None, metavar="D", help=text)
-    text = "interpolate to as many positions: grid:HEIGHTxWIDTH or line:LENGTH; needs the geometry, and is labeled so"
+    text = "interpolate to other positions, grid:HEIGHTxWIDTH or line:LENGTH; uses the geometry, which the card records"
     parser.add_argument("--resample", type=str | None, default=None, metavar="WHAT", help=text)
     text = (
-        "the line or grid that the positions truly lie on, for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy "
-        "or .csv file of (N, 1) numbers; that which the embedding holds by default"
+        "geometry for --resample: line:LENGTH, grid:HEIGHTxWIDTH, or a .npy or .csv file of (N, 1) numbers; default: "
+        "the one stored with the embedding"
     )
     parser.add_argument("--coordinates", type=str | None, default=None, metavar="WHAT", help=text)
-    text = "root mean square over all numbers, such as 0.02 for an untrained BERT; as they are by default"
+    text = "scale the vectors to this root mean square, such as 0.02 for an untrained BERT; default: unchanged"
     parser.add_argument("--rms", type=float | None, default=None, metavar="X", help=text)
-    text = "where to write; vectors.FORMAT in the embedding's folder by default, or NAME.FORMAT here without one"
+    text = "output file or folder; default: vectors.FORMAT in the embedding's folder, or NAME.FORMAT in this folder"
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
 
 
-@verb("export", "Write an embedding for other programs, or one of other channels or positions.", _add_export)
+@verb("export", "Write an embedding for other programs, or with other channels or positions.", _add_export)
 def _export(given: Namespace, command: str) -> None:
     from maed.embedding.export import WRITERS
 
@@ -124,11 +126,13 @@ def _export(given: Namespace, command: str) -> None:
         require_extra("format", "onnx")
     to_folder = given.format == "folder"
     if to_folder and not given.out:
-        raise MaedError("out: not given; with --format folder it must be a new folder")
+        raise MaedError("out must be a new folder with --format folder, got nothing")
     if to_folder and given.rms is not None:
-        raise MaedError(f"rms: {given.rms} with --format folder, whose vectors are of unit size; leave it out")
+        raise MaedError(
+            f"rms must be left out with --format folder, whose vectors have unit mean square; got {given.rms}"
+        )
     if given.coordinates and not given.resample:
-        raise MaedError("coordinates: given without --resample, which alone reads them")
+        raise MaedError("coordinates must be left out without --resample, the only option that reads them")
     resampled = _line_or_grid(given.resample) if given.resample else None
     embedding = open_embedding_of(given.embedding)
     if resampled is not None:
@@ -140,7 +144,7 @@ def _export(given: Namespace, command: str) -> None:
         _check_free(target, embedding)
         embedding.save_pretrained(target)
     elif target.is_dir():
-        raise MaedError(f"out: {target} is a folder; it must be a file")
+        raise MaedError(f"out must be a file, got the folder {target}")
     else:
         WRITERS[given.format](embedding, target, rms=given.rms)
     say(f"wrote {target}")
@@ -157,30 +161,28 @@ def open_embedding_of(name: str) -> PositionEmbedding:
 
 
 def _given_geometry(embedding: PositionEmbedding, text: str | None) -> Geometry | None:
-    """What `--coordinates` says; None where the embedding's own are meant, which then have to be there."""
+    """Read `--coordinates`; None stands for the embedding's own, which must then exist."""
     from maed.data.geometry_spec import NAMES, parse_geometry
 
     if text:
         return parse_geometry(text)
     if embedding.geometry is None:
-        raise MaedError(
-            f"coordinates: not given, and the embedding holds none; it must be {NAMES} or a file of (N, D) numbers"
-        )
+        raise MaedError(f"coordinates must be {NAMES} or a file of (N, D) numbers, because the embedding stores none")
     return None
 
 
 def _line_or_grid(text: str) -> Geometry:
-    """What `--resample` says."""
+    """Read `--resample`."""
     from maed.data.geometry_spec import parse_geometry, parse_sides
 
     name, _, size = text.partition(":")
     if len(parse_sides(size)) != {"line": 1, "grid": 2}.get(name):
-        raise MaedError(f"resample: {text!r}; it must be grid:HEIGHTxWIDTH or line:LENGTH")
+        raise MaedError(f"resample must be grid:HEIGHTxWIDTH or line:LENGTH, got {text!r}")
     return parse_geometry(text)
 
 
 def _beside(embedding: str, suffix: str) -> Path:
-    """Where an export goes by itself: into the folder of the embedding; without one, here and by its name."""
+    """Default path of an export: in the embedding's folder, or here under the embedding's name if it has no folder."""
     path = Path(embedding)
     if path.is_dir():
         return path / f"vectors.{suffix}"
@@ -196,4 +198,4 @@ def _check_free(folder: Path, embedding: PositionEmbedding) -> None:
     except MaedError:
         same = False
     if not same:
-        raise MaedError(f"out: {folder} holds something else; it must be a new folder")
+        raise MaedError(f"out must be a new folder; {folder} holds other files")

@@ -1,4 +1,4 @@
-"""What verbs share when they run: the data and the folder of a run, and how they speak."""
+"""Helpers that verbs share: opening data and run folders, reading flags, printing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
-from rich.console import Console
 
 from maed.cli.parsing import Parser
 from maed.errors import MaedError, require_extra
@@ -19,6 +18,8 @@ from maed.registry import ENCODINGS, TASKS
 from maed.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from maed.stages import Context
 
 
@@ -27,8 +28,8 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     """The run folder, its settings and its data; no other process may write there until the verb is done.
 
     Args:
-        given: the arguments of the verb.
-        models_only: it trains models alone, each of which is locked by itself.
+        given: The arguments of the verb.
+        models_only: It trains models alone, each of which is locked by itself.
     """
     from maed.data import load
     from maed.files import locked
@@ -44,7 +45,7 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     if settings.trainer.tensorboard:
         require_extra("trainer.tensorboard", "tensorboard")
     if out.exists() and not out.is_dir():
-        raise MaedError(f"out: {out} is a file; it must be a folder")
+        raise MaedError(f"out must be a folder, got the file {out}")
     data = load(given.source, settings.data)
     say(describe_data(data))
     with nullcontext() if models_only else locked(out):
@@ -55,8 +56,8 @@ def one_process(verb: str) -> None:
     """Refuse the verbs whose work is done by one process where `torchrun` has started several."""
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise MaedError(
-            f"{verb}: torchrun has started {os.environ['WORLD_SIZE']} processes, among which only `train` and "
-            f"`compare` share their work; `maed {verb}` without torchrun uses several devices where it can"
+            f"{verb}: runs in one process, and torchrun started {os.environ['WORLD_SIZE']}; run `maed {verb}` "
+            "without torchrun (only `train` and `compare` share their work among processes)"
         )
 
 
@@ -68,7 +69,9 @@ def describe_data(data: Any) -> str:
 
 
 def console() -> Console:
-    """Where tables are printed; a pipe or a log is as wide as they are."""
+    """The console for tables; without a terminal it is wide enough for all of them."""
+    from rich.console import Console  # `maed --help` is quicker without it
+
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
@@ -88,23 +91,23 @@ _COMPARED = "none,trainable,fourier,maed"
 def add_compared(parser: Parser) -> None:
     """Add what is compared: encodings and seeds."""
     text = (
-        f"comma-separated encodings to compare, of {', '.join(ENCODINGS.names)}; '' for no Perceivers; "
-        f"{_COMPARED} by default, without fourier where no coordinates are known"
+        f"comma-separated encodings to compare, out of {', '.join(ENCODINGS.names)}; '' trains no Perceivers; default: "
+        f"{_COMPARED}, without fourier if no coordinates are known"
     )
     parser.add_argument("--positions", type=str | None, default=None, metavar="A,B,...", help=text)
-    parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="seeds for each encoding")
+    parser.add_argument("--seeds", type=int, default=3, metavar="COUNT", help="random seeds per encoding")
     add_learned(parser, several=True)
 
 
 def add_learned(parser: Parser, *, several: bool) -> None:
     """Add what models learn: the task, and how many labels they are given."""
     text = (
-        f"what models learn: {', '.join(TASKS.names)}; by default what the labels are: classification of one column of "
-        "classes, multilabel of several columns of 0 and 1"
+        f"what the models learn: {', '.join(TASKS.names)}; default: classification for one column of classes, "
+        "multilabel for several columns of 0 and 1"
     )
     parser.add_argument("--task", type=str | None, default=None, metavar="TASK", help=text)
-    each = "comma-separated numbers of labels, each given to every encoding" if several else "the number of labels"
-    text = f"{each}: so many training signals, drawn anew for each seed, or all; positions are learned from all signals"
+    each = "comma-separated numbers of labeled training signals" if several else "number of labeled training signals"
+    text = f"{each}, or all, drawn for each seed; positions are always learned from all training signals"
     parser.add_argument("--labels", type=str | None, default=None, metavar="A,B,..." if several else "COUNT", help=text)
 
 
@@ -118,15 +121,15 @@ def labels_of(given: Namespace, *, several: bool = True) -> list[int | None]:
     words = [word.strip() for word in ("all" if given.labels is None else given.labels).split(",")]
     for word in words:
         if word != "all" and not (word.isdecimal() and int(word)):
-            raise MaedError(f"labels: {word!r}; it must be a whole number, 1 or more, or all")
+            raise MaedError(f"labels must be whole numbers of at least 1, or all, got {word!r}")
     found = sorted({inf if word == "all" else int(word) for word in words})
     if len(found) > 1 and not several:
-        raise MaedError(f"labels: {given.labels}; one number for one model; `maed compare` takes several")
+        raise MaedError(f"labels must be one number for one model, got {given.labels}; `maed compare` takes several")
     return [None if count == inf else int(count) for count in found]
 
 
 def fitting(asked: list[str] | None, run: Context) -> list[str]:
-    """What was asked for; otherwise the usual encodings that these data can have."""
+    """The encodings asked for, otherwise the default ones that these data allow."""
     if asked is not None:
         return asked
     known = run.data.geometry is not None
@@ -136,7 +139,7 @@ def fitting(asked: list[str] | None, run: Context) -> list[str]:
 def encodings_of(given: Namespace) -> list[str] | None:
     """`--positions a,b,c`, each known, none twice; None by default."""
     if given.seeds < 0:
-        raise MaedError(f"seeds: {given.seeds}; it must be 0 or more")
+        raise MaedError(f"seeds must be at least 0, got {given.seeds}")
     if given.positions is None:
         return None
     names = [name.strip() for name in given.positions.split(",") if name.strip()]

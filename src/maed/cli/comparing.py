@@ -26,9 +26,9 @@ from maed.registry import ENCODINGS
 
 def _add_train(parser: Parser) -> None:
     settings_arguments(parser)
-    text = f"the encoding: {', '.join(ENCODINGS.names)}"
+    text = f"encoding: {', '.join(ENCODINGS.names)}"
     parser.add_argument("--positions", type=str, required=True, metavar="ENCODING", help=text)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the signals")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of weights and of the order of signals")
     add_learned(parser, several=False)
 
 
@@ -51,7 +51,10 @@ def _add_compare(parser: Parser) -> None:
 
 
 @verb(
-    "compare", "Train a Perceiver with each of several encodings and seeds, on equal terms.", _add_compare, "perceiver"
+    "compare",
+    "Train Perceivers with several encodings and seeds, under equal conditions.",
+    _add_compare,
+    "perceiver",
 )
 def _compare(given: Namespace, command: str) -> None:
     from maed.experiments.run import compare_only
@@ -65,18 +68,18 @@ def _compare(given: Namespace, command: str) -> None:
 
 
 def _add_predict(parser: Parser) -> None:
-    text = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+    text = "folder models/[TASK-][LABELS-]ENCODING-SEED written by `maed train`, `compare` or `run`"
     parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
     text = (
         "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "
-        "hub's layout (its test split), or - for texts from standard input, one a line"
+        "hub's layout (its test split), or - for texts from standard input, one per line"
     )
     parser.add_argument("input", type=str, metavar="INPUT", help=text)
-    text = "a .csv, .jsonl or .parquet file, or .npy of filled or forecast signals; CSV to standard output by default"
+    text = "output file: .csv, .jsonl or .parquet, or .npy for filled or forecast signals; default: CSV on stdout"
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE", help=text)
-    parser.add_argument("--lines", action="store_true", help="each line of a .txt file is a text")
-    parser.add_argument("--probabilities", action="store_true", help="a column for the probability of each class")
-    parser.add_argument("--batch_size", type=int, default=64, metavar="COUNT", help="signals labeled at a time")
+    parser.add_argument("--lines", action="store_true", help="treat each line of a .txt file as one text")
+    parser.add_argument("--probabilities", action="store_true", help="add a column with the probability of each class")
+    parser.add_argument("--batch_size", type=int, default=64, metavar="COUNT", help="signals per batch")
     from maed.settings import DataSettings, TrainerSettings
 
     settings_group(parser, DataSettings, "data", {"type", "columns", "label", "missing"})

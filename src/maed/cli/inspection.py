@@ -22,17 +22,17 @@ from maed.settings import DataSettings, Settings
 from maed.tasks import metric_of
 
 _NAMES = (AUTOENCODER, SIMILARITY, EMBEDDING, BASELINES, MODELS, "baseline", "perceiver", "results.json", "report.html")
-"""What a run folder may hold; until version 0.2 baselines and models had other folders."""
+"""Parts of a run folder; until version 0.2 baselines and models had other folders."""
 
 
 def describe(path: Path) -> Iterator[str]:
     """Lines that describe `path`, the first of which says what it is.
 
     Raises:
-        MaedError: nothing is there, or nothing that `maed` knows.
+        MaedError: Nothing is there, or nothing that `maed` knows.
     """
     if not path.exists():
-        raise MaedError(f"path: {path} does not exist; it must be a file or folder that maed wrote or reads")
+        raise MaedError(f"path must be a file or folder that maed reads; {path} does not exist")
     if path.is_dir() and StageFolder(path).config.is_file():
         return _stage(path)
     if path.is_dir():
@@ -49,14 +49,16 @@ def _written_by_maed(read: Callable[[Path], Iterator[str]]) -> Callable[[Path], 
         try:
             yield from read(path)
         except (AttributeError, KeyError, TypeError) as error:
-            raise MaedError(f"path: {path} is not as maed writes it ({type(error).__name__}: {error})") from None
+            raise MaedError(
+                f"path: {path} is not in the form that maed writes ({type(error).__name__}: {error})"
+            ) from None
 
     return checked
 
 
 @_written_by_maed
 def _stage(path: Path) -> Iterator[str]:
-    """What the config.json of a folder says it is."""
+    """Describe a folder by its config.json."""
     stage = StageFolder(path)
     config, made_with = read_json(stage.config), stage.made_with
     if config.get("maed_positions"):
@@ -73,7 +75,7 @@ def _stage(path: Path) -> Iterator[str]:
     elif config.get("architecture") == "perceiver":
         yield from _perceiver(path, config)
     else:
-        raise MaedError(f"path: {path} holds a config.json that is not maed's")
+        raise MaedError(f"path: the config.json in {path} was not written by maed")
 
 
 # One function for each thing there is.
@@ -172,7 +174,8 @@ def _checkpoint(path: Path) -> Iterator[str]:
     checkpoint = read_checkpoint(path)
     if checkpoint is None:
         raise MaedError(
-            f"path: {path} is no checkpoint that can be read as weights alone, and nothing else of one is ever loaded"
+            f"path: {path} cannot be read as a checkpoint of weights alone, and maed loads nothing else from "
+            "checkpoints"
         )
     kind = "Lightning checkpoint" if is_lightning(checkpoint) else "checkpoint"
     yield f"{path}: a {kind} at step {checkpoint['global_step']}; read as weights alone"
@@ -232,7 +235,7 @@ def _list(facts: Mapping[str, Any]) -> str:
 
 
 def _measured(metrics: Mapping[str, Any]) -> str:
-    """What `maed evaluate` wrote."""
+    """Describe the metrics that `maed evaluate` wrote."""
     told = {"source": "on the signals of", "coordinates": "against"}
     numbers = {name: value for name, value in metrics.items() if name != "schema" and isinstance(value, (int, float))}
     return f"{', '.join(f'{how} {metrics[name]}' for name, how in told.items() if name in metrics)}: {_list(numbers)}"

@@ -27,7 +27,7 @@ def _add_run(parser: Parser) -> None:
     add_compared(parser)
 
 
-@verb("run", "Do everything: learn positions, train Perceivers with each encoding, write a report.", _add_run, "report")
+@verb("run", "Learn positions, train Perceivers with each encoding, and write a report.", _add_run, "report")
 def _run(given: Namespace, command: str) -> None:
     from maed.experiments.run import run_all
     from maed.report import print_tables
@@ -51,7 +51,7 @@ def _pretrain(given: Namespace, command: str) -> None:
         say(f"wrote {context.folder.autoencoder.path}")
 
 
-@verb("similarity", "Stream draws through the autoencoder into a similarity between positions.", settings_arguments)
+@verb("similarity", "Measure the similarity between positions with the autoencoder.", settings_arguments)
 def _similarity(given: Namespace, command: str) -> None:
     one_process("similarity")
     from maed.stages import Similarity, execute
@@ -68,7 +68,7 @@ def _embed(given: Namespace, command: str) -> None:
     from maed.stages.embed import embed_again
 
     if not (given.run or given.out):
-        raise MaedError("run: give the folder that `maed similarity` wrote to")
+        raise MaedError("run must be the folder that `maed similarity` wrote; give --run DIR")
     upstream, out = RunFolder(Path(given.run or given.out)), Path(given.out or given.run)
     with locked(out):
         for method in ("maed", *upstream.baselines()):
@@ -77,11 +77,11 @@ def _embed(given: Namespace, command: str) -> None:
 
 
 def _add_demo(parser: Parser) -> None:
-    parser.add_argument("--out", type=str, default="runs", metavar="DIR", help="where photos/ and mnist/ are written")
-    parser.add_argument("--overwrite", action="store_true", help="start again, though parts are finished")
+    parser.add_argument("--out", type=str, default="runs", metavar="DIR", help="folder for the runs photos/ and mnist/")
+    parser.add_argument("--overwrite", action="store_true", help="start again, even if parts are finished")
 
 
-@verb("demo", "Learn positions of shuffled photos and MNIST, and train Perceivers with them.", _add_demo)
+@verb("demo", "Learn the positions of shuffled photos and MNIST images, and train Perceivers with them.", _add_demo)
 def _demo(given: Namespace, command: str) -> None:
     from maed.experiments.demo import demo
 

@@ -12,8 +12,8 @@ from maed.errors import MaedError
 
 
 def _add_report(parser: Parser) -> None:
-    parser.add_argument("folder", type=str, metavar="DIR", help="a folder written by `maed run` or `maed compare`")
-    text = "folders of other runs, whose geometry, accuracies and curves the page puts beside its own"
+    parser.add_argument("folder", type=str, metavar="DIR", help="folder written by `maed run` or `maed compare`")
+    text = "folders of other runs to show beside this one: geometry, accuracies and curves"
     parser.add_argument("--compare", type=str, nargs="+", default=[], metavar="OTHER", help=text)
     from maed.settings import ReportSettings
 
@@ -28,11 +28,11 @@ def _report(given: Namespace, command: str) -> None:
 
 
 def _add_serve(parser: Parser) -> None:
-    text = "a folder written by `maed run` or `maed compare`, or one that has such folders below it"
+    text = "folder written by `maed run` or `maed compare`, or a folder that contains such folders"
     parser.add_argument("folder", type=str, metavar="DIR", help=text)
-    text = "the address to listen at; any other than 127.0.0.1 lets other machines read the runs, without a password"
+    text = "address to listen on; any other than 127.0.0.1 lets other machines read the runs, without a password"
     parser.add_argument("--host", type=str, default="127.0.0.1", metavar="ADDRESS", help=text)
-    parser.add_argument("--port", type=int, default=8000, help="the port; 0 for any that is free")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 for any free port")
     parser.add_argument("--open", action="store_true", help="open the list of runs in a browser")
     from maed.settings import ReportSettings
 
@@ -41,7 +41,7 @@ def _add_serve(parser: Parser) -> None:
 
 @verb(
     "serve",
-    "Show the pages of many runs, and how they go on, over local http; writes nothing.",
+    "Show the pages and the progress of many runs over local http, without writing anything.",
     _add_serve,
     "report",
     "serve",
@@ -54,9 +54,9 @@ def _serve(given: Namespace, command: str) -> None:
 
 
 def _add_results(parser: Parser) -> None:
-    text = "results.json files, or folders of them; `results` by default"
+    text = "results.json files, or folders of them; default: `results`"
     parser.add_argument("paths", type=str, nargs="*", metavar="PATH", help=text)
-    parser.add_argument("--markdown", action="store_true", help="print Markdown, as the README has it")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
 
 
 @verb("results", "Print the tables of recorded results.", _add_results)
@@ -70,7 +70,7 @@ def _results(given: Namespace, command: str) -> None:
         files += [f for f in sorted(path.glob("*.json")) if is_results(read_json(f))] if path.is_dir() else [path]
     if not files:
         paths = ", ".join(given.paths or ["results"])
-        raise MaedError(f"path: must be a results.json or a folder of them; {paths} holds none")
+        raise MaedError(f"path must be a results.json or a folder of them; {paths} holds none")
     for results in map(Results.read, files):
         say(tables.markdown(results)) if given.markdown else tables.print_tables(results, console())
 
@@ -79,7 +79,7 @@ def _add_info(parser: Parser) -> None:
     parser.add_argument("path", type=str, metavar="PATH", help="a file or folder")
 
 
-@verb("info", "Say what a file or folder is, its shape and where it came from.", _add_info)
+@verb("info", "Describe a file or folder: kind, shape, origin.", _add_info)
 def _info(given: Namespace, command: str) -> None:
     from maed.cli.inspection import describe
 

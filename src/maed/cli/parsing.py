@@ -1,4 +1,4 @@
-"""What verbs are made of: how each registers itself, its parser, and the arguments that many share."""
+"""The registry of verbs, their parser, and the arguments that several of them share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maed.records import RENAMED
 from maed.settings import CHOSEN_BY_NAME, Settings
 
 Do = Callable[[Namespace, str], None]
-"""What a verb does with its arguments and the command line that results.json records."""
+"""A verb's function, called with its arguments and the command line that results.json records."""
 
 
 class Parser(ArgumentParser):
@@ -43,10 +43,10 @@ class Verb:
     """One verb of the command line.
 
     Args:
-        text: what it does, for --help.
-        add: adds its arguments to its parser.
-        do: what it does.
-        extras: of the package, without which it can do nothing.
+        text: What it does, for --help.
+        add: Adds its arguments to its parser.
+        do: What it does.
+        extras: Of the package, without which it can do nothing.
     """
 
     text: str
@@ -84,17 +84,17 @@ def usage(parser: Parser) -> str:
 
 
 def one_line(message: str, parser: ArgumentParser) -> str:
-    """jsonargparse's message as one line, with the nearest option or verb where a name was not known."""
+    """Jsonargparse's message as one line, with the nearest option or verb where a name was not known."""
     text = plainly(message)
     found = re.search(r"nrecognized arguments: (\S+)", text)
     if found is None:
         return text
     unknown = found[1].split("=")[0]
     if (new := RENAMED.get(unknown.removeprefix("--"))) is not None:
-        return f"{unknown}: is called --{new} now"
+        return f"{unknown}: is now called --{new}"
     if not unknown.startswith("-"):
-        return f"{unknown!r}: one argument too many; `--help` lists them"
-    return f"{unknown}: no such option{nearest(unknown, parser._option_string_actions)}; `--help` lists them"
+        return f"{unknown!r}: unexpected argument; `--help` lists those that the verb takes"
+    return f"{unknown}: unknown option{nearest(unknown, parser._option_string_actions)} (`--help` lists all)"
 
 
 def settings_arguments(parser: Parser, *, source: bool | str = True, run: bool = True) -> None:
@@ -104,11 +104,15 @@ def settings_arguments(parser: Parser, *, source: bool | str = True, run: bool =
 
         optional: dict[str, Any] = {} if source is True else {"nargs": "?", "default": source}
         parser.add_argument("source", type=str, metavar="SOURCE", help=listed(), **optional)
-    parser.add_argument("--out", type=str | None, metavar="DIR", help="where to write", default=None)
+    parser.add_argument("--out", type=str | None, metavar="DIR", help="output folder", default=None)
     if run:
-        parser.add_argument("--run", type=str | None, metavar="DIR", help="where earlier stages lie", default=None)
-    parser.add_argument("--config", action=Preset, metavar="NAME|FILE", help="a preset, or a YAML file of settings")
-    parser.add_argument("--overwrite", action="store_true", help="replace stages that were made with other settings")
+        parser.add_argument(
+            "--run", type=str | None, metavar="DIR", help="folder with the earlier stages; default: --out", default=None
+        )
+    parser.add_argument(
+        "--config", action=Preset, metavar="NAME|FILE", help="preset, or YAML file of settings; flags override it"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace stages made with other settings")
     parser.add_class_arguments(Settings, as_group=False)
     for name, registry in CHOSEN_BY_NAME.items():
         parser._option_string_actions[f"--{name}"].metavar = f"{{{','.join(registry.names)}}}"
@@ -117,7 +121,7 @@ def settings_arguments(parser: Parser, *, source: bool | str = True, run: bool =
 
 
 def settings_group(parser: Parser, settings: type, group: str, names: set[str] | None = None) -> None:
-    """The arguments of a group of settings; of those with these `names`, where they are given."""
+    """The arguments of a group of settings; of those with these `names`, if given."""
     skip = set() if names is None else set(settings.__dataclass_fields__) - names  # type: ignore[attr-defined]
     parser.add_class_arguments(settings, group, skip=skip)
     _remove_bare(parser, group)

@@ -41,25 +41,25 @@ def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSetti
         settings: `type` and `image_size` are read.
 
     Raises:
-        MaedError: an array of a rank, type or length that cannot be.
+        MaedError: An array of a rank, type or length that cannot be.
     """
     array = _array(inputs, "inputs")
     kind = _kind(array, settings)
     if settings.type == "auto" and array.ndim == 2 and array.dtype.kind in "iu":
         taken, other = ("token ids", "real") if kind == "tokens" else ("numbers", "tokens")
         warnings.warn(
-            f"whole numbers ({array.dtype}) in an array are taken for {taken}; --data.type {other} (in Python "
-            f"kind={other!r}) reads them otherwise",
+            f"whole numbers ({array.dtype}) in an array are read as {taken}; --data.type {other} "
+            f"(kind={other!r} in Python) reads them otherwise",
             stacklevel=3,
         )
     labels = None if labels is None else _array(labels, "labels", strings=True)
     if labels is not None and labels.shape[:1] != array.shape[:1]:
-        raise MaedError(f"labels: shape {labels.shape} for {len(array)} signals; they must be one for each signal")
+        raise MaedError(f"labels must have one row for each of {len(array)} signals, got shape {labels.shape}")
     geometry = None if coordinates is None else points(_array(coordinates, "coordinates"))
     positions = array.shape[1] * array.shape[2] if settings.type == "image" else array.shape[1]
     if geometry is not None and len(geometry.coordinates) != positions:
         raise MaedError(
-            f"coordinates: {len(geometry.coordinates)} rows for {positions} positions; they must be as many"
+            f"coordinates must have one row for each of {positions} positions, got {len(geometry.coordinates)}"
         )
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
@@ -74,7 +74,7 @@ def read_npy(path: Path) -> np.ndarray:
     """A `.npy` file, memory-mapped. Python objects in it are never unpickled."""
     with path.open("rb") as file:
         if file.read(6) != b"\x93NUMPY":
-            raise MaedError(f"{path}: is not a .npy file")
+            raise MaedError(f"{path}: not a .npy file")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # whatever a broken header makes numpy raise
@@ -89,7 +89,7 @@ def read_npz(path: Path, settings: DataSettings | None = None) -> dict[str, np.n
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise MaedError(f"{path}: is not a .npz file")
+            raise MaedError(f"{path}: not a .npz file")
         with archive:
             return chosen_arrays(path, archive, settings or DataSettings())
     except MaedError:
@@ -99,26 +99,28 @@ def read_npz(path: Path, settings: DataSettings | None = None) -> dict[str, np.n
 
 
 def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings) -> dict[str, np.ndarray]:
-    """Which of the arrays of a file are `inputs`, `labels` and `coordinates`; all but `inputs` may be missing.
+    """Choose `inputs`, `labels` and `coordinates` among the arrays of a file; all but `inputs` are optional.
 
     `data.columns` and `data.label` name the first two. Otherwise usual names, such as `X` and `y`, are taken too,
     and so is a single array of any name: it is said. Labels may be a row or column of a matrix.
 
     Args:
-        path: of the file, for messages.
-        arrays: by name; those that are not chosen are not read.
+        path: Of the file, for messages.
+        arrays: By name; those that are not chosen are not read.
         settings: `columns` and `label` are read.
 
     Raises:
-        MaedError: no array, or several, may be the signals.
+        MaedError: No array, or several, may be the signals.
     """
     there = list(arrays)
     found = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "") or "nothing"
     for argument, asked in (("data.columns", settings.columns or []), ("data.label", [settings.label])):
         if wrong := [name for name in asked if name is not None and name not in there]:
-            raise MaedError(f"{argument}: {wrong[0]!r} is not in {path}{nearest(wrong[0], there)}; it holds {found}")
+            raise MaedError(
+                f"{argument}: {path} has no array {wrong[0]!r}{nearest(wrong[0], there)} (it holds {found})"
+            )
     if len(settings.columns or []) > 1:
-        raise MaedError(f"data.columns: must name one array of {path}, got {len(settings.columns or [])}")
+        raise MaedError(f"data.columns must name one array of {path}, got {len(settings.columns or [])}")
     taken = {key: next((name for name in names if name in there), None) for key, names in _KEYS.items()}
     if settings.columns:
         taken = {key: None if name == settings.columns[0] else name for key, name in taken.items()}
@@ -130,14 +132,14 @@ def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings)
     if taken["inputs"] is None:
         hint = nearest("inputs", there)
         raise MaedError(
-            f"{path}: no array 'inputs'{hint}; it holds {found}, and --data.columns [NAME] takes one of them"
+            f"{path}: no array is named 'inputs'{hint} (name one with --data.columns [NAME]; the file holds {found})"
         )
     given = {"inputs": settings.columns is not None, "labels": settings.label is not None}
     said = [f"{name!r} for {key}" for key, name in taken.items() if name not in (None, key) and not given.get(key)]
     left = [name for name in there if name not in taken.values()]
     if said:
         others = f"; not read: {', '.join(left[:8])}" if left else ""
-        warnings.warn(f"{path}: takes {', '.join(said)}{others}", stacklevel=3)
+        warnings.warn(f"{path}: reads {', '.join(said)}{others}", stacklevel=3)
     read = {key: arrays[name] for key, name in taken.items() if name is not None}
     if "labels" in read and np.ndim(read["labels"]) == 2 and 1 in np.shape(read["labels"]):  # as MATLAB has vectors
         read["labels"] = np.asarray(read["labels"]).ravel()
@@ -147,7 +149,7 @@ def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings)
 def _unreadable(path: Path, error: Exception) -> MaedError:
     """A message for what numpy could not load."""
     if "object" in str(error).lower():
-        return MaedError(f"{path}: holds Python objects, which are never unpickled; it may hold numbers")
+        return MaedError(f"{path}: holds Python objects, which are never unpickled; it must hold numbers")
     reason = first_line(error)
     if "pickle" in reason:  # what numpy says of any file that it does not know
         reason = "not numpy's format"
@@ -159,10 +161,10 @@ def _array(value: Any, name: str, strings: bool = False) -> np.ndarray:
     try:
         array = np.asarray(np.ma.filled(value.astype(float), np.nan) if np.ma.isMaskedArray(value) else value)
     except ValueError:
-        raise MaedError(f"{name}: ragged; all rows may have one length") from None
+        raise MaedError(f"{name} must have rows of one length, got several") from None
     allowed = "biufUO" if strings else "biuf"
     if array.dtype.kind not in allowed:
-        raise MaedError(f"{name}: of dtype {array.dtype}; they must be {'numbers or names' if strings else 'numbers'}")
+        raise MaedError(f"{name} must hold {('numbers or names' if strings else 'numbers')}, got dtype {array.dtype}")
     return array
 
 
@@ -170,20 +172,20 @@ def _kind(array: np.ndarray, settings: DataSettings) -> SignalKind:
     """`real` or `tokens`, after the checks of rank and dtype."""
     type_, shape = settings.type, array.shape
     if type_ == "text":
-        raise MaedError("data.type: text, and the inputs are an array; it must be auto, real, tokens or image")
+        raise MaedError("data.type must be auto, real, tokens or image for an array, got text")
     if settings.image_size is not None and type_ != "image":
-        raise MaedError("data.image_size: an array is resized with --data.type image only")
+        raise MaedError("data.image_size must be left out for an array, unless --data.type is image")
     ranks = {"auto": (2, 3), "real": (2, 3), "tokens": (2,), "image": (3, 4)}[type_]
     if array.ndim not in ranks:
         meant = {
             "tokens": "(n, N) for token ids",
             "image": "(n, height, width) or (n, height, width, C) for images",
         }.get(type_, "(n, N) or (n, N, C)")
-        raise MaedError(f"inputs: shape {shape}; they must be {meant}")
+        raise MaedError(f"inputs must be {meant}, got shape {shape}")
     if 0 in shape:
-        raise MaedError(f"inputs: shape {shape} holds nothing; every side must be 1 or more")
+        raise MaedError(f"inputs must have at least 1 on every side, got shape {shape}")
     if type_ == "tokens" and array.dtype.kind not in "iu":
-        raise MaedError(f"inputs: of dtype {array.dtype}; token ids must be whole numbers")
+        raise MaedError(f"inputs must be whole numbers (token ids), got dtype {array.dtype}")
     signed = array.dtype.kind == "i" and array.dtype.itemsize > 1
     return "tokens" if type_ == "tokens" or (type_ == "auto" and signed and array.ndim == 2) else "real"
 

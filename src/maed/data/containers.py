@@ -26,7 +26,7 @@ def open_matlab(path: Path, settings: DataSettings) -> Source:
     """A `.mat` file of any version; those from 7.3 on are HDF5, in which axes lie the other way round.
 
     Raises:
-        MaedError: it cannot be read, or several matrices may be the signals.
+        MaedError: It cannot be read, or several matrices may be the signals.
     """
     from scipy.io import loadmat
 
@@ -40,7 +40,10 @@ def open_matlab(path: Path, settings: DataSettings) -> Source:
         raise MaedError(f"{path}: cannot be read as .mat ({first_line(error)})") from None
     for name, value in stored.items():
         if hasattr(value, "toarray"):
-            warnings.warn(f"{path}: the sparse matrix {name!r} is made dense; what it does not hold is 0", stacklevel=3)
+            warnings.warn(
+                f"{path}: the sparse matrix {name!r} is read as a dense one; entries that it does not store are 0",
+                stacklevel=3,
+            )
             stored[name] = value.toarray()
     return _source(path, {name: value for name, value in stored.items() if _may_be(value)}, [*stored], settings)
 
@@ -74,7 +77,7 @@ def open_hdf5(path: Path, settings: DataSettings, *, matlab: bool = False) -> So
             file.visititems(visit)  # follows no links, so that no other file is opened
             if any(item.external for item in found.values()):
                 raise MaedError(
-                    f"{path}: its values lie in other files, which are not opened; it must hold them itself"
+                    f"{path}: its values are stored in other files, which are not opened; save them in one file"
                 )
             return _source(path, _Read(found, matlab), everything, settings)
     except MaedError:
@@ -87,7 +90,7 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
     """A folder of zarr: by xarray where the axes have names, otherwise its arrays as they are.
 
     Raises:
-        MaedError: zarr is not installed, the folder cannot be read, an array of it is pickled, or several arrays may be
+        MaedError: Zarr is not installed, the folder cannot be read, an array of it is pickled, or several arrays may be
             the signals.
     """
     require_extra(str(path), "xarray", package="zarr")
@@ -96,8 +99,8 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
     try:
         if found := [file for file in _metadata(path) if _PICKLED.search(json.dumps(read_json(file)))]:
             raise MaedError(
-                f"{path}: {found[0].relative_to(path)} names the codec pickle, which could run anything when "
-                "it is read; store it with another"
+                f"{path}: {found[0].relative_to(path)} uses the codec pickle, which can execute code when read; "
+                "store it with another codec"
             )
         root = zarr.open(path, mode="r")
         if isinstance(root, zarr.Array):
@@ -147,13 +150,13 @@ class _Read(Mapping[str, np.ndarray]):
 
 
 def _may_be(array: Any) -> bool:
-    """Whether it holds numbers, or texts that may be labels."""
+    """True if it holds numbers, or texts that may be labels."""
     return getattr(array, "dtype", np.dtype("V")).kind in "biufU" and getattr(array, "ndim", 0) > 0
 
 
 def _source(path: Path, arrays: Mapping[str, np.ndarray], everything: list[str], settings: DataSettings) -> Source:
     """The arrays that are meant, as a source."""
     if not arrays:
-        raise MaedError(f"{path}: holds no array of numbers; it has {', '.join(everything[:8]) or 'nothing'}")
+        raise MaedError(f"{path}: holds no array of numbers; it holds {', '.join(everything[:8]) or 'nothing'}")
     found = chosen_arrays(path, arrays, settings)
     return array_source(found["inputs"], found.get("labels"), found.get("coordinates"), settings)

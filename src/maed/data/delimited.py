@@ -36,15 +36,15 @@ Record = list[str]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a table is written.
+    """The format of a table in text.
 
     Args:
-        delimiter: between cells; a blank for any number of blanks.
+        delimiter: Between cells; a blank for any number of blanks.
         decimal: `.` or `,`.
-        thousands: what groups digits; None where nothing does.
-        names: of the columns; None where no line holds them.
-        skipped: lines before the first signal.
-        aside: those of them that are no names, as they are.
+        thousands: What groups digits; None if nothing does.
+        names: Of the columns; None if no line holds them.
+        skipped: Lines before the first signal.
+        aside: Those of them that are no names, as they are.
     """
 
     delimiter: str = ","
@@ -62,11 +62,11 @@ def read_delimited(path: Path, content: bytes | None = None) -> pa.Table:
     Where no line holds names, columns are called by their numbers, from 0. What is not as in a plain .csv file is said.
 
     Args:
-        path: the file, read a piece at a time where it is long.
-        content: read instead, where the file is not such a table itself but was made one.
+        path: The file, read a piece at a time where it is long.
+        content: Read instead, where the file is not such a table itself but was made one.
 
     Raises:
-        MaedError: the file is no such table, or a number in it can be read in two ways.
+        MaedError: The file is no such table, or a number in it can be read in two ways.
     """
     try:
         source = str(path) if content is None else pa.py_buffer(content)
@@ -91,13 +91,13 @@ def read_delimited(path: Path, content: bytes | None = None) -> pa.Table:
 
 
 def find_dialect(text: str, origin: str = "table") -> Dialect:
-    """How the first lines of a table are written.
+    """Detect the format of a table from its first lines.
 
     The delimiter is that which makes most lines equally many cells, most of them numbers. A first line of words over
     numbers is a header; so is one of numbers that only grow, 8 or more of them, or that count the columns.
 
     Raises:
-        MaedError: numbers such as 1,234 that may mean two things.
+        MaedError: Numbers such as 1,234 that may mean two things.
     """
     records = {delimiter: _records(text, delimiter) for delimiter in _DELIMITERS}
     scores = {delimiter: _score(found) for delimiter, found in records.items()}
@@ -155,7 +155,7 @@ def _width(found: Sequence[tuple[int, Record]]) -> int:
 
 
 def _score(found: Sequence[tuple[int, Record]]) -> float:
-    """How much a delimiter looks like the one: even rows, of numbers."""
+    """Plausibility of a delimiter: higher for rows of equal length that hold numbers."""
     if not found or (width := _width(found)) < 2:
         return 0.0
     later = found[len(found) // 2 :]
@@ -184,19 +184,21 @@ def _marks(cells: Sequence[str], delimiter: str, origin: str) -> tuple[str, str 
     if not commas or delimiter == ",":
         return ".", None
     if points:
-        raise MaedError(f"{origin}: {points[0]!r} and {commas[0]!r}; decimal marks must be points or commas, not both")
+        raise MaedError(
+            f"{origin}: decimal marks must be points or commas, not both; found {points[0]!r} and {commas[0]!r}"
+        )
     if all(_THOUSANDS["."].fullmatch(cell) for cell in commas):
-        raise MaedError(f"{origin}: {commas[0]!r} may be a fraction or a thousand; decimal marks must be points")
+        raise MaedError(f"{origin}: {commas[0]!r} could be a decimal fraction or thousands; write decimal points")
     return ",", None
 
 
 def _is_data(fields: Record, width: int, numeric: Sequence[int]) -> bool:
-    """Whether a row holds numbers where the later ones do."""
+    """True if a row holds numbers where the later ones do."""
     return len(fields) == width and all(_NUMBER.fullmatch(fields[column].strip()) for column in numeric)
 
 
 def _grows(found: Sequence[tuple[int, Record]], width: int) -> bool:
-    """Whether the first row is a scale, such as wavelengths or column numbers, and the next ones are not."""
+    """True if the first row is a scale, such as wavelengths or column numbers, and the next ones are not."""
 
     def scale(fields: Record) -> bool:
         try:
@@ -213,21 +215,21 @@ def _grows(found: Sequence[tuple[int, Record]], width: int) -> bool:
 
 
 def _told(dialect: Dialect) -> list[str]:
-    """What is not as in a plain .csv file."""
+    """Describe how a format differs from that of a plain .csv file."""
     said = [] if dialect.delimiter == "," else [f"cells are separated by {_SEPARATED_BY[dialect.delimiter]}"]
     said += ["decimal commas"] if dialect.decimal == "," else []
     said += [f"digits are grouped by {dialect.thousands!r}"] if dialect.thousands else []
     if dialect.names is None:
-        said.append("no line of names: columns are called by their numbers, from 0")
+        said.append("no header: columns are named by their numbers, from 0")
     elif all(_NUMBER.fullmatch(name) for name in dialect.names):
-        said.append(f"the numbers of the first line ({', '.join(dialect.names[:3])}, ...) are names of columns")
+        said.append(f"the numbers of the first line ({', '.join(dialect.names[:3])}, ...) are read as column names")
     if dialect.aside:
-        said.append(f"lines that are neither names nor signals are left out: {'; '.join(dialect.aside[:3])!r}")
+        said.append(f"left out lines that are neither names nor signals: {'; '.join(dialect.aside[:3])!r}")
     return said
 
 
 def _arrow_options(dialect: Dialect) -> dict[str, Any]:
-    """How pyarrow is told of a dialect; an empty cell of texts is an empty text, the decimal mark is for numbers."""
+    """Options of pyarrow for a format; empty cells of text are empty texts, and the decimal mark applies to numbers."""
     return {
         "read_options": pa.csv.ReadOptions(skip_rows=dialect.skipped, autogenerate_column_names=True),
         "parse_options": pa.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
@@ -236,7 +238,7 @@ def _arrow_options(dialect: Dialect) -> dict[str, Any]:
 
 
 def _pandas_options(dialect: Dialect) -> dict[str, Any]:
-    """How pandas is told of a dialect."""
+    """Options of pandas for a format."""
     separator = r"\s+" if dialect.delimiter == _BLANKS else dialect.delimiter
     marks = {"decimal": dialect.decimal, "thousands": dialect.thousands}
     return {"sep": separator, "header": None, "skiprows": dialect.skipped, "encoding": "utf-8-sig", **marks}
@@ -269,10 +271,10 @@ Pieces = tuple[int, frozenset[int], Iterator[pa.RecordBatch]]
 
 
 def _long(path: Path, dialect: Dialect, pieces_of: Callable[[Path, Dialect], Pieces]) -> pa.Table | None:
-    """A long table in pieces; None where these do not fit together, and it must be read as a whole."""
+    """A long table in pieces; None if these do not fit together, and it must be read as a whole."""
     try:
         with pa.input_stream(str(path), compression="detect") as file:
-            rows = 1  # at the most: a line may hold the rest of a text
+            rows = 1  # at most: a line may hold the rest of a text
             while block := file.read(1 << 22):
                 rows += block.count(b"\n")
         width, whole, pieces = pieces_of(path, dialect)
@@ -308,5 +310,5 @@ def _names(path: Path, dialect: Dialect, width: int) -> list[str]:
     """One for each column: as the file has them, or numbers from 0."""
     names = [str(column) for column in range(width)] if dialect.names is None else list(dialect.names)
     if len(names) != width:
-        raise MaedError(f"{path}: {len(names)} names for {width} columns; each column must have one")
+        raise MaedError(f"{path}: every column must have one name, got {len(names)} names for {width} columns")
     return names

@@ -1,4 +1,4 @@
-"""What looks wrong with numbers: some of it is refused, and named; the rest is said."""
+"""Checks for suspicious numbers: some are refused with a message that names them, others cause a warning."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def refuse_stand_ins(values: np.ndarray) -> None:
     three answers. Only the largest and the smallest of the values are looked at, which costs a pass over them.
 
     Args:
-        values: of the training signals, NaN where it is known that one is missing; or token ids.
+        values: Of the training signals, NaN if it is known that one is missing; or token ids.
 
     Raises:
-        MaedError: there is one.
+        MaedError: There is one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
@@ -47,9 +47,9 @@ def refuse_stand_ins(values: np.ndarray) -> None:
         far = min(abs(value - least), abs(value - most)) > most - least
         if far if usual else (least >= 0 and most >= 2):
             raise MaedError(
-                f"inputs: {same.sum()} of {same.size} values are {value:g}, apart from all others ({least:g} to "
-                f"{most:g}); missing_values [{value:g}] (--data.missing_values) takes them for missing, [] for what "
-                "they are"
+                f"inputs: {same.sum()} of {same.size} values are {value:g}, far outside the others ({least:g} to "
+                f"{most:g}); set missing_values (--data.missing_values) to [{value:g}] if they stand for missing "
+                "values, or to [] if they are real"
             )
 
 
@@ -63,8 +63,8 @@ def doubt(values: np.ndarray, columns: tuple[str, ...]) -> None:
     count, positions = values.shape[:2]
     if positions > _MANY * count:
         warnings.warn(
-            f"{positions} positions and only {count} signals to train on; rows must be signals and columns positions "
-            "(transpose what lies the other way round)",
+            f"{positions} positions but only {count} training signals; rows must be signals and columns "
+            "positions (transpose the array if it is the other way round)",
             stacklevel=3,
         )
     some = np.ascontiguousarray(values[:_LOOKED_AT].swapaxes(0, 1))
@@ -74,5 +74,5 @@ def doubt(values: np.ndarray, columns: tuple[str, ...]) -> None:
     if twins:
         first, second = (columns[i] if len(columns) == positions else str(i) for i in twins[0])
         warnings.warn(
-            f"{len(twins)} of {positions} positions repeat another one: {second} is the same as {first}", stacklevel=3
+            f"{len(twins)} of {positions} positions duplicate another one: {second} equals {first}", stacklevel=3
         )

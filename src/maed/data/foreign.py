@@ -38,18 +38,18 @@ def recording_source(X: Any) -> Source:
     that are no sensors, are left out with a line. True places are those of the montage.
 
     Args:
-        X: has `get_data()`, `(channels, moments)` or `(epochs, channels, moments)`, `ch_names`, and perhaps
+        X: Has `get_data()`, `(channels, moments)` or `(epochs, channels, moments)`, `ch_names`, and perhaps
             `get_channel_types()`, `info["bads"]` and `get_montage()`.
 
     Raises:
-        MaedError: fewer than two channels are left.
+        MaedError: Fewer than two channels are left.
     """
     names = [str(name) for name in X.ch_names]
     types = [str(each) for each in X.get_channel_types()] if hasattr(X, "get_channel_types") else [""] * len(names)
     bad = set(getattr(X, "info", {}).get("bads", ()))
     kept = [i for i, name in enumerate(names) if types[i] not in _NO_SENSORS and name not in bad]
     if len(kept) < 2:
-        raise MaedError(f"X: {len(kept)} channels that are sensors and not bad; at least 2 are needed")
+        raise MaedError(f"X must have at least 2 good sensor channels, got {len(kept)}")
     values = np.asarray(X.get_data())
     values = values[None] if values.ndim == 2 else values  # (epochs, channels, moments)
     epochs, _, moments = values.shape
@@ -64,7 +64,7 @@ def recording_source(X: Any) -> Source:
     geometry = None
     if np.isfinite(places).all(axis=1).any():
         geometry = points(places)
-        said.append("true places are those of the montage")
+        said.append("true places are read from the montage")
     warnings.warn(f"X: {'; '.join(said)}", stacklevel=4)
     groups = np.repeat(np.arange(epochs), moments) if epochs > 1 else None
     stored = Stored(len(values), lambda rows: (values[rows][..., None], None), None, groups)
@@ -75,22 +75,22 @@ def cells_source(X: Any, settings: DataSettings) -> Source:
     """A source of AnnData: observations are signals, variables are positions; a sparse matrix is made dense by rows.
 
     Args:
-        X: has `X`, `(n, N)`, `var_names`, and perhaps `layers`.
+        X: Has `X`, `(n, N)`, `var_names`, and perhaps `layers`.
         settings: `columns` names a layer instead of `X`; `type` is read.
 
     Raises:
-        MaedError: no such layer, or no matrix.
+        MaedError: No such layer, or no matrix.
     """
     layers = [str(name) for name in getattr(X, "layers", None) or ()]
     asked = settings.columns or []
     if len(asked) > 1 or not set(asked) <= set(layers):
         raise MaedError(
-            f"data.columns: must name one layer, got {', '.join(asked)}; there are {', '.join(layers) or 'none'}"
+            f"data.columns must name one layer ({', '.join(layers) or 'there are none'}), got {', '.join(asked)}"
         )
     matrix = X.layers[asked[0]] if asked else X.X
     if matrix is None:
         raise MaedError(
-            f"X: holds no matrix X; data.columns must name a layer ({', '.join(layers) or 'there are none'})"
+            f"X has no main matrix; data.columns must name a layer ({', '.join(layers) or 'there are none'})"
         )
     said = [f"{matrix.shape[0]} observations are signals, {matrix.shape[1]} variables are positions"]
     said.append(f"read from the layer {asked[0]!r}" if asked else "read from X")

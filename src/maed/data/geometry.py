@@ -22,15 +22,15 @@ ROLL_HEIGHT = 21.0
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the positions truly lie.
+    """The true geometry of positions: coordinates and distances.
 
     Args:
-        kind: what they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
+        kind: What they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
             recall.
         coordinates: `(N, D)`, Cartesian; rows in storage order, NaN for positions that have no place. On a ring cosine
             and sine, on a torus those of both angles, on a sphere of radius 1 and on a swiss roll three.
-        shape: side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.
-        names: N names of the places, by which those of an embedding are found; empty where a file has none.
+        shape: Side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.
+        names: N names of the places, by which those of an embedding are found; empty if a file has none.
     """
 
     kind: GeometryKind
@@ -45,12 +45,12 @@ class Geometry:
 
     @property
     def is_euclidean(self) -> bool:
-        """Whether the true distance is that of the coordinates themselves."""
+        """True if the true distance is that of the coordinates themselves."""
         return self.kind in ("line", "grid", "points")
 
     @property
     def placed(self) -> np.ndarray:
-        """Which positions have a place, `(N,)` bool; the others are left out of metrics."""
+        """Positions with known coordinates, `(N,)` bool; the others are left out of metrics."""
         return np.isfinite(self.coordinates).all(axis=1)
 
     def at(self, rows: np.ndarray) -> Geometry:
@@ -60,10 +60,13 @@ class Geometry:
         return Geometry(kind, self.coordinates[rows], (), names)
 
     def distances(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """True distances, `(N, N)` float64, or from some positions `(m,)` to all, `(m, N)`; time and memory grow alike.
+        """True distances, `(N, N)` float64, or from positions `(m,)` to all, `(m, N)`; time and memory grow with it.
 
         Euclidean for lines, grids and points; else within the shape, in radians: along the ring, along great circles of
         the sphere, on the torus the root of both angles' squares; on the swiss roll Euclidean once it is unrolled.
+
+        Returns:
+            `(N, N)` or `(m, N)` float64.
         """
         places = self.coordinates.astype(np.float64)
         if self.kind == "swissroll":
@@ -109,6 +112,9 @@ def sphere(count: int) -> Geometry:
 
     They are a Fibonacci lattice (Gonzalez 2010, arXiv 0912.4540): equal steps of height, each turned by the golden
     angle.
+
+    Returns:
+        The geometry, with coordinates `(count, 3)`.
     """
     index = np.arange(count)
     z = 1 - (2 * index + 1) / count
@@ -121,6 +127,9 @@ def swissroll(count: int, generator: np.random.Generator) -> Geometry:
 
     The roll is that of scikit-learn's `make_swiss_roll`: `(t cos t, height, t sin t)` with t from 1.5 pi to 4.5 pi.
     That one draws t evenly, which crowds the middle; here the length along the sheet is drawn evenly.
+
+    Returns:
+        The geometry, with coordinates `(count, 3)`.
     """
     table = np.linspace(*ROLL, 10_001)
     lengths = arc_length(table)
@@ -144,25 +153,30 @@ def unrolled(coordinates: np.ndarray) -> np.ndarray:
 def points(coordinates: np.ndarray) -> Geometry:
     """Positions at the given `(N, D)` coordinates; one column counts as a line. A row with NaN is no place.
 
+    Returns:
+        The geometry of N positions.
+
     Raises:
-        MaedError: no such numbers, an infinite one, or fewer than two places.
+        MaedError: No such numbers, an infinite one, or fewer than two places.
     """
     coordinates = np.asarray(coordinates)
     if coordinates.ndim != 2 or coordinates.dtype.kind not in "fiu":
-        raise MaedError(f"coordinates: {coordinates.dtype} of shape {coordinates.shape}; they must be numbers (N, D)")
+        raise MaedError(
+            f"coordinates must be numbers of shape (N, D), got {coordinates.dtype} of shape {coordinates.shape}"
+        )
     if np.isinf(coordinates).any():
-        raise MaedError("coordinates: hold infinite values; they must be finite numbers (N, D), or NaN for no place")
+        raise MaedError("coordinates must be finite, or NaN for positions with no known place; some are infinite")
     places = coordinates.astype(np.float32)
     lacking = np.isnan(places).any(axis=1)
     if (~lacking).sum() < min(2, len(places)):
         raise MaedError(
-            f"coordinates: {lacking.sum()} of {len(places)} positions have no place; at least 2 must have one"
+            f"coordinates must be known for at least 2 positions; {lacking.sum()} of {len(places)} have none"
         )
     if lacking.any():
         some = ", ".join(map(str, np.flatnonzero(lacking)[:8])) + (", ..." if lacking.sum() > 8 else "")
         warnings.warn(
-            f"coordinates: {lacking.sum()} of {len(places)} positions have no place, and are left out of metrics and "
-            f"figures of the true geometry: {some}",
+            f"{lacking.sum()} of {len(places)} positions have no coordinates and are left out of geometry "
+            f"metrics and figures: {some}",
             stacklevel=3,
         )
         places[lacking] = np.nan  # part of a place is none

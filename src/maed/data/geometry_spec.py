@@ -26,7 +26,7 @@ _NAMED: dict[str, tuple[str, Callable[..., Geometry]]] = {
 """Geometries that a name and a size make: how the size is written, and what makes them."""
 
 NAMES = ", ".join(f"{name}:{written}" for name, (written, _) in _NAMED.items())
-"""How they are written."""
+"""Geometries by name, with the form of their sizes."""
 
 
 def parse_geometry(text: str) -> Geometry:
@@ -34,6 +34,9 @@ def parse_geometry(text: str) -> Geometry:
 
     A file is `.npy` and holds `(N, D)` numbers, or a table in text, which may name its columns and places. A swiss roll
     has no name here: its positions are drawn.
+
+    Returns:
+        The geometry of N positions.
     """
     name, _, size = text.partition(":")
     expected = f"it must be {NAMES} or a file of (N, D) numbers"
@@ -41,16 +44,16 @@ def parse_geometry(text: str) -> Geometry:
         written, make = _NAMED[name]
         sides = parse_sides(size)
         if len(sides) != written.count("x") + 1:
-            raise MaedError(f"coordinates: {text!r}; {expected}")
+            raise MaedError(f"coordinates: {text!r} is not valid; {expected}")
         return make(*sides)
     path = Path(text)
     if not path.is_file():
-        raise MaedError(f"coordinates: {text!r} is no file; {expected}")
+        raise MaedError(f"coordinates: {text!r} does not exist; {expected}")
     try:
         return points(read_npy(path)) if path.suffix == ".npy" else _places(path)
     except MaedError as error:
         message = str(error)
-        raise MaedError(message if message.startswith("coordinates: ") else f"coordinates: {message}") from None
+        raise MaedError(message if error.argument == "coordinates" else f"coordinates: {message}") from None
 
 
 def _places(path: Path) -> Geometry:
@@ -77,7 +80,8 @@ def _places(path: Path) -> Geometry:
         names, values = tuple(f"{value:.0f}" for value in values[0]), values[1:]
     if names:
         warnings.warn(
-            f"{path}: names of places ({', '.join(map(str, names[:3]))}, ...) are no coordinates", stacklevel=3
+            f"{path}: the names of places ({', '.join(map(str, names[:3]))}, ...) are not read as coordinates",
+            stacklevel=3,
         )
     if not values:
         raise MaedError(f"{str(path)!r} cannot be read as (N, D) numbers (no column of numbers)")
@@ -85,7 +89,7 @@ def _places(path: Path) -> Geometry:
 
 
 def parse_sides(size: str) -> list[int]:
-    """Whole numbers of 1 or more in `12` or `12x8`; empty where `size` is neither."""
+    """Whole numbers of 1 or more in `12` or `12x8`; empty if `size` is neither."""
     try:
         sides = [int(part) for part in size.split("x")]
     except ValueError:

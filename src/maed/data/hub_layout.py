@@ -21,10 +21,10 @@ def known(name: str, repository: str, classes: Sequence[str], settings: DataSett
     """A data set with a name of its own: from the folder `$MAED_DATA/NAME` where that exists, otherwise from the hub.
 
     Args:
-        name: what it is called here.
+        name: What it is called here.
         repository: `OWNER/NAME` on the hub.
-        classes: in the order of the labels.
-        settings: see `from_tables`.
+        classes: In the order of the labels.
+        settings: See `from_tables`.
     """
     root = os.environ.get("MAED_DATA")
     local = Path(root) / name if root else None
@@ -48,22 +48,22 @@ def read_folder(path: Path) -> dict[PartName, pa.Table]:
     """The tables of the splits in a folder; the test and validation ones may be missing.
 
     Raises:
-        MaedError: no training files, files that cannot be read, or several data sets in one folder.
+        MaedError: No training files, files that cannot be read, or several data sets in one folder.
     """
     place = _place(path, "train")
     if place is None:
-        raise MaedError(f"{path}: no train-*.parquet in it; a folder may hold {{train,validation,test}}-*.parquet")
+        raise MaedError(f"{path}: no train-*.parquet found; a folder must hold {{train,validation,test}}-*.parquet")
     shards = {part: _shards(place, part) for part in _PARTS}
     return {part: read_parquet(paths) for part, paths in shards.items() if paths}
 
 
 def _place(path: Path, part: PartName) -> Path | None:
-    """Where in a folder the files of a split are; None where there are none."""
+    """The path of a split's files in a folder; None if there are none."""
     candidates = [path, path / "data", *sorted(sub for sub in path.iterdir() if sub.is_dir() and sub.name != "data")]
     found = [place for place in candidates if place.is_dir() and _shards(place, part)]
     if found and found[0] not in (path, path / "data") and len(found) > 1:
         names = ", ".join(place.name for place in found)
-        raise MaedError(f"{path}: holds several data sets ({names}); the source must be one of these folders")
+        raise MaedError(f"{path}: holds several data sets; give one of these folders as the source: {names}")
     return found[0] if found else None
 
 
@@ -83,11 +83,11 @@ def download(name: str, short: str) -> dict[PartName, pa.Table]:
     try:
         splits = datasets.load_dataset(name, **safely)
     except (datasets.exceptions.DatasetNotFoundError, OSError) as error:  # ConnectionError is an OSError
-        raise MaedError(f"source: {name!r} cannot be had from the hub ({first_line(error)}); {local}") from None
+        raise MaedError(f"source: {name!r} cannot be downloaded from the hub ({first_line(error)}); {local}") from None
     except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise MaedError(f"source: {name!r} cannot be read ({first_line(error)})") from None
     if "train" not in splits:
-        raise MaedError(f"source: {name!r} has the splits {', '.join(splits)}; one must be train")
+        raise MaedError(f"source must have a split named train; {name!r} has {', '.join(splits)}")
     return {part: _table(splits[part]) for part in _PARTS if part in splits}
 
 

@@ -28,14 +28,14 @@ def decode(
 
     Args:
         encoded: n files of any format that Pillow reads; each is one image.
-        image_size: side that they are brought to, see `resize`; their own size, the same for all, where None.
-        name: what messages call the image of an index.
+        image_size: Side that they are brought to, see `resize`; their own size, the same for all, where None.
+        name: What messages call the image of an index.
 
     Returns:
         `(n, height, width, C)` uint8; C is 1 where all are grayscale, otherwise 3.
 
     Raises:
-        MaedError: an image that cannot be decoded, or images of several sizes without `image_size`.
+        MaedError: An image that cannot be decoded, or images of several sizes without `image_size`.
     """
     first = _open(encoded[0], name(0), image_size)
     pixels = np.empty((len(encoded), first.height, first.width, 3), dtype=np.uint8)
@@ -46,7 +46,7 @@ def decode(
             image = _open(encoded[index], name(index), image_size)
             if image.size != first.size:
                 sizes = f"{first.width} x {first.height} and {image.width} x {image.height}"
-                raise MaedError(f"images: of several sizes ({sizes}); --data.image_size brings them to one")
+                raise MaedError(f"images must have one size, got {sizes}; --data.image_size resizes them")
             gray[index] = image.mode == "L"
             pixels[index] = np.asarray(image)[..., None] if gray[index] else np.asarray(image)
 
@@ -73,7 +73,7 @@ def resize_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
 
     if pixels.dtype != np.uint8 or pixels.shape[3] not in (1, 3):
         found = f"{pixels.dtype} with {pixels.shape[3]} channels"
-        raise MaedError(f"data.image_size: pixels are {found}; it needs uint8 with 1 or 3 channels")
+        raise MaedError(f"data.image_size needs images of uint8 with 1 or 3 channels, got {found}")
     squeezed = pixels[..., 0] if pixels.shape[3] == 1 else pixels
     resized = [np.asarray(resize(Image.fromarray(image), size)) for image in squeezed]
     return np.stack(resized).reshape(len(pixels), size, size, pixels.shape[3])
@@ -84,7 +84,7 @@ def _open(content: bytes | None, name: str, image_size: int | None) -> Image.Ima
     from PIL import Image
 
     if content is None:
-        raise MaedError(f"images: {name} holds no bytes; the images must be stored in the table")
+        raise MaedError(f"images: {name} has no bytes; images must be stored in the table itself")
     try:
         with Image.open(io.BytesIO(content)) as opened:
             image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")

@@ -44,7 +44,7 @@ def open_labeled(path: Path, settings: DataSettings) -> Source:
     """A file of netCDF, or a folder of zarr whose axes have names. Values are read where rows are chosen.
 
     Raises:
-        MaedError: xarray is not installed, or the file cannot be read or used.
+        MaedError: Xarray is not installed, or the file cannot be read or used.
     """
     require_extra(str(path), "xarray", package="xarray")
     import xarray as xr
@@ -66,12 +66,12 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
     the coordinates of the axes, where these have one meaning. What was understood is said.
 
     Args:
-        data: the array or data set; it may lie in a file.
+        data: The array or data set; it may lie in a file.
         settings: `columns` names the variable, `label` and `group` name variables along the signals; `type` is read.
-        origin: what messages call it.
+        origin: What messages call it.
 
     Raises:
-        MaedError: several variables and none named, or no axis that counts signals.
+        MaedError: Several variables and none named, or no axis that counts signals.
     """
     import xarray as xr
 
@@ -84,13 +84,17 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
     if not counting or not axes:
         lacks = "counts signals" if not counting else "makes positions"
         raise MaedError(
-            f"{origin}: no axis of {array.name or 'the array'} ({shape}) {lacks}; one must be called time or sample "
-            "and another one otherwise (rename them: data.rename(NAME='sample'))"
+            f"{origin}: no axis of {array.name or 'the array'} ({shape}) {lacks}; rename one axis to time or "
+            "sample and another to something else (data.rename(NAME='sample'))"
         )
     if settings.type in ("text", "image"):
-        raise MaedError(f"data.type: {settings.type}, and {origin} holds numbers with named axes; it must be real")
+        raise MaedError(
+            f"data.type must be real for {origin}, which holds numbers with named axes; got {settings.type}"
+        )
     if settings.type == "tokens" and array.dtype.kind not in "iu":
-        raise MaedError(f"data.type: tokens, and {origin} holds {array.dtype}; token ids must be whole numbers")
+        raise MaedError(
+            f"data.type must not be tokens for {origin}, which holds {array.dtype}; token ids are whole numbers"
+        )
     sizes = tuple(array.sizes[name] for name in counting)
     count, positions = int(np.prod(sizes)), int(np.prod([array.sizes[name] for name in axes]))
     fills = [array.attrs[name] for name in ("_FillValue", "missing_value") if name in array.attrs]
@@ -118,7 +122,7 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
     said += [f"{' x '.join(f'{name} {array.sizes[name]}' for name in axes)} are positions", where]
     stored_fills = [array.encoding.get(name, np.nan) for name in ("_FillValue", "missing_value")]
     if fills or any(fill == fill for fill in stored_fills):  # NaN is missing anyway
-        said.append("fill values are missing ones")
+        said.append("fill values are missing values")
     if others:
         said.append(f"not read: {', '.join(others[:8])} (--data.columns [{others[0]}] reads it)")
     warnings.warn(f"{origin}: {'; '.join(filter(None, said))}", stacklevel=3)
@@ -131,8 +135,8 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
         if name not in known or not set(data[name].dims) <= set(counting):
             fit = [str(each) for each in known if set(data[each].dims) <= set(counting)]
             raise MaedError(
-                f"{argument}: {name!r} has no value for each signal{nearest(name, fit)}; {origin} has "
-                f"{', '.join(fit) or 'none'} of that kind"
+                f"{argument}: {name!r} has no value for each signal{nearest(name, fit)} ({origin} has "
+                f"{', '.join(fit) or 'nothing'} of that kind)"
             )
         return (
             data[name].broadcast_like(array.isel(dict.fromkeys(axes, 0), drop=True)).transpose(*counting).values.ravel()
@@ -159,16 +163,16 @@ def _variable(data: Any, settings: DataSettings, origin: str) -> tuple[Any, list
         found = "; ".join(f"{name} ({shape})" for name, shape in shapes.items()) or "none with two axes of numbers"
         first = next(iter(shapes), "")
         hint = f" (such as {f'X[{first!r}]' if origin == 'X' else f'[{first}]'})" if shapes else ""
-        raise MaedError(f"data.columns: must name one variable of {origin}{hint}, got {len(asked)}; it has {found}")
+        raise MaedError(f"data.columns must name one variable of {origin}{hint}, got {len(asked)}; it has {found}")
     if asked and asked[0] not in shapes:
         hint, known = nearest(asked[0], shapes), ", ".join(shapes)
-        raise MaedError(f"data.columns: {asked[0]!r} is no variable of {origin}{hint}; it has {known}")
+        raise MaedError(f"data.columns: {origin} has no variable {asked[0]!r}{hint} (it has {known})")
     name = asked[0] if asked else next(iter(shapes))
     return data[name], [other for other in shapes if other != name]
 
 
 def _places(array: Any, axes: list[Any]) -> tuple[Geometry | None, tuple[str, ...], str]:
-    """True places and names of the positions, each where they are known, and a few words on the former."""
+    """True places and names of the positions, each if known, and a few words on the former."""
     plane = array.isel({name: 0 for name in array.dims if name not in axes}, drop=True)
     known = [plane.coords[name] for name in axes if name in plane.coords]
     names: tuple[str, ...] = ()

@@ -23,13 +23,13 @@ def load(source: str, settings: DataSettings | None = None) -> SignalData:
 
     Args:
         source: a name or path that one of `maed.data.sources` takes: `photos`, `field:ring:64`, `signals.npy`, ...
-        settings: how it is read and cut; the defaults where None.
+        settings: How it is read and cut; the defaults where None.
 
     Returns:
         Three splits of `(n, N, C)` numbers or `(n, N)` token ids, and what is known about them.
 
     Raises:
-        MaedError: an unknown source, or data that cannot be used; one line that names the argument.
+        MaedError: An unknown source, or data that cannot be used; one line that names the argument.
     """
     settings = settings or DataSettings()
     try:
@@ -46,11 +46,14 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
         X: `(n, N)` or `(n, N, C)` numbers, or `(n, N)` token ids (int16, int32 or int64; or any whole numbers with
             `settings.type` tokens).
         y: n labels, whole numbers or names; None without.
-        coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
-        settings: how they are cut and normalized; the defaults where None.
+        coordinates: The true `(N, D)` coordinates of the positions, if known. Nothing learns from them.
+        settings: How they are cut and normalized; the defaults where None.
+
+    Returns:
+        The signals, split and normalized.
 
     Raises:
-        MaedError: arrays that cannot be used; one line that names the argument.
+        MaedError: Arrays that cannot be used; one line that names the argument.
     """
     settings = settings or DataSettings()
     return assemble("arrays", windowed(array_source(X, y, coordinates, settings), settings), settings)
@@ -62,12 +65,15 @@ def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None
     At most a quarter of a gigabyte of signals is kept, a uniform sample of them.
 
     Args:
-        X: arrays, tensors, tables, columns, data sets, or an iterator of batches.
-        coordinates: the true `(N, D)` coordinates of the positions, where they are known. Nothing learns from them.
-        settings: how they are cut and normalized; the defaults where None.
+        X: Arrays, tensors, tables, columns, data sets, or an iterator of batches.
+        coordinates: The true `(N, D)` coordinates of the positions, if known. Nothing learns from them.
+        settings: How they are cut and normalized; the defaults where None.
+
+    Returns:
+        The signals, split and normalized.
 
     Raises:
-        MaedError: what cannot be used; one line that names the argument.
+        MaedError: What cannot be used; one line that names the argument.
     """
     from maed.data import objects
 
@@ -81,6 +87,9 @@ def like(X: Any, data: SignalData, settings: DataSettings) -> Signals:
     """More signals, normalized as those of `data` are; X may be whatever `from_given` takes.
 
     Where each position is a column of a table, those of another table are found by name, in any order.
+
+    Returns:
+        The signals, normalized as those of `data`.
     """
     from maed.data.objects import as_table, given_source
     from maed.data.tables import columns_in_order
@@ -117,9 +126,11 @@ def _open(text: str, settings: DataSettings) -> Source:
         if path.suffix.lower() in _ELSEWHERE:
             way = _ELSEWHERE[path.suffix.lower()]
             raise MaedError(f"source: {text!r} is a {path.suffix} file; {way}")
-        raise MaedError(f"source: {text!r} is a {path.suffix or 'nameless'} file; it must be {listed()}")
+        raise MaedError(f"source must be {listed()}; {text!r} is a {path.suffix or 'nameless'} file")
     if path.suffix or len(path.parts) > 1:
         raise MaedError(f"source: {text!r} does not exist; it must be {listed()}")
     sources = [SOURCES.get(name) for name in SOURCES.built_in]
     names = [name for source in sources for name in (source.example, *source.names)]
-    raise MaedError(f"source: unknown source {text!r}{nearest(text, [*names, *SOURCES.plugged_in])}; known: {listed()}")
+    raise MaedError(
+        f"source: unknown source {text!r}{nearest(text, [*names, *SOURCES.plugged_in])} (known: {listed()})"
+    )

@@ -38,11 +38,11 @@ def gathered(
     temporary file, which the system removes with the process.
 
     Args:
-        pieces: of equal columns, in order. Larger whole numbers, and what is no number, are kept as they are.
-        rows: as many or more than all pieces have together.
-        names: of the columns.
-        origin: what the progress is called.
-        whole: columns that hold whole numbers, which were read as fractions.
+        pieces: Of equal columns, in order. Larger whole numbers, and what is no number, are kept as they are.
+        rows: As many or more than all pieces have together.
+        names: Of the columns.
+        origin: What the progress is called.
+        whole: Columns that hold whole numbers, which were read as fractions.
 
     Raises:
         MixedColumnError: a column is one of numbers and of something else.

@@ -1,4 +1,4 @@
-"""What is handed over in Python as a source: arrays, tensors, tables, columns, data sets, iterators of batches."""
+"""Python objects as a source: arrays, tensors, tables, columns, data sets, iterators of batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from maed.errors import MaedError
 from maed.settings import DataSettings
 
 KEPT = 1 << 28
-"""Bytes of signals that are kept at the most. A training draws a few hundred thousand: more would hardly be seen."""
+"""Bytes of signals that are kept at most. A training draws a few hundred thousand: more would hardly be seen."""
 
 _BATCH = 256  # signals of a map-style data set at a time
 
@@ -40,14 +40,14 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
     Args:
         X: `_EXPECTED`. A batch is an array, a tensor, a table of numbers, or a tuple that starts with one.
         settings: `type`, `columns`, `label` and `length` are read.
-        generator: draws the sample of an iterator.
+        generator: Draws the sample of an iterator.
         coordinates: `(N, D)` true coordinates, or None.
 
     Raises:
-        MaedError: none of these, or one that cannot be used; it names X.
+        MaedError: None of these, or one that cannot be used; it names X.
     """
     if issparse(X):
-        raise MaedError("X: a sparse matrix; it must be dense (X.toarray()), with NaN where values are missing")
+        raise MaedError("X must be dense (X.toarray()), with NaN for missing values; got a sparse matrix")
     source = _named_source(X, settings)
     if source is not None:
         if coordinates is not None:
@@ -94,7 +94,7 @@ def as_array(X: Any) -> np.ndarray:
     """An array or tensor, or nested lists, as a numpy array; memory-mapped ones stay so.
 
     Raises:
-        MaedError: of a rank or type that holds no signals.
+        MaedError: Of a rank or type that holds no signals.
     """
     if hasattr(X, "detach"):  # a tensor
         X = X.detach().cpu()
@@ -105,15 +105,17 @@ def as_array(X: Any) -> np.ndarray:
     try:
         array = np.asarray(X)
     except ValueError:
-        raise MaedError("X: ragged; all signals may have one length") from None
+        raise MaedError("X must have signals of one length, got several") from None
     if array.dtype.kind == "O":
         array = _numbers(array)
     if array.dtype.kind == "c":
-        raise MaedError(f"X: Complex data not supported ({array.dtype}); parts must be two channels, (n, N, 2)")
+        raise MaedError(
+            f"X: Complex data not supported ({array.dtype}); pass real and imaginary parts as two channels, (n, N, 2)"
+        )
     if array.dtype.kind not in "biuf":
-        raise MaedError(f"X: of dtype {array.dtype}; it must be {_EXPECTED}")
+        raise MaedError(f"X must be {_EXPECTED}; got dtype {array.dtype}")
     if array.ndim not in (2, 3):
-        raise MaedError(f"X: shape {array.shape}; it must be (n, N) or (n, N, C): signals first, then positions")
+        raise MaedError(f"X must have shape (n, N) or (n, N, C), signals first, then positions; got {array.shape}")
     return array
 
 
@@ -132,7 +134,7 @@ def as_table(X: Any) -> pa.Table | None:
         try:
             return pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
         except (pa.ArrowException, ValueError, TypeError) as error:
-            raise MaedError(f"X: columns that cannot be read ({str(error).splitlines()[0]})") from None
+            raise MaedError(f"X has columns that cannot be read ({str(error).splitlines()[0]})") from None
     if hasattr(X, "__arrow_c_stream__"):  # a table or column of polars and others
         try:
             return pa.table(X)
@@ -158,7 +160,7 @@ def sample(batches: Iterator[np.ndarray], generator: np.random.Generator) -> np.
         if not most:
             shape, most = batch.shape[1:], max(16, KEPT // max(1, batch[0].nbytes))
         if batch.shape[1:] != shape:
-            raise MaedError(f"X: batches of signals of shape {shape} and {batch.shape[1:]}; they must be of one shape")
+            raise MaedError(f"X must have batches of signals of one shape, got {shape} and {batch.shape[1:]}")
         if kept is None:
             first.append(np.array(batch[: most - seen]))
             seen += len(first[-1])
@@ -171,7 +173,7 @@ def sample(batches: Iterator[np.ndarray], generator: np.random.Generator) -> np.
         kept[places[stays]] = batch[stays]  # of two for one place the later one stays
         seen += len(batch)
     if kept is None and not first:
-        raise MaedError("X: an iterator without a batch; it may give batches (b, N) or (b, N, C)")
+        raise MaedError("X must yield batches (b, N) or (b, N, C); this iterator is empty")
     return np.concatenate(first) if kept is None else kept
 
 
@@ -180,7 +182,7 @@ def _table_source(table: pa.Table, settings: DataSettings) -> Source:
     labels = set(LABELS) if settings.label is None else {settings.label, *settings.label.split(",")}
     kept = [name for name in table.column_names if name not in labels] or table.column_names
     if left := [name for name in table.column_names if name not in kept]:
-        warnings.warn(f"X: column {left[0]!r} holds labels, which are not read: nothing learns from them", stacklevel=4)
+        warnings.warn(f"X has a column {left[0]!r} of labels, which learning positions never reads", stacklevel=4)
     texts = [
         column
         for column in table.select(kept).columns
@@ -220,12 +222,12 @@ def _items(dataset: Any) -> Iterator[np.ndarray]:
 
 
 def _signals_of(batch: Mapping[str, Any], least: int) -> Any:
-    """What holds the signals in a batch by names: `inputs` or the like, or the only array of `least` axes or more."""
+    """The signals in a batch with keys: `inputs` or the like, or the only array with at least `least` axes."""
     arrays = {name: value for name, value in batch.items() if np.ndim(value) >= least}
     known = [name for name in INPUTS if name in arrays]
     if known or len(arrays) == 1:
         return arrays[known[0] if known else next(iter(arrays))]
-    raise MaedError(f"X: batches of {', '.join(map(repr, batch))}; one of them must be called inputs")
+    raise MaedError(f"X must have batches with a key inputs, got {', '.join(map(repr, batch))}")
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
@@ -236,4 +238,4 @@ def _numbers(array: np.ndarray) -> np.ndarray:
     except TypeError as error:
         raise TypeError(f"X: of dtype object ({error}); argument must be a string or a number") from None
     except ValueError as error:
-        raise MaedError(f"X: of dtype object ({error}); it must be {_EXPECTED}") from None
+        raise MaedError(f"X must be {_EXPECTED}; got dtype object ({error})") from None

@@ -20,7 +20,7 @@ from maed.settings import DataSettings
 _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
 _LARGEST_VOCABULARY = 1 << 20
 _TAIL = 0.01  # share of the values on either side that may be outliers
-_SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at the most
+_SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at most
 _MANY = 1_000  # signals of which one is read first, to tell what all of them take
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
@@ -53,13 +53,13 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     """Read the rows that the settings choose, and make `SignalData` of them.
 
     Args:
-        name: what the source was asked for by.
-        source: stored splits.
+        name: What the source was asked for by.
+        source: Stored splits.
         settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `drop_rate`, `normalization` and `permute`
             are read.
 
     Raises:
-        MaedError: splits that do not fit together, values that cannot be used, too few signals or positions, or more
+        MaedError: Splits that do not fit together, values that cannot be used, too few signals or positions, or more
             than memory holds.
     """
     cuts = cut(source, settings)
@@ -114,7 +114,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
     """All signals of another source as one split, normalized as `data` are.
 
     Raises:
-        MaedError: signals of another kind or shape, or values that cannot be used.
+        MaedError: Signals of another kind or shape, or values that cannot be used.
     """
     rows = np.arange(source.train.size)
     part = _read(source, Cut("train", rows), settings)
@@ -126,7 +126,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
     wanted = data.train.values.shape[1:]
     if source.kind != data.kind or part.values.shape[1:] != wanted:
         found = f"{source.kind} signals of shape {part.values.shape[1:]}"
-        raise MaedError(f"X: {found}; it was fitted to {data.kind} signals of shape {wanted}")
+        raise MaedError(f"X must be {data.kind} signals of shape {wanted}, as in fit, got {found}")
     if data.permutation is not None:
         part.values = part.values[:, data.permutation]
         part.mask = None if part.mask is None else part.mask[:, data.permutation]
@@ -134,7 +134,7 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         _blank_missing(parts)
         low, high = part.values.min(), part.values.max()
         if low < 0 or high >= data.vocabulary:
-            raise MaedError(f"X: token ids from {low} to {high}; they must be from 0 to {data.vocabulary - 1}")
+            raise MaedError(f"X must have token ids from 0 to {data.vocabulary - 1}, as in fit, got {low} to {high}")
     else:
         _check_numbers(parts, settings)
         assert data.train.mean is not None
@@ -143,15 +143,15 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
 
 
 def real_positions(values: np.ndarray, rows: np.ndarray, settings: DataSettings) -> np.ndarray | None:
-    """Which positions of numbers `(m, N, C)` are real, `(m, N)` bool; None where all are.
+    """Mark the real positions of numbers `(m, N, C)`, `(m, N)` bool; None if all are.
 
     Args:
-        values: signals as they were read.
+        values: Signals as they were read.
         rows: `(m,)` where they are stored, for messages.
         settings: `missing` is read.
 
     Raises:
-        MaedError: infinite values, NaN unless `missing` is `mask`, or a signal without a real position.
+        MaedError: Infinite values, NaN unless `missing` is `mask`, or a signal without a real position.
     """
     part = _Part(values, None, None, rows)
     _check_numbers({"train": part}, settings)
@@ -216,14 +216,14 @@ def _read(source: Source, chosen: Cut, settings: DataSettings) -> _Part:
 
 
 def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
-    """Pixels `(m, height, width, C)` to `(m, height * width, C)`, and their grid; None where there are no pixels."""
+    """Pixels `(m, height, width, C)` to `(m, height * width, C)`, and their grid; None if there are no pixels."""
     if parts["train"].values.ndim != 4:
         return None
     sizes = {part.values.shape[1:3] for part in parts.values()}
     if len(sizes) > 1:
         (height, width), (other_height, other_width) = sorted(sizes)[:2]
         found = f"{width} x {height} and {other_width} x {other_height}"
-        raise MaedError(f"images: of several sizes in the splits ({found}); --data.image_size brings them to one")
+        raise MaedError(f"images must have one size in all splits, got {found}; --data.image_size resizes them")
     channels = max(part.values.shape[3] for part in parts.values())
     for part in parts.values():
         pixels = part.values.reshape(len(part.values), -1, part.values.shape[3])
@@ -237,12 +237,12 @@ def _check_shapes(parts: dict[PartName, _Part]) -> None:
     for name, shape in shapes.items():
         if shape != shapes["train"]:
             raise MaedError(
-                f"inputs: signals of shape {shapes['train']} for training, {shape} for {name}; they must be one"
+                f"inputs must have signals of one shape, got {shapes['train']} for training and {shape} for {name}"
             )
     if shapes["train"][0] < 2:
-        raise MaedError(f"inputs: {shapes['train'][0]} position; at least 2 are needed")
+        raise MaedError(f"inputs must have at least 2 positions, got {shapes['train'][0]}")
     if len(parts["train"].values) < 2:
-        raise MaedError(f"inputs: {len(parts['train'].values)} training signal; at least 2 are needed")
+        raise MaedError(f"inputs must have at least 2 training signals, got {len(parts['train'].values)}")
 
 
 def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
@@ -255,10 +255,10 @@ def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
         if lowest < 0:
             row, position = np.argwhere(part.values == lowest)[0]
             where = f"signal {part.rows[row]}, position {position}"
-            raise MaedError(f"inputs: token id {lowest} in {where}; ids must be 0 or more ({hint})")
+            raise MaedError(f"inputs must have token ids of at least 0, got {lowest} in {where} ({hint})")
     largest = max(int(part.values.max()) for part in parts.values())
     if largest >= _LARGEST_VOCABULARY:
-        raise MaedError(f"inputs: token ids up to {largest}; they must be below {_LARGEST_VOCABULARY} ({hint})")
+        raise MaedError(f"inputs must have token ids below {_LARGEST_VOCABULARY}, got {largest} ({hint})")
     kept = np.int16 if largest < 1 << 15 else np.int32
     for part in parts.values():
         part.values = part.values.astype(kept, copy=False)
@@ -276,8 +276,8 @@ def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np
     names = columns if len(columns) == len(kept) else [str(i) for i in range(len(kept))]
     told = ", ".join(names[i] for i in gone[:8]) + (", ..." if len(gone) > 8 else "")
     if kept.sum() < 2:
-        raise MaedError(f"inputs: {len(gone)} of {len(kept)} positions have no value at all; at least 2 must have some")
-    warnings.warn(f"{len(gone)} of {len(kept)} positions have no value at all, and are left out: {told}", stacklevel=3)
+        raise MaedError(f"inputs must have at least 2 positions with values; {len(gone)} of {len(kept)} have none")
+    warnings.warn(f"{len(gone)} of {len(kept)} positions have no values and are left out: {told}", stacklevel=3)
     for part in parts.values():
         part.values = part.values[:, kept]
         part.mask = None if part.mask is None else part.mask[:, kept]
@@ -305,7 +305,7 @@ def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings, columns
                 count += int(bad.sum())
         masked = settings.missing == "mask" or bool(settings.missing_values)
         if count and (kind != "NaN" or not masked):
-            remedy = "; --data.missing mask takes these positions as not real" if kind == "NaN" else ""
+            remedy = "; --data.missing mask treats NaN as missing" if kind == "NaN" else ""
             raise MaedError(f"inputs: {count} values are {kind}, the first in {first}{remedy}")
         if count:
             _mask_missing(parts)
@@ -322,10 +322,14 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
             continue
         first = f"the first is signal {part.rows[np.argmax(empty)]}"
         if len(parts) == 1:  # each of them is to be answered
-            raise MaedError(f"inputs: {empty.sum()} signals miss all positions, {first}")
+            raise MaedError(f"inputs must have a value in every signal; {empty.sum()} have none, {first}")
         if (~empty).sum() < 2:
-            raise MaedError(f"inputs: {empty.sum()} of {len(part.values)} {name} signals miss all positions, {first}")
-        warnings.warn(f"{empty.sum()} {name} signals miss all positions, and are left out; {first}", stacklevel=2)
+            raise MaedError(
+                f"inputs must have values; {empty.sum()} of {len(part.values)} {name} signals have none, {first}"
+            )
+        warnings.warn(
+            f"{name} signals without any value are left out: {empty.sum()} of {len(part.values)}; {first}", stacklevel=2
+        )
         there = np.flatnonzero(~empty)
         part.values, part.mask, part.rows = part.values[there], part.mask[there], part.rows[there]
         part.labels = None if part.labels is None else part.labels[there]
@@ -397,8 +401,8 @@ def _normalization(part: _Part, mode: str) -> tuple[np.ndarray, np.ndarray]:
     if mode == "position" and (far := (furthest > LIMIT * scale).any(axis=1)).any():
         mean[far], scale[far] = _without_tails(part, far, mean[far], scale[far])
         warnings.warn(
-            f"{far.sum()} of {positions} positions have values more than {LIMIT:g} deviations from their mean, which "
-            f"count as {LIMIT:g}",
+            f"{far.sum()} of {positions} positions have values more than {LIMIT:g} standard deviations from "
+            f"their mean, which are clipped to {LIMIT:g}",
             stacklevel=2,
         )
     return mean.astype(np.float32), scale.astype(np.float32)
@@ -426,7 +430,7 @@ def _without_tails(part: _Part, far: np.ndarray, mean: np.ndarray, scale: np.nda
 
 
 def _moments(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the real values, float64: number `(N, 1)`; mean, sum of squared deviations, largest deviation `(N, C)`."""
+    """Moments of the real values: count `(N, 1)`; mean, sum of squared deviations, largest deviation `(N, C)`."""
     shape = part.values.shape[1:]
     mask = part.mask
     counts = (
@@ -449,7 +453,7 @@ def _real(part: _Part, block: slice, values: np.ndarray) -> np.ndarray:
 
 
 def _is_constant(counts: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Where the deviation is 0, but for the rounding of the mean."""
+    """Mark channels whose deviation is 0 up to rounding of the mean."""
     return np.sqrt(squares / np.maximum(counts, 1)) <= 1e-9 * np.abs(mean)
 
 

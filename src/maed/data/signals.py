@@ -14,11 +14,11 @@ from maed.data.geometry import Geometry
 SignalKind = Literal["real", "tokens"]
 
 LIMIT = 10.0
-"""Deviations from the mean that a value counts at the most where each position has its own: one false value, or a
+"""Deviations from the mean that a value counts at most where each position has its own: one false value, or a
 position that hardly ever moves, would outweigh all others in a squared error."""
 
 SignalContent = Literal["numbers", "tokens", "text", "images"]
-"""What signals were made of: real ones of numbers or of the pixels of images, tokens of ids or of the bytes of text."""
+"""Original content of signals: `numbers` or pixels of `images` for real ones, ids (`tokens`) or bytes of `text`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Signals:
             integer token ids.
         labels: `(n,)` int64 class indices, or None. In a training, what the task reads for each signal.
         numbers: `(n, K)` float64, the labels where they are numbers, or None.
-        mask: `(n, N)` bool, True where a position is real; None where all are.
+        mask: `(n, N)` bool, True where a position is real; None if all are.
         mean, scale: `(1, C)` or `(N, C)` float32; a batch is `(values - mean) / scale`, and with `(N, C)` of them
             between -`LIMIT` and `LIMIT`. None for tokens.
         common: `(n, C)` float32, what each normalized signal has in common at all positions, which a batch is without;
@@ -96,7 +96,7 @@ class Signals:
         return self._batch(self.values[rows[:, None], positions], rows, positions)
 
     def real(self, rows: np.ndarray) -> Tensor | None:
-        """Which positions of signals `rows` are real, `(B, N)` bool; None where all are."""
+        """Mark the real positions of signals `rows`, `(B, N)` bool; None if all are real."""
         return None if self.mask is None else torch.from_numpy(self.mask[rows])
 
     def targets(self, rows: np.ndarray) -> Tensor:
@@ -127,20 +127,20 @@ class SignalData:
     """A data set as every stage meets it: three splits of equal shape, and what is known about them.
 
     Args:
-        source: the name it was asked for by.
+        source: The name it was asked for by.
         kind: `real` channels or `tokens`.
-        train, validation, test: the splits. Those who learn positions read `train` and `validation` only.
-        vocabulary: number of token ids, 0 for real channels.
-        classes: class names, in the order of the labels; empty without labels.
-        geometry: the true geometry, or None. Nothing that learns reads it.
-        permutation: the order that `--data.permute` put the positions in, or None: position i holds what was
+        train, validation, test: The splits. Those who learn positions read `train` and `validation` only.
+        vocabulary: Number of token ids, 0 for real channels.
+        classes: Class names, in the order of the labels; empty without labels.
+        geometry: The true geometry, or None. Nothing that learns reads it.
+        permutation: The order that `--data.permute` put the positions in, or None: position i holds what was
             stored at `permutation[i]`.
-        content: what the signals were made of; None where that is not known.
-        columns: columns of the table they were read from; empty where there was none.
+        content: What the signals were made of; None if that is not known.
+        columns: Columns of the table they were read from; empty if there was none.
         kept: `(stored N,)` bool, which of the stored positions these are, where some have no value at all; None where
             all are.
-        held_out: how many signals are in each split, and how they were chosen, in words.
-        label_names: of the columns that labels come from; empty without labels.
+        held_out: How many signals are in each split, and how they were chosen, in words.
+        label_names: Of the columns that labels come from; empty without labels.
     """
 
     source: str
@@ -184,5 +184,5 @@ class SignalData:
 
     @property
     def labeled(self) -> bool:
-        """Whether every split has labels of at least two classes."""
+        """True if every split has labels of at least two classes."""
         return len(self.classes) > 1

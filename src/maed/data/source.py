@@ -1,4 +1,4 @@
-"""What a source is, and what it hands over: splits as stored, whose signals are read once their rows are chosen."""
+"""Sources and their splits as stored; signals are read once their rows are chosen."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Stored:
     """One split as it is stored.
 
     Args:
-        size: number of signals.
-        read: reads the signals at some rows, so that a limit saves the decoding of the rest.
+        size: Number of signals.
+        read: Reads the signals at some rows, so that a limit saves the decoding of the rest.
         labels: `(size,)` or `(size, K)` as stored (numbers or names), later class indices; None without labels, and
             where they are no classes.
-        groups: `(size,)` whom a signal is of (subject, speaker, station); None where that is not asked for.
+        groups: `(size,)` whom a signal is of (subject, speaker, station); None if that is not asked for.
         numbers: `(size, K)` float64, the labels where they are numbers, of K columns; made of `labels`.
     """
 
@@ -59,14 +59,14 @@ class Source:
 
     Args:
         kind: `real` channels or `tokens`.
-        parts: the stored splits, `train` among them; those that are missing are cut from it.
-        classes: class names in the order of the labels; empty without labels.
-        vocabulary: number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
+        parts: The stored splits, `train` among them; those that are missing are cut from it.
+        classes: Class names in the order of the labels; empty without labels.
+        vocabulary: Number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
             decides.
-        geometry: the true geometry where it is known. Pixels bring their own grid.
-        normalization: what `auto` means here.
-        columns: the columns that are read, where it is a table.
-        label_names: of the columns that labels come from.
+        geometry: The true geometry if it is known. Pixels bring their own grid.
+        normalization: What `auto` means here.
+        columns: The columns that are read, where it is a table.
+        label_names: Of the columns that labels come from.
     """
 
     kind: SignalKind
@@ -85,13 +85,13 @@ class Source:
 
 
 class SourceType:
-    """What signals can come from: a file of `maed/data/sources/`, or an entry point of the group `maed.sources`.
+    """Base class of sources: a file of `maed/data/sources/`, or an entry point of the group `maed.sources`.
 
     The source called NAME is asked (`takes`) of `NAME`, of what begins with `NAME:`, and of paths that end in `.NAME`.
 
     Attributes:
-        example: how it is written, for messages and help: `photos`, `hub:OWNER/NAME`, `a .npy file`.
-        names: what is proposed to who misspells it; the example, where it is a name, needs no repetition.
+        example: How it is written, for messages and help: `photos`, `hub:OWNER/NAME`, `a .npy file`.
+        names: What is proposed to who misspells it; the example, where it is a name, needs no repetition.
     """
 
     example: ClassVar[str]
@@ -99,7 +99,7 @@ class SourceType:
 
     @classmethod
     def takes(cls, text: str) -> bool:
-        """Whether `text` is such a source; unless overridden, where it is the example."""
+        """True if `text` is such a source; unless overridden, where it is the example."""
         return text == cls.example
 
     @classmethod
@@ -107,7 +107,7 @@ class SourceType:
         """The source that `text` names.
 
         Raises:
-            MaedError: it cannot be used; one line that names the argument.
+            MaedError: It cannot be used; one line that names the argument.
         """
         raise NotImplementedError
 
@@ -149,16 +149,16 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
 
     Args:
         source: a source with raw labels, or none in its training split.
-        names: class names that whole-number labels index; the sorted labels themselves where empty.
+        names: Class names that whole-number labels index; the sorted labels themselves where empty.
 
     Raises:
-        MaedError: labels in some splits only, a single class, missing ones, or several columns that are no numbers.
+        MaedError: Labels in some splits only, a single class, missing ones, or several columns that are no numbers.
     """
     if source.train.labels is None:
         return replace(source, parts={name: replace(part, labels=None) for name, part in source.parts.items()})
     for name, part in source.parts.items():
         if part.labels is None:
-            raise MaedError(f"labels: the stored {name} split has none, the training split has")
+            raise MaedError(f"labels: the stored {name} split has none, although the training split has")
     raw = {name: _plain_labels(part.labels) for name, part in source.parts.items()}
     # competitions publish test splits whose labels are all -1: no test can be made of them
     hidden = [name for name, labels in raw.items() if labels.dtype.kind == "i" and (labels < 0).all()]
@@ -171,7 +171,7 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
     columns = {labels.shape[1] for labels in numbers.values()}
     if len(columns) > 1:
         raise MaedError(
-            f"labels: of {' and '.join(map(str, sorted(columns)))} columns in the splits; they must be as many"
+            f"labels must have the same number of columns in all splits, got {' and '.join(map(str, sorted(columns)))}"
         )
     first = raw["train"]
     if first.ndim == 1 and first.dtype.kind != "f" and not (len(first) > 4 and _all_differ(first) and not names):
@@ -184,7 +184,7 @@ def with_classes(source: Source, names: Sequence[str] = ()) -> Source:
 
 
 def _all_differ(labels: np.ndarray) -> bool:
-    """Whether most whole numbers are there once: measurements, not classes."""
+    """True if most whole numbers are there once: measurements, not classes."""
     if labels.dtype.kind != "i":
         return False
     _, counts = np.unique(labels, return_counts=True)
@@ -192,7 +192,7 @@ def _all_differ(labels: np.ndarray) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What a library said of data that it could not read, as one line; it may have quoted the data."""
+    """The first line of a library's error; it can quote the data."""
     line = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
     return line if line.isprintable() else repr(line)[1:-1]
 
@@ -202,15 +202,15 @@ def _indices(
 ) -> tuple[dict[PartName, np.ndarray], tuple[str, ...]]:
     """Labels of every split as int64 class indices, and the class names."""
     if len({part.dtype.kind for part in labels.values()}) > 1:
-        raise MaedError("labels: numbers in one split and names in another; they must be one or the other")
+        raise MaedError("labels must be numbers in all splits or names in all splits, got both")
     together = np.concatenate(list(labels.values()))
     found, inverse = np.unique(together, return_inverse=True)
     if len(found) < 2:
-        raise MaedError(f"labels: a single class ({found[0]}) in {len(together)} signals; at least 2 are needed")
+        raise MaedError(f"labels must have at least 2 classes; all {len(together)} signals are of class {found[0]}")
     if names and together.dtype.kind == "i":
         if found[0] < 0 or found[-1] >= len(names):
             raise MaedError(
-                f"labels: from {found[0]} to {found[-1]}; with {len(names)} class names they must be 0 or more"
+                f"labels must be at least 0 where {len(names)} classes have names, got {found[0]} to {found[-1]}"
             )
         classes, inverse = tuple(names), together
     else:
@@ -225,21 +225,21 @@ def _plain_labels(labels: np.ndarray | None) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.dtype.kind not in "biuf"):
         raise MaedError(
-            f"labels: shape {labels.shape}; they must be one number or name for each signal, or several numbers, (n, K)"
+            f"labels must be one number or name for each signal, or several numbers, (n, K); got shape {labels.shape}"
         )
     if labels.dtype.kind == "O":
         if not all(isinstance(label, str) for label in labels):
-            raise MaedError("labels: some are missing or of mixed type; they must be whole numbers or names")
+            raise MaedError("labels must be whole numbers or names; some are missing or of another type")
         return labels.astype(str)
     if labels.dtype.kind == "U":
         return labels
     if labels.dtype.kind not in "biuf":
-        raise MaedError(f"labels: of type {labels.dtype}; they must be numbers or names")
+        raise MaedError(f"labels must be numbers or names, got {labels.dtype}")
     if labels.dtype.kind == "f" and not (finite := np.isfinite(labels)).all():
         row = int(np.argmin(finite.reshape(len(labels), -1).all(axis=1)))
         raise MaedError(
-            f"labels: {(~finite).sum()} of {finite.size} are missing or infinite, the first of signal {row}; leave "
-            "such signals out"
+            f"labels must be finite; {(~finite).sum()} of {finite.size} are missing or infinite, the first in "
+            f"signal {row}; remove such signals"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

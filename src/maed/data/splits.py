@@ -1,4 +1,4 @@
-"""Which rows go where: stratified, seeded splits, the original's IMDB split, and the limit."""
+"""Splits of signals: stratified, by blocks or groups, the original's IMDB split, and the limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cut(NamedTuple):
     """Rows of one stored split that make up a split in use.
 
     Args:
-        part: the stored split that they come from.
+        part: The stored split that they come from.
         rows: `(m,)` increasing int64.
     """
 
@@ -35,7 +35,7 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
     from the training rows, and shrinks the other splits by the same factor, down to one signal a class.
 
     Raises:
-        MaedError: too few signals; no test split for `original-imdb`; a class without a training signal.
+        MaedError: Too few signals; no test split for `original-imdb`; a class without a training signal.
     """
     generator = np.random.default_rng(settings.seed)
     cuts = _original_imdb(source) if settings.split == "original-imdb" else _stratified(source, settings, generator)
@@ -50,7 +50,7 @@ def cut(source: Source, settings: DataSettings) -> dict[PartName, Cut]:
 
 
 def told(source: Source, cuts: dict[PartName, Cut], settings: DataSettings) -> str:
-    """How signals were held out, in a sentence: what was cut from the training split, and what was stored apart."""
+    """Describe in a sentence how signals were held out."""
     if source.train.groups is not None:
         way = f"whole groups of {settings.group or 'signals'}, none of which is in two splits"
     elif settings.window is not None:
@@ -78,10 +78,10 @@ def stratified_rows(
 
     Args:
         labels: `(size,)` class indices, or None for a plain draw.
-        size: number of rows to draw from.
-        count: number of rows to draw; fewer come back where `spare` forbids more.
-        generator: makes the choice.
-        spare: rows of each class that are never drawn.
+        size: Number of rows to draw from.
+        count: Number of rows to draw; fewer come back where `spare` forbids more.
+        generator: Makes the choice.
+        spare: Rows of each class that are never drawn.
 
     Returns:
         Increasing row numbers.
@@ -104,8 +104,8 @@ def nested_order(labels: np.ndarray | None, size: int, generator: np.random.Gene
 
     Args:
         labels: `(size,)` class indices, or None for a plain shuffle.
-        size: number of rows.
-        generator: makes the choice.
+        size: Number of rows.
+        generator: Makes the choice.
 
     Returns:
         `(size,)`, every row once.
@@ -141,8 +141,8 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
     wanted: tuple[tuple[PartName, float], ...] = (("test", settings.test), ("validation", settings.validation))
     missing = [name for name, _ in wanted if name not in source.parts]
     if source.train.size < 2 + len(missing):
-        needed = f"{2 + len(missing)} are needed for training{''.join(f', {name}' for name in missing)}"
-        raise MaedError(f"inputs: {source.train.size} signals; at least {needed}")
+        needed = f"{2 + len(missing)} signals, for training{''.join(f', {name}' for name in missing)}"
+        raise MaedError(f"inputs must have at least {needed}; got {source.train.size}")
     for name, share in wanted:
         if name in missing:
             count = min(max(round(share * len(left)), 1), len(left) - 2)
@@ -153,7 +153,9 @@ def _stratified(source: Source, settings: DataSettings, generator: np.random.Gen
             else:
                 held_out = stratified_rows(source.train.labels_at(left), len(left), count, generator, spare=1)
             if not len(held_out):
-                raise MaedError(f"labels: no class has a second signal; none can be kept for {name}")
+                raise MaedError(
+                    f"labels must have at least 2 signals of some class; otherwise none can be kept for {name}"
+                )
             cuts[name] = Cut("train", left[held_out])
             left = np.delete(left, held_out)
             if settings.window is not None and source.train.groups is None:
@@ -177,18 +179,18 @@ def _in_groups(groups: np.ndarray, count: int, generator: np.random.Generator, n
     """Rows of whole groups, drawn until they are `count` or more; one group at least stays.
 
     Raises:
-        MaedError: there are too few groups.
+        MaedError: There are too few groups.
     """
     found, of = np.unique(groups.astype(str), return_inverse=True)
     if len(found) < 2:
-        raise MaedError(f"data.group: {len(found)} group is left; there must be one for each of the splits, {name} too")
+        raise MaedError(f"data.group must leave a group for each split, {name} too; {len(found)} is left")
     order, sizes = generator.permutation(len(found))[:-1], np.bincount(of)
     taken = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), count))]
     return np.flatnonzero(np.isin(of, taken))
 
 
 def _sharing(settings: DataSettings) -> int:
-    """How many windows to either side share a row with a window."""
+    """Number of windows on either side that share a row with a window."""
     width = settings.window or 1
     return -(-width // (settings.stride or width)) - 1
 
@@ -203,12 +205,10 @@ def _apart(left: np.ndarray, held_out: np.ndarray, settings: DataSettings) -> np
 def _original_imdb(source: Source) -> dict[PartName, Cut]:
     """The original's split: the middle half of the stored test split validates, its first and last quarter test."""
     if "test" not in source.parts:
-        raise MaedError("data.split: original-imdb needs a stored test split, and this source has none")
+        raise MaedError("data.split must not be original-imdb for a source without a stored test split")
     size = source.parts["test"].size
     if size < 4:
-        raise MaedError(
-            f"data.split: original-imdb needs at least 4 signals in the stored test split; there are {size}"
-        )
+        raise MaedError(f"data.split: original-imdb needs at least 4 signals in the stored test split, got {size}")
     quarter, rows = size // 4, np.arange(size)
     outer = np.concatenate([rows[:quarter], rows[size - quarter :]])
     return {

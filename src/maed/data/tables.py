@@ -51,11 +51,11 @@ def read_parquet(paths: Sequence[Path]) -> pa.Table:
     try:
         return pa.concat_tables(tables)
     except pa.ArrowException as error:
-        raise MaedError(f"{paths[0].parent}: the files differ in their columns ({first_line(error)})") from None
+        raise MaedError(f"{paths[0].parent}: the files must have the same columns ({first_line(error)})") from None
 
 
 def _holds_numbers(schema: pa.Schema) -> bool:
-    """Whether signals lie in columns of numbers, or in a list of them, which take less memory as float32."""
+    """True if signals lie in columns of numbers, or in a list of them, which take less memory as float32."""
     content = [_content_of(field.type, False) for field in schema]
     return content.count("number") > 1 or "list" in content
 
@@ -72,13 +72,13 @@ def from_tables(
     """A source from one table a stored split, `train` among them.
 
     Args:
-        tables: the stored splits.
+        tables: The stored splits.
         settings: `type`, `columns`, `label`, `length` and `image_size` are read.
-        names: class names for whole-number labels whose table does not name them.
-        origin: what messages call the tables.
+        names: Class names for whole-number labels whose table does not name them.
+        origin: What messages call the tables.
 
     Raises:
-        MaedError: no rows, an unknown column, or columns that cannot be read as one kind of signal.
+        MaedError: No rows, an unknown column, or columns that cannot be read as one kind of signal.
     """
     for name, table in tables.items():
         if not table.num_rows:
@@ -86,7 +86,7 @@ def from_tables(
     train = tables["train"]
     twice = sorted({name for name in train.column_names if train.column_names.count(name) > 1})
     if twice:
-        raise MaedError(f"{origin}: column {twice[0]!r} is there twice; names must be there once")
+        raise MaedError(f"{origin}: column names must be unique; {twice[0]!r} occurs twice")
     labels = [name for name in LABELS if name in train.column_names][:1]
     if settings.label is not None:
         labels = label_columns(train, settings.label, origin)
@@ -106,9 +106,7 @@ def from_tables(
         and all(pa.types.is_integer(train.schema.field(name).type) for name in chosen)
     ):
         other = "kind='tokens'" if origin == "X" else "--data.type tokens"
-        warnings.warn(
-            f"{origin}: columns of whole numbers are taken for numbers; {other} reads token ids", stacklevel=3
-        )
+        warnings.warn(f"{origin}: columns of whole numbers are read as numbers; {other} reads token ids", stacklevel=3)
     stored: dict[PartName, Stored] = {}
     for name, table in tables.items():
         if missing := [column for column in chosen if column not in table.column_names]:
@@ -144,9 +142,9 @@ def _columns(table: pa.Table, settings: DataSettings, labels: Sequence[str], ori
     else:
         columns = [known_column(table, "data.columns", name, origin) for name in settings.columns]
         if both := [name for name in labels if name in columns]:
-            raise MaedError(f"data.columns: {both[0]!r} is the label; it may not be an input too")
+            raise MaedError(f"data.columns: {both[0]!r} is the label and cannot be an input too")
     if not columns:
-        raise MaedError(f"{origin}: no columns but the label; at least 1 is needed")
+        raise MaedError(f"{origin}: at least 1 column must be left besides the label")
     return columns
 
 
@@ -167,8 +165,8 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
     counted = [name for name in numbers if name.strip().lower() in _ROW_NAMES and _numbers_rows(table.column(name))]
     if (doubtful := [name for name in counting if name not in counted]) and doubtful[0] == columns[0]:
         warnings.warn(
-            f"{origin}: column {doubtful[0]!r} goes up by ones, as numbers of rows do, and is read all the same; "
-            "--data.columns names those to read",
+            f"{origin}: column {doubtful[0]!r} counts rows, it seems, and is read nevertheless; "
+            "--data.columns selects columns",
             stacklevel=3,
         )
     classes = [name for name in numbers if name.strip().lower() in _USUAL_LABELS and _is_few(table.column(name))]
@@ -176,8 +174,8 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
         "names": texts,
         "classes": classes,
         "dates": [name for name in columns if pa.types.is_temporal(fields[name])],
-        "numbers of rows": counted,
-        "nothing": [name for name in columns if pa.types.is_null(fields[name])],
+        "row numbers": counted,
+        "empty": [name for name in columns if pa.types.is_null(fields[name])],
     }
     left = [name for name in columns if not any(name in names for names in aside.values())]
     if left == columns or len(left) < 2:
@@ -187,12 +185,12 @@ def _signals_among(table: pa.Table, columns: list[str], label: str | None, origi
         for what, names in aside.items()
         if names
     ]
-    remedy = "; hand over as numbers, in a table of their own, those to read"
+    remedy = "; to read them, pass them as numbers in a table of their own"
     if origin != "X":
         labels = classes or texts
-        hint = "" if label or not labels else f"; --data.label {labels[0]} takes one for the labels"
-        remedy = f"{hint}; --data.columns names those to read"
-    warnings.warn(f"{origin}: columns that are no signals are left out: {'; '.join(told)}{remedy}", stacklevel=3)
+        hint = "" if label or not labels else f"; --data.label {labels[0]} reads it as labels"
+        remedy = f"{hint}; --data.columns selects columns"
+    warnings.warn(f"{origin}: left out columns that are not signals: {'; '.join(told)}{remedy}", stacklevel=3)
     return left
 
 
@@ -215,27 +213,27 @@ _PROSE = 40  # letters in a text that is more than a name
 
 
 def _is_prose(column: pa.ChunkedArray) -> bool:
-    """Whether texts are signals themselves rather than names."""
+    """True if texts are signals themselves rather than names."""
     plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     return (pc.mean(pc.utf8_length(plain)).as_py() or 0.0) > _PROSE
 
 
 def _is_few(column: pa.ChunkedArray) -> bool:
-    """Whether a column of numbers holds a few whole ones, each several times, as classes do."""
+    """True if a column of numbers holds a few whole ones, each several times, as classes do."""
     if not pa.types.is_integer(column.type):
         return False
     return pc.count_distinct(column).as_py() <= min(_MANY_CLASSES, len(column) // 2)
 
 
 def _numbers_rows(column: pa.ChunkedArray) -> bool:
-    """Whether a column holds whole numbers, each once, as rows that were chosen of more still have them."""
+    """True if a column holds whole numbers, each once, as rows that were chosen of more still have them."""
     if not pa.types.is_integer(column.type) or column.null_count or len(column) < 3:
         return False
     return pc.count_distinct(column).as_py() == len(column)
 
 
 def _counts_rows(column: pa.ChunkedArray) -> bool:
-    """Whether a column counts rows: whole numbers that go up by ones."""
+    """True if a column counts rows: whole numbers that go up by ones."""
     if not pa.types.is_integer(column.type) or column.null_count or len(column) < 3:
         return False
     return bool((np.diff(column.to_numpy().astype(np.float64)) == 1).all())
@@ -246,7 +244,7 @@ def known_column(table: pa.Table, argument: str, name: str, origin: str) -> str:
     if name not in table.column_names:
         known = ", ".join(table.column_names[:10]) + (", ..." if table.num_columns > 10 else "")
         raise MaedError(
-            f"{argument}: {name!r} is no column of {origin}{nearest(name, table.column_names)}; it has {known}"
+            f"{argument}: {origin} has no column {name!r}{nearest(name, table.column_names)} (it has {known})"
         )
     return name
 
@@ -257,30 +255,30 @@ def columns_in_order(names: Sequence[str], trained: Sequence[str], argument: str
     Others, but for labels, are left out with a warning.
 
     Args:
-        names: the columns of the other table.
-        trained: those wanted.
-        argument: what the message is about.
-        origin: what the message calls the table.
+        names: The columns of the other table.
+        trained: Those wanted.
+        argument: What the message is about.
+        origin: What the message calls the table.
 
     Raises:
-        MaedError: one of them is missing; it is named.
+        MaedError: One of them is missing; it is named.
     """
     if missing := [name for name in trained if name not in names]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         known = f"{', '.join(trained[:8])}{', ...' if len(trained) > 8 else ''}"
         raise MaedError(
-            f"{argument}: {origin} has no column {missing[0]!r}{more}{nearest(missing[0], names)}; it must have those "
-            f"of the training, in any order: {known}"
+            f"{argument}: {origin} has no column {missing[0]!r}{more}{nearest(missing[0], names)} (it must "
+            f"have those of the training, in any order: {known})"
         )
     wanted = {*trained, *LABELS}
     if aside := [name for name in names if name not in wanted]:
         told = f"{', '.join(map(repr, aside[:8]))}{', ...' if len(aside) > 8 else ''}"
-        warnings.warn(f"{origin}: columns that were not trained on are left out: {told}", stacklevel=3)
+        warnings.warn(f"{origin}: columns that the training did not have are left out: {told}", stacklevel=3)
     return list(trained)
 
 
 def _content_of(type_: pa.DataType, binary_is_image: bool) -> Content | None:
-    """What a column holds; None for what cannot be read."""
+    """The content of a column; None if it cannot be read."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
@@ -315,21 +313,22 @@ def _choose(columns: list[str], content: dict[str, Content | None], settings: Da
     shown = [*odd[:4], *[name for name in columns if name not in odd[:4]][: 8 - len(odd[:4])]]
     found = ", ".join(f"{name} ({content[name] or 'unreadable'})" for name in columns if name in shown)
     if not picked:
-        raise MaedError(f"data.type: {settings.type}, and {origin} has no such column; it has {found}")
+        raise MaedError(f"data.type: {origin} has no column of type {settings.type}; it has {found}")
     kinds = {content[name] for name in picked}
     if None in kinds or len(kinds) > 1 or (kinds != {"number"} and len(picked) > 1):
         raise MaedError(
-            f"data.columns: {origin} has {found}; they must be columns of numbers, or one list, text or image column"
+            f"data.columns must be columns of numbers, or one column of lists, text or images; {origin} has {found}"
         )
     if settings.type in ("real", "tokens") and not kinds <= {"number", "list"}:
         raise MaedError(
-            f"data.type: {settings.type}, and {picked[0]!r} holds {content[picked[0]]}; it may hold numbers"
+            f"data.type must fit the column {picked[0]!r} of {origin}, which holds {content[picked[0]]}; got "
+            f"{settings.type}"
         )
     return picked
 
 
 def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings: DataSettings) -> Reader:
-    """How the signals at some rows are read."""
+    """A reader of the signals in given rows."""
     whole = settings.type == "tokens"
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -373,7 +372,7 @@ def _numbers(column: pa.Array, name: str, whole: bool) -> np.ndarray:
     """A column of numbers as float32 with NaN where missing, or as int64 token ids."""
     if whole:
         if not pa.types.is_integer(column.type) or column.null_count:
-            raise MaedError(f"data.type: tokens, and column {name!r} holds values that are no whole numbers")
+            raise MaedError(f"data.type: tokens needs whole numbers, and column {name!r} holds others")
         return column.to_numpy(zero_copy_only=False).astype(np.int64)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
@@ -388,12 +387,12 @@ def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.nda
     if whole and not there.all():
         raise MaedError(f"column {name!r}: {column.null_count} of {len(column)} lists of token ids are missing")
     if not there.any():
-        raise MaedError(f"column {name!r}: all of {len(column)} lists are missing")
+        raise MaedError(f"column {name!r}: all {len(column)} lists are missing")
     sizes, found = pc.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False), rows[there]
     if (sizes != sizes[0]).any():
         other = int(np.argmax(sizes != sizes[0]))
         differ = f"row {found[0]} holds {sizes[0]} values, row {found[other]} {sizes[other]}"
-        raise MaedError(f"column {name!r}: ragged lists ({differ}); all must have one length")
+        raise MaedError(f"column {name!r}: lists must have one length; they differ ({differ})")
     numbers = _numbers(column.drop_null().flatten(), name, whole).reshape(len(found), int(sizes[0]))
     if there.all():
         return numbers
@@ -403,7 +402,7 @@ def _lists(column: pa.Array, name: str, rows: np.ndarray, whole: bool) -> np.nda
 
 
 def _raw_labels(table: pa.Table, labels: Sequence[str]) -> np.ndarray | None:
-    """The label column as it is, `(n,)`, or several of numbers as `(n, K)`; None where one is not there."""
+    """The label column as it is, `(n,)`, or several of numbers as `(n, K)`; None if one is not there."""
     if not labels or not set(labels) <= set(table.column_names):
         return None
     found = [_raw_label(table, name) for name in labels]
@@ -411,7 +410,7 @@ def _raw_labels(table: pa.Table, labels: Sequence[str]) -> np.ndarray | None:
         return found[0]
     for name, values in zip(labels, found, strict=True):
         if values.dtype.kind not in "biuf":
-            raise MaedError(f"data.label: column {name!r} holds text; of several columns each must hold numbers")
+            raise MaedError(f"data.label must name columns of numbers if it names several; {name!r} holds text")
     return np.stack([values.astype(np.float64) for values in found], axis=1)
 
 
@@ -421,17 +420,17 @@ def _raw_label(table: pa.Table, label: str) -> np.ndarray:
         column = column.cast(column.type.value_type)
     if column.null_count:
         raise MaedError(
-            f"labels: {column.null_count} of {len(column)} in column {label!r} are missing; leave such rows out, or "
-            "name another column with --data.label"
+            f"labels: {column.null_count} of {len(column)} in column {label!r} are missing; remove these "
+            "rows, or choose another column with --data.label"
         )
     if _content_of(column.type, False) not in ("number", "text"):
-        raise MaedError(f"data.label: column {label!r} holds {column.type}; it may hold numbers or names")
+        raise MaedError(f"data.label must be a column of numbers or names; {label!r} holds {column.type}")
     values: np.ndarray = column.to_numpy()
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise MaedError(
-            f"labels: {count} of {len(values)} in column {label!r} are missing or infinite; leave such rows out, or "
-            "name another column with --data.label"
+            f"labels: {count} of {len(values)} in column {label!r} are missing or infinite; remove these "
+            "rows, or choose another column with --data.label"
         )
     return values
 

@@ -27,7 +27,7 @@ def tokenize(texts: pa.Array | pa.ChunkedArray | list[str], length: int) -> tupl
 
     Args:
         texts: n texts.
-        length: positions of each, 3 or more.
+        length: Positions of each, 3 or more.
 
     Returns:
         Ids `(n, length)` int16, and the mask `(n, length)` bool of ids that are not `[PAD]`.
@@ -36,7 +36,7 @@ def tokenize(texts: pa.Array | pa.ChunkedArray | list[str], length: int) -> tupl
         MaedError: a missing text, or a length that leaves no room for bytes.
     """
     if length < 3:
-        raise MaedError(f"data.length: {length}; it must be 3 or more, for [CLS], bytes and [SEP]")
+        raise MaedError(f"data.length must be at least 3, for [CLS], bytes and [SEP], got {length}")
     column = pa.chunked_array([pa.array(texts, pa.large_string())] if isinstance(texts, list) else texts)
     if column.null_count:
         raise MaedError(f"text: {column.null_count} of {len(column)} texts are missing")

@@ -1,4 +1,4 @@
-"""What sources that are tables in text have in common."""
+"""Base of the sources that are tables in text files."""
 
 from __future__ import annotations
 

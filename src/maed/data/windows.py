@@ -20,17 +20,17 @@ def windowed(source: Source, settings: DataSettings) -> Source:
     numbers, and no classes, are those of its last row. Only the rows of the windows that are asked for are read.
 
     Args:
-        source: of real channels.
+        source: Of real channels.
         settings: `window` and `stride` are read.
 
     Raises:
-        MaedError: tokens, or a split shorter than a window.
+        MaedError: Tokens, or a split shorter than a window.
     """
     width = settings.window
     if width is None:
         return source
     if source.kind == "tokens":
-        raise MaedError("data.window: cuts recordings of numbers, and these are tokens")
+        raise MaedError("data.window must be left out for tokens; it cuts recordings of numbers")
     parts = {name: _cut(stored, width, settings.stride or width, name) for name, stored in source.parts.items()}
     return replace(source, parts=parts)
 
@@ -39,7 +39,7 @@ def _cut(stored: Stored, width: int, stride: int, name: str) -> Stored:
     """The windows of one split."""
     starts = np.arange(0, stored.size - width + 1, stride)
     if not len(starts):
-        raise MaedError(f"data.window: {width} rows, and the {name} split has {stored.size}")
+        raise MaedError(f"data.window must be at most {stored.size}, the rows of the {name} split, got {width}")
     within = np.ones(len(starts), dtype=bool)
     for what, column in (("group", stored.groups), ("label", stored.labels)):
         if column is not None:
@@ -47,10 +47,10 @@ def _cut(stored: Stored, width: int, stride: int, name: str) -> Stored:
             same = changes[starts] == changes[starts + width - 1]
             if not same.all():
                 found = f"{(~same).sum()} of {len(starts)} {name} windows"
-                warnings.warn(f"{found} hold rows of more than one {what}, and are left out", stacklevel=4)
+                warnings.warn(f"{found} contain rows of more than one {what} and are left out", stacklevel=4)
             within &= same
     if not within.any():
-        raise MaedError(f"data.window: {width} rows, and no {name} window is of one group and label; take fewer")
+        raise MaedError(f"data.window must be shorter, got {width}: no {name} window lies within one group and label")
     starts = starts[within]
     labels, groups = (None if column is None else column[starts] for column in (stored.labels, stored.groups))
     numbers = None if stored.numbers is None else stored.numbers[starts + width - 1]

@@ -38,10 +38,10 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
     """The card of `embedding`.
 
     Args:
-        embedding: what is described.
-        metrics: numbers by name, from `maed evaluate` for instance.
-        figure: whether `figure.png` lies beside the card.
-        where: the name that `from_pretrained` finds it by, as the example shows it.
+        embedding: What is described.
+        metrics: Numbers by name, from `maed evaluate` for instance.
+        figure: Whether `figure.png` lies beside the card.
+        where: The name that `from_pretrained` finds it by, as the example shows it.
     """
     resampled, source = embedding.provenance.get("resampled"), _plain(embedding.source or "data")
     data = ModelCardData(library_name="maed", tags=["position-embedding", "masked-autoencoder", "model_hub_mixin"])
@@ -98,7 +98,7 @@ positions.neighbors(0, k=4)  # the positions nearest to the first
 
 
 def _facts(embedding: PositionEmbedding) -> list[tuple[str, Any]]:
-    """Where it comes from: name and value of what is known."""
+    """Known facts about the origin of an embedding, as names and values."""
     made_with = embedding.provenance.get("made_with") or {}
     data, autoencoder = made_with.get("data") or {}, made_with.get("autoencoder") or {}
     versions = embedding.provenance.get("versions") or {}
@@ -132,7 +132,7 @@ def write_figure(figure: Figure | str | Path, target: Path) -> None:
     if isinstance(figure, (str, Path)):
         content = Path(figure).read_bytes()
         if not content.startswith(b"\x89PNG"):
-            raise MaedError(f"figure: {figure} is not a PNG file")
+            raise MaedError(f"figure must be a PNG file; {figure} is not")
         with replacing(target) as temporary:
             temporary.write_bytes(content)
         return

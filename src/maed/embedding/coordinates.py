@@ -30,7 +30,7 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
 
     Args:
         vectors: `(N, d)`.
-        dims: how many coordinates; None for the fewest of which more would take less than 0.05 off the residual
+        dims: How many coordinates; None for the fewest of which more would take less than 0.05 off the residual
             variance. That is the number that holds the shape without cutting it: 1 for a line, 2 for a grid or a ring,
             3 for a sphere, 4 for a torus.
 
@@ -39,13 +39,13 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
         that the largest is 1; and residual variances `(M,)` of 1, 2, ... coordinates.
 
     Raises:
-        MaedError: fewer than 4 positions, vectors that are all alike, or `dims` that cannot be.
+        MaedError: Fewer than 4 positions, vectors that are all alike, or `dims` that cannot be.
     """
     n = len(vectors)
     if n < _FEWEST:
-        raise MaedError(f"vectors: must be of {_FEWEST} positions or more, got {n}")
+        raise MaedError(f"vectors must be of at least {_FEWEST} positions, got {n}")
     if dims is not None and (isinstance(dims, bool) or not isinstance(dims, int) or not 1 <= dims < n):
-        raise MaedError(f"dims: must be an integer from 1 to {n - 1}, or None, got {dims!r}")
+        raise MaedError(f"dims must be an integer from 1 to {n - 1}, or None, got {dims!r}")
     most = max(min(MOST, n - 1), dims or 0)
     laid = np.arange(n)
     if n > max(_LANDMARKS, most):
@@ -59,11 +59,11 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
         except ValueError:  # paths far from any Euclidean distances, which scikit-learn refuses: their Euclidean part
             layout = classical_scaling(isomap.dist_matrix_, most)
     if not np.ptp(layout[:, 0]) > 0:
-        raise MaedError("vectors: are all alike; coordinates need positions that differ")
+        raise MaedError("vectors must differ between positions; all are equal, so there are no coordinates")
     if any("connected components" in str(each.message) for each in said):
         warnings.warn(
-            "coordinates: nothing joins some positions to the others, so the parts are joined at their closest "
-            "positions; how they lie to each other is not known",
+            "coordinates: some positions have no connection to the others; their relative placement is "
+            "unknown, and the parts are joined at their closest positions",
             stacklevel=3,
         )
     along = isomap.dist_matrix_[np.triu_indices(len(laid), 1)]

@@ -22,9 +22,9 @@ def write_npy(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
     """Write the vectors for numpy: float32 `(N, d)`.
 
     Args:
-        embedding: whose vectors.
-        path: a file, replaced where it is there.
-        rms: root mean square over all entries; as they are by default.
+        embedding: Whose vectors.
+        path: a file, replaced if it exists.
+        rms: Root mean square over all entries; as they are by default.
 
     Raises:
         MaedError: `rms` is not above 0.
@@ -46,9 +46,9 @@ def write_csv(embedding: PositionEmbedding, path: str | Path, *, rms: float | No
     column, `position`.
 
     Args:
-        embedding: whose vectors.
-        path: a file, replaced where it is there.
-        rms: root mean square over all entries; as they are by default.
+        embedding: Whose vectors.
+        path: a file, replaced if it exists.
+        rms: Root mean square over all entries; as they are by default.
 
     Raises:
         MaedError: `rms` is not above 0.
@@ -77,10 +77,10 @@ def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | N
     of length d. Source, label, fingerprint of the embedding and maed's version are in its metadata.
 
     Args:
-        embedding: whose vectors.
-        path: a file, replaced where it is there.
-        rms: root mean square over all entries; as they are by default.
-        rank: how many axes the model says that `index` has: 1 for a list of positions, 2 for a batch of lists. ONNX
+        embedding: Whose vectors.
+        path: a file, replaced if it exists.
+        rms: Root mean square over all entries; as they are by default.
+        rank: How many axes the model says that `index` has: 1 for a list of positions, 2 for a batch of lists. ONNX
             asks for a number, and onnxruntime holds on to it; the look-up itself takes any.
 
     Raises:
@@ -120,7 +120,7 @@ def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | N
 
 
 WRITERS: dict[str, Callable[..., None]] = {"npy": write_npy, "csv": write_csv, "onnx": write_onnx}
-"""What writes each format: called with an embedding, a path and `rms=`."""
+"""The writer of each format, called with an embedding, a path and `rms=`."""
 
 
 def _table(embedding: PositionEmbedding, rms: float | None) -> np.ndarray:
@@ -128,5 +128,5 @@ def _table(embedding: PositionEmbedding, rms: float | None) -> np.ndarray:
     if rms is None:
         return embedding.numpy()
     if not 0 < rms < math.inf:
-        raise MaedError(f"rms: {rms}; it must be a number above 0")
+        raise MaedError(f"rms must be a number above 0, got {rms}")
     return embedding.table(rms=rms).numpy()

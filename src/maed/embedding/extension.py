@@ -30,53 +30,57 @@ def read_columns(
     """The signals of old and new positions, the old ones first and in the order of an embedding.
 
     Args:
-        X: whatever `maed.learn` takes, with n columns and more.
-        n: old positions.
-        known: their names, or None.
-        names: of the new columns, where X does not name its own.
+        X: Whatever `maed.learn` takes, with n columns and more.
+        n: Old positions.
+        known: Their names, or None.
+        names: Of the new columns, where X does not name its own.
 
     Returns:
-        `(signals, n + M, C)` numbers, NaN where missing; and the names of all positions, None where the old have none.
+        `(signals, n + M, C)` numbers, NaN where missing; and the names of all positions, None if the old have none.
 
     Raises:
-        MaedError: token ids, a column that is missing, or names that do not fit.
+        MaedError: Token ids, a column that is missing, or names that do not fit.
     """
     source = given_source(X, DataSettings(missing="mask"), np.random.default_rng(0))
     if source.kind != "real":
-        raise MaedError("X: token ids, which do not correlate; must be numbers (X.astype(float) takes them for such)")
+        raise MaedError(
+            "X must be numbers, got token ids, which have no correlation (X.astype(float) treats them as numbers)"
+        )
     values, _ = source.train.read(np.arange(source.train.size))
     if values.ndim != 3:
-        raise MaedError(f"X: signals of shape {values.shape[1:]}; must be (n, N) or (n, N, C)")
+        raise MaedError(f"X must have shape (n, N) or (n, N, C), got signals of shape {values.shape[1:]}")
     if np.isinf(values).any():
-        raise MaedError(f"X: {np.isinf(values).sum()} values are infinite (or beyond float32); NaN is a missing value")
+        raise MaedError(
+            f"X must be finite, or NaN for missing values; {np.isinf(values).sum()} values are infinite or "
+            "exceed float32"
+        )
     refuse_stand_ins(values)
     count, columns = values.shape[1], source.columns
     if known is None or len(columns) != count:
         if count <= n:
-            raise MaedError(f"X: {count} columns; must be more than the {n} of the embedding, the new ones last")
+            raise MaedError(
+                f"X must have more columns than the {n} positions of the embedding, the new ones last; got {count}"
+            )
         if known is None and names is not None:
-            raise MaedError("names: given, and the positions of the embedding have none; leave them out")
+            raise MaedError("names must be left out, because the positions of the embedding have none")
         if known is not None and len(names or ()) != count - n:
             raise MaedError(
-                f"names: must be {count - n}, one for each new column of X, for the positions of the embedding have "
-                f"names too; got {len(names or ())}"
+                f"names must hold {count - n} names, one for each new column of X, because the positions of the "
+                f"embedding have names; got {len(names or ())}"
             )
         if (empty := np.isnan(values[:, :n]).all(axis=(0, 2))).any():
-            raise MaedError(
-                f"X: column {int(np.argmax(empty))} has no value at all; such a one is no position of an embedding "
-                "(learning leaves it out), so leave it out here too"
-            )
+            raise MaedError(f"X: column {int(np.argmax(empty))} has no values; leave it out, as learning does")
         return values, None if known is None else (*known, *map(str, names or ()))
     if names is not None:
-        raise MaedError("names: given, and the columns of X have names of their own; rename these, and leave names out")
+        raise MaedError("names must be left out, because the columns of X have names already; rename those instead")
     if missing := [name for name in known if name not in columns]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MaedError(
-            f"X: must have a column for each old position, lacks {missing[0]!r}{more}{nearest(missing[0], columns)}"
+            f"X must have a column for each old position, lacks {missing[0]!r}{more}{nearest(missing[0], columns)}"
         )
     new = [name for name in columns if name not in known]
     if not new:
-        raise MaedError(f"X: must have a new column, and its {count} are all of the embedding")
+        raise MaedError(f"X must have at least one new column; all its {count} are positions of the embedding")
     place = {name: i for i, name in enumerate(columns)}
     return values[:, [place[name] for name in (*known, *new)]], (*known, *new)
 
@@ -149,7 +153,9 @@ def place(values: np.ndarray, vectors: np.ndarray, names: Sequence[str] | None =
     for i, row in enumerate(r):
         name = f"column {n + i}" if names is None else repr(names[n + i])
         if not row.any():
-            raise MaedError(f"X: {name} is constant, or was never measured beside another position; leave it out")
+            raise MaedError(
+                f"X: {name} is constant, or was never measured together with another position; leave it out"
+            )
         if (np.abs(row) <= chance[i]).all():
             unsure.append(name)
         near = np.argsort(-np.abs(row), kind="stable")[:k]
@@ -164,8 +170,8 @@ def place(values: np.ndarray, vectors: np.ndarray, names: Sequence[str] | None =
         placed[i] = mean * (length / max(float(np.linalg.norm(mean)), 1e-12))
     if unsure:
         warnings.warn(
-            f"{len(unsure)} of {len(r)} new positions correlate with old ones no more than chance would have it, and "
-            f"where they are placed means nothing: {', '.join(unsure[:8])}{', ...' if len(unsure) > 8 else ''}",
+            f"{len(unsure)} of {len(r)} new positions correlate with old ones no better than chance, so their "
+            f"places are arbitrary: {', '.join(unsure[:8])}{(', ...' if len(unsure) > 8 else '')}",
             stacklevel=3,
         )
     return placed

@@ -37,13 +37,13 @@ def project(vectors: Tensor, dim: int) -> Tensor:
 
     Args:
         vectors: `(N, d)`, centered.
-        dim: channels, 1 or more.
+        dim: Channels, 1 or more.
 
     Returns:
         `(N, dim)` float32, each channel centered, unit mean square over all.
     """
     if dim < 1:
-        raise MaedError(f"dim: {dim}; it must be 1 or more")
+        raise MaedError(f"dim must be at least 1, got {dim}")
     x = vectors.detach().double().cpu()
     x = x - x.mean(dim=0)
     d = x.shape[1]
@@ -60,9 +60,12 @@ def refitted(embedding: PositionEmbedding, dim: int, similarity: Path | None) ->
     """An embedding's vectors in `dim` channels, and the provenance of these: projected, or reduced again.
 
     Args:
-        embedding: as it is.
-        dim: channels.
+        embedding: As it is.
+        dim: Channels.
         similarity: a `similarity/` folder of the run that made it; None to project.
+
+    Returns:
+        Vectors `(N, dim)`, and their provenance.
 
     Raises:
         MaedError: `dim` cannot be, or the folder is of other positions.
@@ -74,12 +77,12 @@ def refitted(embedding: PositionEmbedding, dim: int, similarity: Path | None) ->
             kept = {k: v for k, v in kept.items() if k not in ("metrics", "split_half")}
         return project(embedding.vectors, dim), kept
     if origin.get("resampled"):
-        raise MaedError("similarity: the embedding was resampled, and no similarity is of these positions")
+        raise MaedError("similarity: the embedding was resampled, and no similarity is stored for the new positions")
     from maed.similarity import load_similarity  # here, for loading an embedding needs nothing of it
 
     found = load_similarity(similarity)
     if found.n != embedding.n:
-        raise MaedError(f"similarity: {similarity} is of {found.n} positions; it must be of {embedding.n}")
+        raise MaedError(f"similarity must be of {embedding.n} positions; {similarity} is of {found.n}")
     made_with = dict(origin.get("made_with") or {})
     settings = EmbeddingSettings(**{**(made_with.get("embedding") or {}), "dim": dim})
     made_with["embedding"] = vars(settings)
@@ -111,15 +114,17 @@ def resample(vectors: Tensor, there: Geometry, wanted: Geometry) -> Tensor:
         `(M, d)` float32, each channel centered, unit mean square over all.
 
     Raises:
-        MaedError: either is neither line nor grid, or they differ in kind, or places are missing.
+        MaedError: Either is neither line nor grid, or they differ in kind, or places are missing.
     """
     for geometry in (there, wanted):
         if geometry.kind not in RESAMPLED:
-            raise MaedError(f"resample: between positions of kind {geometry.kind}; it must be {' or '.join(RESAMPLED)}")
+            raise MaedError(
+                f"resample must start from a {' or '.join(RESAMPLED)}, got positions of kind {geometry.kind}"
+            )
     if lacking := int((~there.placed).sum()):
-        raise MaedError(f"resample: {lacking} positions have no place; each must have one")
+        raise MaedError(f"resample needs the place of every position; {lacking} have none")
     if there.kind != wanted.kind:
-        raise MaedError(f"resample: from a {there.kind} to a {wanted.kind}; both must be of one kind")
+        raise MaedError(f"resample must keep the kind, got {there.kind} to {wanted.kind}")
     # a line that came as coordinates has no sides but its number of positions
     sides, target = (geometry.shape or (len(geometry.coordinates),) for geometry in (there, wanted))
     table = torch.empty(len(vectors), vectors.shape[1], dtype=torch.float64)
@@ -189,13 +194,13 @@ def of_positions(given: Geometry, names: Sequence[str] | None, n: int, seed: int
     """The places of an embedding's positions among those of its source.
 
     Args:
-        given: the places of the source.
+        given: The places of the source.
         names: N names of positions, or None.
-        n: positions.
-        seed: of the permutation that the embedding was learned with, or None.
+        n: Positions.
+        seed: Of the permutation that the embedding was learned with, or None.
 
     Raises:
-        MaedError: another number of places, and names do not tell which are which.
+        MaedError: Another number of places, and names do not tell which are which.
     """
     numbers = map(str, range(len(given.coordinates) if len(given.coordinates) != n else 0))
     for known in (given.names, tuple(numbers)):
@@ -208,7 +213,7 @@ def of_positions(given: Geometry, names: Sequence[str] | None, n: int, seed: int
             ]
             return points(places)  # says which have no place
     if len(given.coordinates) != n:
-        raise MaedError(f"coordinates: {len(given.coordinates)} positions; the embedding has {n}")
+        raise MaedError(f"coordinates must have one row for each of {n} positions, got {len(given.coordinates)}")
     return given if seed is None else given.permuted(permutation(n, seed))
 
 
@@ -222,5 +227,5 @@ def _order(geometry: Geometry, sides: tuple[int, ...]) -> np.ndarray:
     cells = places.round().astype(np.int64)
     order = cells[:, 0] * sides[1] + cells[:, 1]
     if len(np.unique(order)) < len(order):
-        raise MaedError(f"resample: a grid of {sides[0]} x {sides[1]} with places missing; it must be whole")
+        raise MaedError(f"resample needs a complete grid; one of {sides[0]} x {sides[1]} has missing places")
     return order

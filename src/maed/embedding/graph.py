@@ -117,8 +117,8 @@ def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight
     Args:
         graph: `(N, N)` symmetric weights, 0 for no link.
         similarity: `(N, N)` symmetric, -inf where a link is the last resort.
-        k: neighbors, for a warning that names the parts; none by default.
-        weight: of the links that are added.
+        k: Neighbors, for a warning that names the parts; none by default.
+        weight: Of the links that are added.
     """
     parts, part = connected_components(csr_matrix(graph), directed=False)
     if parts == 1:

@@ -34,7 +34,7 @@ def read_legacy(path: str | Path) -> np.ndarray:
         `(N, d)` float32.
 
     Raises:
-        MaedError: no such file, not such a file, or one that holds anything but finite floats `(N, d)`.
+        MaedError: No such file, not such a file, or one that holds anything but finite floats `(N, d)`.
     """
     path = Path(path)
     expected = "it must be a file of torch.save that holds one numpy array of finite floats (N, d)"
@@ -82,23 +82,23 @@ def _check_program(content: bytes) -> None:
     """
     for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if not _OPCODES.fullmatch(opcode.name):
-            raise MaedError(f"holds more than an array (a step {opcode.name})")
+            raise MaedError(f"holds more than an array (pickle opcode {opcode.name})")
         if step > _STEPS or (opcode.name.endswith("PUT") and argument > _STEPS):  # type: ignore[operator]
-            raise MaedError("holds more than an array (too many steps)")
+            raise MaedError("holds more than an array (too many pickle opcodes)")
 
 
 class _Latin1:
-    """What old pickles call to write bytes as text; no other codec is looked up."""
+    """Stand-in for the function that old pickles call to encode text as bytes; no other codec is looked up."""
 
     __slots__ = ()
 
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise MaedError("names an encoding other than latin1, which is not read")
+            raise MaedError("uses a text encoding other than latin1, which is not read")
         return text.encode("latin1")
 
     def __setstate__(self, state: Any) -> None:
-        raise MaedError("changes what it may only call")
+        raise MaedError("modifies an object that it may only call")
 
 
 class _Stated:
@@ -141,7 +141,7 @@ class _Unpickler(pickle.Unpickler):
     """Knows four names, none of them numpy's own; a file may not even import another one."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for the thing of that name."""
+        """The stand-in for a global of a pickle."""
         if (module, name) not in _ALLOWED:
             raise MaedError(f"names {_shown(f'{module}.{name}')}, which is never loaded")
         return _ALLOWED[module, name]

@@ -13,8 +13,8 @@ def diffusion_map(graph: np.ndarray, d: int, steps: float) -> np.ndarray:
 
     Args:
         graph: `(N, N)` symmetric weights, none of the rows empty.
-        d: channels, below N.
-        steps: steps of the walk; distances in the result are those between its distributions after so many.
+        d: Channels, below N.
+        steps: Steps of the walk; distances in the result are those between its distributions after so many.
 
     Returns:
         `(N, d)` up to scale, the constant eigenvector left out.

@@ -1,4 +1,4 @@
-"""What of a similarity is above its noise. Everything here takes an entry of 0 to mean no dependence."""
+"""Tests of a similarity against its noise. An entry of 0 means no dependence."""
 
 from __future__ import annotations
 
@@ -39,10 +39,13 @@ def symmetrize(
 
 
 def unknown(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Which positions have no entry above its standard error by `significant`'s measure, `(N,)` boolean.
+    """Mark positions without an entry above its standard error by `significant`'s measure, `(N,)` boolean.
 
     Constant ones, such as a [CLS] token, and others that nothing depends on. None where that would be more than half:
     what is weak then is the similarity as a whole; and none where no entry is above 0, as 0 does not mean none then.
+
+    Returns:
+        `(N,)` bool.
     """
     above = _ratio(similarity, error) > norm.isf(_LEVEL / len(similarity))
     found = np.asarray(~above.any(axis=1))
@@ -58,12 +61,15 @@ def significant(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
         similarity: `(N, N)` symmetric.
         error: `(N, N)`, of its entries.
 
+    Returns:
+        The similarity with other entries set to 0.
+
     Raises:
-        MaedError: no entry is above 0, so that 0 cannot mean no dependence (`mean-loss`).
+        MaedError: No entry is above 0, so that 0 cannot mean no dependence (`mean-loss`).
     """
     if similarity.max() <= 0 and similarity.min() < 0:
         raise MaedError(
-            "embedding.denoise: no entry of the similarity is above 0; significance needs one whose 0 means none"
+            "embedding.denoise: significance needs a similarity with entries above 0, and this one has none"
         )
     z = _ratio(similarity, error)
     kept = np.where(z > norm.isf(_LEVEL / len(z)), similarity, 0.0)
@@ -89,8 +95,8 @@ def known_pairs(similarity: csr_matrix, error: csr_matrix, *, all_of_them: bool)
 
     Args:
         similarity: `(N, N)` symmetric.
-        error: of the same entries.
-        all_of_them: leave out every other pair; else those alone of positions that have no pair above it, unless these
+        error: Of the same entries.
+        all_of_them: Leave out every other pair; else those alone of positions that have no pair above it, unless these
             are more than half.
     """
     pairs = similarity.tocoo()
@@ -104,10 +110,13 @@ def known_pairs(similarity: csr_matrix, error: csr_matrix, *, all_of_them: bool)
 
 
 def signal_to_noise_of_pairs(values: np.ndarray, error: np.ndarray, n: int) -> float:
-    """How far the strongest of candidate pairs `(E,)` are above those of noise in all pairs of `n` positions.
+    """Signal-to-noise ratio of candidate pairs `(E,)`, the strongest ones compared with those of noise in all pairs.
 
     As `signal_to_noise` compares few strong entries, but that noise is Gaussian and candidates are taken for the
     strongest of all pairs.
+
+    Returns:
+        The ratio.
     """
     largest = np.sort(np.clip(_ratio(values, error), -1e6, 1e6))[::-1]
     if len(largest) == 0:
@@ -126,7 +135,7 @@ def _strongest_of_noise(looked_at: int, pairs: int) -> tuple[np.ndarray, np.ndar
 
 
 def signal_to_noise(similarity: Tensor, standard_error: Tensor) -> float:
-    """How far a similarity is above what pure noise would show: about 1, or below, if it is noise.
+    """Signal-to-noise ratio of a similarity: about 1 or below for pure noise.
 
     Dependence is mutual, noise is not. So the symmetric part of z (entries in standard errors) is measured against its
     antisymmetric part, which has the same noise, that of the training included, or against Gaussian noise where that is

@@ -33,16 +33,18 @@ if TYPE_CHECKING:
 
 
 class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", tags=["position-embedding"]):
-    """A learned vector for each position, and what is known of its origin.
+    """A learned vector for each position, with its provenance.
 
     Args:
-        vectors: `(N, d)` floats. Of an embedding that maed made, each channel is centered, and the mean square over all
-            entries is 1.
-        source: the data it was learned from.
-        geometry: the true geometry, where known; kept for figures and evaluation, never learned from.
-        provenance: estimator, reduction, settings, versions, metrics: whatever JSON can hold.
-        trainable: whether the vectors are a parameter that an optimizer changes; otherwise they are a buffer.
-        names: N names of positions, such as those of electrodes, each once; None where they have none.
+        vectors: `(N, d)` floats. Embeddings made by maed have centered channels and unit mean square over all entries.
+        source: The data that it was learned from.
+        geometry: The true geometry, if known; kept for figures and evaluation, never used for learning.
+        provenance: Estimator, reduction, settings, versions, metrics: anything that JSON can hold.
+        trainable: Make the vectors a parameter that an optimizer changes; otherwise they are a buffer.
+        names: N different names of positions, such as those of electrodes, or None.
+
+    Raises:
+        MaedError: The vectors are not finite floats `(N, d)`, or geometry or names do not fit them.
 
     Example:
         >>> positions = PositionEmbedding.from_pretrained("my-positions")
@@ -65,15 +67,15 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         super().__init__()
         if vectors.ndim != 2 or not vectors.is_floating_point() or not torch.isfinite(vectors).all():
             raise MaedError(
-                f"vectors: {vectors.dtype} of shape {tuple(vectors.shape)}; they must be finite floats of shape (N, d)"
+                f"vectors must be finite floats of shape (N, d), got {vectors.dtype} of shape {tuple(vectors.shape)}"
             )
         if geometry is not None and len(geometry.coordinates) != len(vectors):
             raise MaedError(
-                f"geometry: {len(geometry.coordinates)} positions; it may have {len(vectors)}, as vectors do"
+                f"geometry must have {len(vectors)} positions, as the vectors have, got {len(geometry.coordinates)}"
             )
         if names is not None and (len(names) != len(vectors) or len(set(names)) != len(names)):
             found = f"{len(names)}, {len(set(names))} of them different"
-            raise MaedError(f"names: must be {len(vectors)} different names, one for each position, got {found}")
+            raise MaedError(f"names must be {len(vectors)} different names, one for each position, got {found}")
         copy = vectors.detach().clone().float()
         if trainable:
             self.vectors = nn.Parameter(copy)
@@ -100,12 +102,12 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     @property
     def trainable(self) -> bool:
-        """Whether an optimizer changes the vectors."""
+        """True if an optimizer changes the vectors."""
         return isinstance(self.vectors, nn.Parameter)
 
     @property
     def coordinates(self) -> Tensor | None:
-        """The true coordinates `(N, D)`, where they are known."""
+        """The true coordinates `(N, D)`, or None."""
         return None if self.geometry is None else torch.from_numpy(self.geometry.coordinates)
 
     @property
@@ -129,15 +131,23 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return self.vectors.detach().cpu().numpy().copy()
 
     def index(self, name: str) -> int:
-        """The index of the position of a name.
+        """Find a position by name.
+
+        Args:
+            name: A name in `names`.
+
+        Returns:
+            Its index, from 0 to N - 1.
 
         Raises:
-            MaedError: positions have no names, or none is called so.
+            MaedError: Positions have no names, or no position has this one.
         """
         if self.names is None:
-            raise MaedError(f"position: {name!r}, and positions have no names here; must be from 0 to {self.n - 1}")
+            raise MaedError(
+                f"position must be from 0 to {self.n - 1}, because positions have no names here; got {name!r}"
+            )
         if name not in self.names:
-            raise MaedError(f"position: {name!r} is the name of none{nearest(name, self.names)}")
+            raise MaedError(f"position: no position is named {name!r}{nearest(name, self.names)}")
         return self.names.index(name)
 
     @overload
@@ -145,13 +155,17 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     @overload
     def neighbors(self, position: str, k: int = 8) -> list[str]: ...
     def neighbors(self, position: int | str, k: int = 8) -> Tensor | list[str]:
-        """The k positions whose vectors are nearest to that of `position` (Euclidean), nearest first.
+        """Find the k positions whose vectors are nearest (Euclidean), nearest first.
+
+        Args:
+            position: An index or a name.
+            k: Number of neighbors, from 1 to N - 1.
 
         Returns:
-            Of an index, indices `(k,)` int64; of a name, names.
+            Indices `(k,)` int64 for an index, names for a name.
 
         Raises:
-            MaedError: no such position, or k is not between 1 and N - 1.
+            MaedError: The position does not exist, or k is not between 1 and N - 1.
         """
         if isinstance(position, str):
             found = self.neighbors(self.index(position), k)
@@ -159,22 +173,25 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             return [self.names[i] for i in found.tolist()]
         self._check_position(position)
         if not 1 <= k < self.n:
-            raise MaedError(f"k: {k}; it must be between 1 and {self.n - 1}")
+            raise MaedError(f"k must be between 1 and {self.n - 1}, got {k}")
         table = self.vectors.detach()
         distances = (table - table[position]).square().sum(dim=1)
         distances[position] = torch.inf
         return distances.argsort(stable=True)[:k]
 
     def similarity_to(self, position: int, similarity: str | Path | None = None) -> Tensor:
-        """How similar every position is to `position`, `(N,)`.
+        """Compute the similarity of every position to one position.
 
         Args:
-            position: an index from 0.
-            similarity: a `similarity/` folder of the run that made the embedding: how much seeing `position` helps to
-                predict each other one. Where not given, the cosine of vectors.
+            position: An index from 0 to N - 1.
+            similarity: The `similarity/` folder of the run that made the embedding, whose row for `position` is then
+                returned: how much seeing it helps to predict each other one. Default: the cosine of the vectors.
+
+        Returns:
+            `(N,)` float32.
 
         Raises:
-            MaedError: no such position, no such folder, or one of another number of positions.
+            MaedError: The position or folder does not exist, or the folder has another number of positions.
         """
         self._check_position(position)
         if similarity is None:
@@ -184,21 +201,27 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
     def _check_position(self, position: int) -> None:
         if not 0 <= position < self.n:
-            raise MaedError(f"position: {position}; it must be between 0 and {self.n - 1}")
+            raise MaedError(f"position must be between 0 and {self.n - 1}, got {position}")
 
     def true_geometry(self, given: Geometry | None = None) -> Geometry:
-        """The geometry of the positions as they are stored: the embedding's own, or `given`.
+        """Return the geometry of the positions in storage order: the embedding's own, or `given`.
 
-        A `given` geometry is that of the source, and is permuted as its positions were. Where both name positions, or
-        the embedding's are called by the numbers of their columns, places are found by name, and others are left out;
-        a position whose name has no place has none, which is said.
+        A `given` geometry is in the order of the source, and is permuted as the positions were. If both have names, or
+        the embedding's names are column numbers, places are matched by name; positions without a match have no place,
+        with a warning.
+
+        Args:
+            given: A geometry to use instead of the stored one.
+
+        Returns:
+            The geometry of N positions.
 
         Raises:
-            MaedError: none is known, or it is of another number of positions.
+            MaedError: No geometry is known, or it has another number of positions.
         """
         if given is None:
             if self.geometry is None:
-                raise MaedError("coordinates: not given, and the embedding holds none; see --help")
+                raise MaedError("coordinates must be given, because the embedding stores none")
             return self.geometry
         return of_positions(given, self.names, self.n, self._permuted_by())
 
@@ -206,19 +229,28 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return ((self.provenance.get("made_with") or {}).get("data") or {}).get("permute")
 
     def to_graph(self, k: int = 8) -> csr_array:
-        """The graph of the k nearest positions (Euclidean) of each, `(N, N)` sparse: row i holds i's distances.
+        """Build the graph of the k nearest positions (Euclidean) of each.
 
-        Time grows with N^2 d at the worst, memory with N k.
+        Time grows with N^2 d in the worst case, memory with N k.
+
+        Args:
+            k: Neighbors per position.
+
+        Returns:
+            `(N, N)` sparse array; row i holds the distances from i to its neighbors.
 
         Raises:
             MaedError: k is not between 1 and N - 1.
         """
         if not 1 <= k < self.n:
-            raise MaedError(f"k: must be between 1 and {self.n - 1}, got {k}")
+            raise MaedError(f"k must be between 1 and {self.n - 1}, got {k}")
         return csr_array(kneighbors_graph(self.numpy(), k, mode="distance"))
 
     def edge_index(self, k: int = 8) -> tuple[Tensor, Tensor]:
-        """The graph of `to_graph` as PyTorch Geometric takes it, without needing that.
+        """Build the graph of `to_graph` in the format of PyTorch Geometric, which is not required.
+
+        Args:
+            k: Neighbors per position.
 
         Returns:
             `edge_index`, `(2, N k)` int64: each of the nearest, from which messages come, above the position it is near
@@ -232,10 +264,16 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return torch.from_numpy(pairs), torch.from_numpy(graph.data.astype(np.float32))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the layout that the vectors make in the plane, with the names of positions where they have any.
+        """Draw the layout of the vectors in the plane, with the names of positions if they have any.
+
+        Args:
+            ax: Axes to draw in; default: those of a new Figure, `ax.figure`.
+
+        Returns:
+            The Axes.
 
         Raises:
-            MaedError: more positions than can be laid out.
+            MaedError: There are more positions than can be laid out.
         """
         from maed.plots import recovered_layout  # wakes matplotlib
 
@@ -250,43 +288,49 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         `maed.embedding.coordinates.recovered_coordinates` for how they are found and what it costs.
 
         Args:
-            dims: how many; None for as many as the shape takes (`residual_variance`).
+            dims: Number of coordinates; default: as many as the shape needs (`residual_variance`).
 
         Returns:
-            `(N, dims)` float32, centered, the largest 1. Which way they point, and how long a step is, no data tells.
+            `(N, dims)` float32, centered, with largest absolute value 1. Orientation and scale are arbitrary.
 
         Raises:
-            MaedError: fewer than 4 positions, vectors that are all alike, or `dims` that cannot be.
+            MaedError: There are fewer than 4 positions, all vectors are equal, or `dims` is not between 1 and N - 1.
         """
         return torch.from_numpy(recovered_coordinates(self.numpy(), dims)[0].astype(np.float32))
 
     def residual_variance(self) -> Tensor:
-        """What 1, 2, ... coordinates leave unexplained of distances along the embedding, `(min(8, N - 1),)` float32.
+        """Compute the share of distances that 1, 2, ... coordinates leave unexplained.
 
-        The curve falls to where more coordinates do not help, and `coordinates_like` takes that many. It bends at 1 for
-        a line, at 2 for a plane or ring, at 3 for a sphere.
+        The curve falls until more coordinates do not help, and `coordinates_like` uses that number. It bends at 1 for a
+        line, at 2 for a plane or ring, at 3 for a sphere (Tenenbaum, de Silva and Langford, Science 2000).
+
+        Returns:
+            `(min(8, N - 1),)` float32.
 
         Raises:
-            MaedError: fewer than 4 positions, or vectors that are all alike.
+            MaedError: There are fewer than 4 positions, or all vectors are equal.
         """
         return torch.from_numpy(recovered_coordinates(self.numpy())[1].astype(np.float32))
 
     # Fitting it to a model.
 
     def subset(self, positions: Sequence[int] | Sequence[str]) -> PositionEmbedding:
-        """The embedding of some of the positions, in the order given, their vectors as they are.
+        """Select positions, in the given order; their vectors are unchanged.
 
         Args:
-            positions: indices, or names, each once.
+            positions: Indices or names, each once.
+
+        Returns:
+            An embedding of the selected positions.
 
         Raises:
-            MaedError: no such position, or one is there twice.
+            MaedError: A position does not exist or is given twice.
         """
         chosen = [self.index(each) if isinstance(each, str) else int(each) for each in positions]
         for each in chosen:
             self._check_position(each)
         if not chosen or len(set(chosen)) < len(chosen):
-            raise MaedError(f"positions: must be 1 or more, each once, got {len(chosen)}")
+            raise MaedError(f"positions must be at least 1, each named once, got {len(chosen)}")
         geometry = None if self.geometry is None else self.geometry.at(np.asarray(chosen))
         kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
         names = None if self.names is None else [self.names[each] for each in chosen]
@@ -296,7 +340,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         )
 
     def grouped(self, groups: Sequence[str]) -> PositionEmbedding:
-        """The embedding of groups of positions: the mean of their vectors, standardized again.
+        """Average the vectors of groups of positions, and standardize the result.
 
         Of columns whose names became indicators, such as those of scikit-learn's `OneHotEncoder`, it makes one position
         for each column.
@@ -305,19 +349,19 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             groups: N names, the group of each position.
 
         Returns:
-            A position for each group, named by it, in the order in which groups come; without geometry.
+            An embedding with one position per group, named after it, in order of first appearance; without geometry.
 
         Raises:
-            MaedError: not N groups, or all of them one.
+            MaedError: There are not N names, or only one group.
         """
         known = list(dict.fromkeys(map(str, groups)))
         if len(groups) != self.n or len(known) < 2:
             raise MaedError(
-                f"groups: must be {self.n} names, one for each position, of 2 groups or more, got {len(groups)} of "
-                f"{len(known)}"
+                f"groups must be {self.n} names, one for each position, of at least 2 groups, got {len(groups)} "
+                f"of {len(known)}"
             )
         if self.geometry is not None:
-            warnings.warn("geometry: not known of groups, so their embedding has none", stacklevel=2)
+            warnings.warn("geometry: unknown for groups, so the new embedding has none", stacklevel=2)
         member = torch.tensor([known.index(str(group)) for group in groups], device=self.vectors.device)
         sums = torch.zeros(len(known), self.dim, dtype=torch.float64, device=self.vectors.device)
         sums.index_add_(0, member, self.vectors.detach().double())
@@ -331,22 +375,22 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         )
 
     def extend(self, X: Any, names: Sequence[str] | None = None) -> PositionEmbedding:
-        """The embedding with new positions, such as sensors that came later; the vectors of the old ones stay.
+        """Add new positions, such as sensors installed later; the vectors of the old ones do not change.
 
         A new position is placed from the 16 old ones that its values correlate with most, by the weights of locally
         linear embedding (Saul and Roweis, JMLR 2003, section 6.1; `maed.embedding.extension.place`). Time grows with
         n M N, memory with n (N + M) and M N, of n signals and M new positions.
 
         Args:
-            X: signals of old and new positions together: whatever `maed.learn` takes, NaN where missing. Columns are
+            X: Signals of old and new positions together: whatever `maed.learn` takes, NaN where missing. Columns are
                 found by name, in any order; without names, the first N are the source's, and the new ones follow.
-            names: of the new columns, where the positions of the embedding have names and the columns of X none.
+            names: Of the new columns, where the positions of the embedding have names and the columns of X none.
 
         Returns:
             N + M positions, the new ones last, without geometry; `provenance["extended_from"]` is N.
 
         Raises:
-            MaedError: an old column is missing, none is new, names do not fit, or a new position has no values.
+            MaedError: An old column is missing, none is new, names do not fit, or a new position has no values.
         """
         values, known = read_columns(X, self.n, self.names, names)
         seed = self._permuted_by()
@@ -354,7 +398,7 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             values[:, : self.n] = values[:, permutation(self.n, seed)]
         placed = place(values, self.numpy(), known)
         if self.geometry is not None:
-            warnings.warn("geometry: not known of the new positions, so the extended embedding has none", stacklevel=2)
+            warnings.warn("geometry: unknown for the new positions, so the extended embedding has none", stacklevel=2)
         kept = {k: v for k, v in self.provenance.items() if k not in ("metrics", "split_half", "made_with")}
         return PositionEmbedding(
             torch.cat([self.vectors.detach(), torch.from_numpy(placed).to(self.vectors.device)]),
@@ -365,31 +409,37 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         )
 
     def with_dim(self, dim: int, similarity: str | Path | None = None) -> PositionEmbedding:
-        """The same positions in `dim` channels.
+        """Change the number of channels.
 
         Args:
-            dim: channels.
-            similarity: a `similarity/` folder of the run that made the embedding, to make its reduction again. Where
-                not given, vectors are projected: into more channels without changing any distance, into fewer by
-                their principal components (`maed.embedding.fitting.project`).
+            dim: Channels of the result.
+            similarity: The `similarity/` folder of the run that made the embedding, to repeat its reduction. By
+                default vectors are projected: into more channels without changing any distance, into fewer by
+                principal components (`maed.embedding.fitting.project`).
+
+        Returns:
+            An embedding of the same positions in `dim` channels.
 
         Raises:
-            MaedError: `dim` cannot be, or the folder is of other positions.
+            MaedError: `dim` is below 1, or too large for the reduction, or the folder has other positions.
         """
         return self._like(*refitted(self, dim, None if similarity is None else Path(similarity)))
 
     def resampled(self, target: str | Geometry, geometry: str | Geometry | None = None) -> PositionEmbedding:
-        """The embedding of another number of positions on the same line or grid, interpolated between its vectors.
+        """Interpolate the vectors to another number of positions on the same line or grid.
 
         It uses the geometry, and says so: its `label` is `maed-resampled`.
 
         Args:
             target: `grid:HEIGHTxWIDTH` or `line:LENGTH`; its positions come in row-major order.
-            geometry: where the positions lie, in the order of the source (`line:N` if stored so); None for its own.
+            geometry: The geometry of the positions, in the order of the source (such as `line:N`); default: the stored
+                one. A warning says if its neighbors are far apart in the vectors, because its sides may be wrong.
+
+        Returns:
+            An embedding of the new positions.
 
         Raises:
-            MaedError: no geometry is known, or it is neither line nor grid, or not of the kind of `target`. Where
-                neighbors on the `geometry` given are far in the vectors, its sides may be wrong: a warning.
+            MaedError: No geometry is known, it is neither a line nor a grid, or `target` is of another kind.
         """
         wanted = parse_geometry(target) if isinstance(target, str) else target
         given = parse_geometry(geometry) if isinstance(geometry, str) else geometry
@@ -400,9 +450,17 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         return PositionEmbedding(vectors, source=self.source, geometry=wanted, provenance=provenance)
 
     def table(self, dim: int | None = None, rms: float = 1.0) -> Tensor:
-        """The vectors as a model's own table would hold them: `dim` channels, root mean square `rms`, `(N, dim)`.
+        """Scale the vectors for use as a model's own table.
 
-        Where content has a standard deviation of 0.02, as in new models of transformers, unit vectors would drown it.
+        New models of transformers have content embeddings with a standard deviation of 0.02, which vectors of unit mean
+        square would dominate.
+
+        Args:
+            dim: Channels; default: d. They are projected as by `with_dim`.
+            rms: Root mean square over all entries.
+
+        Returns:
+            `(N, dim)` float32.
         """
         return scaled(self.vectors, dim, rms)
 
@@ -428,15 +486,14 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         """Write `config.json`, `model.safetensors` {vectors, coordinates?} and a model card `README.md`.
 
         Args:
-            folder: made where it is missing.
-            metrics: what was measured of it: numbers by name, shown in the card and kept in the provenance; those it
-                already has by default.
-            figure: a figure of matplotlib's, or a PNG file, for the card.
-            repo_id: name on the hub, with `push_to_hub`; the folder's by default.
-            push_to_hub: whether to upload it too.
-            model_card_kwargs: `metrics` and `figure` once more, as the hub's mixin hands them on.
-            config: not read; the hub's mixin hands it on.
-            push_to_hub_kwargs: for `push_to_hub`.
+            folder: The folder; created if it does not exist.
+            metrics: Measurements by name, shown in the card and kept in the provenance; default: those it already has.
+            figure: A matplotlib Figure or a PNG file for the card.
+            repo_id: Name on the hub, with `push_to_hub`; default: the name of the folder.
+            push_to_hub: Upload it too.
+            model_card_kwargs: `metrics` and `figure`, as passed by the hub's mixin.
+            config: Ignored; passed by the hub's mixin.
+            push_to_hub_kwargs: Passed to `push_to_hub`.
 
         Returns:
             The address of the commit with `push_to_hub`, otherwise None.
@@ -462,12 +519,16 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         figure: Figure | str | Path | None = None,
         **kwargs: Any,
     ) -> str:
-        """Upload it to the hub as `OWNER/NAME`: what `save_pretrained` writes. Returns the address of the commit.
+        """Upload the files of `save_pretrained` to the hub.
 
         Args:
-            repo_id: made where it is missing.
-            metrics, figure: as for `save_pretrained`.
+            repo_id: `OWNER/NAME`; created if it does not exist.
+            metrics: As for `save_pretrained`.
+            figure: As for `save_pretrained`.
             kwargs: `private`, `token`, `branch` and so on, of `huggingface_hub`.
+
+        Returns:
+            The address of the commit.
         """
         kwargs.setdefault("commit_message", "Position embedding")
         kwargs["model_card_kwargs"] = {"metrics": metrics, "figure": figure, "where": repo_id}
@@ -484,16 +545,19 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
     def from_pretrained(  # type: ignore[override]
         cls, name: str | Path, *, trainable: bool = False, revision: str | None = None, **download: Any
     ) -> Self:
-        """Read what `save_pretrained` wrote: strictly, where the hub's mixin would pass over what does not fit.
+        """Read an embedding that `save_pretrained` wrote; files that do not match exactly are refused.
 
         Args:
-            name: a folder, or `OWNER/NAME` of the hub.
-            trainable: whether the vectors are a parameter.
-            revision: branch, tag or commit on the hub.
+            name: A folder, or `OWNER/NAME` of the hub.
+            trainable: Make the vectors a trainable parameter.
+            revision: Branch, tag or commit on the hub.
             download: `token`, `cache_dir`, `force_download`, `local_files_only`, for `huggingface_hub`.
 
+        Returns:
+            The embedding, with its geometry, names and provenance.
+
         Raises:
-            MaedError: nothing is there, another schema, or tensors that are not just what config.json says.
+            MaedError: Nothing is found, the schema is another one, or tensors differ from those that config.json lists.
         """
         return cls(**read_embedding(name, revision=revision, **download), trainable=trainable)
 

@@ -22,12 +22,12 @@ class Reduction(ABC):
     One file of `maed/embedding/reductions` for each, or one entry point `maed.reductions` of another package.
 
     Attributes:
-        needs_neighbors: whether it reads k, which then has to be below N.
+        needs_neighbors: Whether it reads k, which then has to be below N.
         steps: `embedding.diffusion_steps` where not set.
-        places_unknown: whether rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
+        places_unknown: Whether rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
             `positions`).
-        sparse: whether it has `reduce_sparse`, and so is for any number of positions.
-        shown_dim: channels that the explorer makes of it; those of the run's embedding where None.
+        sparse: Whether it has `reduce_sparse`, and so is for any number of positions.
+        shown_dim: Channels that the explorer makes of it; those of the run's embedding where None.
     """
 
     needs_neighbors: ClassVar[bool] = True
@@ -45,14 +45,17 @@ class Reduction(ABC):
 
         Args:
             similarity: `(N, N)` symmetric and finite, its diagonal 0; an entry of 0 says nothing of a pair.
-            d: channels, below N.
-            k: neighbors.
+            d: Channels, below N.
+            k: Neighbors.
             steps: `embedding.diffusion_steps`.
+
+        Returns:
+            `(N, d)` floats.
         """
 
     def reduce_sparse(self, similarity: csr_matrix, d: int, k: int, steps: float) -> np.ndarray:
         """The same of a similarity of which some pairs are known, at least one of each position; if `sparse`."""
-        raise TypeError(f"{type(self).__name__} reduces similarities of all pairs alone")
+        raise TypeError(f"{type(self).__name__} reduces only similarities of all pairs")
 
 
 def embedding_dim(n: int, dim: int | None) -> int:
@@ -60,7 +63,7 @@ def embedding_dim(n: int, dim: int | None) -> int:
     if dim is None:
         return min(64, n - 1)
     if dim >= n:
-        raise MaedError(f"embedding.dim: must be at most {n - 1} for {n} positions, got {dim}")
+        raise MaedError(f"embedding.dim must be at most {n - 1} for {n} positions, got {dim}")
     return dim
 
 
@@ -68,9 +71,12 @@ def check_reduction(n: int, settings: EmbeddingSettings, *, sparse: bool = False
     """The number of neighbors that a reduction of `n` positions takes; refuses what it could not do.
 
     Args:
-        n: positions.
-        settings: which reduction, and its parameters.
-        sparse: whether candidate pairs alone are known.
+        n: Positions.
+        settings: Which reduction, and its parameters.
+        sparse: Whether candidate pairs alone are known.
+
+    Returns:
+        The number of neighbors.
 
     Raises:
         MaedError: d or the neighbors are not below N, or the reduction needs what is not installed.
@@ -81,13 +87,13 @@ def check_reduction(n: int, settings: EmbeddingSettings, *, sparse: bool = False
     if sparse and not reduction.sparse:
         able = [name for name in REDUCTIONS.names if REDUCTIONS.get(name).sparse]
         raise MaedError(
-            f"embedding.reduction: {settings.reduction} needs the similarity of all pairs of {n} positions; choose "
-            f"{' or '.join(able)}, or raise similarity.dense_positions"
+            f"embedding.reduction: {settings.reduction} needs the similarity of all pairs of {n} positions; "
+            f"choose {' or '.join(able)}, or raise similarity.dense_positions"
         )
     if settings.n_neighbors is None:
         return min(8, n - 1)
     if settings.n_neighbors >= n and reduction.needs_neighbors:
-        raise MaedError(f"embedding.n_neighbors: must be at most {n - 1} for {n} positions, got {settings.n_neighbors}")
+        raise MaedError(f"embedding.n_neighbors must be at most {n - 1} for {n} positions, got {settings.n_neighbors}")
     return settings.n_neighbors
 
 
@@ -101,8 +107,8 @@ def reduce(
             a pair: it makes no neighbors. A tensor holds all pairs, and is made symmetric here: time grows with N^3,
             memory with N^2; `heat` takes several times as long as `diffusion`, `tsne` beyond 3 channels many times. A
             sparse matrix holds those that are known, both directions of each: time grows with N log N, memory with N.
-        settings: which reduction, d, and its parameters.
-        standard_error: of the same entries; only `denoise` reads it, and does nothing by default without it.
+        settings: Which reduction, d, and its parameters.
+        standard_error: Of the same entries; only `denoise` reads it, and does nothing by default without it.
 
     Returns:
         `(N, d)` float32, each channel centered, unit mean square over all.
@@ -114,7 +120,7 @@ def reduce(
     n = similarity.shape[0]
     k, d = check_reduction(n, settings, sparse=isinstance(similarity, csr_matrix)), embedding_dim(n, settings.dim)
     if bad := int((~np.isfinite(similarity.data if isinstance(similarity, csr_matrix) else similarity.numpy())).sum()):
-        raise MaedError(f"similarity: must be finite, got {bad} entries that are not")
+        raise MaedError(f"similarity must be finite, got {bad} entries that are not")
     if settings.denoise == "significance" and standard_error is None:
         raise MaedError("embedding.denoise: significance needs standard errors, and none were given")
     reduction: Reduction = REDUCTIONS.get(settings.reduction, "embedding.reduction")()
@@ -141,7 +147,7 @@ def reduce(
 
 
 def standardize(vectors: Tensor) -> Tensor:
-    """Center each channel and scale all of them alike to unit mean square: `(N, d)` to `(N, d)` float32."""
+    """Center each channel and scale all equally to unit mean square: `(N, d)` to `(N, d)` float32."""
     centered = vectors.double() - vectors.double().mean(dim=0)
     size = centered.square().mean().sqrt()
     if size <= 1e-12 * vectors.abs().max():  # all at one place, but for rounding

@@ -1,7 +1,7 @@
 """Reducing a similarity of which only some pairs are known: nothing here is N x N, so that N may be a million.
 
 Every function takes and gives sparse matrices `(N, N)`, symmetric, in which 0 means that nothing is known of a pair.
-With m links for each position time and memory grow with N m^2 at the most.
+With m links for each position time and memory grow with N m^2 at most.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUPPORT = 0.4
 """A link is false if its ends share less than this part of what the links of either share on average ..."""
 
 _FIRM = 0.6
-"""... and firm if they share this part of the mean of both."""
+"""Links are firm if they share this part of the mean of both (see above)."""
 
 _ROUNDS = 5
 """False links support each other; without the first ones, others are found."""
@@ -112,7 +112,7 @@ def _products(rows: csr_matrix, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 
 def _support(weights: csr_matrix) -> tuple[np.ndarray, ...]:
-    """Of each link: its ends i and j, its weight, and what they share; of each position what its links share."""
+    """For each link: its ends i and j, its weight and shared neighbors; for each position, the sum over its links."""
     n = weights.shape[0]
     i, j, w = _links(weights)
     length = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())
@@ -125,10 +125,10 @@ def join(graph: csr_matrix, similarity: csr_matrix, k: int | None = None, weight
     """Join the parts of a graph by their most similar known pairs, and by any pair where none is known.
 
     Args:
-        graph: symmetric weights.
-        similarity: symmetric; larger is more similar.
-        k: neighbors, for a warning that names the parts; none by default.
-        weight: of the links that are added.
+        graph: Symmetric weights.
+        similarity: Symmetric; larger is more similar.
+        k: Neighbors, for a warning that names the parts; none by default.
+        weight: Of the links that are added.
     """
     parts, part = connected_components(graph, directed=False)
     if parts == 1:
@@ -161,9 +161,9 @@ def warn_of_parts(part: np.ndarray, k: int) -> None:
     """Say that a graph of k neighbors falls into parts, `(N,)` the number of each position's."""
     sizes = sorted(np.bincount(part).tolist(), reverse=True)
     warnings.warn(
-        f"the neighbor graph falls into {len(sizes)} parts of {', '.join(map(str, sizes[:8]))} positions"
-        f"{' ...' if len(sizes) > 8 else ''}; they are joined by their most similar pairs, and distances between parts "
-        f"rest on these alone (more embedding.n_neighbors, now {k}, may join them)",
+        f"the neighbor graph has {len(sizes)} separate parts of {', '.join(map(str, sizes[:8]))} "
+        f"positions{(' ...' if len(sizes) > 8 else '')}; they are joined by their most similar pairs, on "
+        f"which distances between parts rest (more embedding.n_neighbors, now {k}, may connect them)",
         stacklevel=5,
     )
 

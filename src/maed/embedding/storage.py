@@ -33,7 +33,7 @@ _FILES = (CONFIG, MODEL)
 
 
 def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tuple[Path, Path]:
-    """Where `config.json` and `model.safetensors` lie, downloaded if `name` is one of the hub."""
+    """Locate `config.json` and `model.safetensors`, downloaded if `name` is one of the hub."""
     folder = Path(name)
     if folder.is_dir():
         run = RunFolder(folder)
@@ -42,7 +42,7 @@ def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tu
         return folder / _FILES[0], folder / _FILES[1]
     if folder.exists() or str(name).count("/") != 1 or not all(str(name).split("/")) or str(name).startswith("."):
         raise MaedError(
-            f"embedding: {str(name)!r} is no folder; it must be one that maed wrote, or OWNER/NAME of the hub"
+            f"embedding must be a folder that maed wrote, or OWNER/NAME of the hub; {str(name)!r} is no folder"
         )
     found = []
     for file in _FILES:
@@ -50,7 +50,8 @@ def find_files(name: str | Path, *, revision: str | None, **download: Any) -> tu
             found.append(Path(hf_hub_download(str(name), file, revision=revision, **download)))
         except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
             raise MaedError(
-                f"embedding: {str(name)!r} is no folder, and its {file} cannot be had from the hub ({_line(error)})"
+                f"embedding: {str(name)!r} is no folder, and its {file} cannot be downloaded from the hub "
+                f"({_line(error)})"
             ) from None
     return found[0], found[1]
 
@@ -73,10 +74,10 @@ def write_embedding(embedding: PositionEmbedding, folder: Path, card: str) -> No
 
 
 def read_embedding(name: str | Path, *, revision: str | None, **download: Any) -> dict[str, Any]:
-    """What `write_embedding` wrote, checked: the arguments of a `PositionEmbedding`.
+    """Read and check the files of `write_embedding`: the arguments of a `PositionEmbedding`.
 
     Raises:
-        MaedError: nothing is there; another schema; tensors missing, extra, cut short, of another shape than
+        MaedError: Nothing is there; another schema; tensors missing, extra, cut short, of another shape than
             config.json says, or not finite.
     """
     config_path, model_path = find_files(name, revision=revision, **download)
@@ -111,7 +112,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "made_with.similarity": (dict, NoneType),
     "made_with.embedding": (dict, NoneType),
 }
-"""What in `config.json` is read as what; the rest of it is only shown."""
+"""Types of the fields of `config.json` that are used; the others are only displayed."""
 
 _WORDS = {
     int: "a whole number",
@@ -131,12 +132,10 @@ def checked_config(path: Path) -> dict[str, Any]:
     config = _json(path)
     found = config.get("schema") if isinstance(config, dict) else None
     if found != SCHEMA:
-        raise MaedError(f"{path}: schema {short(found)}; it must be a position embedding of schema {SCHEMA}")
+        raise MaedError(f"{path}: must be a position embedding of schema {SCHEMA}, got schema {short(found)}")
     lacking = [name for name in ("n", "d", "source") if name not in config]
     if lacking:
-        raise MaedError(
-            f"{path}: lacks {', '.join(lacking)}; it must be a position embedding of schema {SCHEMA}, which has them"
-        )
+        raise MaedError(f"{path}: lacks {', '.join(lacking)}; a position embedding of schema {SCHEMA} has them")
     for name, types in _TYPES.items():
         value = config
         for key in name.split("."):
@@ -145,10 +144,10 @@ def checked_config(path: Path) -> dict[str, Any]:
         fits = isinstance(value, types) and not isinstance(value, bool)
         if not fits or (isinstance(value, int) and value < least):
             words = " or ".join(_WORDS[kind] for kind in types)
-            raise MaedError(f"{path}: {name} is {short(value)}; it must be {words}{', 1 or more' * least}")
+            raise MaedError(f"{path}: {name} must be {words}{', at least 1' * least}, got {short(value)}")
     names = config.get("names")
     if names and not (all(isinstance(name, str) for name in names) and len({*names}) == len(names) == config["n"]):
-        raise MaedError(f"{path}: names are {short(names)}; must be {short(config['n'])} different texts")
+        raise MaedError(f"{path}: names must be {short(config['n'])} different texts, got {short(names)}")
     geometry = config.get("geometry")
     if geometry:
         shape = geometry.get("shape") or []
@@ -157,24 +156,24 @@ def checked_config(path: Path) -> dict[str, Any]:
         known = isinstance(kind, str) and kind in get_args(GeometryKind)
         if not known or not fits or len(shape) > 2 or (shape and prod(shape) != config["n"]):
             n = short(config["n"])
-            raise MaedError(f"{path}: geometry is {short(geometry)}; it must be a kind and a shape of {n} positions")
+            raise MaedError(f"{path}: geometry must be a kind and a shape of {n} positions, got {short(geometry)}")
     return config
 
 
 def _json(path: Path) -> Any:
-    """What a JSON file holds; text that could neither be printed nor written again is refused."""
+    """Read a JSON file; text that can neither be printed nor written again is refused."""
     content = read_json(path)
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise MaedError(f"{path}: not a JSON file (half of a character)") from None
+        raise MaedError(f"{path}: not a JSON file (an incomplete surrogate pair)") from None
     except RecursionError:
         raise MaedError(f"{path}: not a JSON file (nested too deeply)") from None
     return content
 
 
 def _line(error: Exception) -> str:
-    """What a library said, as a part of one line."""
+    """A library's error as part of one line."""
     text = " ".join(str(error).split())[:240] or type(error).__name__
     return text if text.isprintable() else repr(text)
 
@@ -184,27 +183,26 @@ def checked_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     tensors = read_tensors(path)
     expected = {"vectors"} | ({"coordinates"} if config.get("geometry") else set())
     if set(tensors) != expected:
-        raise MaedError(f"{path}: holds {short(sorted(tensors))}; it may hold {sorted(expected)}")
+        raise MaedError(f"{path}: must hold {sorted(expected)}, got {short(sorted(tensors))}")
     shape = tuple(tensors["vectors"].shape)
     if shape != (config["n"], config["d"]):
         raise MaedError(
-            f"{path}: vectors of shape {shape}, config.json says ({short(config['n'])}, {short(config['d'])})"
+            f"{path}: vectors must have shape ({short(config['n'])}, {short(config['d'])}), as config.json "
+            f"says, got {shape}"
         )
     for name, tensor in tensors.items():
         if tensor.ndim != 2 or len(tensor) != config["n"]:
-            raise MaedError(
-                f"{path}: {name} of shape {tuple(tensor.shape)}; they may have {len(tensors['vectors'])} rows"
-            )
+            raise MaedError(f"{path}: {name} must have {len(tensors['vectors'])} rows, got shape {tuple(tensor.shape)}")
         numbers = tensor.float()
         if name == "coordinates":  # a row of NaN says that the position has no place
             numbers = numbers[~torch.isnan(numbers).all(dim=1)]
         if not tensor.is_floating_point() or not torch.isfinite(numbers).all():
-            raise MaedError(f"{path}: {name} of {tensor.dtype}, or not finite; they must be finite floats")
+            raise MaedError(f"{path}: {name} must be finite floats, got {tensor.dtype} or values that are not finite")
     if config.get("geometry"):
         _check_coordinates(path, tensors["coordinates"], config["geometry"])
     if "fingerprint" in config and config["fingerprint"] != fingerprint_of(tensors["vectors"]):
         raise MaedError(
-            f"{path}: its vectors are not those that config.json was written with (a stopped or mixed copy)"
+            f"{path}: its vectors are not those that config.json was written with (an interrupted or mixed copy)"
         )
     return tensors
 
@@ -218,7 +216,7 @@ def _check_coordinates(path: Path, coordinates: Tensor, geometry: dict[str, Any]
         cells = coordinates.round()
         fits = len(shape) == 2 and bool(((cells >= 0) & (cells < torch.tensor(shape))).all())
     if not fits:
-        raise MaedError(f"{path}: coordinates {tuple(coordinates.shape)} are those of no {kind} of shape {shape}")
+        raise MaedError(f"{path}: coordinates of shape {tuple(coordinates.shape)} do not fit a {kind} of shape {shape}")
 
 
 @contextmanager
@@ -239,7 +237,7 @@ def similarity_row(folder: Path, n: int, position: int) -> Tensor:
     path = folder / MODEL
     with readable(path), safe_open(path, framework="pt") as file:
         if "similarity" not in file.keys() or file.get_slice("similarity").get_shape() != [n, n]:  # noqa: SIM118
-            raise MaedError(f"similarity: {folder} holds none of {n} x {n} positions")
+            raise MaedError(f"similarity: {folder} holds no similarity of {n} x {n} positions")
         return file.get_slice("similarity")[position]
 
 

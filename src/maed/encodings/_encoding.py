@@ -1,4 +1,4 @@
-"""What an encoding says of itself, and the table that one makes."""
+"""The base class of position encodings, and their tables."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Encoding(ABC):
     `maed.encodings` (see `maed.registry.Registry`).
 
     Attributes:
-        trained: its table is always trained.
+        trained: Its table is always trained.
         tunable: `perceiver.fine_tune` trains its table.
-        needs_geometry: it reads the coordinates of the positions.
-        embedding: whose embedding it reads: `maed`, or the name of a baseline; None for none.
-        resampled: its embedding was resampled to the grid of the data, and so used the geometry.
-        reference: comparisons hold references against all others, the lowest number first; None for no reference.
+        needs_geometry: It reads the coordinates of the positions.
+        embedding: Whose embedding it reads: `maed`, or the name of a baseline; None for none.
+        resampled: Its embedding was resampled to the grid of the data, and so used the geometry.
+        reference: Comparisons hold references against all others, the lowest number first; None for no reference.
     """
 
     trained: ClassVar[bool] = False
@@ -41,10 +41,10 @@ class Encoding(ABC):
         """Make the vectors of N positions.
 
         Args:
-            n: positions N.
-            d: channels of a vector.
-            seed: of what is drawn.
-            geometry: coordinates of the N positions; never None where `needs_geometry`.
+            n: Positions N.
+            d: Channels of a vector.
+            seed: Of what is drawn.
+            geometry: Coordinates of the N positions; never None where `needs_geometry`.
             vectors: `(N, d)`, the embedding; never None where there is an `embedding`.
 
         Returns:
@@ -53,7 +53,7 @@ class Encoding(ABC):
 
     @classmethod
     def trains_table(cls, fine_tune: bool) -> bool:
-        """Whether a training changes the table, `perceiver.fine_tune` being what it is."""
+        """True if a training changes the table, `perceiver.fine_tune` being what it is."""
         return cls.trained or (fine_tune and cls.tunable)
 
 
@@ -63,11 +63,11 @@ def position_table(
     """Make the vectors that a target model is given for its positions.
 
     Args:
-        encoding: one of `maed.registry.ENCODINGS`.
-        n: positions N.
-        d: channels of a vector.
-        seed: seed of `trainable` and `random`; with the same seed they start from the same table.
-        geometry: the true geometry; `fourier` reads it.
+        encoding: One of `maed.registry.ENCODINGS`.
+        n: Positions N.
+        d: Channels of a vector.
+        seed: Seed of `trainable` and `random`; with the same seed they start from the same table.
+        geometry: The true geometry; `fourier` reads it.
         vectors: `(N, d)`, the embedding; encodings that were learned read it.
 
     Returns:
@@ -75,23 +75,23 @@ def position_table(
         back bit-identical.
 
     Raises:
-        MaedError: unknown encoding, no coordinates where they are needed, or vectors missing or unfit.
+        MaedError: Unknown encoding, no coordinates where they are needed, or vectors missing or unfit.
     """
     kind = ENCODINGS.get(encoding, "positions")
     if n < 1 or d < 1:
-        raise MaedError(f"positions: a table must have 1 row and 1 channel at least, got shape ({n}, {d})")
+        raise MaedError(f"positions must be a table with at least 1 row and 1 channel, got shape ({n}, {d})")
     if kind.needs_geometry and geometry is None:
-        raise MaedError(f"positions: {encoding} needs coordinates, and none are known for this source")
+        raise MaedError(f"positions: {encoding} needs coordinates, which this source does not have")
     if kind.needs_geometry and geometry is not None and len(geometry.coordinates) != n:
         raise MaedError(f"positions: {encoding} must have {n} coordinates, got {len(geometry.coordinates)}")
     if kind.embedding is not None:
         if vectors is None:
-            raise MaedError(f"positions: {encoding} needs an embedding of shape ({n}, {d}), and got none")
+            raise MaedError(f"positions: {encoding} needs an embedding of shape ({n}, {d}), got none")
         if tuple(vectors.shape) != (n, d):
             raise MaedError(f"positions: vectors of {encoding} must have shape ({n}, {d}), got {tuple(vectors.shape)}")
     if kind.needs_geometry and geometry is not None and not geometry.placed.all():
         lacking = int((~geometry.placed).sum())
-        raise MaedError(f"positions: {encoding} must have a place for each position, and {lacking} have none")
+        raise MaedError(f"positions: {encoding} needs the place of every position; {lacking} have none")
     made: Tensor = kind.table(n, d, seed=seed, geometry=geometry, vectors=vectors)
     return made
 

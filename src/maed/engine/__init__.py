@@ -1,1 +1,1 @@
-"""What trainings share: a plain loop for one device, Lightning for several and for the Perceivers."""
+"""Training: a plain loop for one device, and Lightning for several devices and for Perceivers."""

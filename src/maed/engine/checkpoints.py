@@ -25,11 +25,11 @@ _LIGHTNING = {
     "callbacks": dict,
     "global_step": int,
 }
-"""What a checkpoint of Lightning holds, as far as resuming and describing it need it."""
+"""Types of the entries of a Lightning checkpoint that resuming and describing it need."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint of either loop, its weights not yet from disk; None where there is none, or a damaged one.
+    """Read a checkpoint of either loop, its weights not yet from disk; None if there is none, or a damaged one.
 
     Of every part the archive holds a checksum (CRC-32), which is checked.
     Of the pickle in it only what makes up tensors and plain values is carried out (`weights_only`). Files that are no
@@ -52,12 +52,15 @@ def read_own(path: Path) -> dict[str, Any] | None:
     """A checkpoint to go on from; one that is there and cannot be read is named in a warning."""
     found = read_checkpoint(path)
     if found is None and path.exists():
-        warnings.warn(f"{path}: damaged, or no checkpoint of this version; the training begins anew", stacklevel=3)
+        warnings.warn(
+            f"{path}: damaged, or not a checkpoint of this version; training starts again from the beginning",
+            stacklevel=3,
+        )
     return found
 
 
 def is_lightning(checkpoint: Any) -> bool:
-    """Whether Lightning wrote a checkpoint."""
+    """True if Lightning wrote a checkpoint."""
     return _holds(checkpoint, _LIGHTNING)
 
 
@@ -68,7 +71,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def resumable(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read what the plain loop's training `fingerprint` left in `folder`; None where that cannot be gone on from."""
+    """Read what the plain loop's training `fingerprint` left in `folder`; None if that cannot be gone on from."""
     last = read_own(folder / LAST)
     if last is None or not _holds(last, _PLAIN | _RESUMED) or last["fingerprint"] != fingerprint:
         return None

@@ -24,13 +24,13 @@ def training_device(settings: TrainerSettings) -> torch.device:
     """The device of a training on one: as `device`, or the GPU of a Mac.
 
     Raises:
-        MaedError: the machine has no such device.
+        MaedError: The machine has no such device.
     """
     found = device(settings)
     if found.type == "cpu" and settings.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     if found.type == "cpu" and settings.accelerator not in ("auto", "cpu"):
-        raise MaedError(f"trainer.accelerator: must be one that this machine has, got {settings.accelerator!r}")
+        raise MaedError(f"trainer.accelerator must be available on this machine, got {settings.accelerator!r}")
     return found
 
 

@@ -381,7 +381,7 @@ def build_trainer(
             enable_model_summary=False,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
-        raise MaedError(f"trainer: Lightning refuses these settings ({str(error).splitlines()[0]})") from error
+        raise MaedError(f"trainer: Lightning rejects these settings ({str(error).splitlines()[0]})") from error
     return trainer, best
 
 

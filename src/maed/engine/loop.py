@@ -33,7 +33,7 @@ class Batches(Protocol):
 
 
 class Task(Protocol):
-    """What is trained. Either loop asks for nothing else, so that both make the same weights."""
+    """The interface of a trained thing. Both loops use nothing else, so that they compute the same weights."""
 
     model: nn.Module
 
@@ -52,16 +52,16 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a training goes.
+    """The plan of a training.
 
     Args:
-        title: what progress calls it.
-        fingerprint: what is trained, and how; a checkpoint of another one is not resumed.
-        steps: steps in all.
-        validate_every: steps between two validations; the last step is followed by one too.
-        clip: largest norm of the gradient; 0 for any.
-        patience: validations without a lower loss after which it ends; None for any number.
-        wide: whether the model gains from bf16 on a CPU (see `precision`).
+        title: What progress calls it.
+        fingerprint: What is trained, and how; a checkpoint of another one is not resumed.
+        steps: Steps in all.
+        validate_every: Steps between two validations; the last step is followed by one too.
+        clip: Largest norm of the gradient; 0 for any.
+        patience: Validations without a lower loss after which it ends; None for any number.
+        wide: Whether the model gains from bf16 on a CPU (see `precision`).
     """
 
     title: str
@@ -78,9 +78,9 @@ class Trained:
     """A finished training.
 
     Args:
-        weights: state of the model at its best validation.
+        weights: State of the model at its best validation.
         history: a point for each validation: `step`, `train_loss` (the mean since the last point), `validation_loss`.
-        seconds: all sessions together.
+        seconds: All sessions together.
     """
 
     weights: dict[str, Tensor]
@@ -90,7 +90,7 @@ class Trained:
 
 @dataclass
 class _Progress:
-    """What a training knows of itself at a validation."""
+    """The state of a training at a validation."""
 
     step: int = 0
     seconds: float = 0.0
@@ -109,12 +109,12 @@ def fit(
     every validation with a lower loss than any before. A checkpoint of another `plan.fingerprint` is ignored.
 
     Args:
-        task: what is trained.
-        train: the batch of each step; at least `plan.steps` of them.
-        validation: held-out batches, the same at every validation.
-        plan: how.
-        settings: device, precision, progress and log.
-        folder: receives the checkpoints, `logs/` and `progress.json`.
+        task: What is trained.
+        train: The batch of each step; at least `plan.steps` of them.
+        validation: Held-out batches, the same at every validation.
+        plan: How.
+        settings: Device, precision, progress and log.
+        folder: Receives the checkpoints, `logs/` and `progress.json`.
     """
     device = training_device(settings)
     kind = precision(settings, wide=plan.wide)

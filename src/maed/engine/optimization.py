@@ -22,11 +22,11 @@ def adamw(
     """Make AdamW and its schedule: linear warm-up, then decay to a hundredth, or none.
 
     Args:
-        groups: parameter groups, each with its `weight_decay`.
-        learning_rate: peak learning rate.
-        warmup: steps until the peak.
-        steps: steps in all.
-        schedule: shape of the decay.
+        groups: Parameter groups, each with its `weight_decay`.
+        learning_rate: Peak learning rate.
+        warmup: Steps until the peak.
+        steps: Steps in all.
+        schedule: Shape of the decay.
 
     Returns:
         The optimizer, and a schedule to advance after each of its steps.
@@ -43,6 +43,6 @@ def adamw(
 
     optimizer = AdamW(groups, lr=learning_rate, fused=True)
     # A fused AdamW would unscale 16-bit gradients itself, and Lightning refuses to clip what is still scaled, with
-    # bf16-mixed too; so unscaling is left to whoever clips.
+    # bf16-mixed too; so unscaling is left to anyone who clips.
     optimizer._step_supports_amp_scaling = False
     return optimizer, LambdaLR(optimizer, factor)

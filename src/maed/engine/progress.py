@@ -86,9 +86,9 @@ class ProgressFile:
     """Keeps a stage's `progress.json`, written about once a second: each step costs a look at the clock.
 
     Args:
-        folder: of the stage.
-        steps: in all.
-        done: steps done before a stop; the curve goes on from there.
+        folder: Of the stage.
+        steps: In all.
+        done: Steps done before a stop; the curve goes on from there.
     """
 
     PERIOD = 1.0

@@ -20,16 +20,16 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     distribution with n - 1 degrees of freedom. One value has no interval: its ends are None.
 
     Args:
-        values: one number for each seed, at least one.
-        confidence: share of such intervals that cover the true mean.
+        values: One number for each seed, at least one.
+        confidence: Share of such intervals that cover the true mean.
 
     Returns:
         Mean, low end, high end.
     """
     if len(values) == 0:
-        raise MaedError("values: there are none; an interval takes one number or more")
+        raise MaedError("values must hold at least one number, got none")
     if not 0 < confidence < 1:
-        raise MaedError(f"confidence: {confidence}; it must be above 0 and below 1")
+        raise MaedError(f"confidence must be above 0 and below 1, got {confidence}")
     array = np.asarray(values, dtype=np.float64)
     mean = float(array.mean())
     if len(array) == 1:
@@ -43,7 +43,10 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
     """Mean of each encoding with its interval over seeds, in the order of first appearance.
 
     Args:
-        scores: of equal task, number of labels, position and seed the last counts.
+        scores: Of equal task, number of labels, position and seed the last counts.
+
+    Returns:
+        One row for each encoding, task, number of labels and metric.
     """
     found = []
     for (task, labels, metric), group in _groups(scores).items():
@@ -54,22 +57,26 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
 
 
 def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
-    """How much better `a` is than `b`: the interval of the per-seed differences over the seeds both have.
+    """Interval of the per-seed differences `a` - `b`, over the seeds that both have.
 
     `a` is above `b` where `low` is above 0, whether more or less of the metric is better.
 
     Args:
-        scores: of one task and number of labels.
-        a, b: encodings.
+        scores: Of one task and number of labels.
+        a: An encoding.
+        b: Another encoding.
+
+    Returns:
+        The mean difference and the ends of its 95 % interval.
 
     Raises:
-        MaedError: no seed is common to both.
+        MaedError: No seed is common to both.
     """
     found = _by_encoding(scores)
     first, second = found.get(a, {}), found.get(b, {})
     common = sorted(first.keys() & second.keys())
     if not common:
-        raise MaedError(f"paired: {a} and {b} share no seed; a paired difference needs one or more")
+        raise MaedError(f"paired: {a} and {b} have no seed in common; a paired difference needs at least one")
     row = _first(first)
     better = metric_of(row.task, row.metric).better
     mean, low, high = interval([better(first[seed].value or 0.0, second[seed].value or 0.0) for seed in common])
@@ -80,6 +87,9 @@ def compare_all(scores: Iterable[Score]) -> list[Paired]:
     """Each reference (`maed`, then `maed-resampled` and `fourier`) against every other encoding.
 
     Pairs without a common seed are left out; those of different tasks or numbers of labels are none.
+
+    Returns:
+        One row for each pair that has a seed in common.
     """
     made = []
     for rows in _groups(scores).values():
@@ -101,7 +111,7 @@ def _groups(scores: Iterable[Score]) -> dict[tuple[str, int | None, str], list[S
 
 
 def _by_encoding(scores: Iterable[Score]) -> dict[str, dict[int, Score]]:
-    """encoding -> seed -> score, of those that were measured."""
+    """Encoding -> seed -> score, of those that were measured."""
     found: dict[str, dict[int, Score]] = {}
     for row in scores:
         if row.value is not None:

@@ -1,4 +1,4 @@
-"""How much of the true geometry an embedding or a similarity holds, and how far two halves of the draws agree."""
+"""Metrics of an embedding or a similarity against the true geometry, and the agreement of two halves of the draws."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> flo
     Args:
         distances: `(N, N)`, smaller is nearer; the diagonal is ignored.
         true_distances: `(N, N)`.
-        k: neighbors, below N.
+        k: Neighbors, below N.
 
     Returns:
         Between 0 and 1, averaged over positions.
@@ -63,8 +63,11 @@ def geometry_metrics(vectors: Tensor, geometry: Geometry, settings: EvaluationSe
         vectors: `(N, d)`. Time and memory grow with N^2 up to 10,000 positions. Of more, 2,000 are drawn, always the
             same: their recall is among all positions, Spearman and trustworthiness are among themselves, and the
             regression is on 10,000.
-        geometry: where the positions truly lie; those without a place are left out.
+        geometry: Where the positions truly lie; those without a place are left out.
         settings: k and the folds of the regression.
+
+    Returns:
+        The metrics by name, each at most 1; higher is better.
     """
     x, placed = vectors.double().numpy(), geometry.placed
     if not placed.all():
@@ -108,9 +111,12 @@ def similarity_metrics(
 
     Args:
         similarity: `(N, N)`. Time and memory grow with N^2.
-        geometry: where the positions truly lie; those without a place are left out.
+        geometry: Where the positions truly lie; those without a place are left out.
         settings: k.
         true: `(N, N)`, the geometry's distances, where they have been computed before.
+
+    Returns:
+        The metrics by name, each at most 1; higher is better.
     """
     s, placed = similarity.double().numpy(), np.flatnonzero(geometry.placed)
     distances = -(s + s.T) / 2
@@ -127,6 +133,9 @@ def agreement(a: Tensor, b: Tensor, k: int) -> float:
 
     Made from two disjoint halves of the draws it says how far an embedding is signal: 1 if they agree on every
     neighbor, about k / N if they are noise. Of more than 10,000 positions it is of the neighbors of 2,000.
+
+    Returns:
+        A share between 0 and 1.
     """
     x, y = a.double().numpy(), b.double().numpy()
     if len(x) <= MEASURED:
@@ -150,13 +159,13 @@ def coordinate_r2(x: np.ndarray, coordinates: np.ndarray, folds: int) -> float:
 def check_folds(folds: int, n: int) -> None:
     """Refuse more folds than `n` positions are enough for: two in each."""
     if n < 2 * folds:
-        raise MaedError(f"evaluation.folds: {folds} for {n} positions; it must be at most {n // 2}")
+        raise MaedError(f"evaluation.folds must be at most {n // 2} for {n} positions, got {folds}")
 
 
 def check_neighbors(k: int, n: int) -> None:
     """Refuse a k that `n` positions are too few for."""
     if k >= n:
-        raise MaedError(f"evaluation.n_neighbors: must be at most {n - 1} for {n} positions, got {k}")
+        raise MaedError(f"evaluation.n_neighbors must be at most {n - 1} for {n} positions, got {k}")
 
 
 def _trustworthiness(x: np.ndarray, geometry: Geometry, true: np.ndarray, k: int) -> float:

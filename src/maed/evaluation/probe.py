@@ -20,14 +20,14 @@ from maed.engine.optimization import adamw
 from maed.errors import MaedError
 
 WIDTH, LAYERS, HEADS = 64, 1, 2
-"""Of the autoencoder of a probe: that of the trials that the definition rests on."""
+"""Size of a probe's autoencoder: that of the trials on which the definition rests."""
 
 _BATCH = 32  # signals in a step
 _SCORED = 32  # positions that a step scores
 _RATE, _WARMUP, _DECAY, _CLIP = 6e-3, 50, 0.01, 1.0
 _HELD_OUT = 1_024  # draws of held-out signals
 _GROUPS = 32  # of neighboring held-out signals
-_VISIBLE, _MOST_VISIBLE = 0.1, 64  # share of the positions shown, and how many at the most; tokens excepted
+_VISIBLE, _MOST_VISIBLE = 0.1, 64  # share of the positions shown, and how many at most; tokens excepted
 
 RANDOM = "random"
 """The name of the random vectors that are probed beside all candidates."""
@@ -38,9 +38,9 @@ class Probed:
     """The probe loss of some positions.
 
     Args:
-        probe_loss: mean over seeds and held-out draws; lower is better.
-        probe_loss_above: how far that is above the best candidate's.
-        probe_loss_se: standard error of that, over seeds and held-out signals, paired; 0 for the best.
+        probe_loss: Mean over seeds and held-out draws; lower is better.
+        probe_loss_above: How far that is above the best candidate's.
+        probe_loss_se: Standard error of that, over seeds and held-out signals, paired; 0 for the best.
         probe_share: 0 for random vectors, 1 for the best.
     """
 
@@ -70,22 +70,22 @@ def probe(
     Args:
         candidates: `(N, d)` each, by name; made from the training signals alone.
         data: `train` is trained on, `validation` is held out.
-        steps: of each training.
-        seeds: trainings of each candidate.
-        device: where to compute; the CPU where None.
+        steps: Of each training.
+        seeds: Trainings of each candidate.
+        device: Where to compute; the CPU where None.
 
     Returns:
         By name, `random` last.
 
     Raises:
-        MaedError: vectors of another number of positions, or no candidate.
+        MaedError: Vectors of another number of positions, or no candidate.
     """
     n, device = data.positions, device or torch.device("cpu")
     for name, vectors in candidates.items():
         if vectors.ndim != 2 or len(vectors) != n:
-            raise MaedError(f"candidates: {name} has shape {tuple(vectors.shape)}, must be ({n}, d)")
+            raise MaedError(f"candidates: {name} must have shape ({n}, d), got {tuple(vectors.shape)}")
     if not candidates:
-        raise MaedError("candidates: must be one at least, got none")
+        raise MaedError("candidates must hold at least one embedding, got none")
     held_out, names = _held_out(data), [*candidates, RANDOM]
     models = []  # made here, for threads share the state of torch's random numbers
     for seed in range(seeds):
@@ -116,7 +116,7 @@ def _one_thread_each(device: torch.device) -> Iterator[ThreadPoolExecutor]:
 
 
 def _loss(data: SignalData) -> LossName:
-    """Of tokens cross-entropy, of real channels squared error, which is blind to magnitudes that go together."""
+    """The loss of probes: cross-entropy for tokens, squared error for real channels (blind to joint magnitudes)."""
     return "cross-entropy" if data.kind == "tokens" else "mse"
 
 
@@ -193,7 +193,7 @@ def _evaluate(model: SetAutoencoder, data: SignalData, held_out: np.ndarray, dev
 
 
 def _compared(names: Sequence[str], losses: np.ndarray, held_out: np.ndarray) -> dict[str, Probed]:
-    """What `(R, K, m)` losses say: R seeds, K candidates of which the last is random, m draws.
+    """Compare `(R, K, m)` losses: R seeds, K candidates of which the last is random, m draws.
 
     A difference has two errors: of the held-out signals, and of the trainings, which start from R seeds. Two seeds
     say little about the second, so it is pooled over the candidates: the mean square of what is left of the mean
@@ -233,9 +233,12 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
 
     Args:
         vectors: `(N, d)`.
-        train: at most 4,096 of them are read.
-        held_out: at most 1,024 of them are read.
-        k: neighbors.
+        train: At most 4,096 of them are read.
+        held_out: At most 1,024 of them are read.
+        k: Neighbors.
+
+    Returns:
+        `(N,)` float64: squared error of normalized channels, or a share of the Brier score (tokens).
     """
     n = len(vectors)
     chosen = np.arange(n) if n <= _MEASURED else np.sort(np.random.default_rng(0).choice(n, _SAMPLED, replace=False))

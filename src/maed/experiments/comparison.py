@@ -25,7 +25,7 @@ from maed.stages import Baseline, Context, Embed, execute
 from maed.tasks import Metric
 
 SKIPPED = "Perceivers skipped"
-"""How a note begins that says why none were trained."""
+"""Beginning of the note that says why no Perceivers were trained."""
 
 TUNING_SEED = 1_000_000
 """The seed of all trials of a learning rate: one that no comparison comes to."""
@@ -36,9 +36,9 @@ class Comparison:
     """Trainings of models that differ in their positions.
 
     Args:
-        context: folder, settings and data.
-        task: one of `maed.registry.TASKS`: what the models learn; None for what the data's labels are.
-        labels: how many labels each encoding is given, for each of these numbers a model; None is all of them.
+        context: Folder, settings and data.
+        task: One of `maed.registry.TASKS`: what the models learn; None for what the data's labels are.
+        labels: How many labels each encoding is given, for each of these numbers a model; None is all of them.
     """
 
     context: Context
@@ -47,14 +47,14 @@ class Comparison:
 
     @cached_property
     def learned(self) -> str | None:
-        """The task: as asked for, or what the labels are; None where there are none."""
+        """The task: as asked for, or what the labels are; None if there are none."""
         return chosen_task(self.task, self.context.data)
 
     def check(self, encoding: str) -> None:
         """Refuse an encoding that these data cannot have.
 
         Raises:
-            MaedError: they cannot.
+            MaedError: They cannot.
         """
         data, settings = self.context.data, self.context.settings
         kind = ENCODINGS.get(encoding, "positions")
@@ -64,10 +64,10 @@ class Comparison:
         for count in self.labels:
             check_training(data, self.what, count, settings.train)
         if kind.needs_geometry and data.geometry is None:
-            raise MaedError(f"positions: {encoding} needs coordinates, and none are known for {data.source}")
+            raise MaedError(f"positions: {encoding} needs coordinates, which {data.source} does not have")
         fitting = baselines_for(data)
         if kind.embedding not in (None, "maed", "auto", *fitting):
-            raise MaedError(f"positions: {encoding} is not for {data.kind} signals; choose {' or '.join(fitting)}")
+            raise MaedError(f"positions: {encoding} does not fit {data.kind} signals; choose {' or '.join(fitting)}")
         models.describe_classifier(
             data,
             encoding,
@@ -82,9 +82,8 @@ class Comparison:
             and models.resized_grid(data, settings.perceiver) is not None
         ):
             raise MaedError(
-                f"positions: {encoding} is of {data.positions} positions, and perceiver.image_size "
-                f"{settings.perceiver.image_size} makes {settings.perceiver.image_size}^2 of them; choose "
-                "maed-resampled"
+                f"positions: {encoding} has {data.positions} positions, but perceiver.image_size "
+                f"{settings.perceiver.image_size} makes {settings.perceiver.image_size}^2; choose maed-resampled"
             )
 
     @property
@@ -94,7 +93,7 @@ class Comparison:
 
     @property
     def skipped(self) -> bool:
-        """Whether there is nothing to train: no labels, and no task that needs none was asked for."""
+        """True if there is nothing to train: no labels, and no task that needs none was asked for."""
         return self.learned is None
 
     def train(self, encoding: str, seed: int) -> Metrics:
@@ -138,7 +137,7 @@ class Comparison:
 
     @property
     def metric(self) -> Metric:
-        """What models are compared by."""
+        """The metric by which models are compared."""
         metric: Metric = TASKS.get(self.what).metric
         return metric
 
@@ -163,8 +162,11 @@ class Comparison:
         of labels alone: its rate serves the smaller ones too. What was found goes into `results`. Nothing is tried, and
         nothing returned, without `train.tune`.
 
+        Returns:
+            The learning rate of each encoding.
+
         Raises:
-            MaedError: an encoding whose loss stays finite with none of them.
+            MaedError: An encoding whose loss stays finite with none of them.
         """
         rates = self.context.settings.train.tune
         if rates is None:
@@ -187,8 +189,8 @@ class Comparison:
             finite = [row for row in tried if row.positions == encoding and row.validation is not None]
             if not finite:
                 raise MaedError(
-                    f"train.tune: {', '.join(f'{rate:g}' for rate in rates)}; with none of them does the loss of "
-                    f"{encoding} stay finite; try lower ones, or trainer.precision 32-true"
+                    f"train.tune: the loss of {encoding} is not finite with any of "
+                    f"{', '.join(f'{rate:g}' for rate in rates)}; try lower rates, or trainer.precision 32-true"
                 )
             # the first of equal ones: the lowest
             best[encoding] = max(finite, key=lambda row: (1 if higher else -1) * (row.validation or 0.0))
@@ -247,7 +249,7 @@ class Comparison:
         elif kind.embedding == "auto":
             earlier = self.context.folder.earlier
             if earlier.chosen is None:
-                raise MaedError(f"positions: auto needs a choice, and {earlier.auto} is missing; `maed run` makes one")
+                raise MaedError(f"positions: auto needs a choice, and {earlier.auto} is missing; run `maed run` first")
             embedding = PositionEmbedding.from_pretrained(earlier.embedding("auto").path)
         else:
             there = self.context.folder.earlier.embedding(kind.embedding)
@@ -266,17 +268,17 @@ class Comparison:
         """Refuse the run's embedding where it is not of `n` positions, of other ones than the data, or empty."""
         data, settings = self.context.data, self.context.settings
         if embedding.n != n:
-            raise MaedError(f"run: the embedding has {embedding.n} positions, the data {n}")
+            raise MaedError(f"run: the embedding has {embedding.n} positions, the data have {n}")
         source = embedding.source
         if source and source not in (data.source, settings.perceiver.learned_from):
             raise MaedError(
-                f"run: the embedding was learned from {source!r}, the data are {data.source!r}; where their positions "
-                f"are the same, say so with --perceiver.learned_from {source}"
+                f"run: the embedding was learned from {source!r}, and the data are {data.source!r}; if their "
+                f"positions are the same, set --perceiver.learned_from {source}"
             )
         if not embedding.vectors.any():
             raise MaedError(
-                f"run: the embedding's vectors are all zero: {embedding.provenance.get('reduction')} found nothing to "
-                "tell positions apart; another --embedding.reduction may"
+                f"run: all vectors of the embedding are zero, because {embedding.provenance.get('reduction')} "
+                "found no differences between positions; try another --embedding.reduction"
             )
         made_with = MadeWith.of(embedding.provenance.get("made_with") or {})
         self.context.check_upstream(self.context.folder.earlier.embedding(), made_with, data.positions)
@@ -286,7 +288,7 @@ class Comparison:
         folder = self.context.folder.earlier.embedding()
         data = self.context.data
         if not folder.is_finished:
-            raise MaedError(f"run: {folder.path} holds no embedding; `maed embed` writes one")
+            raise MaedError(f"run: {folder.path} holds no embedding; make one with `maed embed`")
         embedding = PositionEmbedding.from_pretrained(folder.path)
         resampled = bool(embedding.provenance.get("resampled"))
         finer = models.resized_grid(data, self.context.settings.perceiver)
@@ -296,7 +298,7 @@ class Comparison:
             raise MaedError(f"positions: {encoding}, but the embedding in {folder.path} {was}; choose {other}")
         here, there = finer or data.geometry, embedding.geometry
         if resampled and here is not None and there is not None and here.shape != there.shape:
-            raise MaedError(f"run: {folder.path} was resampled to {there.shape}, the data are {here.shape}")
+            raise MaedError(f"run: {folder.path} was resampled to {there.shape}, but the data are {here.shape}")
         if finer is not None and not resampled:
             self._check_positions(embedding, data.positions)
             return embedding.resampled(finer, None if embedding.geometry else data.geometry)
@@ -319,7 +321,7 @@ class Comparison:
         return Score.of({**metrics, "learning_rate": trial.learning_rate, "labels": labels})
 
     def _tried(self, trial: Trial, metrics: Metrics | None) -> Tried:
-        """What a rate came to; nothing is known of one with which the loss left the finite numbers."""
+        """The result of trying a learning rate; without a value if the loss diverged."""
         found = metrics or {}
         history = found.get("history")
         return Tried(

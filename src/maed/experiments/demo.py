@@ -1,4 +1,4 @@
-"""What `make demo` does: positions of shuffled photos and of shuffled MNIST, and what they are worth to a Perceiver."""
+"""The demo: positions of shuffled photos and shuffled MNIST images, and their worth to a Perceiver."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
 
     The Perceivers are told nothing, train a table, are told the geometry, are given what the best training-free method
     found (by probe loss), and what the autoencoder found: two seeds each, on MNIST at 14 x 14. `photos/` and `mnist/`
-    below `out` are runs like any other; continues after a stop.
+    below `out` are runs like any other; an interrupted demo continues.
 
     Args:
         out: a folder.
-        say: prints a line.
-        command: that results.json records.
-        overwrite: start again.
+        say: Prints a line.
+        command: That results.json records.
+        overwrite: Start again.
 
     Returns:
         The page of the photos with MNIST beside them. What lacks an extra is left out and said: of the photos alone
@@ -51,10 +51,12 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
 def _demo(out: Path, say: Callable[[str], None], command: str, overwrite: bool) -> Path:
     photos = _context("photos", DataSettings(permute=0), out, say, overwrite)
     try:
-        require_extra("page and MNIST", "report")
+        require_extra("report", "report")
     except MaedError as error:
-        say(f"photos alone, and no page: {error}")
-        return _layout(photos)
+        say(f"photos only, without a page: {error}")
+        layout = _layout(photos)
+        say("`pip install 'maed[all]'` adds MNIST, Perceivers with each encoding, and a page that compares them")
+        return layout
     from maed.experiments.comparison import SKIPPED
     from maed.experiments.run import compare_only, run_all  # these need the extra
     from maed.report import write_report
@@ -66,15 +68,15 @@ def _demo(out: Path, say: Callable[[str], None], command: str, overwrite: bool) 
     try:
         mnist = _context("mnist", DataSettings(permute=0, image_size=_SIDE), out, say, overwrite)
     except MaedError as error:  # the package that brings it is an extra
-        say(f"photos alone: {error}")
+        say(f"photos only: {error}")
         return write_report(photos.folder.path, photos.settings.report)
     found = run_all(mnist, (), 0, command=command)
     losses = {name: row["mean"] for name, row in (found.probe_loss or {}).items() if name in BASELINES.names}
     encodings = ("none", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
     try:
-        require_extra("Perceivers", "perceiver")
+        require_extra("compare", "perceiver")
     except MaedError as error:
-        say(f"positions alone: {error}")
+        say(f"no Perceivers: {error}")
     else:
         compare_only(mnist, encodings, _SEEDS, command=command)
     return write_report(photos.folder.path, photos.settings.report, [mnist.folder.path])

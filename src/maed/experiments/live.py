@@ -1,4 +1,4 @@
-"""How a comparison is doing: a table that fills on a terminal, plain lines elsewhere."""
+"""Progress of a comparison: a table that fills on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def board(
     say: Callable[[str], None],
     console: Console | None = None,
 ) -> Iterator[Board]:
-    """Where `trials` are shown: a live table where there would be a progress bar, else lines that `say` is told."""
+    """Show `trials` in a live table, on a terminal with progress bars, otherwise as lines given to `say`."""
     if progress_kind(settings) == "bar" and is_main_process():
         table = LiveTable(title, trials)
         with Live(get_renderable=lambda: table.render(), console=console, refresh_per_second=4):
@@ -50,9 +50,9 @@ class Lines:
         """Nothing: Lightning's callback has its own lines."""
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
-        """What it measured."""
+        """Report its metrics."""
         if metrics is None:
-            self.say(f"perceiver: {trial}: the loss did not stay finite")
+            self.say(f"perceiver: {trial}: the loss became infinite or NaN")
             return
         name = "validation" if trial.tuning else "test"
         metric = trial.metric
@@ -64,9 +64,9 @@ class LiveTable:
     """A row for each encoding and number of labels, a column for each seed or learning rate, and the mean over seeds.
 
     Args:
-        title: above the table.
-        trials: all of them, in the order of rows and columns.
-        clock: seconds, from any start.
+        title: Above the table.
+        trials: All of them, in the order of rows and columns.
+        clock: Seconds, from any start.
     """
 
     def __init__(self, title: str, trials: Sequence[Trial], clock: Callable[[], float] = time.perf_counter) -> None:
@@ -91,7 +91,7 @@ class LiveTable:
         self._put(trial, f"{step}/{steps}{reached}", "yellow")
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
-        """What it measured."""
+        """Report its metrics."""
         self._left -= 1
         if metrics is None:
             self._put(trial, "not finite", "red")

@@ -55,11 +55,12 @@ def run_all(
     are only read: that they are whole is checked.
 
     Args:
-        context: folder, settings and data.
-        encodings: to compare; none for no models.
-        seeds: for each of them.
-        command: the command line, which results.json records.
-        task, labels: what models learn, and from how many labels (see `Comparison`).
+        context: Folder, settings and data.
+        encodings: To compare; none for no models.
+        seeds: For each of them.
+        command: The command line, which results.json records.
+        task: What models learn (see `Comparison`).
+        labels: Numbers of labels that they are given (see `Comparison`).
 
     Raises:
         MaedError: a stage or an encoding refuses, before any of them works where that can be told.
@@ -71,7 +72,7 @@ def run_all(
     check_cluster(context.settings.trainer.cluster)
     results = new_results(context, command)
     if (there := _finished(context, results)) is not None:
-        context.say(f"nothing to do: {folder.path} holds this very run, finished and whole")
+        context.say(f"nothing to do: {folder.path} already holds this run, complete")
         return there
     measured = encodings if data.geometry is None else ("start", *BASELINES.names)
     able = methods_of(context)
@@ -83,7 +84,7 @@ def run_all(
         raise MaedError(f"similarity.method: {asked} {needs_all_pairs(context)}")
     if asked not in ("auto", "maed", *fitting):
         raise MaedError(
-            f"similarity.method: {asked} is not for {data.kind} signals; choose {', '.join(fitting)} or maed"
+            f"similarity.method: {asked} does not fit {data.kind} signals; choose {', '.join(fitting)} or maed"
         )
     # beside the method that was asked for the one that all are measured against; all of them, where one is to be chosen
     wanted = fitting if asked == "auto" else (baseline_for(data), asked)
@@ -135,7 +136,7 @@ def run_all(
 
 
 def _finished(context: Context, asked: Results) -> Results | None:
-    """What this very run has found, where it is finished and whole.
+    """The results of this very run, if it is finished and complete.
 
     Raises:
         MaedError: a file of it is damaged.
@@ -184,19 +185,20 @@ def compare_only(
     """Compare encodings; what an earlier run in this folder measured of the positions stays in results.json.
 
     Args:
-        context: folder, settings and labeled data.
-        encodings: to compare.
-        seeds: for each of them.
-        command: the command line, which results.json records.
-        task, labels: what models learn, and from how many labels (see `Comparison`).
+        context: Folder, settings and labeled data.
+        encodings: To compare.
+        seeds: For each of them.
+        command: The command line, which results.json records.
+        task: What models learn (see `Comparison`).
+        labels: Numbers of labels that they are given (see `Comparison`).
 
     Raises:
-        MaedError: no labels, or a results.json of other data.
+        MaedError: No labels, or a results.json of other data.
     """
     data, path = context.data, context.folder.results
     comparison, results = Comparison(context, task, labels), new_results(context, command)
     if comparison.skipped:
-        raise MaedError(f"source: {data.source} has no labels of two classes or more, and `compare` needs them")
+        raise MaedError(f"source must have labels of at least 2 classes for `compare`; {data.source} has none")
     if path.is_file():
         kept = Results.read(path)
         there, here = ({"source": r.source, "data": r.settings.get("data")} for r in (kept, results))
@@ -206,7 +208,7 @@ def compare_only(
             results.notes = [note for note in kept.notes if not note.startswith(SKIPPED)]
         elif not context.folder.overwrite:
             difference = first_difference(there, here)
-            raise MaedError(f"out: {path} is of another run ({difference}); take another --out, or --overwrite")
+            raise MaedError(f"out: {path} belongs to another run ({difference}); choose another --out, or --overwrite")
     if "maed" in encodings:
         made_with = context.folder.earlier.embedding().made_with
         notes = origin_notes(made_with, (*(results.geometry or {}), *encodings))
@@ -232,11 +234,11 @@ def new_results(context: Context, command: str) -> Results:
 
 
 def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
-    """What a reader must know of what the autoencoder was given before it learned anything.
+    """Notes on the information that the autoencoder had before training.
 
     Args:
-        made_with: nothing is said of settings that are not there.
-        rows: what is measured beside it: encodings, or `start`, the embedding that the autoencoder started from.
+        made_with: Nothing is said of settings that are not there.
+        rows: What is measured beside it: encodings, or `start`, the embedding that the autoencoder started from.
     """
     notes, init = [], made_with.setting("autoencoder", "init") or "random"
     if init != "random":

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
 
 Metrics = dict[str, Any]
-"""What metrics.json of a training holds."""
+"""Content of a training's metrics.json."""
 
 _KEPT = (CONFIG, MODEL, METRICS)
-"""What a training is known by, the last to be written last."""
+"""Files of a finished training, in the order in which they are written."""
 
 _ATTEMPTS = 2
-"""How often a training is given to a worker: one that is lost is replaced once."""
+"""Attempts per training: one that is lost with its worker is repeated once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +44,17 @@ class Trial:
     """One training of a comparison; the same wherever it runs.
 
     Args:
-        encoding: one of `maed.registry.ENCODINGS`.
-        seed: seed of the training.
-        folder: where it is kept, and resumed from.
-        dim: channels of the positions and of the content.
-        settings: with the learning rate of this training.
+        encoding: One of `maed.registry.ENCODINGS`.
+        seed: Seed of the training.
+        folder: Where it is kept, and resumed from.
+        dim: Channels of the positions and of the content.
+        settings: With the learning rate of this training.
         vectors: `(N, d)`, the embedding of a learned encoding.
-        tuning: whether it only tells a learning rate's worth. Then it is shown the validation signals in the place of
+        tuning: Whether it only tells a learning rate's worth. Then it is shown the validation signals in the place of
             the test's, and its loss may leave the finite numbers.
-        overwrite: replace a training of other settings that is in the folder, instead of refusing.
-        task: one of `maed.registry.TASKS`.
-        labels: how many labels it is given; None for all.
+        overwrite: Replace a training of other settings that is in the folder, instead of refusing.
+        task: One of `maed.registry.TASKS`.
+        labels: How many labels it is given; None for all.
     """
 
     encoding: str
@@ -78,7 +78,7 @@ class Trial:
 
     @property
     def column(self) -> str:
-        """What tells it from other trainings of the same encoding."""
+        """The part of its name that distinguishes it from other trainings of the same encoding."""
         return f"learning rate {self.learning_rate:g}" if self.tuning else f"seed {self.seed}"
 
     @property
@@ -88,12 +88,12 @@ class Trial:
 
     @property
     def metric(self) -> Metric:
-        """What its task is judged by."""
+        """The metric of its task."""
         metric: Metric = TASKS.get(self.task).metric
         return metric
 
     def value(self, metrics: Metrics) -> float:
-        """What it was run to measure."""
+        """The value that the trial measures."""
         return metrics[f"{'validation' if self.tuning else 'test'}_{self.metric.name}"]
 
     def finished(self, data: SignalData) -> Metrics | None:
@@ -101,7 +101,7 @@ class Trial:
         return models.finished_training(data, self.encoding, **self._arguments())
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
-        """Train, or go on training; None where a learning rate was tried with which the loss is not finite."""
+        """Train, or go on training; None if a learning rate was tried with which the loss is not finite."""
         try:
             return models.train_classifier(data, self.encoding, **self._arguments(), callbacks=callbacks)
         except NotFiniteError:
@@ -119,7 +119,7 @@ class Trial:
 
 
 class Board(Protocol):
-    """Who is told how trials are doing."""
+    """Receiver of progress reports on trials."""
 
     def started(self, trial: Trial) -> None:
         """A training is about to start, or was given to a worker."""
@@ -137,13 +137,13 @@ def run_trials(
     """Train what is not yet trained; yields every trial once, as they finish, those first that had finished before.
 
     Args:
-        data: labeled signals.
-        trials: each with a folder of its own.
-        cluster: where to; this process by default.
-        board: told what happens.
+        data: Labeled signals.
+        trials: Each with a folder of its own.
+        cluster: Where to; this process by default.
+        board: Told what happens.
 
     Raises:
-        MaedError: as `train_classifier` does; a folder that holds another training, before any is trained; Ray missing,
+        MaedError: As `train_classifier` does; a folder that holds another training, before any is trained; Ray missing,
             a cluster that cannot be reached, a worker that is lost.
     """
     left: list[Trial] = []
@@ -184,8 +184,8 @@ def check_cluster(address: str | None) -> None:
     require_extra("trainer.cluster", "ray")
     if os.environ.get("WORLD_SIZE", "1") != "1" or not is_main_process():
         raise MaedError(
-            f"trainer.cluster: {address} under torchrun, which shares each training among its processes; it must be "
-            "null, or started without torchrun"
+            "trainer.cluster must be null under torchrun, which divides each training among its processes; "
+            f"got {address}"
         )
 
 
@@ -205,7 +205,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         """Ray.
 
         Raises:
-            MaedError: nothing answers, or not the Ray or Python of this process.
+            MaedError: Nothing answers, or not the Ray or Python of this process.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
@@ -257,21 +257,21 @@ def _on_ray(
             except ray.exceptions.RayError as error:
                 if attempt == _ATTEMPTS:
                     raise MaedError(
-                        f"trainer.cluster: the worker that trained {trial} was lost ({_line(error)}); the same command "
-                        "goes on where this was"
+                        f"trainer.cluster: the worker that trained {trial} was lost ({_line(error)}); run the same "
+                        "command again to continue"
                     ) from None
                 waiting.appendleft((trial, attempt + 1))
             else:
                 yield trial, metrics
     except ConnectionError as error:
         raise MaedError(
-            f"trainer.cluster: the connection to {cluster.address} was lost ({_line(error)}); the same command goes on "
-            "where this was"
+            f"trainer.cluster: the connection to {cluster.address} was lost ({_line(error)}); run the same "
+            "command again to continue"
         ) from None
 
 
 def _work(data: SignalData, trial: Trial, send: bool) -> tuple[Metrics | MaedError | None, dict[str, bytes]]:
-    """What a worker does: train in the folder where its machine has it, else in one of its own, and hand back.
+    """A worker's job: train in the run's folder if this machine has it, otherwise in a temporary one, and send it back.
 
     Returns:
         The metrics, or the error; and, to `send`, the files. Those stay here until somebody asks for them.
@@ -323,12 +323,15 @@ def _share(ray: Any, trials: int, settings: TrainerSettings) -> tuple[int, int, 
             cores.append(int(machine["CPU"]))
             slots.append(min(cores[-1], int(machine["GPU"])) if gpus else cores[-1])
     if not slots:
-        raise MaedError("trainer.cluster: it has no machine with a core to spare")
+        raise MaedError("trainer.cluster: no machine has a free core")
     workers = min(trials, sum(slots))
     least = min(c // s for c, s in zip(cores, slots, strict=True)) if gpus else min(cores)
     cpus = settings.threads or max(1, min(sum(cores) // workers, least))
     if cpus > max(cores):
-        raise MaedError(f"trainer.threads: {cpus}, but no machine of trainer.cluster has more than {max(cores)} cores")
+        raise MaedError(
+            f"trainer.threads must be at most {max(cores)}, the cores of the largest machine of "
+            f"trainer.cluster, got {cpus}"
+        )
     return (cpus, 1, workers) if gpus else (cpus, 0, max(1, min(workers, sum(c // cpus for c in cores))))
 
 

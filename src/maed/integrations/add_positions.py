@@ -17,24 +17,23 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class AddPositions(nn.Module):
-    """Adds a position embedding to embedded inputs, in models of plain PyTorch such as `nn.TransformerEncoder`.
+    """Add a position embedding to embedded inputs, in plain PyTorch models such as `nn.TransformerEncoder`.
 
-    The vectors go through a linear map that starts orthogonal, so that distances between positions are kept where
-    there are channels enough, and a learned gain: at the start what is added has the root mean square `scale`, whatever
-    the embedding's own. Map and gain are trained; the vectors only if `positions.trainable`.
+    The vectors pass through a linear map, initially orthogonal, so that distances are preserved if `width` is at least
+    d, and a learned gain, so that the initial output has root mean square `scale` whatever the embedding's own. Map and
+    gain are trained; the vectors only if `positions.trainable`.
 
     Args:
         positions: N positions in d channels; becomes a submodule.
-        width: channels of the inputs.
-        scale: root mean square, over all positions, of what is added at the start; that of the inputs is a good choice.
-        names: what the inputs are called, N names in the order in which they come: they are then put in the order of
-            the embedding's positions, found by name. None for inputs that come in that order.
-        batch_first: as `torch.nn.TransformerEncoder` has it: True for inputs `(B, L, width)`, False for
-            `(L, B, width)`. None is True, but refuses inputs of which only the first axis has the length N.
+        width: Channels of the inputs.
+        scale: Initial root mean square, over all positions, of what is added; that of the inputs is a good choice.
+        names: N names of the inputs, in their order; the output is in the order of the embedding's positions, matched
+            by name. None if inputs are in that order already.
+        batch_first: As in `torch.nn.TransformerEncoder`: True for inputs `(B, L, width)`, False for `(L, B, width)`.
+            None means True, but refuses inputs of which only the first axis has length N.
 
     Raises:
-        MaedError: an argument cannot be; the embedding has no names, or one of them is missing, or there twice, or
-            the name of none.
+        MaedError: An argument is invalid, the embedding has no names, or `names` are not its names, each once.
 
     Example:
         >>> add = AddPositions(PositionEmbedding(torch.randn(49, 16)), width=32)
@@ -55,12 +54,12 @@ class AddPositions(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(positions, PositionEmbedding):
-            raise MaedError(f"positions: must be a PositionEmbedding, got {type(positions).__name__}")
+            raise MaedError(f"positions must be a PositionEmbedding, got {type(positions).__name__}")
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise MaedError(f"width: must be an integer of at least 1, got {width!r}")
+            raise MaedError(f"width must be an integer of at least 1, got {width!r}")
         check_positive("scale", scale)
         if batch_first is not None and not isinstance(batch_first, bool):
-            raise MaedError(f"batch_first: must be True, False or None, got {batch_first!r}")
+            raise MaedError(f"batch_first must be True, False or None, got {batch_first!r}")
         self.positions, self.batch_first = positions, batch_first
         # not in the state: it says how inputs come, which a model that is loaded may be told anew
         self.register_buffer("order", None if names is None else order(positions, names), persistent=False)
@@ -72,23 +71,23 @@ class AddPositions(nn.Module):
         self.gain = nn.Parameter(torch.tensor(scale / start if start else float(scale)))
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
-        """Inputs with their positions added.
+        """Add positions to inputs.
 
         Args:
-            x: `(B, L, width)`; `(L, B, width)` where `batch_first` is False. L is N where the inputs have names.
-            index: `(B, L)` or `(L,)` integers from 0 to N - 1, whatever `batch_first` is: which position each input
-                has, for models that see a subset. If None, the inputs have the first L positions.
+            x: `(B, L, width)`, or `(L, B, width)` if `batch_first` is False. L must be N if the inputs have names.
+            index: `(B, L)` or `(L,)` integers from 0 to N - 1, for either `batch_first`: the position of each input,
+                for models that see a subset. By default inputs have the first L positions.
 
         Returns:
-            Of the shape and dtype of `x`; where the inputs have names, in the order of the embedding's positions.
+            A tensor with the shape and dtype of `x`, in the order of the embedding's positions if inputs have names.
 
         Raises:
-            MaedError: a shape that does not fit, more inputs than positions, or an index beside names.
-            IndexError: on a CPU, an index that is no position's, as `nn.Embedding` has it.
+            MaedError: A shape does not fit, there are more inputs than positions, or `index` is given with names.
+            IndexError: On a CPU, `index` is out of range, as with `nn.Embedding`.
         """
         width, first = self.linear.out_features, self.batch_first is not False
         if x.ndim != 3 or x.shape[2] != width:
-            raise MaedError(f"x: must have shape ({'B, L' if first else 'L, B'}, {width}), got {tuple(x.shape)}")
+            raise MaedError(f"x must have shape ({'B, L' if first else 'L, B'}, {width}), got {tuple(x.shape)}")
         inputs = x if first else x.transpose(0, 1)  # (B, L, width)
         batch, length = inputs.shape[:2]
         if index is None:
@@ -96,10 +95,10 @@ class AddPositions(nn.Module):
             added = self._added(self.positions.vectors[:length])  # (L, width)
             inputs = inputs if self.order is None else inputs.index_select(1, self.order)
         elif self.order is not None:
-            raise MaedError("index: must be None where names say which position each input has")
+            raise MaedError("index must be None if names say which position each input has")
         elif index.dtype not in _INTEGERS or tuple(index.shape) not in ((length,), (batch, length)):
             raise MaedError(
-                f"index: must be integers of shape ({length},) or {(batch, length)}, got {index.dtype} of shape "
+                f"index must be integers of shape ({length},) or {(batch, length)}, got {index.dtype} of shape "
                 f"{tuple(index.shape)}"
             )
         else:
@@ -114,14 +113,14 @@ class AddPositions(nn.Module):
         turned = length < n and batch == n and self.batch_first is None
         if turned and not too_few:
             raise MaedError(
-                f"x: must be (B, L, width), and of {tuple(x.shape)} axis 0 has the {n} of the positions; say "
-                "batch_first=False if that is the length, else batch_first=True"
+                f"x must be (B, L, width), and axis 0 of {tuple(x.shape)} has the {n} of the positions; set "
+                "batch_first=False if that is the length, otherwise batch_first=True"
             )
         if too_many or too_few:
             least = n if self.order is not None else f"at most {n}"
             other = f"; axis {int(not first)} has {n}: if that is the length, say batch_first={not first}"
             raise MaedError(
-                f"x: must have {least} inputs on axis {int(first)}, one for each position, got {tuple(x.shape)}"
+                f"x must have {least} inputs on axis {int(first)}, one for each position, got {tuple(x.shape)}"
                 f"{other if batch == n else ''}"
             )
 

@@ -19,24 +19,24 @@ _STRONGEST = 4.0  # slope of the first head
 
 
 class AttentionBias(nn.Module):
-    """Attention that falls with distance in a learned geometry: what is added to the logits of each head.
+    """Bias of attention that falls with distance in a learned geometry, added to the logits of each head.
 
     The bias of two positions is `-slope * log(1 + distance / scale)`, both learned for each head: ALiBi's idea (Press,
     Smith and Lewis 2022) with the logarithm of KERPLE (Chi et al. 2022), and in place of the difference of two indices
     the distance of two positions by `PositionEmbedding.coordinates_like`. (Distances of the vectors themselves tell
-    neighbors apart and hardly more.) One is the mean
-    distance to the 8 nearest. Slopes start spaced as ALiBi's, the first at 4, so that some heads look at neighbors and
-    others everywhere; scales start at 1. Memory grows with N^2, as that of attention does.
+    neighbors apart and hardly more.) The unit of distance is the mean distance to the 8 nearest. Slopes start spaced as
+    ALiBi's, the first at 4, so that some heads look at neighbors and others everywhere; scales start at 1. Memory grows
+    with N^2, as that of attention does.
 
     Args:
-        positions: N positions, 4 or more.
-        heads: H, of the attention.
-        tokens: inputs without a position that come before the others, such as CLS: nothing is added for them.
-        names: what the inputs are called, in their order, if that is not the order of the embedding's positions.
-        dims: how many coordinates, 8 at the most; None for as many as the shape takes.
+        positions: At least 4 positions.
+        heads: Number H of attention heads.
+        tokens: Number of inputs without a position before the others, such as CLS; their bias is 0.
+        names: Names of the inputs, in their order, if that differs from the order of the embedding's positions.
+        dims: Number of coordinates, at most 8; default: as many as the shape needs.
 
     Raises:
-        MaedError: an argument cannot be; the embedding has no names, or they are not those of the inputs.
+        MaedError: An argument is invalid, the embedding has no names, or they are not those of the inputs.
 
     Example:
         >>> bias = AttentionBias(PositionEmbedding(torch.randn(49, 16)), heads=4)
@@ -59,12 +59,12 @@ class AttentionBias(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(positions, PositionEmbedding):
-            raise MaedError(f"positions: must be a PositionEmbedding, got {type(positions).__name__}")
+            raise MaedError(f"positions must be a PositionEmbedding, got {type(positions).__name__}")
         for argument, value, least in (("heads", heads, 1), ("tokens", tokens, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise MaedError(f"{argument}: must be an integer of at least {least}, got {value!r}")
+                raise MaedError(f"{argument} must be an integer of at least {least}, got {value!r}")
         if dims is not None and dims > MOST:
-            raise MaedError(f"dims: must be {MOST} at the most, got {dims}")
+            raise MaedError(f"dims must be at most {MOST}, got {dims}")
         self.tokens = tokens
         order = None if names is None else named_order(positions, names).argsort()
         self.register_buffer("order", order, persistent=False)
@@ -76,23 +76,23 @@ class AttentionBias(nn.Module):
         """The bias, for `attn_mask` of `torch.nn.functional.scaled_dot_product_attention`.
 
         Args:
-            index: `(B, L)` or `(L,)` integers from 0 to N - 1: which position each input has, for models that see a
-                subset. None for all of them.
+            index: `(B, L)` or `(L,)` integers from 0 to N - 1: the position of each input, for models that see a
+                subset. Default: all positions.
 
         Returns:
-            `(H, tokens + L, tokens + L)` float32, with a first axis of B where `index` has one. For
-            `nn.TransformerEncoder` say `mask=bias().repeat(B, 1, 1)`; at other precision, `bias().to(x.dtype)`.
+            `(H, tokens + L, tokens + L)` float32, with a leading axis B if `index` has one. For `nn.TransformerEncoder`
+            use `mask=bias().repeat(B, 1, 1)`; in another precision, `bias().to(x.dtype)`.
 
         Raises:
-            MaedError: an index of another shape, or beside names.
+            MaedError: `index` has another shape, or is given with names.
         """
         places = self.coordinates
         if index is not None:
             if self.order is not None:
-                raise MaedError("index: must be None where names say which position each input has")
+                raise MaedError("index must be None if names say which position each input has")
             if index.is_floating_point() or index.dtype == torch.bool or index.ndim not in (1, 2):
                 raise MaedError(
-                    f"index: must be integers of shape (L,) or (B, L), got {index.dtype} of shape {tuple(index.shape)}"
+                    f"index must be integers of shape (L,) or (B, L), got {index.dtype} of shape {tuple(index.shape)}"
                 )
             places = F.embedding(index.long(), places)  # (B, L, 8)
         elif self.order is not None:

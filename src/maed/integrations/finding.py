@@ -1,4 +1,4 @@
-"""What says where inputs sit in a model, a table or a Perceiver's Fourier features, and what its config says of it."""
+"""Finding the positions of a model: a table or a Perceiver's Fourier features, and the record in its config."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Found:
     """A place in a model that says where inputs sit.
 
     Args:
-        where: its path; of a table, that of the `nn.Embedding`, the `nn.Parameter` or the buffer.
-        kind: what it is there; a tensor that is no part of the state dict counts as a buffer.
-        module: the `nn.Embedding`, the module that holds the tensor, or the Fourier features.
+        where: Its path; of a table, that of the `nn.Embedding`, the `nn.Parameter` or the buffer.
+        kind: What it is there; a tensor that is no part of the state dict counts as a buffer.
+        module: The `nn.Embedding`, the module that holds the tensor, or the Fourier features.
     """
 
     where: str
@@ -68,7 +68,7 @@ def tensor_of(found: Found) -> Tensor:
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor | None:
-    """The parameter, buffer or plain tensor of a module, None where it has none of that name; no property is called."""
+    """The parameter, buffer or plain tensor of a module, None if it has none of that name; no property is called."""
     for held in (module._parameters, module._buffers, vars(module)):
         if isinstance(held.get(name), Tensor):
             return held[name]
@@ -82,7 +82,7 @@ def rows_of(tensor: Tensor) -> Tensor:
 
 
 def is_table(shape: Sequence[int]) -> bool:
-    """Whether a tensor of this shape can be a position table: `(rows, width)`, with an axis of 1 first or between."""
+    """True if a tensor of this shape can be a position table: `(rows, width)`, with an axis of 1 first or between."""
     return len(shape) == 2 or (len(shape) == 3 and 1 in shape[:2])
 
 
@@ -98,8 +98,8 @@ def search(model: nn.Module) -> Found:
         listed = ", ".join(each.where for each in found)
         raise MaedError(f"model: {name} has several position tables; where= must be one of {listed}")
     raise MaedError(
-        f"model: {name} has no known position table; where= must be the path of its nn.Embedding, nn.Parameter or "
-        "buffer"
+        f"model: no position table is known in {name}; where= must be the path of its nn.Embedding, "
+        "nn.Parameter or buffer"
     )
 
 
@@ -130,8 +130,8 @@ def _tables(model: nn.Module, names: re.Pattern[str]) -> list[Found]:
 def _refuse_quantized(path: str, module: nn.Module | None) -> None:
     if module is not None and "_packed_params" in module._modules:  # as torch.ao leaves an nn.Embedding
         raise MaedError(
-            f"model: weights must be floats, and {path} is a {type(module).__name__} of whole numbers; replace "
-            "positions before the model is quantized"
+            f"model must have float weights, and {path} is a {type(module).__name__} of whole numbers; "
+            "replace positions before quantizing"
         )
 
 
@@ -146,7 +146,7 @@ def named(model: nn.Module, where: str) -> Found:
             inside = [name for name, buffer in module.named_buffers() if buffer.is_floating_point()]
         if len(inside) != 1:  # a module around a single tensor stands for it
             raise MaedError(
-                f"where: must be the path of an nn.Embedding, nn.Parameter or buffer of {type(model).__name__}, such "
+                f"where must be the path of an nn.Embedding, nn.Parameter or buffer of {type(model).__name__}, such "
                 f"as transformer.wpe, got {where!r}"
             )
         found = at(model, f"{where}.{inside[0]}")
@@ -160,7 +160,7 @@ def named(model: nn.Module, where: str) -> Found:
 
 
 def at(model: nn.Module, path: str) -> Found | None:
-    """What lies at a path, if it is a tensor, a table or Fourier features. Only what modules hold is looked at."""
+    """The tensor, table or Fourier features at a path, or None. Only attributes of modules are read."""
     parent, _, name = path.rpartition(".")
     holder = submodule(model, parent)
     if holder is None:
@@ -179,7 +179,7 @@ def at(model: nn.Module, path: str) -> Found | None:
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module | None:
-    """The module at a path, None where there is none; of attributes, only what modules have registered is followed."""
+    """The module at a path, None if there is none; of attributes, only what modules have registered is followed."""
     module: nn.Module | None = model
     for name in path.split(".") if path else ():
         module = module._modules.get(name) if module is not None else None
@@ -194,7 +194,7 @@ def around(model: nn.Module, where: str) -> list[nn.Module]:
 
 
 def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
-    """How many rows at the start of a table are not those of N positions, as far as the model shows it."""
+    """Number of rows at the start of a table that belong to none of N positions, as far as the model shows it."""
     module, rows = found.module, rows_of(tensor_of(found))
     if isinstance(module, nn.Embedding):
         if isinstance(getattr(module, "offset", None), int):  # BART and its kin
@@ -220,14 +220,14 @@ def rows_that_stay(model: nn.Module, found: Found, n: int) -> int:
             return first
         what = f"{n} positions" if patches is None else f"{patches} patches"
         raise MaedError(
-            f"offset: cannot be told from {found.where} with {len(rows)} rows for {what}; it must be given, the number "
-            "of rows before those of the positions, 0 where tokens such as CLS have none"
+            f"offset must be given, because {found.where} has {len(rows)} rows for {what}: the number of rows "
+            "before the positions (0 if tokens such as CLS have none)"
         )
     return 0
 
 
 def _tokens(module: nn.Module, name: str, width: int) -> int:
-    """How many tokens a module has in a tensor `(..., width)`; 0 where it has none of that name."""
+    """Number of tokens in a module's tensor `(..., width)`; 0 if it has none of that name."""
     tensor = _tensor(module, name)
     return 0 if tensor is None or tensor.ndim == 0 or tensor.shape[-1] != width else tensor.numel() // width
 
@@ -255,9 +255,9 @@ class TablePositionEncoding(nn.Module):
     """Takes the place of a Perceiver's Fourier features: a table `(N, dim)`, called and asked as those are.
 
     Args:
-        n: positions N.
-        dim: channels of the features it replaces.
-        num_dimensions: dimensions of the input's index, 2 for images.
+        n: Positions N.
+        dim: Channels of the features it replaces.
+        num_dimensions: Dimensions of the input's index, 2 for images.
     """
 
     def __init__(self, n: int, dim: int, num_dimensions: int) -> None:
@@ -280,14 +280,14 @@ class TablePositionEncoding(nn.Module):
         """The table for a batch of inputs of shape `index_dims`, `(batch_size, N, dim)`.
 
         Raises:
-            MaedError: inputs of another number of positions, or coordinates `pos`, of which a table knows nothing.
+            MaedError: Inputs of another number of positions, or coordinates `pos`, of which a table knows nothing.
         """
         sides, n = " x ".join(str(int(side)) for side in index_dims), len(self.table)
         if pos is not None:
-            raise MaedError("pos: must be None, for a table has replaced the features of coordinates")
+            raise MaedError("pos must be None, because a table has replaced the features of coordinates")
         if math.prod(index_dims) != n:
             raise MaedError(
-                f"inputs: must have {n} positions, as the embedding in the model, got {sides} = "
+                f"inputs must have {n} positions, as the embedding in the model has, got {sides} = "
                 f"{math.prod(index_dims)}; or resample the embedding and replace it again"
             )
         return self.table.to(device=device, dtype=dtype).expand(batch_size, -1, -1)
@@ -316,7 +316,7 @@ def keep_record(model: nn.Module, record: dict[str, Any]) -> None:
 
 
 def _holds(model: nn.Module, record: dict[str, Any]) -> bool:
-    """Whether the model has the table; one that was made anew from the config of another need not."""
+    """True if the model has the table; one that was made anew from the config of another need not."""
     found = at(model, record["where"])
     if found is None or found.kind != record["kind"]:
         return False
@@ -324,7 +324,7 @@ def _holds(model: nn.Module, record: dict[str, Any]) -> bool:
 
 
 def records_of(config: Any) -> list[dict[str, Any]]:
-    """What `replace_positions` has written into the config; nobody's word for it is taken."""
+    """Read and check the records of `replace_positions` in a config."""
     written = getattr(config, "maed_positions", None)
     if written is None:
         return []
@@ -336,7 +336,7 @@ def records_of(config: Any) -> list[dict[str, Any]]:
 
 def _check_record(record: Any) -> None:
     if not isinstance(record, dict):
-        raise MaedError(f"config.maed_positions: must be what replace_positions writes, got {type(record).__name__}")
+        raise MaedError(f"config.maed_positions must be what replace_positions writes, got {type(record).__name__}")
     wrong = [name for name in _TEXTS if not isinstance(record.get(name), str)]
     wrong += [name for name, low in _NUMBERS.items() if type(record.get(name)) is not int or record[name] < low]
     if type(record.get("trainable")) is not bool:
@@ -350,4 +350,4 @@ def _check_record(record: Any) -> None:
         wrong.append("kind")
     if wrong:
         shown = ", ".join(f"{name} {str(record.get(name))[:40]!r}" for name in wrong)
-        raise MaedError(f"config.maed_positions: must be what replace_positions writes, got {shown}")
+        raise MaedError(f"config.maed_positions must be what replace_positions writes, got {shown}")

@@ -17,7 +17,7 @@ _Pretrained = TypeVar("_Pretrained", bound="PreTrainedModel")
 
 
 def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwargs: Any) -> _Pretrained:
-    """`model_class.from_pretrained`, and what that forgets of replaced positions.
+    """Load a model with replaced positions, as `model_class.from_pretrained` would not.
 
     `from_pretrained` alone keeps the values of tables, but it makes frozen ones trainable, and of a Perceiver whose
     Fourier features were replaced it drops the table and goes back to the features, as it goes back to sinusoids that
@@ -25,10 +25,12 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
     does.
 
     Args:
-        model_class: of transformers, such as `PerceiverForImageClassificationFourier`; automatic classes, such as
-            `AutoModel`, too.
-        folder_or_name: what `save_pretrained` wrote, or a name on the hub.
-        kwargs: for `from_pretrained`; not `output_loading_info`.
+        model_class: A class of transformers, such as `PerceiverForImageClassificationFourier` or `AutoModel`.
+        folder_or_name: A folder that `save_pretrained` wrote, or a name on the hub.
+        kwargs: Passed to `from_pretrained`; not `output_loading_info`.
+
+    Returns:
+        The model.
 
     Raises:
         MaedError: `config.maed_positions` is not what `replace_positions` writes, or fits neither class nor checkpoint.
@@ -36,7 +38,7 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
     from transformers import PreTrainedModel
 
     if "output_loading_info" in kwargs:
-        raise MaedError("output_loading_info: not available here; leave it out, or give it to from_pretrained")
+        raise MaedError("output_loading_info must be left out here; from_pretrained takes it")
     if not issubclass(model_class, PreTrainedModel):  # AutoModel and its like only choose a class
         automatic: Any = model_class
         model, info = automatic.from_pretrained(folder_or_name, output_loading_info=True, **kwargs)
@@ -69,7 +71,7 @@ def load_model(model_class: type[_Pretrained], folder_or_name: str | Path, **kwa
     except RuntimeError as error:
         if records and "mismatch" in str(error):
             raise MaedError(
-                f"{folder_or_name}: holds tensors of other shapes than its config.json says; see the report above"
+                f"{folder_or_name}: tensors do not have the shapes that its config.json says; see the report above"
             ) from error
         raise
     model.__class__ = model_class
@@ -84,8 +86,8 @@ def _recorded(model: nn.Module, record: dict[str, Any]) -> Found:
         if found is not None and found.kind == record["kind"]:
             return found
     raise MaedError(
-        f"config.maed_positions: {where!r} is no {record['kind']} of {type(model).__name__}; load it by the "
-        "class that saved it"
+        f"config.maed_positions: {type(model).__name__} has no {record['kind']} at {where!r}; load the "
+        "model with the class that saved it"
     )
 
 
@@ -95,13 +97,13 @@ def _restored(model: _Pretrained, info: dict[str, Any], name: str | Path) -> _Pr
     for record in records_of(model.config):
         found = _recorded(model, record)
         if found.key in absent:
-            raise MaedError(f"{name}: lacks {found.key}, or has it in another shape; config.json says that it is there")
+            raise MaedError(f"{name}: {found.key} is missing or has another shape, although config.json lists it")
         table = tensor_of(found)
         shape = tuple(table.shape)
         if not is_table(shape) or rows_of(table).shape != (record["offset"] + record["n"], record["dim"]):
             raise MaedError(
-                f"{name}: {found.key} must be {record['offset'] + record['n']} rows of {record['dim']}, as config.json "
-                f"says, got the shape {shape}"
+                f"{name}: {found.key} must be {record['offset'] + record['n']} rows of {record['dim']}, as "
+                f"config.json says, got shape {shape}"
             )
         table.requires_grad_(record["trainable"])
         table._is_hf_initialized = True  # type: ignore[attr-defined]

@@ -18,12 +18,12 @@ _ROWS = ("chans_id", "channel_indices", "default_ch_idxs")  # of EEGPT, STEEGFor
 
 @dataclass(frozen=True)
 class Channels:
-    """What a model shows of its channels.
+    """Names and positions of a model's channels.
 
     Args:
-        shown: the attribute that names them.
-        names: in the order of its inputs.
-        rows: which row of its table each channel has, `(channels,)` int64, where the table is of more electrodes.
+        shown: The attribute that names them.
+        names: In the order of its inputs.
+        rows: Which row of its table each channel has, `(channels,)` int64, where the table is of more electrodes.
     """
 
     shown: str
@@ -32,7 +32,7 @@ class Channels:
 
 
 def channels(around: Sequence[nn.Module]) -> Channels | None:
-    """The channels that the modules around a table name, the nearest first; None where none does."""
+    """The channels that the modules around a table name, the nearest first; None if none does."""
     for module in around:
         for attribute in _NAMED:
             names = _names(vars(module).get(attribute))
@@ -56,34 +56,35 @@ def _names(value: Any) -> list[str]:
 
 
 def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "names") -> Tensor:
-    """Where among `names` each position of an embedding is found, `(N,)` int64.
+    """Find each position of an embedding among `names`: indices `(N,)` int64.
 
     Args:
-        positions: with names.
+        positions: With names.
         names: N names, each that of one position, in any order.
-        argument: what an error says that they are.
+        argument: What an error says that they are.
 
     Raises:
-        MaedError: the embedding has no names, or one of them is missing, or there twice, or the name of none.
+        MaedError: The embedding has no names, or one of them is missing, or there twice, or the name of none.
     """
     known, given = positions.names, [str(name) for name in names]
     if known is None:
         raise MaedError(
-            f"{argument}: given, and the positions of the embedding have none; leave them out, with inputs in its order"
+            f"{argument} must be left out, because the positions of the embedding have no names; inputs must "
+            "be in its order"
         )
     if missing := [name for name in known if name not in given]:
-        alike = [f", did you mean {name!r}?" for name in given if _plain(name) == _plain(missing[0])]
+        alike = [f"; did you mean {name!r}?" for name in given if _plain(name) == _plain(missing[0])]
         near = alike[0] if alike else nearest(missing[0], given)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MaedError(
-            f"{argument}: must hold each of {len(known)} positions, lacks {missing[0]!r}{more}{near}; "
-            "positions.subset(names) has those named alone"
+            f"{argument} must hold each of {len(known)} positions, lacks {missing[0]!r}{more}{near}; "
+            "positions.subset(names) keeps only those named"
         )
     if len(given) > len(known):
         odd = next(name for i, name in enumerate(given) if name not in known or name in given[:i])
-        what = "is there twice" if odd in known else "is the name of no position"
+        what = "occurs twice" if odd in known else "is not the name of a position"
         raise MaedError(
-            f"{argument}: must hold each of {len(known)} positions once, {odd!r} {what}; leave that input out"
+            f"{argument} must hold each of {len(known)} positions once; {odd!r} {what}; leave that input out"
         )
     place = {name: i for i, name in enumerate(given)}
     return torch.tensor([place[name] for name in known])

@@ -41,7 +41,7 @@ def replace_positions(
     where: str | None = None,
     names: Sequence[str] | None = None,
 ) -> _Model:
-    """Put a position embedding in the place of the position table of a model, which is changed and returned.
+    """Replace the position table of a model by a position embedding, in place.
 
     The table is found by what models call it: `position_embeddings` in most of transformers, `pos_embed`,
     `pos_embedding`, `position_enc`, `pos_emb.emb`, `positional_encoding.pe` and the like in timm, vit-pytorch,
@@ -60,27 +60,27 @@ def replace_positions(
     and PatchTST, fail on inputs of another length.
 
     Args:
-        model: new or loaded, with floats as weights: replace positions before a model is quantized.
-        embedding: N positions in d channels; or its folder or name on the hub. Where the table has other channels, it
-            is fitted: `embedding.table(dim=width, rms=rms)`.
-        trainable: whether an optimizer may change the table. Otherwise it is frozen, with the rows before `offset`.
-        rms: root mean square of the new rows; by default that of the rows they replace, for models differ in how loud
-            their positions are. Where those are all zero, `model.config.initializer_range`, or else 1.
-        offset: rows at the start of the table that stay as they are: those of CLS and the like. By default what the
-            model shows: 1 for ViT, 2 for DeiT, 0 for BERT, `padding_idx + 1` for RoBERTa.
-        where: path of the table in other models, an `nn.Embedding`, `nn.Parameter` or buffer, such as
+        model: A new or loaded model with float weights; replace positions before quantizing.
+        embedding: N positions in d channels, or its folder or name on the hub. It is fitted to the width of the table:
+            `embedding.table(dim=width, rms=rms)`.
+        trainable: Let optimizers change the table. Otherwise it is frozen, with the rows before `offset`.
+        rms: Root mean square of the new rows; default: that of the rows they replace, because models differ in the
+            scale of their positions, or `model.config.initializer_range`, or 1, if those are all zero.
+        offset: Number of rows at the start of the table to keep, such as that of CLS. Default: as the model shows it: 1
+            for ViT, 2 for DeiT, 0 for BERT, `padding_idx + 1` for RoBERTa.
+        where: Path of the table in other models: an `nn.Embedding`, `nn.Parameter` or buffer, such as
             `transformer.wpe`.
-        names: what the rows after `offset` are called, N names in their order: each gets the position of its name. By
-            default the channels that the model names (`chs_info` of braindecode's models, `ch_names`, an `info` of
-            MNE), if the embedding has names and the table a row for each channel; else rows and positions come in the
-            same order.
+        names: N names of the rows after `offset`, in their order; each row gets the position of its name. Default: the
+            channels that the model names (`chs_info` of braindecode's models, `ch_names`, an `info` of MNE), if the
+            embedding has names and the table a row for each channel; otherwise rows and positions are in the same
+            order.
 
     Returns:
         The same model.
 
     Raises:
-        MaedError: no table is found, or several; it has not just `offset` + N rows; names do not fit; or an argument
-            cannot be.
+        MaedError: No table or several tables are found, the table does not have `offset` + N rows, names do not match,
+            or an argument is invalid.
 
     Example:
         >>> model = ViTForImageClassification.from_pretrained("google/vit-base-patch16-224")  # 14 x 14 patches
@@ -88,18 +88,18 @@ def replace_positions(
     """
     if not isinstance(embedding, (PositionEmbedding, str, Path)):
         raise MaedError(
-            f"embedding: must be a PositionEmbedding, its folder or its name, got {type(embedding).__name__}"
+            f"embedding must be a PositionEmbedding, its folder or its name, got {type(embedding).__name__}"
         )
     positions = embedding if isinstance(embedding, PositionEmbedding) else open_embedding(embedding)
     if rms is not None:
         check_positive("rms", rms)
     if offset is not None and (isinstance(offset, bool) or not isinstance(offset, int) or offset < 0):
-        raise MaedError(f"offset: must be an integer of at least 0, got {offset!r}")
+        raise MaedError(f"offset must be an integer of at least 0, got {offset!r}")
     records_of(getattr(model, "config", None))  # before anything is changed
     found = search(model) if where is None else named(model, where)
     if found.kind == "fourier":
         if offset:
-            raise MaedError(f"offset: must be 0 with Fourier features, of which no row can stay, got {offset}")
+            raise MaedError(f"offset must be 0 with Fourier features, which have no rows to keep, got {offset}")
         kept, like = 0, next(model.parameters(), torch.empty(0))
         _check_loaded(like)
         places = torch.arange(positions.n) if names is None else order(positions, names)
@@ -111,8 +111,8 @@ def replace_positions(
         _check_loaded(table)
         if trainable and found.kind == "buffer":
             raise MaedError(
-                f"trainable: must be False, for {found.where} is a buffer, which no optimizer changes; or make it an "
-                "nn.Parameter of the model"
+                f"trainable must be False, because {found.where} is a buffer, which optimizers do not change; or "
+                "make it an nn.Parameter of the model"
             )
         places, kept = _places(model, found, positions, offset, names)
         rows = rows_of(table)
@@ -141,14 +141,14 @@ def _places(
     if shown is not None and shown.rows is not None and offset is None and not n == rows != len(shown.rows):
         if positions.names is None and n != len(shown.rows):
             raise MaedError(
-                f"embedding: must have {len(shown.rows)} positions, one for each of {shown.shown}, or {rows}, one for "
+                f"embedding must have {len(shown.rows)} positions, one for each of {shown.shown}, or {rows}, one for "
                 f"each row of {found.where}, got {n}"
             )
         used = shown.rows.tolist()
         if len(set(used)) < len(used) or max(used) >= rows:
             raise MaedError(
-                f"model: each of {shown.shown} must have a row of its own in {found.where}, of {rows} rows, got the "
-                f"rows {used}; names= says what each row is called"
+                f"model must have a row of its own in {found.where} ({rows} rows) for each of {shown.shown}, got "
+                f"the rows {used}; names= says what each row is called"
             )
         return (shown.rows if positions.names is None else shown.rows[order(positions, shown.names, shown.shown)]), 0
     kept = offset if offset is not None else rows_that_stay(model, found, n)
@@ -163,7 +163,7 @@ def _places(
 def check_positive(argument: str, value: float) -> None:
     """Refuse what is no finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise MaedError(f"{argument}: must be a number above 0, got {value!r}")
+        raise MaedError(f"{argument} must be a number above 0, got {value!r}")
 
 
 def _check_n(model: nn.Module, found: Found, positions: PositionEmbedding, offset: int) -> None:
@@ -172,9 +172,9 @@ def _check_n(model: nn.Module, found: Found, positions: PositionEmbedding, offse
         return
     stay = f" (of {rows} rows, {offset} stay)" if offset else ""
     if rows <= offset:
-        raise MaedError(f"offset: must be below {rows}, the rows of {found.where}, got {offset}")
+        raise MaedError(f"offset must be below {rows}, the rows of {found.where}, got {offset}")
     raise MaedError(
-        f"embedding: must have {rows - offset} positions, as {found.where} of {type(model).__name__}{stay}, got "
+        f"embedding must have {rows - offset} positions, as {found.where} of {type(model).__name__}{stay}, got "
         f"{positions.n}; give embedding.resampled('grid:HxW') or .resampled('line:{rows - offset}'), or a model "
         f"configured for {positions.n}"
     )
@@ -185,8 +185,8 @@ def _check_loaded(table: Tensor) -> None:
     if table.is_meta or not table.is_floating_point() or not plain:
         kind = table.dtype if plain else f"a {type(table.detach()).__name__}"
         raise MaedError(
-            f"model: weights must be floats, loaded on a real device, got {kind} on {table.device}; replace positions "
-            "once the model is loaded, and before it is quantized"
+            f"model must have float weights on a real device, got {kind} on {table.device}; replace positions "
+            "after loading the model and before quantizing it"
         )
 
 
@@ -199,7 +199,7 @@ def _size_or_default(values: Tensor, found: Found, model: nn.Module) -> float:
     """Root mean square of the rows that are replaced; where they are zero, of what the model would have drawn."""
     size = root_mean_square(values)
     if not math.isfinite(size):
-        raise MaedError(f"model: {found.where} holds numbers that are not finite; rms= says how large to make it")
+        raise MaedError(f"model: {found.where} holds values that are not finite; set rms=, the size of the new rows")
     return size or float(getattr(getattr(model, "config", None), "initializer_range", None) or 1.0)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from maed._lazy import lazy
 
 if TYPE_CHECKING:
-    from maed.models.architectures.maed import PositionEncoding, Preprocessor
+    from maed.models.architectures.maed import Maed, PositionEncoding, Preprocessor
     from maed.models.classifiers import build_classifier, describe_classifier, load_classifier, resized_grid, table_for
     from maed.models.config import ClassifierConfig
     from maed.models.fused.perceiver import fuse
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClassifierConfig",
+    "Maed",
     "PerceiverModule",
     "PositionEncoding",
     "Preprocessor",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "architectures.maed": ("PositionEncoding", "Preprocessor"),
+    "architectures.maed": ("Maed", "PositionEncoding", "Preprocessor"),
     "classifiers": ("build_classifier", "describe_classifier", "load_classifier", "resized_grid", "table_for"),
     "config": ("ClassifierConfig",),
     "fused.perceiver": ("fuse",),

@@ -21,9 +21,9 @@ class Batch(NamedTuple):
 
     Args:
         values: `(B, N, C)` float32 or `(B, N)` int64.
-        mask: `(B, N)` bool, True where real; None where all are.
+        mask: `(B, N)` bool, True where real; None if all are.
         labels: `(B,)` int64.
-        weight: what the mean loss of this process counts for, so that the mean over processes is that of all signals.
+        weight: What the mean loss of this process counts for, so that the mean over processes is that of all signals.
     """
 
     values: Tensor
@@ -43,11 +43,11 @@ class ShuffledBatches(Dataset[Batch]):
     Several processes share each batch: the signals of a step are the same for any number of them.
 
     Args:
-        signals: the training split; every epoch is a permutation of it, its last batch may be smaller.
-        batch_size: signals in a batch, of all processes together.
-        seed: seed of the permutations.
-        rank: number of this process.
-        world: processes in all.
+        signals: The training split; every epoch is a permutation of it, its last batch may be smaller.
+        batch_size: Signals in a batch, of all processes together.
+        seed: Seed of the permutations.
+        rank: Number of this process.
+        world: Processes in all.
     """
 
     def __init__(self, signals: Signals, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
@@ -93,12 +93,12 @@ def every_signal(signals: Signals, batch_size: int, *, rank: int = 0, world: int
 
 
 class Augmentation:
-    """What `train.flip`, `train.crop` and `train.hide` change in a training batch, drawn from torch's generator.
+    """Augmentation of a training batch by `train.flip`, `train.crop` and `train.hide`, drawn from torch's generator.
 
     Args:
-        train: the settings.
-        geometry: of the data; flips and crops need a grid of pixels.
-        permuted: whether the positions are in an order that hides it.
+        train: The settings.
+        geometry: Of the data; flips and crops need a grid of pixels.
+        permuted: Whether the positions are in an order that hides it.
         kind: `real` or `tokens`.
 
     Raises:
@@ -112,12 +112,14 @@ class Augmentation:
             return
         name = "train.flip: True" if train.flip else f"train.crop: {train.crop}"
         if permuted:
-            raise MaedError(f"{name}, but positions are permuted, which hides what is left and right; leave it out")
+            raise MaedError(f"{name}, but positions are permuted, so left and right are unknown; leave it out")
         if kind != "real" or geometry is None or geometry.kind != "grid" or len(geometry.shape) != 2:
-            raise MaedError(f"{name}, but the signals are no images; leave it out")
+            raise MaedError(f"{name}, but the signals are not images; leave it out")
         self._sides = tuple(geometry.shape)
         if train.crop >= min(self._sides):
-            raise MaedError(f"train.crop: {train.crop}; of images of {self._sides} it must be below {min(self._sides)}")
+            raise MaedError(
+                f"train.crop must be below {min(self._sides)} for images of {self._sides}, got {train.crop}"
+            )
         require_extra(name.partition(":")[0], "perceiver", package="kornia")
         from kornia import augmentation
 

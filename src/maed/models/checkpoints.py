@@ -32,7 +32,7 @@ BEYOND = (
     *("qk_channels", "v_channels", "cross_attention_shape_for_attention", "self_attention_widening_factor"),
     *("cross_attention_widening_factor", "hidden_act", "layer_norm_eps", "use_query_residual", "initializer_range"),
 )
-"""What else in transformers' config makes a model what it is, and no setting of ours says."""
+"""Further entries of transformers' config that determine the model and are not settings of ours."""
 
 _FACTS = {"d_model", *SIZES.values(), *BEYOND}
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -44,22 +44,22 @@ def checkpoint_config(name: str) -> PerceiverConfig:
     """The config of a checkpoint, as far as it describes the encoder.
 
     Raises:
-        MaedError: it cannot be had, or is of another model.
+        MaedError: It cannot be had, or is of another model.
     """
     path = _find(name, "config.json")
     stored = read_json(path)
     kind = stored.get("model_type") if isinstance(stored, dict) else None
     if kind != "perceiver":
-        raise MaedError(f"perceiver.checkpoint: {path} is of model type {kind!r}; it must be perceiver")
+        raise MaedError(f"perceiver.checkpoint must be of model type perceiver; {path} is of {kind!r}")
     return built_config({key: stored[key] for key in _FACTS if key in stored}, path)
 
 
 def built_config(facts: dict[str, Any], where: Path | str) -> PerceiverConfig:
-    """transformers' config of these facts; what cannot be one is refused, naming the file they come from."""
+    """Transformers' config of these facts; what cannot be one is refused, naming the file they come from."""
     plain = all(value is None or isinstance(value, (bool, int, float, str)) for value in facts.values())
     try:
         if not plain or not facts.keys() <= _FACTS:
-            raise ValueError("not what maed writes")
+            raise ValueError("not in the form that maed writes")
         return PerceiverConfig(**facts)
     except Exception as error:  # transformers' checks have errors of several libraries
         raise MaedError(f"{where}: not the config.json of a Perceiver ({first_line(error)})") from None
@@ -72,7 +72,7 @@ def checkpoint_weights(name: str) -> dict[str, Tensor]:
     zip archives are refused by `mmap` (see `maed.engine.checkpoints.read_checkpoint`).
 
     Raises:
-        MaedError: they cannot be had or read.
+        MaedError: They cannot be had or read.
     """
     path = _find(name, *_WEIGHTS)
     try:
@@ -92,9 +92,9 @@ def start_from(model: PreTrainedModel, weights: dict[str, Tensor], name: str, *,
 
     Args:
         model: a classifier of transformers.
-        weights: from `checkpoint_weights`.
-        name: what the user called the checkpoint.
-        table: name of the position table.
+        weights: From `checkpoint_weights`.
+        name: What the user called the checkpoint.
+        table: Name of the position table.
 
     Raises:
         MaedError: a tensor is missing or of another shape; the first is named, with both shapes.
@@ -108,18 +108,19 @@ def start_from(model: PreTrainedModel, weights: dict[str, Tensor], name: str, *,
         if key.startswith(_HEAD) or (found is None and key.startswith(_DECODER)):
             anew.append(key)
         elif found is None:
-            raise MaedError(f"perceiver.checkpoint: {name} lacks {key}, here of shape {tuple(tensor.shape)}")
+            raise MaedError(f"perceiver.checkpoint: {name} lacks {key}, of shape {tuple(tensor.shape)} here")
         else:
             raise MaedError(
-                f"perceiver.checkpoint: {name} has {key} of shape {tuple(found.shape)}; "
-                f"it must be {tuple(tensor.shape)} here"
+                f"perceiver.checkpoint: {key} must have shape {tuple(tensor.shape)} here; {name} has "
+                f"{tuple(found.shape)}"
             )
     if anew:
         part = "last layer" if all(key.startswith(_HEAD) for key in anew) else "decoder"
         there = weights.get(f"{_HEAD}bias")
         of = "is of no classifier" if there is None else f"is of {len(there)} classes"
         warnings.warn(
-            f"perceiver.checkpoint: {name} {of}, the data have {model.config.num_labels}: its {part} starts anew",
+            f"perceiver.checkpoint: {name} {of}, and the data have {model.config.num_labels}: its {part} is "
+            "trained from the start",
             stacklevel=2,
         )
     model.load_state_dict({key: weights[key] for key in wanted if key not in anew}, strict=False)
@@ -139,10 +140,10 @@ def _find(name: str, *files: str) -> Path:
         try:
             return _download(name, *files)
         except Exception as error:  # the hub's client lets errors of its transport through
-            reason = f", and its {files[0]} cannot be had from the hub ({first_line(error)[:240]})"
+            reason = f", and its {files[0]} is not available from the hub ({first_line(error)[:240]})"
     raise MaedError(
-        f"perceiver.checkpoint: {name!r} is no folder{reason}; it must be a folder that transformers' save_pretrained "
-        "wrote, OWNER/NAME of the hub, or null for random weights"
+        "perceiver.checkpoint must be a folder that transformers' save_pretrained wrote, OWNER/NAME of "
+        f"the hub, or null for random weights; {name!r} is no folder{reason}"
     )
 
 

@@ -31,15 +31,15 @@ def describe_classifier(
     """The configuration of a classifier for `data`, with the sizes of the checkpoint that it is to start from.
 
     Args:
-        data: labeled signals.
-        encoding: one of `maed.registry.ENCODINGS`.
-        dim: channels d of the embedding, and of positions and content where the architecture does not fix them.
-        settings: the Perceiver's.
-        task: one of `maed.registry.TASKS`, which these data have passed.
-        train: settings of the training, of which the task may keep some.
+        data: Labeled signals.
+        encoding: One of `maed.registry.ENCODINGS`.
+        dim: Channels d of the embedding, and of positions and content where the architecture does not fix them.
+        settings: The Perceiver's.
+        task: One of `maed.registry.TASKS`, which these data have passed.
+        train: Settings of the training, of which the task may keep some.
 
     Raises:
-        MaedError: the architecture is not for these data, settings or task, or the checkpoint cannot be had.
+        MaedError: The architecture is not for these data, settings or task, or the checkpoint cannot be had.
     """
     architecture = architecture_of(settings)
     architecture.check(data, settings)
@@ -47,8 +47,8 @@ def describe_classifier(
     if kind.per_position and not architecture.per_position:
         able = [name for name in ARCHITECTURES.names if ARCHITECTURES.get(name).per_position]
         raise MaedError(
-            f"perceiver.architecture: must be {' or '.join(able)} with --task {task}, which asks something of each "
-            f"position, got {settings.architecture}"
+            f"perceiver.architecture must be {' or '.join(able)} with --task {task}, which predicts a value "
+            f"for each position, got {settings.architecture}"
         )
     config = architecture.describe(data, encoding, dim, settings)
     return replace(config, task=task, classes=kind.output_names(data), facts=kind.facts(data, train or TrainSettings()))
@@ -60,7 +60,7 @@ def architecture_of(settings: PerceiverSettings) -> type[TargetModel]:
 
 
 def resized_grid(data: SignalData, settings: PerceiverSettings) -> Geometry | None:
-    """The positions of the images as the model sees them; None where those are the positions of the data."""
+    """The positions of the images as the model sees them; None if those are the positions of the data."""
     size = settings.image_size
     return None if size is None or size**2 == data.positions else grid(size, size)
 
@@ -69,9 +69,9 @@ def table_for(config: ClassifierConfig, data: SignalData, *, seed: int, vectors:
     """The position table that a classifier is given, `config.table_shape`, of unit mean square.
 
     Args:
-        config: from `describe_classifier`.
-        data: the same; `fourier` reads its geometry.
-        seed: seed of `trainable` and `random`.
+        config: From `describe_classifier`.
+        data: The same; `fourier` reads its geometry.
+        seed: Seed of `trainable` and `random`.
         vectors: `(N, d)`, the embedding; with other channels than the table it is projected, distances unchanged where
             there are more (`maed.embedding.fitting.project`), if the architecture has it so.
     """

@@ -25,22 +25,22 @@ class ClassifierConfig:
     Args:
         kind: `real` channels or `tokens`.
         positions: N.
-        classes: names of the outputs: classes in the order of the logits, or target columns.
-        encoding: the position encoding.
+        classes: Names of the outputs: classes in the order of the logits, or target columns.
+        encoding: The position encoding.
         dim: d, the channels of content and position embeddings.
         channels: C of real signals, otherwise 0.
-        vocabulary: number of token ids, otherwise 0.
-        perceiver: the model's settings.
-        sides: height and width of images whose pixels, row by row, are the positions before `permutation`; otherwise
+        vocabulary: Number of token ids, otherwise 0.
+        perceiver: The model's settings.
+        sides: Height and width of images whose pixels, row by row, are the positions before `permutation`; otherwise
             empty.
-        transformers: what transformers' config of a checkpoint says beyond `perceiver`.
-        source: the data set it was trained on.
-        mean, scale: the normalization of the training signals, `(1, C)` or `(N, C)`; None for tokens.
-        permutation: the fixed order the positions were put in, or None.
-        content: what the signals were made of, or None where that is not known.
-        columns: columns of the table that the signals were read from, if it was one.
-        task: what the model tells of a signal.
-        facts: what that task keeps of data and settings.
+        transformers: What transformers' config of a checkpoint says beyond `perceiver`.
+        source: The data set it was trained on.
+        mean, scale: The normalization of the training signals, `(1, C)` or `(N, C)`; None for tokens.
+        permutation: The fixed order the positions were put in, or None.
+        content: What the signals were made of, or None if that is unknown.
+        columns: Columns of the table that the signals were read from, if it was one.
+        task: What the model tells of a signal.
+        facts: What that task keeps of data and settings.
     """
 
     kind: SignalKind
@@ -131,20 +131,20 @@ class ClassifierConfig:
 
     @property
     def trains_table(self) -> bool:
-        """Whether the position table is trained."""
+        """True if the position table is trained."""
         trained: bool = ENCODINGS.get(self.encoding, "encoding").trains_table(self.perceiver.fine_tune)
         return trained
 
     def check_table(self, table: Tensor) -> None:
         """Refuse a position table of another shape."""
         if tuple(table.shape) != self.table_shape:
-            raise MaedError(f"table: must have shape {self.table_shape}, got {tuple(table.shape)}")
+            raise MaedError(f"table must have shape {self.table_shape}, got {tuple(table.shape)}")
 
     def prepare(self, values: np.ndarray) -> Tensor:
         """Signals as their source stores them, `(n, N, inputs)` or `(n, N)`: in order and normalized for `forward`."""
         shape = (self.positions,) if self.kind == "tokens" else (self.positions, self.inputs)
         if values.shape[1:] != shape:
-            raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {shape}")
+            raise MaedError(f"input must be signals of shape {shape}, got {values.shape[1:]}")
         if self.permutation is not None:
             values = values[:, self.permutation]
         mean, scale = (None if part is None else part[:, : self.inputs] for part in (self.mean, self.scale))

@@ -1,4 +1,4 @@
-"""What a model learns: the task, and which training signals it may know the labels of; all others it never sees."""
+"""The task of a model, and the training signals whose labels it is given; it sees no other labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def chosen_task(task: str | None, data: SignalData) -> str | None:
     """The task that was asked for, otherwise what the labels are; None of data without labels.
 
     Raises:
-        MaedError: labels that may be of several tasks.
+        MaedError: Labels that may be of several tasks.
     """
     if task is not None or data.labeled:
         return task or "classification"
@@ -31,7 +31,7 @@ def chosen_task(task: str | None, data: SignalData) -> str | None:
         return "multilabel"
     names = ", ".join(data.label_names[:3])
     raise MaedError(
-        f"task: the labels of {data.source} ({names}) are numbers and no classes; --task regression takes them"
+        f"task must be regression for the labels of {data.source} ({names}), which are numbers and not classes"
     )
 
 
@@ -39,37 +39,41 @@ def check_training(data: SignalData, task: str, labels: int | None, train: Train
     """Refuse a training that these data cannot have; returns how many labels it is given, None for all.
 
     Raises:
-        MaedError: one line that names what would do.
+        MaedError: One line that names what would do.
     """
     kind = TASKS.get(task, "task")
     kind.check(data, train)
     if labels is not None and not kind.needs:
-        raise MaedError(f"labels: {labels}, and --task {task} needs none; data.limit takes fewer signals")
+        raise MaedError(
+            f"labels must be left out with --task {task}, which needs none, got {labels}; data.limit reduces "
+            "the signals"
+        )
     labels = _counted(data, labels, len(data.classes) if kind.needs == "classes" else 0)
     if labels is not None and train.patience is not None:
         raise MaedError(
-            f"train.patience: {train.patience} with {labels} labels, beyond which it would look; it must be null"
+            f"train.patience must be null with {labels} labels, or it would use more labels than these; got "
+            f"{train.patience}"
         )
     return labels
 
 
 def _counted(data: SignalData, labels: int | None, classes: int) -> int | None:
-    """How many labels a training is given: as asked, or None where that is all of them.
+    """Number of labels that a training is given, or None for all of them.
 
     Raises:
-        MaedError: more than there are, or fewer than classes.
+        MaedError: More than there are, or fewer than classes.
     """
     there = len(data.train)
     if labels is None or labels == there:
         return None
     if labels > there:
         raise MaedError(
-            f"labels: {labels:,}, and {data.source} has {there:,} training signals; take as many at most, or all"
+            f"labels must be at most {there:,}, the training signals of {data.source}, or all; got {labels:,}"
         )
     least = max(2, classes)
     if labels < least:
         of = f"the {classes} classes of {data.source} need one each" if classes else "that is too few"
-        raise MaedError(f"labels: {labels}, and {of}; take {least} or more")
+        raise MaedError(f"labels must be at least {least}, got {labels}: {of}")
     return labels
 
 
@@ -86,14 +90,14 @@ def known_labels(
     too. Nothing else is chosen by labels beyond those (see `maed.models.training`).
 
     Args:
-        data: with all their labels.
-        labels: how many; None for all.
-        seed: of the training.
-        tuning: whether it is a trial of a learning rate.
-        stratified: whether classes are to keep their shares.
+        data: With all their labels.
+        labels: How many; None for all.
+        seed: Of the training.
+        tuning: Whether it is a trial of a learning rate.
+        stratified: Whether classes are to keep their shares.
 
     Raises:
-        MaedError: too few to hold any out.
+        MaedError: Too few to hold any out.
     """
     if labels is None:
         return replace(data, test=data.validation) if tuning else data
@@ -104,8 +108,7 @@ def known_labels(
     kept = labels - max(2, labels // _HELD_OUT)
     if kept < (len(data.classes) if stratified else 2):
         raise MaedError(
-            f"train.tune: a trial holds out some of the labels, and {labels} are too few for that; take more, "
-            "or no tuning"
+            f"train.tune must be null with {labels} labels, which are too few to hold some out; or raise labels"
         )
     held_out = data.train.rows(np.sort(order[kept:]))
     return replace(data, train=data.train.rows(np.sort(order[:kept])), validation=held_out, test=held_out)

@@ -1,4 +1,4 @@
-"""Whether a training step fits the memory, asked before the training: by what one signal keeps for its gradients."""
+"""True if a training step fits the memory, asked before the training: by what one signal keeps for its gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maed.models.batches import Batch
 from maed.models.target import TargetModel
 
 _TRANSIENT = 1.3
-"""What a step takes at its peak, as a multiple of what its forward pass keeps: gradients on their way back."""
+"""Peak memory of a training step, as a multiple of what its forward pass keeps (gradients of the backward pass)."""
 
 _PER_PARAMETER = 16
 """Bytes: weight, gradient and the two moments of AdamW, float32."""
@@ -55,12 +55,12 @@ def check_memory(
     """Refuse a batch that the memory cannot hold, and say which would fit.
 
     Args:
-        classifier: on the device of `batch`.
-        batch: two signals, as long as any: what the second adds is what every one takes.
-        batch_size: signals of a batch on one device.
-        accumulate: batches of a step.
-        half_precision: whether products are computed in bfloat16.
-        available: bytes of the device's memory; None where it does not say, and nothing is refused.
+        classifier: On the device of `batch`.
+        batch: Two signals, as long as any: what the second adds is what every one takes.
+        batch_size: Signals of a batch on one device.
+        accumulate: Batches of a step.
+        half_precision: Whether products are computed in bfloat16.
+        available: Bytes of the device's memory; None if it does not say, and nothing is refused.
 
     Raises:
         MaedError: a step of `batch_size` signals would take more than `available`.
@@ -78,15 +78,16 @@ def check_memory(
     need = f"a step would take about {wanted:.1f} GiB of the {there:.1f} GiB there are"
     if fits < 1:
         raise MaedError(
-            f"train.batch_size: {batch_size}; {need}, and even one signal does not fit; lower perceiver.latents or "
-            "perceiver.latent_width"
+            f"train.batch_size: {batch_size} signals; {need}, and not even one signal fits; lower "
+            "perceiver.latents or perceiver.latent_width"
         )
     batches = math.ceil(batch_size * accumulate / fits)
     raise MaedError(
-        f"train.batch_size: {batch_size}; {need}; {fits} fits (train.accumulate {batches} then makes steps as large)"
+        f"train.batch_size: {batch_size} signals; {need}; {fits} fits (with train.accumulate {batches} "
+        "for steps of the same size)"
     )
 
 
 def device_memory(device: torch.device) -> int | None:
-    """Bytes of memory that a device has; None where that is not known."""
+    """Bytes of memory that a device has; None if that is not known."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else memory()

@@ -1,4 +1,4 @@
-"""What all classifiers on transformers' PerceiverModel share."""
+"""Base of all classifiers on transformers' PerceiverModel."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def latent_logits(
     dtype: torch.dtype,
     query: Tensor | None = None,
 ) -> Tensor:
-    """What the decoder tells of preprocessed inputs, such as class logits.
+    """Outputs of the decoder for preprocessed inputs, such as class logits.
 
     transformers builds the attention mask in `PerceiverModel.forward`, differently from version to version, and
     materializes one even where nothing is masked; so its parts are called here, with a mask of ours.
 
     Args:
-        perceiver: transformers' model with a classification decoder.
-        inputs: what its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
+        perceiver: Transformers' model with a classification decoder.
+        inputs: What its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
         mask: `(B, N)` bool, True where a position is real.
-        dtype: of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
+        dtype: Of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
         query: `(B, Q, latent_width)`, what is asked of the latents; the decoder's own question by default.
 
     Returns:
@@ -46,7 +46,7 @@ def latent_logits(
 
 
 def classification_decoder(config: PerceiverConfig) -> PerceiverClassificationDecoder:
-    """transformers' decoder of one query, whose logits are those of the classes."""
+    """Transformers' decoder of one query, whose logits are those of the classes."""
     query = {"num_channels": config.d_latents, "index_dims": 1}
     return PerceiverClassificationDecoder(
         config,
@@ -57,7 +57,7 @@ def classification_decoder(config: PerceiverConfig) -> PerceiverClassificationDe
 
 
 def position_decoder(config: PerceiverConfig) -> PerceiverBasicDecoder:
-    """transformers' decoder of queries that are made elsewhere, one for each position."""
+    """Transformers' decoder of queries that are made elsewhere, one for each position."""
     return PerceiverBasicDecoder(
         config,
         output_num_channels=config.num_labels,
@@ -71,4 +71,4 @@ def check_heads(settings: PerceiverSettings, channels: int) -> None:
     """Refuse heads of the cross-attention that divide neither latents nor inputs evenly."""
     for size, what in ((settings.latent_width, "perceiver.latent_width"), (channels, "input channels")):
         if size % settings.cross_heads:
-            raise MaedError(f"perceiver.cross_heads: must divide the {what} ({size}), got {settings.cross_heads}")
+            raise MaedError(f"perceiver.cross_heads must divide the {what} ({size}), got {settings.cross_heads}")

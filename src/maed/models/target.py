@@ -1,4 +1,4 @@
-"""What a model must be to be given positions, trained and saved."""
+"""The interface of models that can be given positions, trained and saved."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class TargetModel(nn.Module, ABC):
     group `maed.architectures` (see `maed.registry.Registry`).
 
     Args:
-        config: sizes, encoding and settings.
+        config: Sizes, encoding and settings.
         table: `config.table_shape`, position vectors from `maed.encodings.position_table`.
-        seed: seed of the weights; models that differ in their position encoding start from equal weights.
+        seed: Seed of the weights; models that differ in their position encoding start from equal weights.
 
     Attributes:
-        kinds: signals that it is for.
-        options: settings that it has of those that not every architecture has.
-        projects: an embedding of other channels than its table is projected to it.
-        per_position: it can tell something of each position.
+        kinds: Signals that it is for.
+        options: Settings that it has of those that not every architecture has.
+        projects: An embedding of other channels than its table is projected to it.
+        per_position: It can tell something of each position.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]] = ("real", "tokens")
@@ -58,8 +58,8 @@ class TargetModel(nn.Module, ABC):
             if getattr(settings, name) is not None and name not in cls.options:
                 having = [other for other in ARCHITECTURES.names if name in ARCHITECTURES.get(other).options]
                 raise MaedError(
-                    f"perceiver.{name}: must be left out with perceiver.architecture {settings.architecture}, got "
-                    f"{getattr(settings, name)}; it is of {' and '.join(having)} alone"
+                    f"perceiver.{name} must be left out with perceiver.architecture {settings.architecture}, got "
+                    f"{getattr(settings, name)}; it applies to {' and '.join(having)} only"
                 )
 
     @classmethod
@@ -69,7 +69,7 @@ class TargetModel(nn.Module, ABC):
         if data.kind not in cls.kinds:
             fitting = [name for name in ARCHITECTURES.names if data.kind in ARCHITECTURES.get(name).kinds]
             raise MaedError(
-                f"perceiver.architecture: must be {' or '.join(fitting)} for {data.kind} signals, got "
+                f"perceiver.architecture must be {' or '.join(fitting)} for {data.kind} signals, got "
                 f"{settings.architecture}"
             )
 
@@ -99,7 +99,7 @@ class TargetModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the task asks for: class logits, or other numbers.
+        """Compute the outputs of the task: class logits, or other numbers.
 
         Args:
             values: `(B, N, config.inputs)` float32 or `(B, N)` int64.
@@ -132,7 +132,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model with the tensors of a safetensors file, which are to be just its own.
 
     Raises:
-        MaedError: the file cannot be read; or a tensor is missing, one too many or of another shape, which is named.
+        MaedError: The file cannot be read; or a tensor is missing, one too many or of another shape, which is named.
     """
     weights = read_tensors(path)
     try:
@@ -146,7 +146,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """The first tensor in which `found` is not what is `wanted`, with both shapes; None where all fit."""
+    """The first tensor in which `found` is not what is `wanted`, with both shapes; None if all fit."""
     for name, tensor in wanted.items():
         if name not in found:
             return f"{name}, of shape {tuple(tensor.shape)}, is not among them"
@@ -164,6 +164,6 @@ def blanked(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def working_dtype(weight: Tensor) -> torch.dtype:
-    """What autocast computes in on the device of `weight`; without autocast, the type of `weight`."""
+    """The dtype in which autocast computes on the device of `weight`; without autocast, that of `weight`."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

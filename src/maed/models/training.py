@@ -49,13 +49,13 @@ class PerceiverModule(pl.LightningModule):
     """Lightning's view of the model: the loss of its task, AdamW, metrics on validation and test signals.
 
     Args:
-        classifier: what is trained.
-        train: how; `steps` overrides its own.
-        steps: training steps in all.
-        seed: seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
-        augment: what changes a training batch; nothing by default.
-        fingerprint: what this training is; saved with every checkpoint.
-        folder: where checkpoints are, for the message of a training that fails.
+        classifier: What is trained.
+        train: How; `steps` overrides its own.
+        steps: Training steps in all.
+        seed: Seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
+        augment: What changes a training batch; nothing by default.
+        fingerprint: What this training is; saved with every checkpoint.
+        folder: Where checkpoints are, for the message of a training that fails.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PerceiverModule(pl.LightningModule):
         self._first_bad: Tensor | None = None
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the task asks for, such as class logits, `(B, classes)`."""
+        """Outputs of the task, such as class logits, `(B, classes)`."""
         return self.classifier(values, mask)
 
     def measures(self, split: str) -> dict[str, Any]:
@@ -172,8 +172,8 @@ class PerceiverModule(pl.LightningModule):
         if self.folder is not None and (last := read_checkpoint(self.folder / LAST)) is not None:
             last_good = f"the last good checkpoint is {self.folder / LAST}, of step {last['global_step']}"
         raise NotFiniteError(
-            f"train: the loss is not finite at step {int(self._first_bad)}; {last_good}; lower train.learning_rate "
-            f"(it was {self.settings.learning_rate:g}), or set trainer.precision to 32-true"
+            f"train: the loss is not finite at step {int(self._first_bad)}; {last_good}; lower "
+            f"train.learning_rate (now {self.settings.learning_rate:g}), or set trainer.precision to 32-true"
         )
 
 
@@ -221,24 +221,24 @@ def train_classifier(
     `train.validate_every` asks), for the record alone. So `train.patience` is refused.
 
     Args:
-        data: signals, labeled where the task needs it.
-        encoding: one of `maed.registry.ENCODINGS`.
-        seed: seed of the training, 0 or more.
-        folder: receives config.json, model.safetensors, metrics.json and last.ckpt.
-        dim: channels d of the positions and of the content.
+        data: Signals, labeled where the task needs it.
+        encoding: One of `maed.registry.ENCODINGS`.
+        seed: Seed of the training, 0 or more.
+        folder: Receives config.json, model.safetensors, metrics.json and last.ckpt.
+        dim: Channels d of the positions and of the content.
         settings: `perceiver`, `train` and `trainer` are read.
         vectors: `(N, d)`, the embedding, for encodings that read one.
-        callbacks: further Lightning callbacks.
-        overwrite: replace a finished training of other settings or data instead of refusing.
-        task: one of `maed.registry.TASKS`.
-        labels: how many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
-        tuning: whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
+        callbacks: Further Lightning callbacks.
+        overwrite: Replace a finished training of other settings or data instead of refusing.
+        task: One of `maed.registry.TASKS`.
+        labels: How many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
+        tuning: Whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        MaedError: data that the task cannot be learned from, an encoding that is unknown or lacks what it needs, more
+        MaedError: Data that the task cannot be learned from, an encoding that is unknown or lacks what it needs, more
             labels than there are, a batch beyond the memory, or a loss that is not finite.
     """
     use_threads(settings.trainer.threads)
@@ -276,10 +276,10 @@ def finished_training(
     labels: int | None = None,
     tuning: bool = False,
 ) -> dict[str, Any] | None:
-    """What `train_classifier` would return without training: its metrics where `folder` holds them, otherwise None.
+    """The result of a finished training: its metrics if `folder` holds them, otherwise None.
 
     Raises:
-        MaedError: as `train_classifier` before it trains.
+        MaedError: As `train_classifier` before it trains.
     """
     job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning)
     return _finished(job, overwrite)
@@ -330,8 +330,9 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         fit(trainer, module, batches, every_signal(data.validation, train.batch_size, **process), checkpoint)
     except torch.OutOfMemoryError:
         raise MaedError(
-            f"train.batch_size: {train.batch_size} does not fit the memory of the GPU; {max(1, train.batch_size // 2)} "
-            f"may, with train.accumulate {2 * train.accumulate} for steps as large"
+            f"train.batch_size: {train.batch_size} signals do not fit in the memory of the GPU; try "
+            f"{max(1, train.batch_size // 2)}, with train.accumulate {2 * train.accumulate} for steps of the "
+            "same size"
         ) from None
     step, score = trainer.global_step, best.best_model_score
     assert score is not None
@@ -375,11 +376,11 @@ def _job(
     labels: int | None,
     tuning: bool,
 ) -> _Job:
-    """What is to be trained; refused where these data or settings cannot be."""
+    """The training to do; refused if these data or settings do not allow it."""
     train = settings.train
     labels = check_training(data, task, labels, train)
     if seed < 0:
-        raise MaedError(f"seed: must be at least 0, got {seed}")
+        raise MaedError(f"seed must be at least 0, got {seed}")
     of, data = (
         len(data.train),
         known_labels(data, labels, seed, tuning=tuning, stratified=TASKS.get(task).needs == "classes"),
@@ -437,8 +438,8 @@ def _finished(job: _Job, overwrite: bool) -> dict[str, Any] | None:
         return metrics if all((job.folder / name).is_file() for name in (CONFIG, MODEL)) else None
     if not overwrite:
         raise MaedError(
-            f"out: {job.folder} holds a Perceiver of other settings, data or vectors; take another --out, or "
-            "--overwrite"
+            f"out: {job.folder} holds a Perceiver with other settings, data or vectors; choose another --out, "
+            "or --overwrite"
         )
     return None
 

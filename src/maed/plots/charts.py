@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean as readers have it, the ends of its interval, None where it has none, and what it is the mean of."""
+    """A mean as readers have it, the ends of its interval, None if it has none, and what it is the mean of."""
 
     name: str
     color: str
@@ -48,7 +48,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn, and what its axes are; false where there is nothing."""
+    """A chart as data: its lines and axes. It is false if it has no lines."""
 
     x: str
     y: str
@@ -68,7 +68,7 @@ def training(histories: Mapping[str, History], y: str = "masked loss") -> Chart:
 
 
 def draws(histories: Mapping[str, History]) -> Chart:
-    """What the similarity has found after so many draws: recall, Spearman and agreement of halves."""
+    """Recall, Spearman correlation and agreement of halves over the number of draws."""
     kinds: dict[str, tuple[str, Dash]] = {
         "knn_recall": ("recall of true neighbors", "solid"),
         "spearman": ("Spearman with true distances", "dot"),
@@ -98,12 +98,12 @@ def accuracy(runs: Mapping[str, Sequence[Score]]) -> Chart:
 
 
 def axis(metric: Metric) -> str:
-    """What an axis of a metric says: `accuracy, %`."""
+    """Label of an axis for a metric: `accuracy, %`."""
     return metric.title + (f",{metric.unit}" if metric.unit else "")
 
 
 def label_curves(summary: Sequence[Summary]) -> Chart:
-    """What encodings reach with so many labels, with 95 % intervals: a line for each; nothing of one number alone."""
+    """Scores over the number of labels, one line per encoding, with 95 % intervals; empty for a single number."""
     rows = [row for row in summary if row.labels is not None]
     if len({row.labels for row in rows}) < 2 or len({(row.task, row.metric) for row in rows}) > 1:
         return Chart("", "")

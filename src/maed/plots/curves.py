@@ -16,12 +16,20 @@ _STYLES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw training and validation loss over steps; entries of `history` without a value are skipped."""
+    """Draw training and validation loss over steps; entries of `history` without a value are skipped.
+
+    Returns:
+        The Axes that were drawn in.
+    """
     return _draw(charts.training({"": history}), ax)
 
 
 def accuracy_curves(scores: Sequence[Score], *, ax: Axes | None = None) -> Axes:
-    """Draw validation accuracy over steps, a line for each trained model, a color for each encoding."""
+    """Draw validation accuracy over steps, a line for each trained model, a color for each encoding.
+
+    Returns:
+        The Axes that were drawn in.
+    """
     return _draw(charts.accuracy({"": scores}), ax)
 
 
@@ -29,9 +37,12 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     """Draw what the similarity has found after so many draws: recall and Spearman of its own entries, and agreement.
 
     Args:
-        history: entries with `draws`, and any of `knn_recall`, `spearman` and `split_half`, as
+        history: Entries with `draws`, and any of `knn_recall`, `spearman` and `split_half`, as
             `similarity/config.json` has them.
-        ax: where to draw.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
     """
     ax = _draw(charts.draws({"": history}), ax)
     ax.set_xscale("log", base=2)
@@ -39,7 +50,11 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
 
 
 def accuracy_intervals(summary: Sequence[Summary], scores: Sequence[Score] = (), *, ax: Axes | None = None) -> Axes:
-    """Draw mean test accuracy of each encoding with its 95 % interval; small dots are the seeds of `scores`."""
+    """Draw mean test accuracy of each encoding with its 95 % interval; small dots are the seeds of `scores`.
+
+    Returns:
+        The Axes that were drawn in.
+    """
     chart = charts.accuracies({"": (summary, scores)})
     rows = chart.intervals
     ax, _ = panels(ax, 1, 1, (6.4, 0.8 + 0.42 * len(rows)))
@@ -58,7 +73,11 @@ def accuracy_intervals(summary: Sequence[Summary], scores: Sequence[Score] = (),
 
 
 def label_curves(summary: Sequence[Summary], *, ax: Axes | None = None) -> Axes:
-    """Draw what encodings reach with so many labels, on a logarithmic scale, with 95 % intervals."""
+    """Draw what encodings reach with so many labels, on a logarithmic scale, with 95 % intervals.
+
+    Returns:
+        The Axes that were drawn in.
+    """
     ax = _draw(charts.label_curves(summary), ax)
     ax.set_xscale("log")
     return ax

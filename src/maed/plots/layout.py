@@ -33,11 +33,11 @@ def recovered_layout(vectors: np.ndarray, channels: int = 2) -> np.ndarray:
         parts are joined at their closest positions.
 
     Raises:
-        MaedError: for fewer than 4 positions, or vectors of fewer than 1 channel.
+        MaedError: For fewer than 4 positions, or vectors of fewer than 1 channel.
     """
     count, width = vectors.shape
     if count < FEWEST or width < 1:
-        raise MaedError(f"vectors: shape {vectors.shape}; a layout needs {FEWEST} positions or more, and a channel")
+        raise MaedError(f"vectors must have at least {FEWEST} positions and 1 channel, got shape {vectors.shape}")
     isomap = Isomap(n_neighbors=min(8, count - 1), n_components=channels, eigen_solver="dense")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a graph in several parts is warned about, then joined: what we want
@@ -111,10 +111,10 @@ def to_grid(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         `image[places] = values` un-shuffles values in storage order. Compare with `row_major`.
 
     Raises:
-        MaedError: for more than `ASSIGNABLE` positions.
+        MaedError: For more than `ASSIGNABLE` positions.
     """
     if len(layout) > ASSIGNABLE:
-        raise MaedError(f"layout: {len(layout)} positions; places may be given to {ASSIGNABLE} at the most")
+        raise MaedError(f"layout must have at most {ASSIGNABLE} positions to be assigned to places, got {len(layout)}")
     # Places go in row by row, not in storage order: an assignment breaks ties by index, and in storage order a
     # layout that knows nothing would then come out as the truth.
     places = plane(coordinates)[_row_by_row(coordinates)]
@@ -139,7 +139,7 @@ def plane(coordinates: np.ndarray) -> np.ndarray:
 
 
 def chart(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
-    """Where values of positions are drawn, `(N, 2)`: a map on which no two places of the shape fall together.
+    """Map positions to the plane for drawing, `(N, 2)`, so that no two places coincide.
 
     Coordinates `(N, 4)` of a `torus` become its two angles; `(N, 3)` of a `sphere` become the equal-area map of Hammer
     1892 (Lambert's of half the longitudes, stretched twofold); those of other kinds are as `plane` has them.

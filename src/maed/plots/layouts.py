@@ -1,4 +1,4 @@
-"""Where an embedding puts positions: the recovered layout, and shuffled images that it puts in order."""
+"""Figures of the layout of an embedding, and of shuffled images put back in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def recovered_layout(
     names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the layout that an embedding makes, beside the true one where it is known.
+    """Draw the layout that an embedding makes, beside the true one if it is known.
 
     Colors say where a position truly lies (without coordinates: where it is stored). On a grid, true neighbors are
     joined: an even mesh means that the geometry was found. The layout is moved, turned, mirrored and scaled to lie
@@ -35,11 +35,14 @@ def recovered_layout(
         vectors: `(N, d)`, laid out by `maed.plots.layout.recovered_layout`, in time N^3; or a layout `(N, 2)`.
         coordinates: `(N, D)` true coordinates, or None.
         shape: `(height, width)` of a grid.
-        names: of the positions, written beside them in the layout; None where they have none.
-        ax: where to draw.
+        names: Of the positions, written beside them in the layout; None if they have none.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
-        MaedError: more positions than can be laid out, in vectors of more than two channels.
+        MaedError: More positions than can be laid out, in vectors of more than two channels.
     """
     layout = _as_layout(vectors)
     if coordinates is None:
@@ -87,11 +90,14 @@ def unshuffled(
         vectors: `(N, d)`, or a layout `(N, 2)`; positions take the nearest free places of the grid (`to_grid`).
         coordinates: `(N, 2)`: the set of places and the orientation, and true neighbors, which are joined.
         shape: `(height, width)`.
-        method: whose embedding it is.
-        ax: where to draw.
+        method: Whose embedding it is.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
-        MaedError: more positions than can be given places.
+        MaedError: More positions than can be given places.
     """
     layout = _as_layout(vectors)
     ax, (stored, ordered, mesh) = panels(ax, 3, 3, (3.6, 3.85))
@@ -133,8 +139,8 @@ def _as_layout(vectors: np.ndarray) -> np.ndarray:
         return np.asarray(vectors, dtype=np.float64)
     if len(vectors) > ASSIGNABLE:
         raise MaedError(
-            f"vectors: {len(vectors)} positions; at most {ASSIGNABLE} are laid out here. It must be a layout (N, 2), "
-            "such as the first two channels"
+            f"vectors must have at most {ASSIGNABLE} positions to be laid out here, got {len(vectors)}; pass "
+            "a layout (N, 2), such as the first two channels"
         )
     return lay_out(vectors)
 

@@ -39,13 +39,16 @@ def similarity_map(
 
     Args:
         similarity: `(N,)`, that position's row; its own entry is left out. Colors span its percentiles 1 to 99.5.
-        position: which one, as an index in storage order; it is marked.
+        position: Which one, as an index in storage order; it is marked.
         coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
         shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
             neighborhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
-        kind: of the geometry, where it is known; `torus` and `sphere` are drawn on maps of their own.
-        names: N names of positions; where None, a position is called by its place.
-        ax: where to draw, `projection="3d"` to see three coordinates in space.
+        kind: Of the geometry, if known; `torus` and `sphere` are drawn on maps of their own.
+        names: N names of positions; if None, a position is called by its place.
+        ax: Where to draw, `projection="3d"` to see three coordinates in space.
+
+    Returns:
+        The Axes that were drawn in.
     """
     places = _Places(coordinates, shape, kind, names)
     width, height = places.panel_size()
@@ -76,8 +79,15 @@ def similarity_maps(
 
     Args:
         similarity: `(N, N)`; a row is drawn for each position.
-        positions: which ones, as indices in storage order (`spread_positions` chooses some).
-        coordinates, shape, kind, names, ax: as for `similarity_map`.
+        positions: Which ones, as indices in storage order (`spread_positions` chooses some).
+        coordinates: As for `similarity_map`.
+        shape: As for `similarity_map`.
+        kind: As for `similarity_map`.
+        names: As for `similarity_map`.
+        ax: As for `similarity_map`.
+
+    Returns:
+        The Axes that were drawn in.
     """
     places = _Places(coordinates, shape, kind, names)
     columns = min(6 if places.are_image else 3, len(positions))
@@ -104,18 +114,21 @@ def similarity_matrix(
         similarity: `(N, N)`: what position i (down) tells about position j (across). Above 1,024 positions, the means
             of blocks are drawn.
         coordinates: `(N, D)`: positions go by them, the first column before the next: a grid row by row.
-        shape: of a grid or torus, for the names of the axes.
-        kind: of the geometry, where it is known; a `torus` goes by its angles.
+        shape: Of a grid or torus, for the names of the axes.
+        kind: Of the geometry, if known; a `torus` goes by its angles.
         order: `(N,)`: positions in another order, such as along a channel of an embedding.
         names: N names of positions, written at the sides where there are few enough to be read.
-        ax: where to draw.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
         MaedError: `order` that does not hold every position once.
     """
     n = len(similarity)
     if order is not None and not np.array_equal(np.sort(order), np.arange(n)):
-        raise MaedError(f"order: does not hold each of {n} positions once; it must be a permutation of them")
+        raise MaedError(f"order must be a permutation of the {n} positions")
     name = "as stored" if coordinates is None else "along the line"
     if order is not None:
         name = "in the given order"
@@ -153,9 +166,14 @@ def embedding_channels(
 
     Args:
         vectors: `(N, d)`.
-        coordinates, shape, kind: as for `similarity_map`.
-        channels: how many; fewer where d is less.
-        ax: where to draw.
+        coordinates: As for `similarity_map`.
+        shape: As for `similarity_map`.
+        kind: As for `similarity_map`.
+        channels: How many; fewer where d is less.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
     """
     places, count = _Places(coordinates, shape, kind), min(channels, vectors.shape[1])
     columns = min(4 if places.are_image else 3, count)
@@ -186,7 +204,7 @@ def along(coordinates: np.ndarray | None, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where positions truly lie, as far as it is known, and how values of them are drawn there."""
+    """The true places of positions, as far as they are known, and the way to draw values there."""
 
     coordinates: np.ndarray | None
     shape: Sequence[int]
@@ -195,7 +213,7 @@ class _Places:
 
     @property
     def are_image(self) -> bool:
-        """Whether they fill a grid, or a torus, which is cut open."""
+        """True if they fill a grid, or a torus, which is cut open."""
         width = 0 if self.coordinates is None else self.coordinates.shape[1]
         return len(self.shape) == 2 and (width == 2 or (width > 0 and self.kind == "torus"))
 

@@ -40,10 +40,13 @@ def reconstructions(
         reconstruction: `(S, N, C)`; clipped to the range of the originals.
         coordinates: `(N, D)`, or None: then the storage order is the axis.
         shape: `(height, width)` draws images of 1 or 3 channels (of another number, the first); else curves are drawn.
-        ax: where to draw.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
-        MaedError: token ids `(S, N)`, which are text: `maed report` shows them.
+        MaedError: Token ids `(S, N)`, which are text: `maed report` shows them.
     """
     _check_values(original)
     if not _are_images(coordinates, shape):
@@ -85,10 +88,13 @@ def reconstructions_by_fraction(
         coordinates: `(N, D)`, or None: then the storage order is the axis.
         shape: `(height, width)` draws two rows of images for each signal, the original last; else curves are drawn, a
             column for each signal.
-        ax: where to draw.
+        ax: Where to draw.
+
+    Returns:
+        The Axes that were drawn in.
 
     Raises:
-        MaedError: token ids, which are text: `maed report` shows them.
+        MaedError: Token ids, which are text: `maed report` shows them.
     """
     _check_values(original)
     names = [f"{100 * float(fraction):.2g} % shown" for fraction in fractions]
@@ -132,11 +138,11 @@ def draw_images(
     """Draw images `(S, N, 4)` as a mosaic with narrow gaps, position i of each at place `places[i]` of the grid.
 
     Args:
-        ax: where to draw.
-        colors: as `to_unit` gives them.
+        ax: Where to draw.
+        colors: As `to_unit` gives them.
         places: `(N,)`, counted row by row.
         shape: `(height, width)`.
-        columns: how many stand beside one another; about a square by default.
+        columns: How many stand beside one another; about a square by default.
     """
     count, (height, width) = len(colors), shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -155,7 +161,7 @@ def draw_images(
 def _check_values(original: np.ndarray) -> None:
     if original.ndim != 3:
         raise MaedError(
-            f"original: shape {original.shape}; it must be (S, N, C). Token ids are text, which the report shows"
+            f"original must have shape (S, N, C), got {original.shape}; token ids are text, which the report shows"
         )
 
 

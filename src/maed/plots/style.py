@@ -1,4 +1,4 @@
-"""What all figures share: the Axes that they draw in, how these look, and how they are written."""
+"""The style of all figures: Axes, colors, and writing files."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def panels(
     """Axes for `count` panels in `columns`, row by row.
 
     Args:
-        ax: what is to hold them: itself for one panel, divided for several; None for a new Figure.
-        count: panels.
-        columns: how many stand beside one another.
-        size: inches of one, in a new Figure.
+        ax: What is to hold them: itself for one panel, divided for several; None for a new Figure.
+        count: Panels.
+        columns: How many stand beside one another.
+        size: Inches of one, in a new Figure.
         projection: `"3d"`, for panels that are not `ax` itself.
 
     Returns:
@@ -79,7 +79,7 @@ def headline(ax: Axes, text: str) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """A frameless legend, where there is anything to tell apart."""
+    """A frameless legend, if there is anything to tell apart."""
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, labelcolor=INK, fontsize=8)
 

@@ -30,12 +30,12 @@ _EXPECTED = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `c
 
 @dataclass
 class Score:
-    """How many signals were labeled, and how many as the input labels them.
+    """Number of labeled signals, and of those labeled as in the input.
 
     Args:
-        signals: all of them.
-        known: those whose label in the input is a class of the classifier.
-        right: those of them that the classifier labels alike.
+        signals: All of them.
+        known: Those whose label in the input is a class of the classifier.
+        right: Those of them that the classifier labels alike.
     """
 
     signals: int = 0
@@ -46,14 +46,14 @@ class Score:
 def predict(
     classifier: TargetModel, values: np.ndarray, mask: np.ndarray | None = None, *, batch_size: int = 64
 ) -> Iterator[Tensor]:
-    """What a model tells of signals, a batch at a time: class probabilities, or what else its task asks for.
+    """Predict signals in batches: class probabilities, or the outputs of another task.
 
     Args:
-        classifier: from `maed.models.load_classifier`, on any device.
+        classifier: From `maed.models.load_classifier`, on any device.
         values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalization and permutation
             are the classifier's.
-        mask: `(n, N)` bool, True where a position is real, in the order of `values`; None where all are.
-        batch_size: signals at a time.
+        mask: `(n, N)` bool, True where a position is real, in the order of `values`; None if all are.
+        batch_size: Signals at a time.
 
     Yields:
         `(B, outputs)` float32 on the CPU; the columns are `classifier.config.classes`: probabilities of classes or
@@ -61,7 +61,7 @@ def predict(
         normalized and in the model's order (`classifier.config.restored` undoes both).
 
     Raises:
-        MaedError: signals of another shape than the classifier takes.
+        MaedError: Signals of another shape than the classifier takes.
     """
     config, place = classifier.config, next(classifier.parameters()).device
     task = config.learned()
@@ -93,31 +93,31 @@ def label_input(
     the signal with what was missing filled in, or the moments that come after it.
 
     Args:
-        model: the folder of a trained classifier.
-        name: the input, see `maed.prediction.inputs.open_input`.
+        model: The folder of a trained classifier.
+        name: The input, see `maed.prediction.inputs.open_input`.
         out: a .csv, .jsonl or .parquet file; standard output, as CSV, where None. Or a .npy file, of what has a value
             for each position.
         data: `type`, `columns`, `label` and `missing` are read.
         trainer: `accelerator` and `threads` are read.
-        batch_size: signals at a time.
-        lines: whether each line of a .txt file is a text.
-        probabilities: whether to write the probabilities of all classes.
+        batch_size: Signals at a time.
+        lines: Whether each line of a .txt file is a text.
+        probabilities: Whether to write the probabilities of all classes.
 
     Raises:
         MaedError: a folder, an input or an output that cannot be used; one line that names it.
     """
     if batch_size < 1:
-        raise MaedError(f"batch_size: {batch_size}; it must be 1 or more")
+        raise MaedError(f"batch_size must be at least 1, got {batch_size}")
     if out is not None:
         check_out(out)
         if out.exists() and Path(name).exists() and out.samefile(name):
-            raise MaedError(f"out: {out} is the input; it must be another file")
+            raise MaedError(f"out must not be the input, got {out}")
     classifier = open_classifier(model)
     config, told = classifier.config, TASKS.get(classifier.config.task)
     if probabilities and config.task != "classification":
-        raise MaedError(f"probabilities: of classes, and {model} tells {told.answer}; leave it out")
+        raise MaedError(f"probabilities must be left out: they are of classes, and {model} predicts {told.answer}")
     if out is not None and out.suffix.lower() == ".npy" and not told.per_position:
-        raise MaedError(f"out: {out}; rows with names are written as .csv, .jsonl or .parquet")
+        raise MaedError(f"out must be a .csv, .jsonl or .parquet file for rows with names, got {out}")
     given = open_input(name, classifier.config, data or DataSettings(), lines=lines)
     classifier.to(device(trainer or TrainerSettings()))
     score, classes = Score(), config.classes
@@ -148,10 +148,10 @@ def open_classifier(folder: Path) -> TargetModel:
     """The trained classifier of a folder.
 
     Raises:
-        MaedError: no such folder, or one that holds something else.
+        MaedError: No such folder, or one that holds something else.
     """
     if not folder.is_dir():
-        raise MaedError(f"model: {str(folder)!r} is no folder; it must be {_EXPECTED}")
+        raise MaedError(f"model must be {_EXPECTED}; {str(folder)!r} is no folder")
     path = folder / CONFIG
     config = read_json(path) if path.is_file() else None
     if not isinstance(config, dict) or config.get("architecture") != "perceiver":
@@ -159,7 +159,7 @@ def open_classifier(folder: Path) -> TargetModel:
             StageFolder(below.parent) for below in sorted(folder.glob(f"*/{CONFIG}"))
         ]
         models = [str(found.path) for found in inside if found.metrics.is_file()]
-        raise MaedError(f"model: {folder} holds no trained Perceiver; it must be {', '.join(models[:5]) or _EXPECTED}")
+        raise MaedError(f"model must be {', '.join(models[:5]) or _EXPECTED}; {folder} holds no trained Perceiver")
     classifier = load_classifier(folder)
     if not _is_sound(classifier.config):
         raise MaedError(f"{path}: not the config.json of a Perceiver of maed (its parts do not fit together)")
@@ -167,7 +167,7 @@ def open_classifier(folder: Path) -> TargetModel:
 
 
 def _is_sound(config: ClassifierConfig) -> bool:
-    """Whether what the weights do not depend on fits the rest of the config, which somebody may have written."""
+    """True if what the weights do not depend on fits the rest of the config, which somebody may have written."""
     order, sizes = config.permutation, (config.positions, config.channels)
     images = config.content == "images"
     contents = {"tokens": (None, "tokens", "text"), "real": (None, "numbers", "images")}
@@ -182,7 +182,7 @@ def _is_sound(config: ClassifierConfig) -> bool:
 
 
 def _is_text(name: object) -> bool:
-    """Whether this is text that can be written: JSON may hold halves of characters."""
+    """True if this is text that can be written: JSON may hold halves of characters."""
     try:
         return isinstance(name, str) and name.encode() is not None
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What is to be labeled: files, folders and lines of text as signals in batches, shaped as a classifier takes them."""
+"""Inputs to be labeled: files, folders and lines of text as signals in batches, in the shape that a model takes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Batch:
 
     Args:
         values: `(m, N, C)` numbers or `(m, N)` ids, neither normalized nor permuted.
-        mask: `(m, N)` bool, True where real; None where all are.
-        truth: m names of classes, None for those that are not known; None where the input has no labels.
-        files: m names of files; None where signals are not files.
-        first: how much later than its own number a row is called: a forecast is of the moment after those read.
+        mask: `(m, N)` bool, True where real; None if all are.
+        truth: m names of classes, None for those that are not known; None if the input has no labels.
+        files: m names of files; None if signals are not files.
+        first: How much later than its own number a row is called: a forecast is of the moment after those read.
     """
 
     values: np.ndarray
@@ -56,11 +56,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Input:
-    """What is to be labeled.
+    """An input to be labeled.
 
     Args:
-        size: number of signals; None where only reading tells.
-        batches: the signals, in order, so many at a time.
+        size: Number of signals; None if only reading tells.
+        batches: The signals, in order, so many at a time.
     """
 
     size: int | None
@@ -72,18 +72,18 @@ def open_input(name: str, config: ClassifierConfig, settings: DataSettings, *, l
 
     Args:
         name: a path, or `-` for texts from standard input, one a line.
-        config: of the classifier that is to label it.
+        config: Of the classifier that is to label it.
         settings: `type`, `columns`, `label` and `missing` are read; what is left open, the classifier decides.
-        lines: whether each line of a .txt file is a text.
+        lines: Whether each line of a .txt file is a text.
 
     Raises:
-        MaedError: there is no such input, it is empty, or not of the kind that the classifier takes; its batches raise
+        MaedError: There is no such input, it is empty, or not of the kind that the classifier takes; its batches raise
             it for signals that cannot be used.
     """
     path, here = Path(name).expanduser(), _Model(config, settings)
     suffix = path.suffix.lower()
     if lines and name != "-" and suffix != ".txt":
-        raise MaedError(f"lines: given with {name!r}; it is for a .txt file")
+        raise MaedError(f"lines must be left out, except for a .txt file; got {name!r}")
     if name == "-":
         return here.lines(lambda: sys.stdin.buffer, "standard input")
     if path.is_dir():
@@ -91,7 +91,7 @@ def open_input(name: str, config: ClassifierConfig, settings: DataSettings, *, l
     if not path.is_file():
         raise MaedError(f"input: {name!r} does not exist; it must be {EXPECTED}")
     if suffix not in (*_READERS, *IMAGES, ".txt"):
-        raise MaedError(f"input: {name!r} is a {suffix or 'nameless'} file; it must be {EXPECTED}")
+        raise MaedError(f"input must be {EXPECTED}; {name!r} is a {suffix or 'nameless'} file")
     if not path.stat().st_size:
         raise MaedError(f"input: {name!r} is an empty file")
     if suffix in _READERS:
@@ -117,7 +117,7 @@ class _Model:
 
     @property
     def takes(self) -> str:
-        """What the classifier takes, for messages."""
+        """The inputs that the model takes, in words for messages."""
         config = self.config
         if self.content == "images":
             height, width = config.sides
@@ -136,13 +136,13 @@ class _Model:
     def check(self, content: SignalContent, what: str) -> None:
         """Refuse what is of another kind than the classifier takes."""
         if content != self.content:
-            raise MaedError(f"input: {what}; this model takes {self.takes}")
+            raise MaedError(f"input must be {self.takes} for this model; {what}")
 
     def source(self, source: Source, origin: str, truth: Callable[[np.ndarray], Any] | None) -> Input:
         """An input of the signals of a source."""
         if source.kind != self.config.kind:
             found = "token ids" if source.kind == "tokens" else "numbers"
-            raise MaedError(f"input: {origin} holds {found}; this model takes {self.takes}")
+            raise MaedError(f"input must be {self.takes} for this model; {origin} holds {found}")
         return self._forecast(source, origin) or self._random_access(source.train.size, source.train.read, truth)
 
     def _forecast(self, source: Source, origin: str) -> Input | None:
@@ -155,7 +155,9 @@ class _Model:
             return None
         moments = config.inputs // channels[0]
         if source.train.size < moments:
-            raise MaedError(f"input: {origin} has {source.train.size} moments; this model reads {moments}")
+            raise MaedError(
+                f"input must have at least {moments} moments for this model; {origin} has {source.train.size}"
+            )
         train = windowed(source, replace(self.settings, window=moments, stride=1)).train
         return self._random_access(train.size, train.read, first=moments)
 
@@ -222,7 +224,7 @@ class _Model:
             values = values[:, :, -config.inputs :]  # the latest
         shape = (config.positions,) if config.kind == "tokens" else (config.positions, config.inputs)
         if values.shape[1:] != shape:
-            raise MaedError(f"input: signals of shape {values.shape[1:]}; this model takes {self.takes}")
+            raise MaedError(f"input must be {self.takes} for this model, got signals of shape {values.shape[1:]}")
         if config.kind == "real":
             return values, real_positions(values, rows, self.settings)
         wrong = (values < 0) | (values >= config.vocabulary)
@@ -231,7 +233,7 @@ class _Model:
             where = f"signal {rows[row]}, position {position}"
             last = config.vocabulary - 1
             raise MaedError(
-                f"input: token id {values[row, position]} in {where}; this model knows ids from 0 to {last}"
+                f"input must have token ids from 0 to {last} for this model, got {values[row, position]} in {where}"
             )
         return values, values != text.PAD if mask is None and self.content == "text" else mask
 
@@ -240,7 +242,7 @@ class _Model:
         channels, found = self.config.channels, pixels.shape[1:]
         if found[:2] != self.config.sides:
             size = f"{found[1]} x {found[0]} pixels, {found[2]} channel(s)"
-            raise MaedError(f"input: images of {size}; this model takes {self.takes}")
+            raise MaedError(f"input must be {self.takes} for this model, got images of {size}")
         if pixels.dtype == np.uint8 and (found[2], channels) == (1, 3):
             pixels = np.repeat(pixels, 3, axis=3)
         elif pixels.dtype == np.uint8 and (found[2], channels) == (3, 1):
@@ -248,7 +250,7 @@ class _Model:
         return pixels.reshape(len(pixels), -1, pixels.shape[3])
 
     def _class(self, value: Any) -> str | None:
-        """The class that a label of the input means; None where the classifier does not know it.
+        """The class that a label of the input means; None if the classifier does not know it.
 
         Whole numbers stand for classes in their order where no class of the classifier has a number for its name.
         """
@@ -271,7 +273,7 @@ def _folder(path: Path, model: _Model) -> Input:
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     if not files:
         what = "images" if model.content == "images" else ".txt files" if model.content == "text" else "files"
-        raise MaedError(f"input: {path} holds no {what} that this model can label; it must be {EXPECTED}")
+        raise MaedError(f"input: {path} holds no {what} that this model can read; it must be {EXPECTED}")
     return model.files(files, path)
 
 
@@ -279,7 +281,7 @@ def _array(found: dict[str, np.ndarray], origin: str, model: _Model) -> Input:
     array, labels = found["inputs"], found.get("labels")
     type_ = "tokens" if model.type == "text" else model.type
     if type_ == "tokens" and array.dtype.kind not in "iu":
-        raise MaedError(f"input: {origin} holds numbers of type {array.dtype}; this model takes {model.takes}")
+        raise MaedError(f"input must be {model.takes} for this model; {origin} holds numbers of type {array.dtype}")
     size = None
     if type_ == "image":
         flat = (model.config.positions, model.config.channels)

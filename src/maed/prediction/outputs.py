@@ -1,4 +1,4 @@
-"""Where labels go: rows as CSV to standard output, or to a file that is whole or not there."""
+"""Writing labels: rows as CSV on standard output, or a file that is complete or absent."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def writing(out: Path | None, shape: tuple[int, int] = (0, 0)) -> Iterator[Write
 def check_out(out: Path) -> None:
     """Refuse a file that cannot be written."""
     if out.is_dir():
-        raise MaedError(f"out: {out} is a folder; it must be a file")
+        raise MaedError(f"out must be a file, got the folder {out}")
     if out.suffix.lower() not in (*_OPENERS, _NPY):
-        raise MaedError(f"out: {out} is no {', '.join(_OPENERS)} file; its suffix says the format")
+        raise MaedError(f"out must end in {', '.join(_OPENERS)}, which names the format, got {out}")
 
 
 def _csv(stream: TextIO) -> Write:
@@ -69,7 +69,7 @@ def _csv(stream: TextIO) -> Write:
             started = True
         shown = [values.astype(str) if isinstance(values, np.ndarray) else values for values in columns.values()]
         writer.writerows(zip(*shown, strict=True))
-        stream.flush()  # whoever feeds lines through a pipe waits for their labels
+        stream.flush()  # anyone who feeds lines through a pipe waits for their labels
 
     return write
 

@@ -29,14 +29,19 @@ def preset_path(name: str) -> Path:
         if path.is_file():
             return path
     names = sorted(path.stem for path in folder.glob("*.yaml"))
-    raise MaedError(f"config: {name!r} is no preset and no file{nearest(name, names)}; presets: {', '.join(names)}")
+    raise MaedError(
+        f"config: {name!r} is neither a preset nor a file{nearest(name, names)} (presets: {', '.join(names)})"
+    )
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """What a preset holds, by groups of settings; values are not checked yet.
+    """Read the settings of a preset by group; values are not checked yet.
+
+    Returns:
+        The settings by group.
 
     Raises:
-        MaedError: no such preset, no YAML, or something in it that is no setting.
+        MaedError: No such preset, no YAML, or something in it that is no setting.
     """
     path = preset_path(name)
     try:
@@ -44,9 +49,9 @@ def read_preset(name: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MaedError(f"config: {path} is not YAML ({str(error).splitlines()[0]})") from None
     except RecursionError:
-        raise MaedError(f"config: {path} is nested too deeply; it may hold groups of settings") from None
+        raise MaedError(f"config: {path} is nested too deeply; it must hold groups of settings") from None
     if not isinstance(content, dict):
-        raise MaedError(f"config: {path} holds no settings; it may hold groups such as `data:` and `train:`")
+        raise MaedError(f"config: {path} holds no settings; it must hold groups such as `data:` and `train:`")
     _check_keys(content)
     return content
 
@@ -55,11 +60,14 @@ def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> S
     """Load the settings of a preset, as `--config` reads them.
 
     Args:
-        name: of a preset of the package, such as `cifar10-cpu`, or a YAML file.
-        changes: what else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+        name: Of a preset of the package, such as `cifar10-cpu`, or a YAML file.
+        changes: What else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+
+    Returns:
+        The settings.
 
     Raises:
-        MaedError: no such preset, or something that is no setting or cannot have that value.
+        MaedError: No such preset, or something that is no setting or cannot have that value.
     """
     changes = changes or {}
     content = {group: members for group, members in read_preset(name).items() if group not in COMPARED}
@@ -76,14 +84,14 @@ def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> S
 
 @cache
 def _parser() -> ArgumentParser:
-    """Of all settings. It is built once: that takes longer than to read a preset with it."""
+    """The parser of all settings, built once because that takes longer than reading a preset."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Settings, as_group=False)
     return parser
 
 
 def plainly(message: str) -> str:
-    """What jsonargparse says of a value, as one line."""
+    """Rewrite a message of jsonargparse as one plain line."""
     text = " ".join(message.split())
     for pattern, wording in _WORDINGS:
         text = re.sub(pattern, wording, text)
@@ -95,15 +103,16 @@ def _optional(match: re.Match[str]) -> str:
     shown = {"list[str]": "a list such as [a,b]", "list[float]": "a list such as [1e-3,3e-3]"}.get(
         type_, "of type " + re.sub(r"<class '(\w+)'>", r"\1", type_)
     )
-    return f"{name}: {value or 'empty'}; it must be {shown}, or null"
+    return f"{name} must be {shown}, or null, got {value or 'nothing'}"
 
 
 def _unknown(name: str, choices: str, value: str) -> str:
-    """As `one_of` words it; `choices` is a list of quoted names."""
+    """The message of `one_of`; `choices` is a list of quoted names."""
     if (new := RENAMED_VALUES.get((name, value))) is not None:
-        return f"{name}: {value!r} is called {new!r} now"
+        return f"{name}: {value!r} is now called {new!r}"
     names = re.findall(r"'([^']*)'", choices)
-    return f"{name}: {value!r} is unknown{nearest(value, names)}; choose {', '.join(names)}"
+    kind = "verb" if name == "verb" else "value"
+    return f"{name}: unknown {kind} {value!r}{nearest(value, names)} (choose {', '.join(names)})"
 
 
 _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
@@ -111,13 +120,13 @@ _WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r'Parser key "([^"]*)": Does not validate .* \[(.*), <class \'NoneType\'>\] .* Given value: ?(.*)', _optional),
     (
         r'Parser key "([^"]*)": Expected a <class \'(\w+)\'>\. Got value: ?(.*)',
-        lambda m: f"{m[1]}: {m[3] or 'empty'}; it must be of type {m[2]}",
+        lambda m: f"{m[1]} must be of type {m[2]}, got {m[3] or 'nothing'}",
     ),
     (r'Parser key "([^"]*)":', r"\1:"),
     (r"argument (VERB): invalid choice: '([^']*)' \(choose from (.*)\)", lambda m: _unknown("verb", m[3], m[2])),
-    (r"the following arguments are required: \w+\.(\w+)", r"\1: not given; see --help"),
+    (r"the following arguments are required: \w+\.(\w+)", r"\1 must be given; see --help"),
 )
-"""How jsonargparse puts things, and how we do."""
+"""Messages of jsonargparse, and ours in their place."""
 
 
 def _check_keys(content: Mapping[Any, Any]) -> None:
@@ -128,15 +137,17 @@ def _check_keys(content: Mapping[Any, Any]) -> None:
         if group in COMPARED:
             continue
         if group not in groups:
-            raise MaedError(f"config: {group!r} is no setting{nearest(str(group), [*groups, *COMPARED])}")
+            raise MaedError(f"config: unknown setting {group!r}{nearest(str(group), [*groups, *COMPARED])}")
         names = list(groups[group])
         if not isinstance(members, Mapping):
-            raise MaedError(f"config: {group}: {short(members)}; it may hold settings such as {names[0]}")
+            raise MaedError(f"config: {group} must hold settings such as {names[0]}, got {short(members)}")
         types = get_type_hints(type(getattr(defaults, group)))
         for name, value in members.items():
             if (new := RENAMED.get(f"{group}.{name}")) is not None:
-                raise MaedError(f"{group}.{name}: is called {new} now")
+                raise MaedError(f"{group}.{name}: this setting is now called {new}")
             if name not in names:
-                raise MaedError(f"config: '{group}.{name}' is no setting{nearest(str(name), names)}; --help lists them")
+                raise MaedError(
+                    f"config: unknown setting '{group}.{name}'{nearest(str(name), names)} (--help lists all)"
+                )
             if value is None and NoneType not in get_args(types[name]):
-                raise MaedError(f"{group}.{name}: empty; {groups[group][name]!r} is the default")
+                raise MaedError(f"{group}.{name} must have a value; the default is {groups[group][name]!r}")

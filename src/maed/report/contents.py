@@ -1,4 +1,4 @@
-"""What a run folder holds, read for the report. Each part may be absent."""
+"""The contents of a run folder, read for the report. Each part is optional."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TABLES = (
     "perceiver.input_preprocessor.position_embeddings.weight",
     "perceiver.input_preprocessor.position_embeddings.position_embeddings",
 )
-"""Where the classifiers of `maed.models` keep their position table."""
+"""Names of the position table in the classifiers of `maed.models`."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Examples:
         fractions: `(F,)`, ascending: the share of positions that was shown.
         visible: `(F, S, N)` bool.
         reconstruction: `(F, S, N, C)` or `(F, S, N)`.
-        trained: index of the fraction that the autoencoder was trained with.
+        trained: Index of the fraction that the autoencoder was trained with.
     """
 
     original: np.ndarray
@@ -44,18 +44,18 @@ class Examples:
 
     @property
     def is_tokens(self) -> bool:
-        """Whether signals are token ids."""
+        """True if signals are token ids."""
         return self.original.ndim == 2
 
 
 @dataclass
 class Baseline:
-    """What a run has of a baseline.
+    """The files of a baseline in a run.
 
     Args:
         similarity: `(N, N)`.
         vectors: `(N, d)`, its embedding.
-        reduction: how that was made.
+        reduction: How that was made.
     """
 
     similarity: np.ndarray | None = None
@@ -70,19 +70,19 @@ class Contents:
     Args:
         results: `results.json`; models trained outside of a comparison are added from their folders.
         vectors: `(N, d)`, the embedding.
-        geometry: the true geometry as it is stored.
+        geometry: The true geometry as it is stored.
         coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
-        names: of the positions, N texts, where they have names.
-        shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or where nothing is known.
+        names: Of the positions, N texts, if they have names.
+        shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or if nothing is known.
         similarity: `(N, N)`.
-        draws: how the similarity was drawn.
-        baselines: by their names.
-        provenance: where the embedding comes from, as its folder says.
-        made_with: settings of the embedding, or of the similarity where there is none.
-        autoencoder: its training.
-        examples: reconstructions.
-        models: what each trained model reached.
-        trained: position tables that models ended with, by what they are called.
+        draws: How the similarity was drawn.
+        baselines: By their names.
+        provenance: Where the embedding comes from, as its folder says.
+        made_with: Settings of the embedding, or of the similarity where there is none.
+        autoencoder: Its training.
+        examples: Reconstructions.
+        models: What each trained model reached.
+        trained: Position tables that models ended with, by what they are called.
     """
 
     results: Results = field(default_factory=Results)
@@ -103,7 +103,7 @@ class Contents:
 
     @property
     def source(self) -> str:
-        """Where the signals come from."""
+        """The source of the signals."""
         return str(self.results.source or self.provenance.get("source") or "an unnamed source")
 
     @property
@@ -125,36 +125,39 @@ class Contents:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no part of a run was found."""
+        """True if no part of a run was found."""
         parts = (self.vectors, self.similarity, self.examples)
         return all(part is None for part in parts) and self.results == Results() and not self.autoencoder.history
 
     @property
     def is_grid(self) -> bool:
-        """Whether positions lie on a flat grid of known coordinates, so that an image can be put in order."""
+        """True if positions lie on a flat grid of known coordinates, so that an image can be put in order."""
         return self.coordinates is not None and len(self.shape) == 2 and self.coordinates.shape[1] == 2
 
     @property
     def kind(self) -> GeometryKind:
-        """What the coordinates lie on; `points` of an unrolled swiss roll, and where nothing is known."""
+        """The kind of geometry; `points` for an unrolled swiss roll, and if nothing is known."""
         return "points" if self.geometry is None or self.geometry.kind == "swissroll" else self.geometry.kind
 
     @property
     def estimator(self) -> str:
-        """How the similarity was made of losses."""
+        """The estimator of the similarity."""
         return str(self.provenance.get("estimator") or self.made_with.setting("similarity", "estimator") or SIMILARITY)
 
     @property
     def reduction(self) -> str:
-        """How the embedding was made of the similarity."""
+        """The reduction of the embedding."""
         return str(self.provenance.get("reduction") or EMBEDDING)
 
 
 def read_contents(path: Path) -> Contents:
     """Read what is there.
 
+    Returns:
+        The parts that exist.
+
     Raises:
-        MaedError: where nothing is there, a part is broken, or two parts do not belong together.
+        MaedError: Where nothing is there, a part is broken, or two parts do not belong together.
     """
     folder, contents = RunFolder(path), Contents()
     contents.similarity = _similarity(folder.similarity())
@@ -176,8 +179,8 @@ def read_contents(path: Path) -> Contents:
     contents.results.scores = contents.results.scores or contents.models or None
     if contents.is_empty:
         raise MaedError(
-            f"{path}: holds no part of a run; it must be a folder that `maed run` wrote "
-            "(results.json, autoencoder/, similarity/, embedding/, models/)"
+            f"{path}: holds no part of a run; give a folder that `maed run` wrote (results.json, "
+            "autoencoder/, similarity/, embedding/, models/)"
         )
     _check_sizes(path, contents)
     return contents
@@ -208,12 +211,12 @@ def _read_embedding(stage: StageFolder, contents: Contents) -> None:
 
 
 def _provenance(stage: StageFolder) -> dict[str, Any]:
-    """Where an embedding comes from, as its config.json says."""
+    """The provenance of an embedding, from its config.json."""
     return (read_json(stage.config).get("provenance") or {}) if stage.config.is_file() else {}
 
 
 def _similarity(stage: StageFolder) -> np.ndarray | None:
-    """`(N, N)`; None where there is none, or one of candidate pairs alone."""
+    """`(N, N)`; None if there is none, or one of candidate pairs alone."""
     found = _tensors(stage.model, "similarity")["similarity"] if stage.is_finished else None
     return found if found is not None and found.ndim == 2 else None
 
@@ -256,7 +259,7 @@ def _tensors(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[st
         with safe_open(path, framework="numpy") as file:
             stored = set(file.keys())
             if missing := [name for name in names if name not in stored]:
-                raise MaedError(f"{path}: has no tensor {missing[0]!r}; it may hold {', '.join(names)}")
+                raise MaedError(f"{path}: has no tensor {missing[0]!r}; it must hold {', '.join(names)}")
             return {name: file.get_tensor(name) for name in (*names, *(set(optional) & stored))}
     except (SafetensorError, OSError) as error:
         raise MaedError(f"{path}: not a safetensors file ({error})") from None
@@ -275,7 +278,7 @@ def _check_sizes(folder: Path, contents: Contents) -> None:
     known = {name: part.shape[0] for name, part in parts.items() if part is not None}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name} {size}" for name, size in known.items())
-        raise MaedError(f"{folder}: parts differ in their number of positions ({listed}); they must be of one run only")
+        raise MaedError(f"{folder}: the parts have different numbers of positions ({listed}); they must be of one run")
     if known:
         n = next(iter(known.values()))  # a model may see positions more finely than its data
         contents.trained = {name: table for name, table in contents.trained.items() if len(table) == n}

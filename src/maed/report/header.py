@@ -1,4 +1,4 @@
-"""What a page says first: what came out, the numbers that a reader looks for, and what was run."""
+"""The top of a page: the finding, the main numbers, and the settings of the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maed.tasks import metric_of
 
 
 def lead(contents: Contents) -> list[str]:
-    """What came out, in a sentence or two."""
+    """The finding, in one or two sentences."""
     results, sentences = contents.results, []
     method = results.chosen or "maed"
     found = results.metrics(method).get("knn_recall")
@@ -42,7 +42,7 @@ def lead(contents: Contents) -> list[str]:
 
 
 def tiles(results: Results) -> list[tuple[str, str]]:
-    """The numbers that a reader looks for first: value and label, where known."""
+    """The numbers that a reader looks for first: value and label, if known."""
     found, k = results.metrics(results.chosen or "maed"), results.neighbors or "k"
     how = "chosen, by a score that needs no truth" if results.probe_loss else "shown; methods were not probed"
     tiles = [
@@ -61,7 +61,7 @@ def tiles(results: Results) -> list[tuple[str, str]]:
 
 
 def facts(contents: Contents) -> list[tuple[str, str]]:
-    """What was run, as names and values; only what is known."""
+    """The setup of the run, as names and values; only what is known."""
     results, order = contents.results, ""
     if contents.coordinates is not None and contents.shape:
         order = "shuffled: storage order tells nothing" if is_shuffled(contents) else "stored in true order"
@@ -91,7 +91,7 @@ def _machine(described: dict[str, Any]) -> str:
 
 
 def _held_out(contents: Contents) -> str:
-    """How signals were held out by the settings of a run that did not record it; nothing where these are not known."""
+    """Describe the held-out signals by the settings of a run that did not record them; empty if unknown."""
     given = contents.made_with.data or (contents.results.settings.get("data") or {})
     if not given:
         return ""
@@ -111,13 +111,13 @@ def settings_text(results: Results) -> str:
 
 
 def knows_order(contents: Contents) -> bool:
-    """Whether the autoencoder is one that is told the storage order."""
+    """True if the autoencoder is one that is told the storage order."""
     asked = MadeWith.of(contents.results.settings)
     return "unet" in (made.setting("autoencoder", "kind") for made in (contents.made_with, asked))
 
 
 def is_shuffled(contents: Contents) -> bool:
-    """Whether the storage order differs from the order of the true line or grid."""
+    """True if the storage order differs from the order of the true line or grid."""
     if contents.coordinates is None or not contents.shape:
         return False
     return not np.array_equal(row_major(contents.coordinates, contents.kind), np.arange(len(contents.coordinates)))

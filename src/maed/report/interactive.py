@@ -13,7 +13,7 @@ Figure = dict[str, Any]
 
 
 def interactive(chart: Chart) -> Figure | None:
-    """A chart as a plotly figure; None where it has nothing to show."""
+    """A chart as a plotly figure; None if it has nothing to show."""
     if not chart:
         return None
     names = list(dict.fromkeys(entry.name for entry in chart.intervals))

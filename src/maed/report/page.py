@@ -32,17 +32,17 @@ def write_report(folder: Path, settings: ReportSettings, compare: Sequence[Path]
     stages is computed once and kept in `explorer/`.
 
     Args:
-        folder: the run's.
-        settings: what the page shows.
-        compare: folders of other runs, whose geometry, accuracies and curves are put beside its own.
+        folder: The run's.
+        settings: What the page shows.
+        compare: Folders of other runs, whose geometry, accuracies and curves are put beside its own.
 
     Raises:
-        MaedError: where a folder holds no part of a run, a part is broken, or parts are of different runs.
+        MaedError: Where a folder holds no part of a run, a part is broken, or parts are of different runs.
     """
     runs = {folder.resolve().name: read_contents(folder)}
     for other in compare:
         if not other.is_dir():
-            raise MaedError(f"compare: {other} is no folder; it must be a folder that `maed run` wrote")
+            raise MaedError(f"compare must be a folder that `maed run` wrote; {other} is no folder")
         path = other.resolve()
         names = (path.name, f"{path.parent.name}/{path.name}")
         runs[next((name for name in names if name not in runs), str(path))] = read_contents(other)
@@ -57,12 +57,12 @@ def served_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: 
     """The same page of the first of `folders`, the others beside it, to be served: nothing is written in any of them.
 
     Args:
-        folders: of runs, by the names that the page calls them.
-        settings: what the page shows.
+        folders: Of runs, by the names that the page calls them.
+        settings: What the page shows.
         scratch: a folder for what is computed, which is found there again the next time.
 
     Raises:
-        MaedError: as `write_report` does.
+        MaedError: As `write_report` does.
     """
     runs = {name: read_contents(folder) for name, folder in folders.items()}
     printer = Printer(next(iter(runs.values())), settings, RunFolder(scratch).figures)
@@ -111,7 +111,7 @@ def _page(
 
 
 def embedding_figure(embedding: PositionEmbedding) -> Figure | None:
-    """The layout that an embedding makes, for its card; None where it is too small, or too large to be laid out."""
+    """The layout that an embedding makes, for its card; None if it is too small, or too large to be laid out."""
     if not FEWEST <= embedding.n <= ASSIGNABLE:
         return None
     geometry = embedding.geometry

@@ -43,10 +43,10 @@ class Printer:
     """Draws what a run holds, and writes it to a folder.
 
     Args:
-        contents: what the run folder holds.
-        settings: how many of each.
-        folder: where figures are written.
-        layout: `(N, 2)`, from the embedding alone, where there is one and it is not too large.
+        contents: What the run folder holds.
+        settings: How many of each.
+        folder: Where figures are written.
+        layout: `(N, 2)`, from the embedding alone, if there is one and it is not too large.
     """
 
     contents: Contents
@@ -151,7 +151,7 @@ class Printer:
 
 
 def drawn_on(contents: Contents) -> str:
-    """What the axis of a drawing is."""
+    """Describe the axis of a drawing."""
     if contents.coordinates is None:
         return "in storage order, as the true coordinates are not known"
     if contents.is_grid:

@@ -33,7 +33,7 @@ class ChartBlock:
 
 @dataclass
 class Place:
-    """Where the page's script puts something: `explorer` or `signals`."""
+    """The place of a block of the page's script: `explorer` or `signals`."""
 
     name: str
 
@@ -52,12 +52,12 @@ class Section:
     absent: list[str] = field(default_factory=list)
 
     def add(self, block: Block | None) -> None:
-        """Add a block, where there is one."""
+        """Add a block, if there is one."""
         if block is not None:
             self.blocks.append(block)
 
     def add_chart(self, chart: Figure | None, alt: str, caption: str) -> None:
-        """Add a chart, where there is one."""
+        """Add a chart, if there is one."""
         self.add(None if chart is None else ChartBlock(chart, alt, caption))
 
 
@@ -69,9 +69,9 @@ def sections(runs: Runs, printer: Printer, explored: Mapping[str, Any] | None) -
     """All sections of a page.
 
     Args:
-        runs: the page's own, then those that it is compared with.
-        printer: draws the pictures of the page's own.
-        explored: the facts of the explorer, where it has any.
+        runs: The page's own, then those that it is compared with.
+        printer: Draws the pictures of the page's own.
+        explored: The facts of the explorer, where it has any.
     """
     contents = next(iter(runs.values()))
     made = [

@@ -19,11 +19,11 @@ from maed.tasks import Metric, metric_of
 Rows = list[list[str]]
 
 NOTHING = "–"
-"""What a cell says where nothing was measured."""
+"""Text of a cell without a measurement."""
 
 
 def geometry_rows(results: Results) -> Rows:
-    """How well each method finds the geometry; no rows where neither geometry nor split halves were measured."""
+    """Geometry metrics of each method; no rows if neither geometry nor split halves were measured."""
     geometry, halves = results.geometry or {}, results.split_half or {}
     methods = list(geometry) + [method for method in halves if method not in geometry]
     if not methods:
@@ -39,7 +39,7 @@ def geometry_rows(results: Results) -> Rows:
 
 
 def candidate_rows(results: Results) -> Rows:
-    """What is known of each method without truth, the chosen one first; no rows where nothing was probed."""
+    """Scores of each method without truth, the chosen one first; no rows if nothing was probed."""
     probed, errors = results.probe_loss or {}, results.neighbor_error or {}
     if not probed:
         return []
@@ -54,9 +54,9 @@ def candidate_rows(results: Results) -> Rows:
 
 
 def accuracy_rows(results: Results) -> Rows:
-    """What each encoding reached in the test, with its 95 % interval; no rows where no Perceiver was trained.
+    """Test scores of each encoding with 95 % intervals; no rows if no Perceiver was trained.
 
-    What else was measured stands behind, where there is anything.
+    What else was measured stands behind, if there is anything.
     """
     summary = summaries(results)
     if not summary:
@@ -79,12 +79,12 @@ def accuracy_rows(results: Results) -> Rows:
 
 
 def measured(rows: Sequence[Summary | Paired | Score | Tried]) -> str:
-    """What rows are measured by, in words."""
+    """The metrics of rows, in words."""
     return " or ".join(dict.fromkeys(metric_of(row.task, row.metric).title for row in rows))
 
 
 def value_text(row: Score) -> str:
-    """What a model reached: `93.1 %`."""
+    """A score as text: `93.1 %`."""
     return NOTHING if _missing(row.value) else metric_of(row.task, row.metric).text(float(row.value or 0.0))
 
 
@@ -94,7 +94,7 @@ def labels_text(labels: int | None) -> str:
 
 
 def _columns(rows: Sequence[Summary | Paired | Tried]) -> list[str]:
-    """What tells rows of equal encodings apart: tasks, and numbers of labels, where there are several."""
+    """Columns that distinguish rows of equal encodings: task and number of labels, if there are several."""
     several = {"Task": len({row.task for row in rows}) > 1, "Labels": len({(row.task, row.labels) for row in rows}) > 1}
     return [name for name, are in several.items() if are]
 
@@ -104,7 +104,7 @@ def _column(row: Summary | Paired | Tried, name: str) -> str:
 
 
 def _alike(a: Score | Summary, b: Score | Summary) -> bool:
-    """Whether two rows are of one task, number of labels and metric."""
+    """True if two rows are of one task, number of labels and metric."""
     return (a.task, a.labels, a.metric) == (b.task, b.labels, b.metric)
 
 
@@ -136,7 +136,7 @@ def tuning_rows(results: Results) -> Rows:
 
 
 def _place(chosen: int | None, tried: int) -> str:
-    """Whether the best of the `tried` rates, in ascending order, has others on both sides."""
+    """True if the best of the `tried` rates, in ascending order, has others on both sides."""
     if chosen is None:
         return "not chosen yet"
     if tried == 1:
@@ -160,7 +160,7 @@ def paired_rows(results: Results) -> Rows:
 
 
 def seconds_rows(results: Results) -> Rows:
-    """How long each stage took; no rows where nothing was timed."""
+    """Duration of each stage; no rows if none was recorded."""
     rows = [[stage, duration(value)] for stage, value in results.seconds.items()]
     return [["Stage", "Time"], *rows] if rows else []
 
@@ -172,13 +172,13 @@ def summaries(results: Results) -> list[Summary]:
 
 @dataclass(frozen=True)
 class Measure:
-    """How a measured number is shown.
+    """The way to display a measured number.
 
     Args:
-        title: heading, with `{k}` where the k of recall@k belongs.
-        scale: what it is multiplied by for readers.
-        digits: decimals.
-        unit: put behind.
+        title: Heading, with `{k}` where the k of recall@k belongs.
+        scale: What it is multiplied by for readers.
+        digits: Decimals.
+        unit: Put behind.
     """
 
     title: str
@@ -228,11 +228,11 @@ MEASURES = {
     "trustworthiness": Measure("Trustworthiness"),
     "test_accuracy": Measure("Test accuracy of a Perceiver", 100, 1, " %"),
 }
-"""What is measured of an embedding, and of a Perceiver."""
+"""Measures of embeddings and of Perceivers."""
 
 
 def measure_of(metric: Metric) -> Measure:
-    """How the metric of a task is shown."""
+    """The way to display the metric of a task."""
     return Measure(f"Test {metric.title} of a Perceiver", metric.scale, metric.digits, metric.unit)
 
 
@@ -279,7 +279,7 @@ def difference(entry: Paired) -> str:
 
 
 def verdict(entry: Paired) -> str:
-    """What the interval of a difference says: `above`, `below`, or that the seeds do not tell."""
+    """Judge the interval of a difference: `above`, `below`, or undecided."""
     if entry.low is None or entry.high is None:
         return "one seed: no interval" if entry.seeds == 1 else "no interval"
     if entry.low > 0:
@@ -330,7 +330,7 @@ def _text(row: Summary | Tried, value: float) -> str:
 
 
 def _machine(results: Results) -> str:
-    """Where it ran and how long each stage took, as one line."""
+    """The machine and the duration of each stage, in one line."""
     machine, parts = results.machine, []
     if machine.get("processor"):
         cores = machine.get("cores")

@@ -19,14 +19,14 @@ Pieces = list[tuple[str, str]]
 def text_examples(
     original: np.ndarray, visible: np.ndarray, reconstruction: np.ndarray, order: np.ndarray, most: int = 600
 ) -> list[dict[str, Pieces]]:
-    """What was shown, what the autoencoder made of it, and the original, for each signal.
+    """The visible tokens, their reconstruction and the original, for each signal.
 
     Args:
         original: `(S, N)` token ids.
         visible: `(S, N)` bool.
         reconstruction: `(S, N)` the most likely ids.
         order: `(N,)` positions in true order (in storage order where that is unknown).
-        most: positions that are shown of each signal.
+        most: Positions that are shown of each signal.
 
     Returns:
         For each signal `shown`, `reconstructed` and `original`. Ids are read as bytes where they look like text,
@@ -52,7 +52,7 @@ def text_examples(
 
 
 def looks_like_bytes(ids: np.ndarray) -> bool:
-    """Whether ids fit the byte vocabulary and most of those that are not special are printable."""
+    """True if ids fit the byte vocabulary and most of those that are not special are printable."""
     characters = ids[ids >= SPECIALS] - SPECIALS
     if ids.max(initial=0) >= 256 + SPECIALS or not len(characters):
         return False

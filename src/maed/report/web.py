@@ -1,4 +1,4 @@
-"""What our pages are made of: templates, styles, the scripts that alone may run, and data that cannot end them."""
+"""Building blocks of pages: templates, styles, the only scripts allowed to run, and data that cannot close its tag."""
 
 from __future__ import annotations
 

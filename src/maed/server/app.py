@@ -54,21 +54,21 @@ def serve(
 
     Args:
         root: a run folder, or a folder that has runs below it.
-        host: address to listen at.
+        host: Address to listen at.
         port: 0 for any that is free.
-        settings: what pages of runs show.
-        say: told where the server is.
-        open_browser: whether to open the index in the user's browser.
+        settings: What pages of runs show.
+        say: Told where the server is.
+        open_browser: Whether to open the index in the user's browser.
 
     Raises:
-        MaedError: no such folder, no run in it, or an address that cannot be listened at.
+        MaedError: No such folder, no run in it, or an address that cannot be listened at.
     """
     with started(root, host=host, port=port, settings=settings) as server, _terminated_as_interrupted():
         try:
             count = len(find_runs(server.site.root))
             say(f"{count} run{'' if count == 1 else 's'} of {root} at {server.url} (Ctrl-C ends)")
             if not server.local:
-                say("everybody who reaches this machine can read them: there is no password")
+                say("anyone who can reach this machine can read them: there is no password")
             if open_browser:
                 webbrowser.open(server.url)
             server.serve_forever()
@@ -79,7 +79,7 @@ def serve(
 @contextmanager
 def started(root: Path, *, host: str, port: int, settings: ReportSettings) -> Iterator[Server]:
     """A server that listens, for `serve_forever` in this thread or another; its temporary folder goes with it."""
-    what = "folder: must be a folder that `maed run` wrote, or one that has such folders below it"
+    what = "folder must be one that `maed run` wrote, or contain such folders"
     if not root.exists():
         raise MaedError(f"{what}; {root} does not exist")
     if not root.is_dir():
@@ -87,7 +87,7 @@ def started(root: Path, *, host: str, port: int, settings: ReportSettings) -> It
     if not find_runs(root.resolve()):
         raise MaedError(f"{what}; {root} holds no run")
     if not 0 <= port < 2**16:
-        raise MaedError(f"port: must be 1 to 65535, or 0 for any that is free, got {port}")
+        raise MaedError(f"port must be 1 to 65535, or 0 for any free port, got {port}")
     with (
         tempfile.TemporaryDirectory(prefix="maed-serve-", ignore_cleanup_errors=True) as scratch,
         _listening(host, port) as listener,
@@ -97,7 +97,7 @@ def started(root: Path, *, host: str, port: int, settings: ReportSettings) -> It
 
 def _listening(host: str, port: int) -> socket.socket:
     """A socket at which nothing is accepted yet, so that a port that is taken is told before any work."""
-    needed = f"host: must be an address of this machine, such as 127.0.0.1, got {host!r}"
+    needed = f"host must be an address of this machine, such as 127.0.0.1, got {host!r}"
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_MOST)
@@ -105,9 +105,9 @@ def _listening(host: str, port: int) -> socket.socket:
         raise MaedError(needed) from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise MaedError(f"port: {port} is taken; choose another with --port, or 0 for any that is free") from None
+            raise MaedError(f"port: {port} is in use; choose another with --port, or 0 for any free port") from None
         if error.errno == errno.EACCES:
-            raise MaedError(f"port: {port} is reserved for the system; choose 1024 or more with --port") from None
+            raise MaedError(f"port must be at least 1024, got {port}, which is reserved for the system") from None
         raise MaedError(f"{needed} ({error.strerror or error})") from None
 
 
@@ -159,7 +159,7 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where the index is."""
+        """Address of the index."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.server_port}/"
 
     def serve_forever(self) -> None:
@@ -171,7 +171,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def is_called(self, header: str) -> bool:
-        """Whether a Host header is one of ours. Another name may have been made to point here (DNS rebinding).
+        """True if a Host header is one of ours. Another name may have been made to point here (DNS rebinding).
 
         Ports are not compared, for a tunnel may have another one. Nobody can make numbers point elsewhere.
         (Starlette's own middleware knows neither addresses of version 6 nor a header that comes twice.)

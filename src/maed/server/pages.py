@@ -46,7 +46,7 @@ class Pages:
     Within `async with`; what is being built at its end is given up, and the process that builds it killed.
 
     Args:
-        settings: what they show.
+        settings: What they show.
         scratch: a folder for pages, and for what is computed for them.
     """
 
@@ -87,7 +87,7 @@ class Pages:
         return found.wrong if found.path is None else found.path.read_bytes()
 
     def wrong(self, key: tuple[str, ...], signature: str) -> str:
-        """Why no page could be made of runs that have not changed since; empty where it was not tried, or was."""
+        """The reason why no page could be made of unchanged runs; empty if it was made or not tried."""
         found = self._built.get(key)
         return found.wrong if found is not None and found.signature == signature else ""
 

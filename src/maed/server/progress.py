@@ -1,4 +1,4 @@
-"""How far a run is, by the `progress.json` of its stages: no process is asked, and nothing is written."""
+"""Progress of a run, from the `progress.json` of its stages; no process is contacted and nothing is written."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Part:
     """A stage, or a training of a Perceiver.
 
     Args:
-        name: its folder below that of the run.
-        finished: whether what it was to make is there.
-        written: when a file of it was last written, seconds since 1970.
-        far: how far it is; empty of a finished one.
-        seconds: what a finished one took.
+        name: Its folder below that of the run.
+        finished: Whether what it was to make is there.
+        written: When a file of it was last written, seconds since 1970.
+        far: How far it is; empty of a finished one.
+        seconds: What a finished one took.
     """
 
     name: str
@@ -34,27 +34,27 @@ class Part:
 
     @property
     def tunes(self) -> bool:
-        """Whether it only tells a learning rate's worth."""
+        """True if it only tells a learning rate's worth."""
         return self._of("tuning") is not None
 
     @property
     def task(self) -> str:
-        """What a model is trained for."""
+        """The task of a model."""
         return self._of("task") or "classification"
 
     @property
     def is_model(self) -> bool:
-        """Whether it is the training of a model, and not a stage."""
+        """True if it is the training of a model, and not a stage."""
         return self._of("encoding") is not None
 
     @property
     def is_main(self) -> bool:
-        """Whether it is a stage of `maed` itself."""
+        """True if it is a stage of `maed` itself."""
         return not self.is_model and self._of("baseline") is None
 
     @property
     def title(self) -> str:
-        """What it is called."""
+        """Its title."""
         if self.is_model:
             task, labels = self._of("task"), self._of("labels")
             what = [f"Perceiver {self._of('encoding')}", task or "", "" if labels is None else f"{labels} labels"]
@@ -66,7 +66,7 @@ class Part:
 
     @property
     def place(self) -> int:
-        """Where it stands among the stages, models last."""
+        """Its rank among the stages; models come last."""
         if self.is_model:
             return 9
         return (AUTOENCODER, SIMILARITY, EMBEDDING).index(self._of("stage") or self.name) + (0 if self.is_main else 3)
@@ -85,7 +85,7 @@ class Part:
 
     @property
     def remaining(self) -> str:
-        """The time that is left, in words; empty where it is not known."""
+        """The time that is left, in words; empty if it is not known."""
         left = self.far.left
         if left is None:
             return ""
@@ -98,8 +98,8 @@ def read_parts(folder: Path, files: Mapping[str, os.stat_result]) -> list[Part]:
     """The parts of a run, in the order in which they were first, or were begun.
 
     Args:
-        folder: of the run.
-        files: by their paths below it.
+        folder: Of the run.
+        files: By their paths below it.
 
     Raises:
         MaedError: a progress.json or a config.json cannot be read.

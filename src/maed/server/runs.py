@@ -25,7 +25,7 @@ from maed.tasks import metric_of
 State = Literal["done", "going on", "stopped", "damaged"]
 
 DEPTH = 3
-"""How far below the folder runs are looked for."""
+"""Depth to which runs are searched below the folder."""
 
 QUIET = 600.0
 """Seconds without a write after which something unfinished counts as stopped: testing a Perceiver writes nothing."""
@@ -42,7 +42,7 @@ _RUN = RunFolder(Path())
 _RESULTS, _REPORT, _VIEWS = (path.as_posix() for path in (_RUN.results, _RUN.report, _RUN.views))
 _MARKS = (CONFIG, METRICS, MODEL, EXAMPLES)
 _EXPLORABLE = (_RUN.results, _RUN.embedding().model, _RUN.similarity().model, _RUN.autoencoder.examples)
-"""Of these a page has a section; and so it has of each model that is trained."""
+"""Files with a section in the page, in addition to every trained model."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class Overview:
     """A run in a line of a table.
 
     Args:
-        name: its path below the folder that is served.
+        name: Its path below the folder that is served.
         state: `done` where nothing is unfinished; what is unfinished is `going on` if it was written lately, otherwise
             `stopped`; `damaged` where the folder cannot be read.
-        reason: why it is damaged.
-        source: where its signals come from.
+        reason: Why it is damaged.
+        source: Where its signals come from.
         positions: N.
-        parts: the stages and trainings that it has, those first that were first.
-        recall: recall@k of the embedding of `maed`, and k.
-        spearman: of that embedding.
-        best: encodings with their test accuracies, the best first.
-        written: when a file of it was last written, in seconds since 1970.
-        signature: changes with all that its page shows.
-        explorable: whether anything of it can be shown in a page.
+        parts: The stages and trainings that it has, those first that were first.
+        recall: Recall@k of the embedding of `maed`, and k.
+        spearman: Of that embedding.
+        best: Encodings with their test accuracies, the best first.
+        written: When a file of it was last written, in seconds since 1970.
+        signature: Changes with all that its page shows.
+        explorable: Whether anything of it can be shown in a page.
     """
 
     name: str
@@ -80,12 +80,12 @@ class Overview:
 
     @property
     def current(self) -> Part | None:
-        """What is unfinished and was written last."""
+        """The unfinished part that was written last."""
         return max((part for part in self.parts if not part.finished), key=lambda part: part.written, default=None)
 
     @property
     def stage(self) -> str:
-        """How far it is."""
+        """Its progress, in words."""
         if self.state != "done" and self.current is not None:
             return f"{self.current.title}{self.current.progress}"
         trained = sum(part.is_model and not part.tunes for part in self.parts)
@@ -121,13 +121,13 @@ def find_runs(root: Path) -> dict[str, Path]:
 
 
 def overview(root: Path, name: str, folder: Path, now: float | None = None) -> Overview:
-    """What a run is and how far it is; one that cannot be read is damaged, with the reason.
+    """The state and progress of a run; one that cannot be read is `damaged`, with the reason.
 
     Args:
-        root: nothing outside of it is read.
-        name: of the run.
-        folder: of the run.
-        now: seconds since 1970; the present by default.
+        root: Nothing outside of it is read.
+        name: Of the run.
+        folder: Of the run.
+        now: Seconds since 1970; the present by default.
     """
     written, signature = 0.0, ""
     try:
@@ -188,7 +188,7 @@ def scan(root: Path, folder: Path) -> dict[str, os.stat_result]:
         for entry in _entries(below):
             path = Path(entry.path).relative_to(folder).as_posix()
             if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-                raise MaedError(f"{path} is a link out of the folder that is served")
+                raise MaedError(f"{path} is a link to outside the folder that is served")
             try:
                 found = entry.stat()
             except FileNotFoundError:  # a temporary file that has been renamed
@@ -206,7 +206,7 @@ def scan(root: Path, folder: Path) -> dict[str, os.stat_result]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing of one that is absent or cannot be read."""
+    """Entries of a folder; empty if it is absent or cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -215,7 +215,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_shown(path: str) -> bool:
-    """Whether the page of a run is made of this file."""
+    """True if the page of a run is made of this file."""
     top, _, name = path.rpartition("/")
     stage = STAGE.fullmatch(top)
     return path in (_RESULTS, _VIEWS) or (name in _MARKS and stage is not None and stage["tuning"] is None)
@@ -223,7 +223,7 @@ def _is_shown(path: str) -> bool:
 
 @lru_cache(maxsize=16_384)
 def _fault(path: Path, written: int) -> str:
-    """What is wrong with a file as it is since `written`; empty where it can be read."""
+    """The fault of a file unchanged since `written`; empty if it can be read."""
     try:
         if path.suffix == ".json":
             read_json(path)

@@ -1,4 +1,4 @@
-"""What the server answers, by address."""
+"""The answers of the server, by address."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Site:
     """The pages by their addresses. Runs are looked up among those that were found: no address becomes a path.
 
     Args:
-        root: resolved; nothing outside of it is read.
-        settings: what pages of runs show.
-        scratch: an empty folder that may be written in.
+        root: Resolved; nothing outside of it is read.
+        settings: What pages of runs show.
+        scratch: An empty folder that may be written in.
     """
 
     def __init__(self, root: Path, settings: ReportSettings, scratch: Path) -> None:
@@ -184,7 +184,7 @@ class Site:
 
 
 def progress(run: Overview, folder: Path) -> dict[str, Any]:
-    """What the page of a run that is going on shows: plain values, and plotly figures of what is trained now."""
+    """Content of the page of a running run: plain values, and plotly figures of the current training."""
     current = run.current if run.state in ("going on", "stopped") else None
     shown = current or max(run.parts, key=lambda part: part.written, default=None)
     points: list[dict[str, Any]] = []
@@ -209,7 +209,7 @@ def progress(run: Overview, folder: Path) -> dict[str, Any]:
 
 
 def _sentence(run: Overview, current: Part | None) -> str:
-    """How a run is doing."""
+    """The state of a run in a sentence."""
     if run.state == "damaged":
         return run.reason
     if run.state == "done":
@@ -233,7 +233,7 @@ def _row(part: Part, state: str) -> list[str]:
 
 
 def ago(moment: float) -> str:
-    """How long a moment, in seconds since 1970, is past, in words."""
+    """The time since a moment (seconds since 1970), in words."""
     if not moment:
         return "–"
     seconds = max(0.0, time.time() - moment)

@@ -38,13 +38,13 @@ CHOSEN_BY_NAME = {"similarity.estimator": ESTIMATORS, "embedding.reduction": RED
 
 @dataclass
 class EvaluationSettings:
-    """Measuring positions, against a known geometry and without one.
+    """Measuring positions, with and without a known geometry.
 
     Args:
-        n_neighbors: k of kNN recall@k; 4 on a line or ring, otherwise 8 by default.
+        n_neighbors: k of kNN recall@k; default: 4 on a line or ring, otherwise 8.
         folds: Folds of the coordinate regression.
-        probe_steps: Training steps of a probe, the small autoencoder that is given positions; 0 for no probes.
-        probe_seeds: Probes of each candidate.
+        probe_steps: Training steps of a probe, a small autoencoder that is given the positions; 0 disables probes.
+        probe_seeds: Random seeds, and so probes, per candidate.
     """
 
     n_neighbors: int | None = None
@@ -61,14 +61,14 @@ class EvaluationSettings:
 
 @dataclass
 class ReportSettings:
-    """What the page shows.
+    """Contents of the report.
 
     Args:
-        positions: Positions whose similarity is drawn.
-        channels: Channels of the embedding that are drawn.
-        signals: Signals that are drawn masked, reconstructed and whole.
-        reductions: Reductions that the explorer offers beside the run's own, of every estimator; they are made once and
-            kept in the run's folder. `tsne` has 2 channels there.
+        positions: Number of positions whose similarity is drawn.
+        channels: Number of embedding channels that are drawn.
+        signals: Number of signals that are drawn masked, reconstructed and original.
+        reductions: Further reductions in the explorer, for every estimator; computed once and kept in the run's folder.
+            `tsne` has 2 channels there.
     """
 
     positions: int = 6
@@ -85,7 +85,7 @@ class ReportSettings:
 
 @dataclass
 class Settings:
-    """Everything that a run can be told."""
+    """All settings of a run, by group; presets, flags and the library share them."""
 
     data: DataSettings = field(default_factory=DataSettings)
     autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)

@@ -1,4 +1,4 @@
-"""Settings of learning positions: the signals, the autoencoder, the similarity and the embedding."""
+"""Settings for learning positions: the signals, the autoencoder, the similarity and the embedding."""
 
 from __future__ import annotations
 
@@ -13,46 +13,45 @@ Schedule = Literal["cosine", "linear", "constant"]
 """Shape of the decay of a learning rate."""
 
 Readout = Literal["feed-forward", "linear"]
-"""What the set-style autoencoder makes of what a position has attended to."""
+"""Layer that turns what a position has attended to into its reconstruction."""
 
 
 @dataclass
 class DataSettings:
-    """Where signals come from and how they are cut.
+    """Reading, splitting and normalizing signals.
 
     Args:
         type: What a file's columns hold: numbers, token ids, text (read as bytes) or images. `auto` looks.
-        columns: Columns of a table to read; all but the label by default.
-        label: Column with the labels, `label` where the table has one; or several of numbers, with commas between them
-            (see `--task`).
-        image_size: Side in pixels that images are resized to; their own size by default.
-        length: Positions of a text: its UTF-8 bytes, truncated and padded.
-        window: Rows of a recording, one for each moment, that become a signal with so many channels, held out in blocks
-            of time; null if rows are signals.
-        stride: Rows between the beginnings of two windows; null for as many as a window has.
-        group: Column that says whom a signal is of (subject, speaker, station): no group is in two splits.
-        normalization: Mean 0 and deviation 1 for each `channel`, for each `position`, or `none`;
-            `auto` takes `channel` for images and `position` for arrays and tables.
-        split: `stratified` by label; `blocks` of neighboring signals, which in a recording are much alike; or
-            `original-imdb`: validation and test are cut from the stored test split, which
-            gives its first and last quarter to the test.
-        validation: Share of the training signals kept for validation.
-        test: Share of all signals kept for the test where the source has no test split of its own.
-        samples: How many training signals are made: patches of the photographs (`photos`) or samples of a field, the
-            validation signals included (`field:` only).
-        variant: What a sample of a field is: a `gaussian` random field g plus noise, or its `magnitude`, white noise
-            times 1 + 0.9 tanh(g): linearly uncorrelated (`field:` only).
-        noise: Standard deviation of the noise that is added to a `gaussian` field, whose own is 1 (`field:` only).
-        length_scale: Length scale of a field's covariance, where the largest distance within the shape is pi
-            (`field:` only).
-        drop_rate: Share of all positions of all signals that are made missing at random; every signal keeps one real
-            position at least.
-        limit: Use this many training signals, drawn so that classes keep their shares; the other splits shrink alike.
-        permute: Seed of one fixed random permutation of the positions.
-        missing: `mask` treats NaN as a position that is not real; `refuse` stops.
-        missing_values: Numbers that stand for a missing value, such as -9999, and are treated as NaN under `mask`; an
-            empty list for none. Null refuses, and names, numbers that look so.
-        seed: Seed of the splits, of the patches, of the fields and of what is dropped.
+        columns: Columns of a table to read; default: all but the label.
+        label: Column with the labels; default: the column `label`, if there is one. Several columns of numbers are
+            separated by commas (see `--task`).
+        image_size: Side in pixels to which images are resized; default: unchanged.
+        length: Positions of a text: its UTF-8 bytes, truncated or padded to this number.
+        window: Rows of a recording that form one signal, a channel per row; windows are held out in blocks of time.
+            Default: every row is a signal.
+        stride: Rows between the starts of two windows; default: the length of a window.
+        group: Column with the subject, speaker or station of a signal; each group is in one split only.
+        normalization: Mean 0 and standard deviation 1 for each `channel`, for each `position`, or `none`; `auto` is
+            `channel` for images and `position` for arrays and tables.
+        split: `stratified` by label; `blocks` of consecutive signals, for recordings, in which neighbors resemble one
+            another; or `original-imdb`: validation and test come from the stored test split, whose first and last
+            quarter are the test.
+        validation: Share of the training signals that is held out for validation.
+        test: Share of all signals that is held out for the test, if the source has no test split.
+        samples: Number of training signals to generate: patches of photographs (`photos`), or samples of a field,
+            validation signals included (`field:`).
+        variant: Samples of a field (`field:` only): `gaussian` is a Gaussian random field g plus noise; `magnitude` is
+            white noise times 1 + 0.9 tanh(g), which is linearly uncorrelated.
+        noise: Standard deviation of the noise added to a `gaussian` field of standard deviation 1 (`field:` only).
+        length_scale: Length scale of a field's covariance, in units in which the largest distance is pi (`field:`
+            only).
+        drop_rate: Share of all values that is removed at random; every signal keeps at least one.
+        limit: Number of training signals to use, with the class shares kept; other splits shrink in proportion.
+        permute: Random seed of one fixed permutation of the positions; default: none.
+        missing: `mask` treats NaN as a missing value; `refuse` stops with an error.
+        missing_values: Numbers that stand for missing values, such as -9999, and are treated as NaN with `mask`; an
+            empty list means none. By default, numbers that look like such codes are refused and named.
+        seed: Random seed of splits, patches, fields and dropped values.
     """
 
     type: Literal["auto", "real", "tokens", "text", "image"] = "auto"
@@ -82,7 +81,7 @@ class DataSettings:
         require_between("data.validation", self.validation, 0, 1)
         require_between("data.test", self.test, 0, 1)
         if self.stride is not None and self.window is None:
-            raise MaedError(f"data.stride: {self.stride}, and data.window is not given; windows have a stride")
+            raise MaedError(f"data.stride needs data.window, because only windows have a stride; got {self.stride}")
         for name in ("image_size", "length", "samples", "limit", "window", "stride"):
             require_at_least(f"data.{name}", getattr(self, name), 1)
         for name in ("permute", "seed", "noise"):
@@ -97,36 +96,35 @@ class AutoencoderSettings:
 
     Args:
         kind: `set` reads the visible positions as a set; `unet`, the original's 1-D U-Net, knows the storage order.
-        init: Where the position vectors of `set` start: `random`, from the embedding of a baseline (`correlation`,
-            `dependence`), or from the folder of an embedding: a warm start.
+        init: Initial position vectors of `set`: `random`, or a warm start from the embedding of a baseline
+            (`correlation`, `dependence`) or from the folder of an embedding.
         loss: `mse` or `gaussian` (a likelihood with predicted variance) for real channels, `cross-entropy` for tokens;
             `auto` chooses.
-        width: Channels of a token and of a position vector; of the first block of `unet`.
+        width: Channels of tokens and position vectors (`set`), or of the first block (`unet`).
         layers: Self-attention layers over the visible tokens of `set`.
-        readout: What a position of `set` makes of the tokens that it has attended to: a `feed-forward` layer, or a
-            `linear` one, at a third of the arithmetic.
+        readout: Layer after the attention of `set`: `feed-forward`, or `linear`, at a third of the arithmetic.
         heads: Attention heads of `set`.
         depth: Encoder blocks of `unet`; each halves the length and doubles the channels.
-        visible_fraction: Share of the positions shown; by default, 3/4 of sqrt(N) positions of real channels,
-            a fifth of the positions of tokens.
-        most_visible: Largest share of the positions shown: each step of a training shows another number of them,
-            between `visible_fraction` and this, evenly on a logarithmic scale; null for the same number.
-        common_mode: Whether the mean over the positions of each normalized signal is kept, or removed before
-            anything is masked, and positions scaled to unit deviation again: for real channels that mostly move
-            together, as under one reference.
-        scored: Positions whose reconstruction a training step scores.
+        visible_fraction: Share of the positions shown; default: 3/4 of sqrt(N) positions for real channels, a fifth of
+            the positions for tokens.
+        most_visible: Largest share of the positions shown. Each training step shows a number of positions between
+            `visible_fraction` and this share, drawn evenly on a logarithmic scale; default: always the same number.
+        common_mode: `remove` subtracts the mean over positions from each normalized signal before masking, and scales
+            positions to unit standard deviation again; useful for real channels that mostly move together, such as
+            electrodes with a common reference. `keep` leaves signals unchanged.
+        scored: Positions whose reconstruction is scored in a training step.
         batch_size: Signals in a training step.
         steps: Training steps.
-        learning_rate: Peak learning rate of AdamW; 6e-3 for `set` and 1e-3 for `unet` by default.
-        position_rate: Learning rate of the position vectors of `set`, as a multiple of that of the weights; 20 where
-            they start at random and 1 after a warm start by default.
+        learning_rate: Peak learning rate of AdamW; default: 6e-3 for `set`, 1e-3 for `unet`.
+        position_rate: Learning rate of the position vectors of `set`, as a multiple of that of the weights; default: 20
+            for random vectors, 1 after a warm start.
         warmup: Steps of linear warm-up.
         schedule: Shape of the decay after the warm-up; `constant` has none.
-        weight_decay: Weight decay; the position vectors have none.
+        weight_decay: Weight decay, except of the position vectors.
         clip: Largest norm of the gradient.
         validate_every: Steps between two measurements of the validation loss.
-        patience: Stop after this many validations without a better loss; never by default.
-        seed: Seed of the weights and of the draws.
+        patience: Stop after this many validations without a lower loss; default: never.
+        seed: Random seed of the weights and of the draws.
     """
 
     kind: Literal["set", "unet"] = "set"
@@ -164,34 +162,34 @@ class AutoencoderSettings:
             require_at_least(f"autoencoder.{name}", getattr(self, name), 0)
         if self.kind == "set" and self.width % self.heads:
             raise MaedError(
-                f"autoencoder.width: {self.width}; it must be a multiple of autoencoder.heads ({self.heads})"
+                f"autoencoder.width must be a multiple of autoencoder.heads ({self.heads}), got {self.width}"
             )
 
 
 @dataclass
 class SimilaritySettings:
-    """How losses become a similarity between positions.
+    """From losses to a similarity between positions.
 
     Args:
-        method: What makes the positions that a run leads with: `maed` (the autoencoder), a training-free baseline
-            (`correlation`, `partial`, `magnitude` of real channels; `dependence` of tokens), or `auto`, the one of them
-            with the lowest probe loss.
+        method: Source of the similarity: `maed` (the autoencoder), a training-free baseline (`correlation`, `partial`
+            or `magnitude` for real channels, `dependence` for tokens), or `auto`, the one with the lowest probe loss.
         estimator: `contrast`, the original's `mean-loss`, or `ablation`, which hides each visible position in turn and
-            costs as many passes as positions are visible.
-        draws: Draws of visible positions, rounded up to whole batches, two or more; the most with `until` `stable`.
-        until: Stop after the `draws`, or before, once the neighbor lists are `stable`.
-        tolerance: Share of the neighbors that may change, for a quarter more draws, where lists are called stable.
-        seconds: Stop after this time at the latest; never by default.
-        batch_size: Draws that are scored at once, a multiple of `repeats` for `contrast`.
-        repeats: Draws of each signal; `contrast` compares a loss with those of the same signal's other draws.
-        transform: What is taken of each loss before it is summed: its `root` or `log`arithm tame a heavy tail;
-            `auto` takes the root of squared errors, except for `mean-loss`.
-        visible_fraction: Share of the positions shown; the autoencoder's by default.
-        signals: Training signals that a baseline reads at the most; all by default.
-        dense_positions: Most positions of which every pair is measured. Beyond, each is compared with 32 candidates,
-            by `correlation`, `magnitude` or, trained on 2,048 of them and where it is asked for, `maed`, so that time
-            and memory grow with N log N.
-        seed: Seed of the draws.
+            needs as many passes as there are visible positions.
+        draws: Number of draws of visible positions, at least two, rounded up to whole batches; an upper limit with
+            `until stable`.
+        until: Stop after all `draws`, or earlier, once the neighbor lists are `stable`.
+        tolerance: Share of the neighbors that may change in the last quarter of the draws for lists to count as stable.
+        seconds: Time limit in seconds; default: none.
+        batch_size: Draws scored at once; a multiple of `repeats` for `contrast`.
+        repeats: Draws per signal; `contrast` compares a loss with those of the same signal's other draws.
+        transform: Function applied to each loss before summing: `root` and `log` tame heavy tails; `auto` is the root
+            for squared errors, except with `mean-loss`.
+        visible_fraction: Share of the positions shown; default: the autoencoder's.
+        signals: Largest number of training signals that a baseline reads; default: all.
+        dense_positions: Largest number of positions for which every pair is measured. Beyond it, each position is
+            compared with 32 candidates, and time and memory grow with N log N: by `correlation`, `magnitude` or, only
+            if asked for by name, `maed`, trained on 2,048 of the positions.
+        seed: Random seed of the draws.
     """
 
     method: str = "auto"
@@ -210,7 +208,9 @@ class SimilaritySettings:
 
     def __post_init__(self) -> None:
         if self.estimator in BASELINES.names:
-            raise MaedError(f"similarity.estimator: {self.estimator} is no estimator; choose it by similarity.method")
+            raise MaedError(
+                f"similarity.estimator: {self.estimator!r} is a method, not an estimator; set similarity.method to it"
+            )
         ESTIMATORS.check("similarity.estimator", self.estimator)
         one_of("similarity.method", self.method, ("auto", "maed", *BASELINES.names))
         require_at_least("similarity.draws", self.draws, 2)
@@ -227,26 +227,24 @@ class SimilaritySettings:
 
 @dataclass
 class EmbeddingSettings:
-    """How a similarity becomes a vector for each position.
+    """From a similarity to a vector for each position.
 
     Args:
-        reduction: `heat` (the default) keeps neighbors and large distances; `diffusion` map keeps neighbors and, with
-            more steps, larger distances; `laplacian` eigenmaps keep neighbors alone; `isomap` keeps large distances
-            and blurs neighbors; `tsne` (the original's) keeps neighbors and few large distances, and is slow beyond 3
-            channels; `umap` keeps groups and large distances roughly (extra `umap`); `spectral` (eigenvectors of the
-            similarity) and `pca` of its rows keep its values, and large distances only where the similarity reaches so
-            far.
-        dim: Channels d of the embedding; min(64, N - 1) by default.
-        n_neighbors: Neighbors of each position in the graph of all but `spectral` and `pca`; min(8, N - 1) where not
-            given. They are the perplexity of `tsne`, as far as that may be N / 3 at most.
-        diffusion_steps: Steps of the random walk, 4 for `diffusion` and 1 for `heat` by default; more keep larger
-            distances, and smooth noise, at the expense of neighbors.
-        symmetrize: What becomes of the two directions of a pair.
-        denoise: An entry counts as noise if it is not above its standard error by what Bonferroni asks for at 5 % over
-            the N of a row. `positions` (the default, of `heat` alone) takes nothing to be known of positions that have
-            only such entries, unless that is more than half, or no entry is above 0; `significance` sets all such
-            entries to 0, but for the best of each position.
-        force: Make an embedding even of a similarity in which no dependence was found.
+        reduction: `heat` preserves neighbors and large distances; `diffusion` (diffusion map) preserves neighbors and,
+            with more steps, larger distances; `laplacian` (eigenmaps) preserves neighbors only; `isomap` preserves
+            large distances and blurs neighbors; `tsne` (the original's) preserves neighbors, and is slow beyond 3
+            channels; `umap` preserves groups, and large distances roughly (extra `umap`); `spectral` (eigenvectors of
+            the similarity) and `pca` (of its rows) preserve its values.
+        dim: Channels d of the embedding; default: min(64, N - 1).
+        n_neighbors: Neighbors per position in the graph of every reduction but `spectral` and `pca`; default:
+            min(8, N - 1). It is the perplexity of `tsne`, limited to N / 3.
+        diffusion_steps: Steps of the random walk; default: 4 for `diffusion`, 1 for `heat`. More steps preserve larger
+            distances and smooth noise, at the expense of neighbors.
+        symmetrize: How the two directions of a pair are combined.
+        denoise: Treatment of entries within their standard error of 0 (at 5 %, Bonferroni-corrected over the N entries
+            of a row). `positions` (with `heat` only) regards positions with no other entries as unknown, unless those
+            are more than half of all; `significance` sets such entries to 0, except the largest of each position.
+        force: Make an embedding even if the similarity shows no dependence.
     """
 
     reduction: str = "heat"

@@ -1,4 +1,4 @@
-"""Settings of training a Perceiver: the model, its training and the machine."""
+"""Settings for training a Perceiver: the model, its training and the machine."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from maed.settings.learning import Schedule
 
 @dataclass
 class PerceiverSettings:
-    """The Perceiver that is given positions.
+    """The Perceiver.
 
     Args:
-        architecture: `maed` gives transformers' PerceiverModel a preprocessor that takes every encoding on equal terms;
-            `text` and `image` are transformers' own classifiers, whose position table is replaced.
-        checkpoint: Folder that transformers' `save_pretrained` wrote, or OWNER/NAME of the hub, to start `text` or
-            `image` from; latents, layers and heads are then those of the checkpoint.
-        latents: Latent vectors.
-        latent_width: Channels of a latent.
-        layers: Self-attention layers of a block.
-        blocks: Times the block is applied, with shared weights.
+        architecture: `maed` is transformers' PerceiverModel with a preprocessor that treats all encodings equally;
+            `text` and `image` are transformers' own classifiers, with the position table replaced.
+        checkpoint: Initial weights of `text` or `image`: a folder that transformers' `save_pretrained` wrote, or
+            OWNER/NAME of the hub, which also sets latents, layers and heads.
+        latents: Number of latent vectors.
+        latent_width: Channels of a latent vector.
+        layers: Self-attention layers per block.
+        blocks: Number of times that the block is applied, with shared weights.
         heads: Heads of the self-attention.
         cross_heads: Heads of the cross-attention to the inputs.
-        combine: `add` the positions to the content embedding, or `concatenate` them; of `maed` alone, for `text` always
-            adds and `image` always concatenates.
-        image_size: Side in pixels that images are resized to inside the model, a batch at a time, so that a position
-            embedding for 224 x 224 pixels needs no images of that size; `image` alone.
-        input_width: Channels of content and position table: 256 of `image`, those of the embedding of `text` where not
-            given; `text` and `image` alone.
-        position_width: Channels that positions are projected to before they are concatenated; `input_width` where not
-            given; `image` alone.
-        fine_tune: Train the table of an embedding (`maed`, a baseline) or of `random` too.
+        combine: `add` positions to the content embedding, or `concatenate` them (`maed` only; `text` always adds,
+            `image` always concatenates).
+        image_size: Side in pixels to which images are resized inside the model, batch by batch, so that an embedding
+            for 224 x 224 pixels needs no stored images of that size (`image` only).
+        input_width: Channels of content and position table (`text` and `image` only); default: 256 for `image`, those
+            of the embedding for `text`.
+        position_width: Channels to which positions are projected before concatenation (`image` only); default:
+            `input_width`.
+        fine_tune: Also train the position table of a learned embedding or of `random`.
         dropout: Dropout of the attention probabilities.
-        learned_from: The source that the embedding was learned from, where it is another than that of the labeled
-            data: it says that the positions of both are the same.
+        learned_from: Source from which the embedding was learned, if it differs from that of the labeled data; it
+            asserts that the positions of both are the same.
     """
 
     architecture: str = "maed"
@@ -65,41 +65,40 @@ class PerceiverSettings:
         require_share("perceiver.dropout", self.dropout)
         if self.latent_width % self.heads:
             raise MaedError(
-                f"perceiver.latent_width: {self.latent_width}; it must be a multiple of perceiver.heads ({self.heads})"
+                f"perceiver.latent_width must be a multiple of perceiver.heads ({self.heads}), got {self.latent_width}"
             )
         ARCHITECTURES.check("perceiver.architecture", self.architecture)
 
 
 @dataclass
 class TrainSettings:
-    """How a Perceiver is trained.
+    """Training a Perceiver.
 
     Args:
         epochs: Passes over the training signals.
-        steps: Stop after this many steps, before the epochs are full.
-        batch_size: Signals in a step.
-        accumulate: Batches whose gradients make one step: `batch_size` times as many signals at the memory of one.
+        steps: Stop after this many steps, even within an epoch.
+        batch_size: Signals per batch.
+        accumulate: Batches whose gradients are summed into one step, in the memory of one batch.
         learning_rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
         schedule: Shape of the decay after the warm-up; `constant` has none.
         weight_decay: Weight decay of the matrices of linear layers.
-        clip: Largest norm of the gradient; 0 for none.
+        clip: Largest norm of the gradient; 0 for no limit.
         label_smoothing: Share of a label that is spread evenly over all classes.
-        average: Decay of an exponential moving average of the weights, such as 0.999, which is then what is validated,
-            tested and saved; none by default.
-        flip: Mirror half of the training images, left to right (extra `images`). Not for permuted positions, nor for
-            texts or digits, which mirrored are others.
-        crop: Shift training images by up to so many pixels, filled with the mean (extra `images`). Not for permuted
-            positions.
-        hide: Share of the positions that each training signal has hidden from the Perceiver, drawn anew in each step.
-            It needs no geometry.
-        validate_every: Steps between two validations; once an epoch by default.
-        patience: Stop after this many validations without a better accuracy; never by default.
-        hidden_fraction: Share of the real positions that are hidden, and asked for (`--task imputation` only).
-        horizon: Last channels that are forecast from those before (`--task forecast` only).
-        tune: Peak learning rates tried for each encoding before a comparison, with a seed of their own; the best by
-            validation accuracy is taken, and replaces `learning_rate`. None is tried by default.
-        tune_steps: Training steps of such a trial; those of the training by default.
+        average: Decay of an exponential moving average of the weights, such as 0.999; the average is then validated,
+            tested and saved. Default: no average.
+        flip: Mirror half of the training images left to right; not for permuted positions, and unsuitable for text and
+            digits.
+        crop: Shift training images by up to this many pixels, padded with the mean; not for permuted positions.
+        hide: Share of the positions hidden from the Perceiver in each training signal, drawn at every step; needs no
+            geometry.
+        validate_every: Steps between two validations; default: one epoch.
+        patience: Stop after this many validations without improvement; default: never.
+        hidden_fraction: Share of the positions to hide and predict (`--task imputation` only).
+        horizon: Number of final channels to forecast from the earlier ones (`--task forecast` only).
+        tune: Peak learning rates to try for each encoding before a comparison, with a random seed of their own; the
+            best by validation score replaces `learning_rate`. Default: no tuning.
+        tune_steps: Training steps of such a trial; default: those of the training.
     """
 
     epochs: int = 10
@@ -128,7 +127,7 @@ class TrainSettings:
             require_at_least(f"train.{name}", getattr(self, name), 1)
         if self.tune is not None:
             if len(self.tune) == 0 or len(set(self.tune)) < len(self.tune):
-                raise MaedError(f"train.tune: {self.tune}; it must be one rate or more, each once, or null")
+                raise MaedError(f"train.tune must be at least one rate, each once, or null, got {self.tune}")
             for rate in self.tune:
                 require_between("train.tune", rate, 0, inf)
         for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop"):
@@ -143,21 +142,21 @@ class TrainSettings:
 
 @dataclass
 class TrainerSettings:
-    """The machine (Lightning's Trainer).
+    """Use of the machine (Lightning's Trainer).
 
     Args:
         accelerator: Lightning's accelerator.
-        cluster: Where the trainings of a comparison run: this process by default, `local` for a Ray started here,
-            or `ray://HOST:PORT` (extra `ray`); one training a worker, on one device.
-        devices: Lightning's devices: a number of them, or `auto`. Perceivers are trained on all of them, everything
-            else on one.
+        cluster: Where the trainings of a comparison run: in this process (the default), on a `local` Ray started for
+            the command, or on `ray://HOST:PORT` (extra `ray`); one training per worker, each on one device.
+        devices: Number of Lightning's devices, or `auto`. Perceivers are trained on all of them, everything else on
+            one.
         strategy: Lightning's strategy for several devices, such as `ddp`.
-        compile: Compile the Perceiver (`torch.compile`): the first step takes a minute, later ones less time.
-        precision: Lightning's precision; `auto` takes bf16-mixed where the machine gains from it.
-        threads: CPU threads; PyTorch's choice by default.
-        progress: A progress bar, plain lines, or nothing; `auto` draws a bar on a terminal only.
-        tensorboard: Write TensorBoard logs beside the CSV logs.
-        checkpoint_seconds: Seconds between two checkpoints of a training, besides those at its validations.
+        compile: Compile the Perceiver (`torch.compile`): the first step takes about a minute, later ones are faster.
+        precision: Lightning's precision; `auto` is bf16-mixed if the machine gains from it.
+        threads: CPU threads; default: PyTorch's choice.
+        progress: Progress `bar`, plain `lines`, or `none`; `auto` draws a bar on a terminal only.
+        tensorboard: Write TensorBoard logs in addition to CSV logs (extra `tensorboard`).
+        checkpoint_seconds: Seconds between two checkpoints of a training, in addition to those at validations.
     """
 
     accelerator: str = "auto"
@@ -178,6 +177,9 @@ class TrainerSettings:
         if self.cluster is None:
             return
         if self.cluster != "local" and not re.fullmatch(r"ray://[^\s/:]+:\d+", self.cluster):
-            raise MaedError(f"trainer.cluster: {self.cluster!r}; it must be local, ray://HOST:PORT, or null")
+            raise MaedError(f"trainer.cluster must be local, ray://HOST:PORT, or null, got {self.cluster!r}")
         if self.devices not in ("auto", "1"):
-            raise MaedError(f"trainer.devices: {self.devices} with trainer.cluster; each of its workers has 1")
+            raise MaedError(
+                "trainer.devices must be auto or 1 with trainer.cluster, whose workers have one device each, got "
+                f"{self.devices}"
+            )

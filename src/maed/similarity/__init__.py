@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from maed.similarity.pairs import SparseSimilarity, placed_pairs
     from maed.similarity.similarity import Similarity, load_similarity, write_similarity
     from maed.similarity.streaming import Halves, Streamed, Watch, merged, neighbor_lists, stream
-    from maed.similarity.sums import Accumulator, PairedSums, Sums
+    from maed.similarity.sums import Accumulator, PairedSums, Sums, mean_of
 
 __all__ = [
     "Accumulator",
@@ -29,6 +29,7 @@ __all__ = [
     "compute_baseline",
     "estimate",
     "load_similarity",
+    "mean_of",
     "merged",
     "neighbor_lists",
     "never_drawn",
@@ -45,6 +46,6 @@ __getattr__, __dir__ = lazy(
         "pairs": ("SparseSimilarity", "placed_pairs"),
         "similarity": ("Similarity", "load_similarity", "write_similarity"),
         "streaming": ("Halves", "Streamed", "Watch", "merged", "neighbor_lists", "stream"),
-        "sums": ("Accumulator", "PairedSums", "Sums"),
+        "sums": ("Accumulator", "PairedSums", "Sums", "mean_of"),
     },
 )

@@ -21,9 +21,9 @@ class Baseline(ABC):
     One file of `maed/similarity/baselines` for each, or one entry point `maed.baselines` of another package.
 
     Attributes:
-        kinds: of signals that it is for: `real`, `tokens`.
-        made: how a model card says that positions were made by it.
-        sparse: whether it has `pairs`, and so is for any number of positions.
+        kinds: Of signals that it is for: `real`, `tokens`.
+        made: How a model card says that positions were made by it.
+        sparse: Whether it has `pairs`, and so is for any number of positions.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]]
@@ -36,7 +36,7 @@ class Baseline(ABC):
 
     def pairs(self, data: SignalData) -> SparseSimilarity:
         """The similarity of candidate pairs alone, of a method that is `sparse`."""
-        raise TypeError(f"{type(self).__name__} has a similarity of all pairs alone")
+        raise TypeError(f"{type(self).__name__} computes only similarities of all pairs")
 
 
 def baselines_for(data: SignalData, *, sparse: bool = False) -> tuple[str, ...]:
@@ -56,16 +56,19 @@ def compute_baseline(
     """Make a baseline of the training signals, or of the first `signals` of a fixed shuffle of them.
 
     Args:
-        name: which.
-        data: the signals.
-        signals: how many are read at the most.
-        sparse: of candidate pairs alone.
+        name: Which.
+        data: The signals.
+        signals: How many are read at most.
+        sparse: Of candidate pairs alone.
+
+    Returns:
+        The similarity `(N, N)`, or that of candidate pairs with `sparse`.
 
     Raises:
-        MaedError: the baseline is not for this kind of signal.
+        MaedError: The baseline is not for this kind of signal.
     """
     if name not in (fitting := baselines_for(data, sparse=sparse)):
-        raise MaedError(f"similarity: must be {' or '.join(fitting)} for {data.kind} signals, got {name!r}")
+        raise MaedError(f"similarity must be {' or '.join(fitting)} for {data.kind} signals, got {name!r}")
     train = data.train
     if signals is not None and signals < len(train):
         rows = np.sort(np.random.default_rng(0).permutation(len(train))[:signals])

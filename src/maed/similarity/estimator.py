@@ -1,4 +1,4 @@
-"""What an estimator is: the draws it needs, what it adds up over them, and the similarity that it makes of the sums."""
+"""The base class of estimators: the draws they need, their sums, and the similarity that they compute."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Estimator(ABC, Generic[S]):
     draws signals, hands each batch to `add`, and `estimate` turns the sums into a similarity.
 
     Attributes:
-        sums: the class of the sums over draws.
-        transform: what `similarity.transform` `auto` takes of a squared error before it is summed.
-        repeated: whether each signal is drawn `similarity.repeats` times in a row.
+        sums: The class of the sums over draws.
+        transform: What `similarity.transform` `auto` takes of a squared error before it is summed.
+        repeated: Whether each signal is drawn `similarity.repeats` times in a row.
     """
 
     sums: ClassVar[type[Sums]]
@@ -44,12 +44,12 @@ class Estimator(ABC, Generic[S]):
         """Refuse settings, a loss, or a number of `visible` positions that the estimator cannot work with."""
         if self.repeated and settings.batch_size % settings.repeats:
             raise MaedError(
-                f"similarity.batch_size: must be a multiple of similarity.repeats ({settings.repeats}), "
+                f"similarity.batch_size must be a multiple of similarity.repeats ({settings.repeats}), "
                 f"got {settings.batch_size}"
             )
         if settings.transform in ("root", "log") and loss == "gaussian":
             raise MaedError(
-                f"similarity.transform: must be none of a likelihood, which may be negative, got {settings.transform!r}"
+                f"similarity.transform must be none for a likelihood, which can be negative, got {settings.transform!r}"
             )
 
     @abstractmethod
@@ -57,10 +57,10 @@ class Estimator(ABC, Generic[S]):
         """Add a batch of draws to the sums.
 
         Args:
-            sums: changed in place.
+            sums: Changed in place.
             draw: B signals, all positions scored.
-            losses: call it on the draw, or on others made from it.
-            repeats: how many consecutive draws are of one signal.
+            losses: Call it on the draw, or on others made from it.
+            repeats: How many consecutive draws are of one signal.
         """
 
     @abstractmethod
@@ -68,6 +68,9 @@ class Estimator(ABC, Generic[S]):
         """The similarity and its standard error, both `(N, N)`; row i, column j: how much seeing i helps to predict j.
 
         The diagonals are not read.
+
+        Returns:
+            The similarity and its standard error, `(N, N)` each.
         """
 
     def dependence(self, similarity: Similarity) -> Tensor:
@@ -90,8 +93,11 @@ def never_drawn(sums: Sums, among: Tensor) -> int:
     """Count the ordered pairs (i, j) that no draw says anything about: j never scored with i visible.
 
     Args:
-        sums: over the draws.
+        sums: Over the draws.
         among: `(N,)` bool: the positions that are looked at.
+
+    Returns:
+        The number of pairs.
     """
     missing = (sums.seen.cpu() == 0) & among & among[:, None]
     return int(missing.sum()) - int(missing.diagonal().sum())

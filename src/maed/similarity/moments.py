@@ -22,9 +22,9 @@ def pearson(
     Time grows with n N^2, memory with N^2.
 
     Args:
-        signals: normalized as they are handed over.
-        channel: which.
-        transform: taken of each value first.
+        signals: Normalized as they are handed over.
+        channel: Which.
+        transform: Taken of each value first.
 
     Returns:
         `(N, N)` float64 correlations, 0 where a position is constant; and the number of signals behind each, `(N, N)`,

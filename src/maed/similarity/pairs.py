@@ -32,11 +32,11 @@ class SparseSimilarity:
     """A symmetric similarity of some pairs of positions. Nothing is known of the others.
 
     Args:
-        n: positions N.
+        n: Positions N.
         pairs: `(2, E)` int64, the first position below the second, each pair once.
         values: `(E,)` float32.
         standard_error: `(E,)` float32.
-        facts: what was found while it was made; written into its config.json.
+        facts: What was found while it was made; written into its config.json.
     """
 
     n: int
@@ -66,8 +66,8 @@ def correlated_pairs(signals: Signals, transform: Callable[[Tensor], Tensor] | N
     position and channel.
 
     Args:
-        signals: real ones.
-        transform: taken of each normalized value first.
+        signals: Real ones.
+        transform: Taken of each normalized value first.
 
     Returns:
         The pairs; its fact `candidate_recall` is the share of the 8 most correlated of 256 positions, by all pairs,
@@ -125,8 +125,8 @@ class _Channel:
     """One channel of all signals, standardized, a chunk of signals at a time.
 
     Args:
-        signals, transform: as for `correlated_pairs`.
-        channel: which.
+        signals, transform: As for `correlated_pairs`.
+        channel: Which.
     """
 
     def __init__(self, signals: Signals, channel: int, transform: Callable[[Tensor], Tensor] | None) -> None:
@@ -146,7 +146,7 @@ class _Channel:
         self.mean, self.deviation = (total / count).float(), variance.sqrt().float()
 
     def _raw(self) -> Iterator[_Chunk]:
-        """Chunks `(B, N)` with 0 where missing, and which values are real; None where all are."""
+        """Chunks `(B, N)` with 0 where missing, and which values are real; None if all are."""
         for start in range(0, len(self.signals), self.at_once):
             rows = np.arange(start, min(start + self.at_once, len(self.signals)))
             x = self.signals.take(rows)[..., self.channel]
@@ -212,8 +212,8 @@ def _nearest(loadings: np.ndarray, channels: int, k: int) -> np.ndarray:
         if any(importlib.util.find_spec(name) is not None for name in ("faiss", "pynndescent")):
             return _approximate(loadings, k)
         warnings.warn(
-            f"similarity: all pairs of {n} positions are looked at, in time that grows with N^2; with faiss-cpu or "
-            "pynndescent (extra `umap`) installed it grows with N log N",
+            f"similarity: all pairs of {n} positions are compared, which takes time that grows with N^2; "
+            "install faiss-cpu or pynndescent (extra `umap`) for N log N",
             stacklevel=4,
         )
     found = np.empty((n, k), dtype=np.int64)

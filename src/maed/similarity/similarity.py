@@ -27,7 +27,7 @@ class Similarity:
     Args:
         values: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. The diagonal is 0.
         standard_error: `(N, N)` float32, of each entry.
-        facts: what was chosen while it was made, such as the ridge of `partial`; written into its config.json.
+        facts: What was chosen while it was made, such as the ridge of `partial`; written into its config.json.
     """
 
     values: Tensor
@@ -68,24 +68,24 @@ def load_similarity(folder: Path) -> Similarity | SparseSimilarity:
     """Read what `write_similarity` wrote.
 
     Raises:
-        MaedError: nothing is there, or something else than a similarity and its standard error, `(N, N)` or of pairs,
+        MaedError: Nothing is there, or something else than a similarity and its standard error, `(N, N)` or of pairs,
             and finite; or not the one that its config.json was written with.
     """
     path = folder / MODEL
     if not path.is_file():
-        raise MaedError(f"run: {folder} holds no similarity; `maed similarity` writes one")
+        raise MaedError(f"run: {folder} holds no similarity; make one with `maed similarity`")
     tensors = read_tensors(path)
     if lacking := sorted({"similarity", "standard_error"} - tensors.keys()):
-        raise MaedError(f"{path}: not the file of a similarity, for it holds no {' and no '.join(lacking)}")
+        raise MaedError(f"{path}: not the file of a similarity, because it holds no {' and no '.join(lacking)}")
     values, error = tensors["similarity"], tensors["standard_error"]
     if not values.is_floating_point() or not values.float().isfinite().all():
-        raise MaedError(f"{path}: similarity of {values.dtype}, or not finite; it must be finite floats")
+        raise MaedError(f"{path}: similarity must be finite floats, got {values.dtype} or values that are not finite")
     if "pairs" in tensors:
         found: Similarity | SparseSimilarity = _of_pairs(folder, tensors)
     else:
         if values.ndim != 2 or values.shape[0] != values.shape[1] or error.shape != values.shape:
             shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
-            raise MaedError(f"{path}: similarity and standard_error of shapes {shapes}; they must be (N, N)")
+            raise MaedError(f"{path}: similarity and standard_error must have shape (N, N), got {shapes}")
         found = Similarity(values, error)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if config.get(_TENSORS) not in (None, digest_of(tensors)):
@@ -101,8 +101,9 @@ def _of_pairs(folder: Path, tensors: dict[str, Tensor]) -> SparseSimilarity:
     if not fits or pairs.is_floating_point() or not isinstance(n, int):
         shapes = ", ".join(str(tuple(each.shape)) for each in (pairs, values, error))
         raise MaedError(
-            f"{folder / MODEL}: pairs, similarity and standard_error of shapes {shapes}; they must be of E pairs"
+            f"{folder / MODEL}: pairs, similarity and standard_error must have one row for each of E pairs, "
+            f"got shapes {shapes}"
         )
     if pairs.numel() and not (int(pairs.min()) >= 0 and int(pairs.max()) < n and bool((pairs[0] < pairs[1]).all())):
-        raise MaedError(f"{folder / MODEL}: pairs must be of two positions below {n}, the first one before the second")
+        raise MaedError(f"{folder / MODEL}: pairs must be of two positions below {n}, the smaller one first")
     return SparseSimilarity(n, pairs.long(), values, error)

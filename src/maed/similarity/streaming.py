@@ -44,15 +44,15 @@ _FIRST_WATCHED = 1_024  # draws; then every power of two
 
 @dataclass(frozen=True)
 class Streamed:
-    """What came of a stream of draws.
+    """The result of a stream of draws.
 
     Args:
-        halves: the sums of two disjoint halves of the draws.
-        draws: how many were made.
-        seconds: what they took, before a stop too.
-        changed: after how many draws the neighbor lists were looked at, and the share that had changed since the
+        halves: The sums of two disjoint halves of the draws.
+        draws: How many were made.
+        seconds: What they took, before a stop too.
+        changed: After how many draws the neighbor lists were looked at, and the share that had changed since the
             look before; empty unless `until` is `stable`.
-        history: what was `watch`ed, an entry for each power of two of the draws from 1,024 on, and for the last.
+        history: What was `watch`ed, an entry for each power of two of the draws from 1,024 on, and for the last.
     """
 
     halves: Halves
@@ -82,17 +82,20 @@ def stream(
     with N (V + width) for V visible positions, plus N^2 for the sums; of `ablation` V + 1 times as much.
 
     Args:
-        model: the trained autoencoder.
-        signals: where draws are taken from.
-        settings: estimator, number of draws and when to stop, batch size, seed.
-        visible: positions shown.
-        loss: what a position's loss is.
-        outputs: numbers that the model puts out for a position; bounds the memory of a batch.
-        device: where to compute.
-        half_precision: reconstruct under bf16 autocast; losses and sums stay float32 and float64.
-        folder: keeps partial sums here every minute, and goes on from them.
-        progress: told of every batch.
-        watch: given the sums now and then; it changes nothing of them, and its time is not counted.
+        model: The trained autoencoder.
+        signals: Where draws are taken from.
+        settings: Estimator, number of draws and when to stop, batch size, seed.
+        visible: Positions shown.
+        loss: What a position's loss is.
+        outputs: Numbers that the model puts out for a position; bounds the memory of a batch.
+        device: Where to compute.
+        half_precision: Reconstruct under bf16 autocast; losses and sums stay float32 and float64.
+        folder: Keeps partial sums here every minute, and continues from them.
+        progress: Told of every batch.
+        watch: Given the sums now and then; it changes nothing of them, and its time is not counted.
+
+    Returns:
+        Sums of the even and of the odd batches, the number of draws, and how it went.
 
     Raises:
         MaedError: a transform that the loss has no use for, or one visible position to ablate.
@@ -140,12 +143,12 @@ def stream(
 
 
 def _is_watched(drawn: int, batch: int) -> bool:
-    """Whether the last batch of draws reached a power of two, from the first on that is watched."""
+    """True if the last batch of draws reached a power of two, from the first on that is watched."""
     return drawn >= _FIRST_WATCHED and drawn.bit_length() > (drawn - batch).bit_length()
 
 
 def transform_of(settings: SimilaritySettings, loss: LossName) -> Transform:
-    """What is taken of each loss: as set, or what the estimator takes of squared errors, mostly the root.
+    """The transform of losses: as set, or the estimator's choice for squared errors, mostly the root.
 
     Their tail is heavy: a few hard signals would otherwise carry most of the variance.
     """
@@ -176,7 +179,7 @@ def draw_losses(model: MaskedAutoencoder, draw: Draw, loss: LossName, outputs: i
 
 @dataclass
 class _State:
-    """How far a stream is: batches done, their sums, seconds taken, neighbor lists as they were last looked at."""
+    """The state of a stream: batches done, their sums, seconds taken, and the last neighbor lists."""
 
     done: int
     halves: Halves
@@ -236,18 +239,18 @@ def _save_partial(folder: Path, state: _State, seconds: float) -> None:
 
 
 def _resume(folder: Path | None, start: Halves, settings: SimilaritySettings) -> _State:
-    """Where a stopped stream was; the beginning where a stop left the partial files broken or disagreeing."""
+    """The state of an interrupted stream; a new one if its partial files are broken or inconsistent."""
     if folder is None or not (folder / PARTIAL[0]).is_file():
         return _State(0, start)
     try:
         return _resumed(folder, start, settings) or _State(0, start)
     except Exception as error:  # damaged, or not what `_save_partial` writes: readers raise many kinds
-        warnings.warn(f"similarity: {first_line(error)}; the draws are made anew", stacklevel=3)
+        warnings.warn(f"similarity: {first_line(error)}; the draws are made again", stacklevel=3)
         return _State(0, start)
 
 
 def _resumed(folder: Path, start: Halves, settings: SimilaritySettings) -> _State | None:
-    """What the partial files hold; None where they disagree, or are of other sums than `start` has."""
+    """The state in the partial files; None if they are inconsistent or do not fit the sums of `start`."""
     there, device, n = read_json(folder / PARTIAL[0]), start[0].seen.device, start[0].seen.shape[1]
     first, second = (type(start[0]).load(folder / name, device) for name in PARTIAL[1:])
     shapes = [[tensor.shape for tensor in half.tensors()] for half in (first, second, *start)]

@@ -20,7 +20,7 @@ class Sums:
     """
 
     parts: ClassVar[int]
-    """What `stacked` keeps apart, such as draws with i visible and draws with i hidden."""
+    """Number of cases that `stacked` separates, such as draws with i visible and draws with i hidden."""
 
     @classmethod
     def empty(cls, n: int, *, padded: bool = False, device: torch.device | str = "cpu") -> Self:
@@ -62,11 +62,11 @@ class Sums:
 
 @dataclass
 class Accumulator(Sums):
-    """For each pair (i, j): over the draws in which i and j are real, j is hidden and j is scored, the number of draws,
-    the sum of the losses l_j and the sum of their squares; once for the draws with i visible, once for all of them.
+    """Number of draws, sum of the losses l_j and sum of their squares, for each pair (i, j).
 
-    Where every position of every signal is real, "all" does not depend on i and is kept as one row. Memory grows with
-    N squared (24 to 48 bytes a pair).
+    Over the draws in which i and j are real, j is hidden and j is scored; once for the draws with i visible, once for
+    all of them. If every position of every signal is real, "all" does not depend on i and is kept as one row. Memory
+    grows with N squared (24 to 48 bytes a pair).
 
     Args:
         visible_counts, visible_sums, visible_squares: `(N, N)`, draws with i visible.
@@ -95,7 +95,7 @@ class Accumulator(Sums):
             losses: `(B, N)` l_j; ignored where not scored.
             visible: `(B, N)` bool.
             scored: `(B, N)` bool; True only where real and hidden.
-            real: `(B, N)` bool; None where all are.
+            real: `(B, N)` bool; None if all are.
         """
         hit = scored.double()
         loss = torch.where(scored, losses.double(), 0.0)  # not a product: an ignored loss may be infinite
@@ -114,7 +114,7 @@ class Accumulator(Sums):
         """Count a batch of draws in which all positions were scored.
 
         Args:
-            draw: of B signals.
+            draw: Of B signals.
             losses: `(B, N)` l_j; ignored where not scored.
             scored: `(B, N)` bool; True only where hidden.
         """
@@ -144,8 +144,9 @@ class Accumulator(Sums):
 
 @dataclass
 class PairedSums(Sums):
-    """For each pair (i, j): over the draws with i visible and j hidden and scored, the number of draws, the sum and the
-    sum of squares of by how much the loss at j rises when i alone is hidden too: l_j(V without i) - l_j(V).
+    """Number of draws, sum and sum of squares of the rise of the loss at j when i alone is hidden too, for each pair.
+
+    The rise is l_j(V without i) - l_j(V), over the draws with i visible and j hidden and scored.
 
     Args:
         counts, sums, squares: `(N, N)`; 24 bytes a pair.

@@ -1,5 +1,6 @@
 """The stages from signals to an embedding, and what runs them."""
 
+from maed.run_folder import RunFolder
 from maed.stages.base import Context, Stage, execute, run_stage
 from maed.stages.baseline import Baseline
 from maed.stages.choose import choose_method, make_candidates, sentence
@@ -14,6 +15,7 @@ __all__ = [
     "Embed",
     "NoDependence",
     "Pretrain",
+    "RunFolder",
     "Similarity",
     "Stage",
     "check_evaluation",

@@ -1,4 +1,4 @@
-"""What a stage is, and how stages run after one another."""
+"""Stages, and how they are executed in order."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from maed.settings import Settings
 
 @dataclass
 class Context:
-    """What every stage works with.
+    """The objects that every stage works with.
 
     Args:
-        folder: where it writes, and where earlier stages lie.
-        settings: all settings.
-        data: the signals.
-        say: told what happens, one line at a time.
+        folder: Where it writes, and where earlier stages lie.
+        settings: All settings.
+        data: The signals.
+        say: Told what happens, one line at a time.
 
     Raises:
         MaedError: a setting that these data cannot have; or tokens that are the same in all signals, of which the
@@ -52,7 +52,7 @@ class Context:
         if self.data.kind == "tokens" and all(
             (ids[at : at + 4096] == ids[:1]).all() for at in range(0, len(ids), 4096)
         ):
-            raise MaedError("inputs: all training signals are the same, token for token; there is nothing to learn")
+            raise MaedError("inputs must differ; all training signals are identical, so there is nothing to learn")
 
     @property
     def data_made_with(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Context:
 
     @property
     def sparse(self) -> bool:
-        """Whether positions are too many for every pair to be measured."""
+        """True if positions are too many for every pair to be measured."""
         return self.data.positions > self.settings.similarity.dense_positions
 
     @cached_property
@@ -102,10 +102,10 @@ class Context:
         return min(geometry.neighbors, self.data.positions - 1)
 
     def shown(self, trained: int | None = None) -> int:
-        """How many positions a draw of the similarity shows: as the training did, unless its settings differ.
+        """Number of positions that a draw of the similarity shows: as in training, unless its settings differ.
 
         Args:
-            trained: how many that showed; what the settings say where None.
+            trained: How many that showed; what the settings say where None.
         """
         n, kind, own = self.trained_positions, self.data.kind, self.settings.similarity.visible_fraction
         if own is not None:
@@ -118,22 +118,22 @@ class Context:
         """Refuse an earlier stage that was made for other positions than these data have.
 
         Args:
-            stage: its folder.
-            made_with: what it was made with.
-            positions: its N.
+            stage: Its folder.
+            made_with: What it was made with.
+            positions: Its N.
         """
         # the random seed places the positions of a swiss roll
         places = ("seed",) if self.data.source.startswith("field:swissroll") else ()
         for name in ("permute", "length", "image_size", "columns", *places):
             was, now = made_with.setting("data", name), asdict(self.settings.data)[name]
             if made_with.data is not None and was != now:
-                raise MaedError(f"data.{name}: {now}; {stage.path} was made with {was}, and positions must agree")
+                raise MaedError(f"data.{name} must be {was}, as in {stage.path}, so that positions agree; got {now}")
         if positions != self.data.positions:
-            raise MaedError(f"run: {stage.path} has {positions} positions, the data {self.data.positions}")
+            raise MaedError(f"run: {stage.path} has {positions} positions, the data have {self.data.positions}")
 
     @contextmanager
     def progress(self, title: str, folder: StageFolder) -> Iterator[Callable[[int, int], None]]:
-        """Whom to tell of draws, how many of how many: the folder's `progress.json`, and who watches this process.
+        """Report the progress of draws to the folder's `progress.json` and to anyone who watches this process.
 
         That is a bar on a terminal, a line for every tenth elsewhere, or nothing, as the trainer's settings ask.
         """
@@ -165,29 +165,29 @@ class Stage:
     """
 
     def folder(self, context: Context) -> StageFolder:
-        """Where it writes."""
+        """The folder that it writes."""
         raise TypeError(f"{type(self).__name__} has no folder")
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
         """The settings that its result depends on; read after earlier stages have run."""
-        raise TypeError(f"{type(self).__name__} says nothing of what it is made with")
+        raise TypeError(f"{type(self).__name__} does not say what it is made with")
 
     def run(self, context: Context) -> None:
         """Do the work; the last thing written marks it as finished."""
-        raise TypeError(f"{type(self).__name__} does nothing")
+        raise TypeError(f"{type(self).__name__} has no run()")
 
     def check(self, context: Context) -> None:
         """Refuse settings that these data, or one another, cannot have, before any stage works.
 
         Raises:
-            MaedError: they cannot.
+            MaedError: They cannot.
         """
 
     def ready(self, context: Context) -> None:
         """Refuse what earlier stages have made, before the folder is touched.
 
         Raises:
-            MaedError: nothing can be made of it.
+            MaedError: Nothing can be made of it.
         """
 
     def check_finished(self, context: Context) -> None:
@@ -198,7 +198,7 @@ class Stage:
         """
 
     def facts(self, context: Context) -> Mapping[str, Any]:
-        """What else its config.json is to say from the start."""
+        """Further facts for its config.json."""
         return {}
 
 

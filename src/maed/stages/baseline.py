@@ -19,7 +19,7 @@ class Baseline(Stage):
     """Makes the similarity of one training-free method.
 
     Args:
-        method: its name.
+        method: Its name.
     """
 
     def __init__(self, method: str) -> None:
@@ -40,7 +40,7 @@ class Baseline(Stage):
         fitting = baselines_for(context.data)
         if self.method not in fitting:
             raise MaedError(
-                f"baseline: {self.method!r} is not for {context.data.kind} signals; choose {' or '.join(fitting)}"
+                f"baseline: {self.method!r} does not fit {context.data.kind} signals; choose {' or '.join(fitting)}"
             )
         if not context.sparse:
             check_memory(context)

@@ -33,11 +33,11 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
     """A budget as seconds or as draws; `90`, `"90 s"`, `"5 min"`, `"20000 draws"`.
 
     Raises:
-        MaedError: anything else, or nothing left to spend.
+        MaedError: Anything else, or nothing left to spend.
     """
     if budget is None:
         return None, None
-    expected = "it must be a number of seconds above 0, or text such as '90 s', '5 min' or '20000 draws'"
+    expected = "a number of seconds above 0, or text such as '90 s', '5 min' or '20000 draws'"
     if isinstance(budget, str):
         found = re.fullmatch(r"\s*([0-9_.]+)\s*(s|seconds|min|minutes|h|hours|draws)\s*", budget)
         try:
@@ -49,14 +49,14 @@ def parse_budget(budget: float | str | None) -> tuple[float | None, int | None]:
         usable = isinstance(budget, (int, float)) and not isinstance(budget, bool)
         number, unit = float(budget) if usable else 0.0, "s"
     if not 0 < number < float("inf"):
-        raise MaedError(f"budget: {budget!r}; {expected}")
+        raise MaedError(f"budget must be {expected}, got {budget!r}")
     if unit == "draws":
         return None, max(2, round(number))
     return number * {"s": 1, "m": 60, "h": 3600}[unit[0]], None
 
 
 def within_draws(settings: Settings, draws: int) -> tuple[Settings, str]:
-    """The settings with training and streaming scaled alike, so that both together make about `draws` draws."""
+    """The settings with training and streaming scaled equally, so that both together make about `draws` draws."""
     autoencoder, similarity = settings.autoencoder, settings.similarity
     share = draws / (autoencoder.steps * autoencoder.batch_size + similarity.draws)
     steps, streamed = max(1, round(share * autoencoder.steps)), max(2, round(share * similarity.draws))
@@ -85,7 +85,7 @@ def affordable(data: SignalData, settings: Settings, seconds: float) -> tuple[Se
         similarity=replace(settings.similarity, draws=draws, seconds=_STREAMING * seconds),
         evaluation=_probes(settings, steps / settings.autoencoder.steps),
     )
-    return bought, f"budget: {steps} training steps and {draws} draws at the most, in about {seconds:.0f} s"
+    return bought, f"budget: {steps} training steps and {draws} draws at most, in about {seconds:.0f} s"
 
 
 def _probes(settings: Settings, share: float) -> EvaluationSettings:
@@ -101,7 +101,7 @@ def _model(data: SignalData, settings: Settings) -> AutoencoderTask:
 
 
 def _seconds_per_step(data: SignalData, settings: Settings) -> float:
-    """What a training step takes, by a few of them."""
+    """Measure the time of a training step, over a few steps."""
     where, chosen = device(settings.trainer), settings.autoencoder
     task = _model(data, settings)
     task.model.to(where)
@@ -120,7 +120,7 @@ def _seconds_per_step(data: SignalData, settings: Settings) -> float:
 
 
 def _seconds_per_draw(data: SignalData, settings: Settings) -> float:
-    """What a draw takes, by a few batches through an untrained autoencoder."""
+    """Measure the time of a draw, over a few batches through an untrained autoencoder."""
     task, chosen = _model(data, settings), settings.similarity
     where = device(settings.trainer)
     visible = visible_count(data.positions, data.kind, chosen.visible_fraction or settings.autoencoder.visible_fraction)

@@ -1,4 +1,4 @@
-"""What suits data of a certain size and kind: the settings that `maed.learn` takes unless told otherwise, and why."""
+"""Settings that suit the size and kind of the data: the defaults of `maed.learn`, with reasons."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _STEPS, _STEPS_TOKENS = 60, 32
 """Training steps for each square root of N, of real channels and of tokens ..."""
 
 _PLATEAU = 500
-"""... and at the least: a training starts on a plateau, and is of no use before it has left it ..."""
+"""Least steps of a training: it starts on a plateau and is useless before leaving it."""
 
 _FEW = 100
-"""... or so many for each position, where there are fewer than 8: with so little to tell apart it leaves soon."""
+"""Least steps per position for fewer than 8 positions, which leave the plateau sooner."""
 
 _MOST_VISIBLE, _STREAMED_VISIBLE = 0.3, 0.2
-"""Shares of the positions of real channels that a training shows at the most, and streaming always: few visible ones
+"""Shares of the positions of real channels that a training shows at most, and streaming always: few visible ones
 teach where positions lie, many leave the finer differences between near ones ..."""
 
 _MOST_TOKENS = 64
-"""... but no more than so many positions, among which attention takes their number squared."""
+"""Most visible tokens, because attention among them takes time quadratic in their number."""
 
 _MOSTLY_COMMON = 0.9
 """Share of the variance from which on the common mode is taken off: then every position predicts every other. Less of
@@ -35,28 +35,28 @@ _FEW_POSITIONS = 16
 """Below so many, all of this changes little."""
 
 _DRAWS = 24
-"""Draws for each position, at the most: streaming stops before where neighbor lists no longer change ..."""
+"""Draws for each position, at most: streaming stops before where neighbor lists no longer change ..."""
 
 _PAIRS = 1 << 22
-"""... or so many draws times positions, where positions are few and draws cheap."""
+"""Least product of draws and positions, for few positions, whose draws are cheap."""
 
 _EPOCHS = 300
-"""Passes over the signals at the most: a few dozen signals are learned by heart long before the steps are over."""
+"""Passes over the signals at most: a few dozen signals are learned by heart long before the steps are over."""
 
 _LEAST_STEPS = 60
 
 _PROBED = 15
-"""Steps of a probe for each position at the most: of a few positions there is little to learn."""
+"""Steps of a probe for each position at most: of a few positions there is little to learn."""
 
 
 def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order: bool) -> tuple[Settings, list[str]]:
     """Choose autoencoder, visible fraction, training, estimator and number of draws from N, C, n and the kind.
 
     Args:
-        data: the signals.
-        given: settings to start from.
-        fixed: those that the user has set, such as `autoencoder.kind`; they stay.
-        reading_order: whether positions are stored in an order that is known to mean something, as in texts.
+        data: The signals.
+        given: Settings to start from.
+        fixed: Those that the user has set, such as `autoencoder.kind`; they stay.
+        reading_order: Whether positions are stored in an order that is known to mean something, as in texts.
 
     Returns:
         The settings, and one line for each choice with its reason.
@@ -78,7 +78,7 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     lines.append(
         f"visible: {visible}{upper} of {n} positions, {autoencoder.steps} training steps of {autoencoder.batch_size}"
     )
-    until = ", or fewer once neighbors no longer change" if similarity.until == "stable" else ""
+    until = ", fewer if the neighbors no longer change" if similarity.until == "stable" else ""
     lines.append(f"estimator: {similarity.estimator}, {similarity.draws} draws{until}")
     lines.append(f"reduction: {given.embedding.reduction}")
     evaluation = replace(given.evaluation, probe_steps=min(given.evaluation.probe_steps, _PROBED * n))
@@ -86,7 +86,7 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
 
 
 def with_steps(settings: AutoencoderSettings, steps: int) -> AutoencoderSettings:
-    """The settings of a training of `steps` steps: a quarter of them for the warm-up at the most, four validations."""
+    """The settings of a training of `steps` steps: a quarter of them for the warm-up at most, four validations."""
     return replace(settings, steps=steps, warmup=min(100, steps // 4), validate_every=max(1, steps // 4))
 
 
@@ -103,7 +103,7 @@ def _autoencoder(
         chosen = replace(given, kind="unet", width=24, scored=max(1, n // 2), batch_size=16, steps=800)
         chosen = replace(chosen, learning_rate=2e-3, depth=min(given.depth, max(1, n.bit_length() - 2)))
         fraction = 0.15 if tokens and 0.15 * n >= 1 else None
-        why = "the order of storage is known to mean something, and it reads along it"
+        why = "the storage order is known to be meaningful"
     elif tokens:
         # attention among the visible tokens keeps the loss on its plateau; queries alone leave it
         chosen = replace(
@@ -114,22 +114,22 @@ def _autoencoder(
             scored=max(1, n // 4),
             steps=2 * steps,
         )
-        fraction, why = None, "the order of storage may mean nothing"
+        fraction, why = None, "the storage order may be arbitrary"
     else:
         chosen = replace(given, kind="set", scored=min(64, n), steps=steps)
-        fraction, why = None, "the order of storage may mean nothing"
+        fraction, why = None, "the storage order may be arbitrary"
         if given.loss != "gaussian":
             chosen = replace(chosen, layers=1, readout="linear")
         if n >= _FEW_POSITIONS and "autoencoder.visible_fraction" not in fixed:
             chosen = replace(chosen, most_visible=min(_MOST_VISIBLE, _MOST_TOKENS / n))
         if n >= _FEW_POSITIONS and (share := common_share(data.train)) > _MOSTLY_COMMON:
             chosen = replace(chosen, common_mode="remove")
-            common = f"common mode: removed, for the mean over positions is {100 * share:.0f} % of the variance"
+            common = f"common mode: removed, because it explains {100 * share:.0f} % of the variance"
     if "autoencoder.visible_fraction" not in fixed:
         chosen = replace(chosen, visible_fraction=fraction)
-    lines = [f"autoencoder: {kind}, for {why}", *([common] if common else [])]
+    lines = [f"autoencoder: {kind}, because {why}", *([common] if common else [])]
     if tokens and kind == "set" and chosen.init == "random":
-        lines.append("tokens in an unknown order are hard from random vectors; init='dependence' finds more of them")
+        lines.append("tokens in unknown order are hard to place from random vectors; init='dependence' places more")
     return chosen, lines
 
 

@@ -19,7 +19,7 @@ from maed.stages.pretrain import Pretrain
 from maed.stages.similarity import Similarity, left_out, methods_of
 
 PREFERRED = ("maed", "partial")
-"""Which of candidates that a probe cannot tell apart is taken; of others the best."""
+"""Candidates preferred among those that a probe cannot tell apart; otherwise the best is taken."""
 
 SURE = 2.0
 """Standard errors between two candidates from which on they can be told apart."""
@@ -68,19 +68,20 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     `similarity.method` other than `auto` that is chosen.
 
     Args:
-        context: of the run; all embeddings are in its folder.
-        methods: whose.
-        failed: methods that found no dependence.
+        context: Of the run; all embeddings are in its folder.
+        methods: Whose.
+        failed: Methods that found no dependence.
 
     Returns:
         The candidates, the chosen one first, then by probe loss, random vectors last.
 
     Raises:
-        NoDependence: no method found a dependence.
+        NoDependence: No method found a dependence.
     """
     if not methods:
         raise NoDependence(
-            f"similarity: no dependence found by {', '.join(failed)}; --embedding.force true embeds it all the same"
+            f"similarity: no dependence found by {', '.join(failed)}; to embed it nevertheless, set "
+            "--embedding.force true"
         )
     settings, folder = context.settings, context.folder
     embeddings = {
@@ -151,7 +152,7 @@ def _is_tied(row: Candidate) -> bool:
 
 
 def sentence(rows: Sequence[Candidate]) -> str:
-    """Which was chosen, and how sure that is, as a line."""
+    """State the choice and its certainty in one line."""
     chosen, others = rows[0], [row for row in rows[1:] if row.name != RANDOM]
     if chosen.probe_loss is None or not others:
         return f"chosen: {chosen.name}"

@@ -30,7 +30,7 @@ class Embed(Stage):
 
     Args:
         method: `maed`, or a baseline.
-        required: refuse a similarity in which no dependence was found; otherwise it is only said.
+        required: Refuse a similarity in which no dependence was found; otherwise it is only said.
     """
 
     def __init__(self, method: str = "maed", *, required: bool = True) -> None:
@@ -41,7 +41,7 @@ class Embed(Stage):
         return context.folder.embedding(self.method)
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
-        """What the similarity was made with, and the embedding's settings."""
+        """The settings of the similarity and of the embedding."""
         return embedding_made_with(context.folder.earlier.similarity(self.method), context.settings.embedding)
 
     def ready(self, context: Context) -> None:
@@ -82,12 +82,12 @@ def embed_folder(
     """Reduce the similarity in one folder to an embedding in another.
 
     Args:
-        similarity: the folder of a similarity.
-        target: that of the embedding.
-        settings: the embedding's.
-        geometry: the true one, which is only written beside the vectors; None where it is not known.
-        names: of the positions; None where they have none.
-        say: told what happens.
+        similarity: The folder of a similarity.
+        target: That of the embedding.
+        settings: The embedding's.
+        geometry: The true one, which is only written beside the vectors; None if it is not known.
+        names: Of the positions; None if they have none.
+        say: Told what happens.
     """
     matrix, config = load_similarity(similarity.path), read_json(similarity.config)
     made_with = embedding_made_with(similarity, settings)
@@ -118,7 +118,7 @@ def embed_again(folder: RunFolder, method: str, settings: EmbeddingSettings, say
     """Reduce a similarity that is there, without its data; returns the embedding's folder.
 
     Raises:
-        MaedError: the similarity holds no dependence above its noise, and `embedding.force` is off; or the folder holds
+        MaedError: The similarity holds no dependence above its noise, and `embedding.force` is off; or the folder holds
             an embedding that was made with other settings.
     """
     source, target = folder.earlier.similarity(method), folder.embedding(method)
@@ -140,7 +140,7 @@ def check_signal(
     """Refuse a similarity that is no more than its noise; or only say so, where `say` is given.
 
     Raises:
-        NoDependence: no dependence was found.
+        NoDependence: No dependence was found.
     """
     if isinstance(similarity, SparseSimilarity):
         ratio = signal_to_noise_of_pairs(similarity.values.numpy(), similarity.standard_error.numpy(), similarity.n)
@@ -151,9 +151,9 @@ def check_signal(
     if ratio >= LEAST_SIGNAL_TO_NOISE:
         return
     line = (
-        f"similarity: no dependence found (signal-to-noise ratio {ratio:.2f} of {estimator}; noise has about 1, "
-        f"{LEAST_SIGNAL_TO_NOISE} is asked for)"
+        f"similarity: no dependence found (signal-to-noise ratio of {estimator} {ratio:.2f}; pure noise has about 1, "
+        f"at least {LEAST_SIGNAL_TO_NOISE} is required)"
     )
     if say is None:
-        raise NoDependence(f"{line}; --embedding.force true embeds it all the same")
+        raise NoDependence(f"{line}; to embed it nevertheless, set --embedding.force true")
     say(f"{line}; its embedding is noise")

@@ -14,7 +14,7 @@ def check_evaluation(context: Context) -> None:
     """Refuse a known geometry of too few positions to be measured.
 
     Raises:
-        MaedError: they are too few.
+        MaedError: They are too few.
     """
     geometry, settings = context.data.geometry, context.settings.evaluation
     if geometry is not None:
@@ -37,7 +37,7 @@ def evaluate(context: Context, method: str) -> dict[str, float] | None:
 
 
 def evaluate_start(context: Context) -> dict[str, float] | None:
-    """Metrics of the embedding in the folder that the autoencoder started from; None where there is no such one."""
+    """Metrics of the embedding in the folder that the autoencoder started from; None if there is no such one."""
     if context.data.geometry is None or context.settings.autoencoder.init in ("random", *BASELINES.names):
         return None
     return geometry_metrics(start_embedding(context).vectors, context.data.geometry, context.settings.evaluation)

@@ -36,7 +36,7 @@ class Pretrain(Stage):
         return {**context.data_made_with, "autoencoder": asdict(context.settings.autoencoder), **some}
 
     def facts(self, context: Context) -> Mapping[str, Any]:
-        """What the weights' shapes follow from."""
+        """The facts that determine the shapes of the weights."""
         data, settings = context.data, context.settings.autoencoder
         n = context.trained_positions
         visible = visible_count(n, data.kind, settings.visible_fraction)
@@ -50,20 +50,20 @@ class Pretrain(Stage):
         loss_name(settings, context.data)
         if settings.kind == "unet" and settings.batch_size == 1 and n <= 2**settings.depth:
             raise MaedError(
-                f"autoencoder.batch_size: must be at least 2 where a U-Net of depth {settings.depth} leaves one place "
+                f"autoencoder.batch_size must be at least 2 if a U-Net of depth {settings.depth} leaves one place "
                 f"of {n} positions, got 1"
             )
         if settings.init == "random":
             return
         if settings.kind == "unet":
             raise MaedError(
-                f"autoencoder.init: must be random for a U-Net, which has no position vectors, got {settings.init!r}"
+                f"autoencoder.init must be random for a U-Net, which has no position vectors, got {settings.init!r}"
             )
         if settings.init in BASELINES.names:
             fitting = baselines_for(context.data)
             if settings.init not in fitting:
                 raise MaedError(
-                    f"autoencoder.init: {settings.init!r} is not for {context.data.kind} signals; choose "
+                    f"autoencoder.init: {settings.init!r} does not fit {context.data.kind} signals; choose "
                     f"{' or '.join(fitting)}"
                 )
             Baseline(settings.init).check(context)
@@ -98,7 +98,7 @@ class Pretrain(Stage):
 
 
 def _start_vectors(context: Context) -> torch.Tensor | None:
-    """What `autoencoder.init` asks the position vectors to start from; None for random numbers.
+    """Initial position vectors by `autoencoder.init`; None for random ones.
 
     Of a baseline they are the Laplacian eigenmaps: all scales alike, as attention needs to tell neighbors apart.
     """
@@ -120,14 +120,14 @@ def start_embedding(context: Context) -> PositionEmbedding:
     """The embedding in the folder that `autoencoder.init` names.
 
     Raises:
-        MaedError: no such folder, or an embedding of other positions.
+        MaedError: No such folder, or an embedding of other positions.
     """
     name = context.settings.autoencoder.init
     if not Path(name).is_dir():
         choices = ("random", *baselines_for(context.data))
         raise MaedError(
-            f"autoencoder.init: {name!r} is no folder{nearest(name, choices)}; choose {', '.join(choices)} or the "
-            "folder of an embedding"
+            f"autoencoder.init: {name!r} is no folder{nearest(name, choices)} (choose {', '.join(choices)} or "
+            "the folder of an embedding)"
         )
     embedding = PositionEmbedding.from_pretrained(Path(name))
     made_with = MadeWith.of(embedding.provenance.get("made_with") or {})

@@ -58,7 +58,7 @@ class Similarity(Stage):
         return context.folder.similarity()
 
     def made_with(self, context: Context) -> Mapping[str, Any]:
-        """What the autoencoder was made with, and the similarity's settings."""
+        """The settings of the autoencoder and of the similarity."""
         config = read_json(context.folder.earlier.autoencoder.config)
         own = asdict(context.settings.similarity)
         if context.sparse:  # no draws are made
@@ -165,7 +165,7 @@ def methods_of(context: Context) -> tuple[str, ...]:
     correlation finds in seconds.
 
     Raises:
-        MaedError: there is none.
+        MaedError: There is none.
     """
     found = baselines_for(context.data, sparse=context.sparse)
     if not found and context.sparse:
@@ -181,13 +181,13 @@ def left_out(context: Context) -> str:
 
 
 def needs_all_pairs(context: Context) -> str:
-    """Why a method is not among `methods_of`, and what to do."""
+    """The reason why a method is not among `methods_of`, and the remedy."""
     n, most = context.data.positions, context.settings.similarity.dense_positions
     able = [*baselines_for(context.data, sparse=True), *(["maed"] if context.data.kind == "real" else [])]
     other = f"choose {' or '.join(able)}, or raise" if able else "raise"
     return (
-        f"measures every pair of positions: {n} are more than the {most} of similarity.dense_positions; {other} "
-        "that, where memory is enough"
+        f"measures every pair of positions, and {n} positions are more than similarity.dense_positions ({most}); "
+        f"{other} that limit if memory suffices"
     )
 
 
@@ -197,14 +197,14 @@ def check_memory(context: Context) -> None:
     check_reduction(n, context.settings.embedding)
     if there is not None and _PAIR_BYTES * n**2 > there:
         raise MaedError(
-            f"inputs: {n} positions; their similarity would take about {_PAIR_BYTES * n**2 / 2**30:.0f} GiB, so that "
-            f"about {int((there / _PAIR_BYTES) ** 0.5)} are the most here. Learn on a coarser grid, and `resampled` "
-            "brings it back"
+            f"inputs: the similarity of {n} positions takes about {_PAIR_BYTES * n**2 / 2**30:.0f} GiB; "
+            f"this machine can hold about {int((there / _PAIR_BYTES) ** 0.5)} positions. Learn on a coarser "
+            "grid and bring it back with `resampled`"
         )
 
 
 def _watch(context: Context) -> Callable[[Halves], dict[str, float]] | None:
-    """What is recorded of the similarity while it is streamed; None where that would take long.
+    """A function that records metrics of the similarity while it is streamed; None if that would take long.
 
     How far the neighbor lists of two halves of the draws agree (of half as many draws each); and, against a known
     geometry, recall and Spearman of the entries, which nothing is chosen by.
@@ -238,13 +238,13 @@ def _check_drawn(context: Context, folder: StageFolder, sums: Sums, draws: int) 
     if never == 0:
         return
     line = (
-        f"similarity.draws: in {draws} draws, {never} of {pairs} pairs of positions were never visible and scored "
-        "together; more draws, or a larger similarity.visible_fraction, reach them"
+        f"similarity.draws: in {draws} draws, {never} of {pairs} pairs of positions never had one visible and the "
+        "other scored; raise similarity.draws or similarity.visible_fraction"
     )
     if 2 * never > pairs:
         shutil.rmtree(folder.path)  # nothing in it is worth keeping, and it would stand in the way of more draws
         raise MaedError(line)
-    warnings.warn(f"{line}; they count as not similar", stacklevel=2)
+    warnings.warn(f"{line}; their similarity is taken as 0", stacklevel=2)
 
 
 def _split_half(context: Context, halves: Sequence[Matrix]) -> float:
@@ -268,7 +268,7 @@ def noise_note(split_half: float, k: int, n: int) -> str | None:
 
 
 def _stability(changed: list[tuple[int, float]]) -> str:
-    """What the looks at the neighbor lists say, for a person."""
+    """Summarize the comparisons of neighbor lists."""
     if len(changed) < 2:
         return ", too few to tell whether neighbors are stable"
     return f"; the last quarter of them changed {100 * changed[-1][1]:.1f} % of the neighbors"

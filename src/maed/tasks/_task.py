@@ -1,4 +1,4 @@
-"""What a task is: the loss, the outputs, the metrics and their direction, and what it needs of the data."""
+"""The base class of tasks: loss, outputs, metrics with their direction, and requirements on the data."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from maed.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Metric:
-    """How the number that a task is judged by is called and read.
+    """The name, direction and format of a task's metric.
 
     Args:
-        name: as files have it: `accuracy`.
-        title: as readers have it.
-        higher: whether more is better.
-        scale: what it is multiplied by for readers.
-        digits: decimals.
-        unit: put behind.
-        gain_unit: what a difference of two is counted in.
+        name: As files have it: `accuracy`.
+        title: As readers have it.
+        higher: Whether more is better.
+        scale: What it is multiplied by for readers.
+        digits: Decimals.
+        unit: Put behind.
+        gain_unit: What a difference of two is counted in.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Metric:
         return f"{self.scale * value:.{self.digits if digits is None else digits}f}{self.unit}".replace("-", "−")
 
     def better(self, a: float, b: float) -> float:
-        """How much better `a` is than `b`: above 0 where it is."""
+        """Difference of `a` and `b`, positive if `a` is better."""
         return a - b if self.higher else b - a
 
 
@@ -58,8 +58,8 @@ class Seen(NamedTuple):
 
     Args:
         values: `(B, N, C)` or `(B, N)`, what the model reads.
-        mask: `(B, N)` bool, True where it may; None where everywhere.
-        target: what it is to tell; of the shape that `loss` of the same task takes.
+        mask: `(B, N)` bool, True where it may; None if everywhere.
+        target: What it is to tell; of the shape that `loss` of the same task takes.
     """
 
     values: Tensor
@@ -71,17 +71,17 @@ def label_numbers(data: SignalData, task: str) -> np.ndarray:
     """The labels of the training signals as numbers, `(n, K)`.
 
     Raises:
-        MaedError: there are none, or they are names.
+        MaedError: There are none, or they are names.
     """
     if data.train.numbers is None and data.train.labels is None:
         raise MaedError(
-            f"task: {task} needs labels, and {data.source} has none; --data.label NAME takes a column of a table"
+            f"task: {task} needs labels, and {data.source} has none; name a column of a table with --data.label NAME"
         )
     if data.train.numbers is None:
         names = ", ".join(map(str, data.classes[:3]))
         raise MaedError(
-            f"task: {task} needs labels that are numbers, and those of {data.source} are names ({names}, ...); --task "
-            "classification takes them"
+            f"task: {task} needs labels that are numbers, and those of {data.source} are names ({names}, "
+            "...); use --task classification"
         )
     return data.train.numbers
 
@@ -89,7 +89,7 @@ def label_numbers(data: SignalData, task: str) -> np.ndarray:
 def check_real(data: SignalData, task: str) -> None:
     """Refuse tokens."""
     if data.kind != "real":
-        raise MaedError(f"task: {task} is of real channels, and {data.source} holds tokens; classification takes them")
+        raise MaedError(f"task: {task} needs real channels, and {data.source} holds tokens; use --task classification")
 
 
 def relabeled(data: SignalData, labels: Callable[[Signals], np.ndarray]) -> SignalData:
@@ -101,22 +101,22 @@ def relabeled(data: SignalData, labels: Callable[[Signals], np.ndarray]) -> Sign
 
 
 class Task(ABC):
-    """What a model is trained to tell of signals.
+    """Base class of tasks: the target that a model is trained to predict.
 
     A built-in task is a file of `maed/tasks`; another package adds one by an entry point of the group `maed.tasks`.
 
     Args:
-        names: of the outputs: classes, or target columns.
+        names: Of the outputs: classes, or target columns.
         channels: C of the signals.
-        facts: what `facts` has noted.
-        train: settings of the training; None where there is none.
+        facts: What `facts` has noted.
+        train: Settings of the training; None if there is none.
 
     Attributes:
-        metric: what models are chosen and compared by.
-        answer: what a model tells, in words.
-        needs: of the data's labels: `classes`, `columns` of numbers, or nothing (empty).
-        per_position: whether outputs are asked of each position, by queries made of the position vectors.
-        own_content: whether these queries also have what the model reads of the position itself.
+        metric: What models are chosen and compared by.
+        answer: What a model tells, in words.
+        needs: Of the data's labels: `classes`, `columns` of numbers, or nothing (empty).
+        per_position: Whether outputs are asked of each position, by queries made of the position vectors.
+        own_content: Whether these queries also have what the model reads of the position itself.
     """
 
     metric: ClassVar[Metric]
@@ -140,12 +140,12 @@ class Task(ABC):
 
     @classmethod
     def output_names(cls, data: SignalData) -> tuple[str, ...]:
-        """Names of the outputs, in their order; empty where they are those of the positions."""
+        """Names of the outputs, in their order; empty if they are those of the positions."""
         return ()
 
     @classmethod
     def facts(cls, data: SignalData, train: TrainSettings) -> dict[str, Any]:
-        """What config.json is to keep of data and settings, plain values: a trained model is used with it."""
+        """Plain values of data and settings that config.json keeps for using the trained model."""
         return {}
 
     def prepared(self, data: SignalData) -> SignalData:
@@ -165,12 +165,12 @@ class Task(ABC):
         return self.channels
 
     def seen(self, values: Tensor, mask: Tensor | None, labels: Tensor) -> Seen:
-        """What a model is shown of a batch, and what it is to tell.
+        """The visible part of a batch and its target.
 
         Args:
             values: `(B, N, C)` or `(B, N)`.
             mask: `(B, N)` bool, True where real.
-            labels: of `prepared` data.
+            labels: Of `prepared` data.
         """
         return Seen(values, mask, labels)
 
@@ -180,16 +180,16 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self) -> dict[str, Any]:
-        """torchmetrics' metrics by name, `metric` first."""
+        """Torchmetrics' metrics by name, `metric` first."""
 
     @abstractmethod
     def update(self, metrics: Mapping[str, Any], outputs: Tensor, target: Any) -> None:
         """Let `metrics` count a batch of float32 outputs."""
 
     def answers(self, outputs: Tensor) -> Tensor:
-        """What float32 outputs say of new signals: probabilities, numbers in their units; normalized values as such."""
+        """Turn float32 outputs into answers: probabilities, or numbers in their units; normalized values are kept."""
         return outputs
 
     def measured(self, values: dict[str, Any]) -> dict[str, Any]:
-        """What `metrics` came to in the test, under the names that results have: `metric` first."""
+        """The test metrics under their names in results, `metric` first."""
         return values

@@ -27,7 +27,7 @@ class Classification(Task):
         """Refuse data without labels, and a split in which one of the classes never comes up."""
         if not data.labeled:
             raise MaedError(
-                f"train: {data.source} has no labels of two classes or more; a Perceiver is trained on labels"
+                f"train: {data.source} has no labels of at least two classes, which training a Perceiver needs"
             )
         for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
             assert split.labels is not None
@@ -35,8 +35,8 @@ class Classification(Task):
             if len(absent):
                 of = data.source + (", of which whole groups are held out," if "whole groups" in data.held_out else "")
                 raise MaedError(
-                    f"train: no {name} signal of {of} is of class {data.classes[absent[0]]!r}; a larger data.limit or "
-                    "another data.seed may give it some"
+                    f"train: no {name} signal of {of} is of class {data.classes[absent[0]]!r}; raise data.limit or "
+                    "change data.seed"
                 )
 
     @classmethod

@@ -33,13 +33,14 @@ class Forecast(Task):
         check_real(data, "forecast")
         if data.channels <= train.horizon:
             raise MaedError(
-                f"task: forecast needs more channels than train.horizon, {train.horizon}, and {data.source} has "
-                f"{data.channels}; --data.window {train.horizon + 7} makes channels of so many moments of a recording"
+                f"task: forecast needs more channels than train.horizon ({train.horizon}), and {data.source} has "
+                f"{data.channels}; --data.window {train.horizon + 7} makes channels of that many moments of a "
+                "recording"
             )
 
     @classmethod
     def facts(cls, data: SignalData, train: TrainSettings) -> dict[str, Any]:
-        """How many channels are forecast."""
+        """The number of channels to forecast."""
         return {"horizon": train.horizon}
 
     def prepared(self, data: SignalData) -> SignalData:

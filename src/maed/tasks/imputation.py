@@ -38,7 +38,7 @@ class Imputation(Task):
 
         for name, split in (("validation", data.validation), ("test", data.test)):
             if len(split) < 2:
-                raise MaedError(f"task: imputation needs two {name} signals or more; {data.source} has {len(split)}")
+                raise MaedError(f"task: imputation needs at least two {name} signals; {data.source} has {len(split)}")
 
     @classmethod
     def facts(cls, data: SignalData, train: TrainSettings) -> dict[str, Any]:

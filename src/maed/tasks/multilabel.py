@@ -32,8 +32,8 @@ class Multilabel(Task):
         numbers = label_numbers(data, "multilabel")
         if numbers.shape[1] < 2:
             raise MaedError(
-                f"task: multilabel needs two label columns or more, and {data.source} has 1; classification takes one, "
-                "--data.label A,B names several"
+                f"task: multilabel needs at least two label columns, and {data.source} has 1; use --task "
+                "classification, or name several with --data.label A,B"
             )
         for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
             assert split.numbers is not None
@@ -41,13 +41,13 @@ class Multilabel(Task):
                 odd = column[(column != 0) & (column != 1)]
                 if len(odd):
                     raise MaedError(
-                        f"task: multilabel needs labels of 0 and 1, and column {label!r} holds {odd[0]:g}; --task "
-                        "regression takes any numbers"
+                        f"task: multilabel needs labels of 0 and 1, and column {label!r} holds {odd[0]:g}; use --task "
+                        "regression for other numbers"
                     )
                 if (column == column[0]).all():
                     raise MaedError(
-                        f"data.label: column {label!r} is {column[0]:g} in all {len(column)} {name} signals; both 0 "
-                        "and 1 must come up in each split"
+                        f"data.label: column {label!r} must have both 0 and 1 in each split; all {len(column)} {name} "
+                        f"signals have {column[0]:g}"
                     )
 
     @classmethod

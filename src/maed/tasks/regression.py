@@ -42,12 +42,12 @@ class Regression(Task):
         for name, column in zip(data.label_names, numbers.T, strict=True):
             if (column == column[0]).all():
                 raise MaedError(
-                    f"data.label: column {name!r} is {column[0]:g} in all {len(column)} training signals; it must vary"
+                    f"data.label: column {name!r} must vary; all {len(column)} training signals have {column[0]:g}"
                 )
         for name, split in (("validation", data.validation), ("test", data.test)):
             if len(split) < 2:
                 raise MaedError(
-                    f"task: regression needs two {name} signals or more, and {data.source} has {len(split)}"
+                    f"task: regression needs at least two {name} signals, and {data.source} has {len(split)}"
                 )
 
     @classmethod
@@ -64,7 +64,6 @@ class Regression(Task):
 
     def prepared(self, data: SignalData) -> SignalData:
         """Targets `(n, K)` of mean 0 and deviation 1 in training."""
-
         mean, scale = self.settings["mean"], self.settings["scale"]
         return relabeled(data, lambda split: ((np.asarray(split.numbers) - mean) / scale).astype(np.float32))
 

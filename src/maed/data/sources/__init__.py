@@ -1,1 +1,1 @@
-"""What signals can come from by name or path: one file each, found by `maed.registry.SOURCES`."""
+"""Sources by name or path: one file each, found by `maed.registry.SOURCES`."""

@@ -19,13 +19,13 @@ KINDS = ("line", "ring", "grid", "torus", "sphere", "swissroll")
 """Shapes that a field can lie on."""
 
 MODULATION = 0.9
-"""How far a `magnitude` field turns the white noise down and up: from 0.1 to 1.9."""
+"""Modulation of the white noise of a `magnitude` field, from 1 - 0.9 to 1 + 0.9."""
 
 _DEFAULT = {"sphere": 500, "swissroll": 500}  # positions; 256 on the other shapes
 _LARGEST = 10_000  # positions: each N x N array takes 800 MB, the eigenvectors minutes
 _LARGEST_EVEN = 1 << 24  # positions on a ring or torus, whose eigenvectors are waves
 _ROWS = 1_024  # signals that are made at a time; each block has random numbers of its own
-_NUMBERS = 1 << 25  # in a block at the most, or one signal
+_NUMBERS = 1 << 25  # in a block at most, or one signal
 _TRAIN, _TEST, _PLACES = 1, 2, 3  # streams of random numbers; 0 would be that of the splits
 
 
@@ -65,10 +65,10 @@ class Field(SourceType):
                 of a `swissroll` too; those of the other shapes are fixed.
 
         Raises:
-            MaedError: an unknown kind, a size that it cannot have, or too few samples.
+            MaedError: An unknown kind, a size that it cannot have, or too few samples.
         """
         if settings.samples < 3:
-            raise MaedError(f"data.samples: must be at least 3, for training and validation, got {settings.samples}")
+            raise MaedError(f"data.samples must be at least 3, for training and validation, got {settings.samples}")
         geometry = _geometry(text.removeprefix("field:"), settings.seed)
         n = len(geometry.coordinates)
         if n > _LARGEST:
@@ -88,8 +88,8 @@ def covariance(geometry: Geometry, length_scale: float) -> np.ndarray:
     """Covariance of the field between positions, `(N, N)` float64, 1 on the diagonal.
 
     Args:
-        geometry: of one of `KINDS`.
-        length_scale: the l of exp(-d^2 / (2 l^2)), where the largest distance d within the shape is pi.
+        geometry: Of one of `KINDS`.
+        length_scale: The l of exp(-d^2 / (2 l^2)), where the largest distance d within the shape is pi.
     """
     d = geometry.distances() * (np.pi / _extent(geometry))
     return np.exp(-0.5 * np.square(d / length_scale))
@@ -108,7 +108,7 @@ def square_root(matrix: np.ndarray) -> np.ndarray:
 
 
 def waves(geometry: Geometry, length_scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    """What `white @ square_root(covariance(...))` is on a ring or torus, in time N log N: a circular convolution.
+    """Compute `white @ square_root(covariance(...))` on a ring or torus in time N log N, by circular convolution.
 
     Its covariance depends on the difference of two positions alone, so that its eigenvectors are waves and its
     eigenvalues the Fourier transform of one row.
@@ -128,7 +128,7 @@ def waves(geometry: Geometry, length_scale: float) -> Callable[[np.ndarray], np.
 def _reader(
     correlate: Callable[[np.ndarray], np.ndarray], n: int, stream: int, settings: DataSettings
 ) -> Callable[[np.ndarray], tuple[np.ndarray, None]]:
-    """What reads the signals at some rows `(m,)`: `(m, N, 1)` float32."""
+    """A reader of the signals in given rows `(m,)`: `(m, N, 1)` float32."""
     size = max(1, min(_ROWS, _NUMBERS // n))
 
     def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
@@ -164,14 +164,14 @@ def _geometry(name: str, seed: int) -> Geometry:
     source = f"source: {'field:' + name!r}"
     if kind not in KINDS:
         expected = ", ".join(f"field:{known}" for known in KINDS)
-        raise MaedError(f"{source} is of unknown kind{nearest(kind, KINDS)}; choose {expected}")
+        raise MaedError(f"{source} is of unknown kind{nearest(kind, KINDS)} (choose {expected})")
     flat = {"grid": grid, "torus": torus}.get(kind)
     sides = parse_sides(size) if colon else [_DEFAULT.get(kind, 256)]
     n = int(np.prod(sides, dtype=object)) if sides else 0
     largest = _LARGEST_EVEN if kind in ("ring", "torus") else _LARGEST
     if not 2 <= n <= largest or len(sides) > (1 if flat is None else 2):
         expected = f"field:{kind}:N{f' or field:{kind}:HEIGHTxWIDTH' if flat else ''}"
-        raise MaedError(f"{source}; it must be {expected}, of 2 to {largest:,} positions")
+        raise MaedError(f"source must be {expected}, of 2 to {largest:,} positions, got {'field:' + name!r}")
     if flat is not None:
         return flat(*(sides if len(sides) == 2 else _sides(n, kind, source)))
     if kind == "swissroll":

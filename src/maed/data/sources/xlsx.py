@@ -32,6 +32,6 @@ class Xlsx(FileType):
             raise MaedError(f"{path}: cannot be read as .xlsx ({first_line(error)})") from None
         if len(sheets) > 1:
             more = f"{', '.join(sheets[1:8])}{', ...' if len(sheets) > 8 else ''}"
-            warnings.warn(f"{path}: the first sheet, {sheets[0]!r}, is read; not read: {more}", stacklevel=3)
+            warnings.warn(f"{path}: only the first sheet, {sheets[0]!r}, is read; not read: {more}", stacklevel=3)
         table = read_delimited(path, frame.to_csv(index=False, header=False).encode())
         return from_tables({"train": table}, settings, origin=str(path))

@@ -25,7 +25,7 @@ class Heat(Reduction):
     Heat that spreads from i for a short time t reaches j in proportion to exp(-distance^2 / 4 t) (Varadhan 1967; used
     for distances on meshes by Crane, Weischedel and Wardetzky 2013). It averages over all short ways, which a single
     noisy entry does not. Paths over the k nearest add these distances up to far ones, g. Placed at those distances,
-    positions on a plane would fill two channels and leave the others empty, and whoever reads them would find fine
+    positions on a plane would fill two channels and leave the others empty, and anyone who reads them would find fine
     differences faint beside coarse ones. So they are placed at distances that grow with g all the same, but fast at
     first: `fine_and_far`. Of all pairs, the d channels keep near ones most exactly: squared deviations weigh by
     distance^-4 (^-2 in Kamada and Kawai 1989) plus a constant.
@@ -80,7 +80,7 @@ class _Squares:
 
     Args:
         distances: `(L, L)`.
-        d: channels.
+        d: Channels.
     """
 
     def __init__(self, distances: np.ndarray, d: int) -> None:

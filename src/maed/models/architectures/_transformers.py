@@ -1,4 +1,4 @@
-"""What transformers' own classifiers share: a position table that arrives as it was given."""
+"""Base of transformers' own classifiers: their position table is used as given."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class TransformersClassifier(TargetModel):
     table of the checkpoint that it replaces, and frozen unless it is to be trained.
 
     Args:
-        config: sizes, encoding and settings.
+        config: Sizes, encoding and settings.
         table: `config.table_shape`, position vectors from `maed.encodings.position_table`.
-        seed: seed of the weights.
-        weights: tensors of a checkpoint to start from (`maed.models.checkpoints`).
+        seed: Seed of the weights.
+        weights: Tensors of a checkpoint to start from (`maed.models.checkpoints`).
 
     Attributes:
-        table_key: name of the position table in `model`.
-        model: the plain module of transformers.
-        rms: root mean square that the table was given.
+        table_key: Name of the position table in `model`.
+        model: The plain module of transformers.
+        rms: Root mean square that the table was given.
     """
 
     projects = True
@@ -71,7 +71,7 @@ class TransformersClassifier(TargetModel):
 
     @property
     def perceiver(self) -> Any:
-        """transformers' PerceiverModel."""
+        """Transformers' PerceiverModel."""
         return self.model.perceiver
 
     @property
@@ -106,7 +106,7 @@ class TransformersClassifier(TargetModel):
         """The configuration of a model for `data`, with the sizes of the checkpoint that it is to start from.
 
         Raises:
-            MaedError: the checkpoint cannot be had, or has another width.
+            MaedError: The checkpoint cannot be had, or has another width.
         """
         config = ClassifierConfig.of(data, encoding, cls.width(dim, settings), settings)
         if settings.checkpoint is None:
@@ -150,7 +150,7 @@ class TransformersClassifier(TargetModel):
     @staticmethod
     @abstractmethod
     def plain_model(config: ClassifierConfig, built: PerceiverConfig) -> PreTrainedModel:
-        """transformers' classifier with random weights; `built` is its config."""
+        """Transformers' classifier with random weights; `built` is its config."""
 
     @property
     @abstractmethod
@@ -159,7 +159,7 @@ class TransformersClassifier(TargetModel):
 
     @abstractmethod
     def inputs(self, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What transformers' preprocessor takes, and the mask of its positions; `values` are 0 where not real."""
+        """The inputs of transformers' preprocessor, and the mask of their positions; values that are not real are 0."""
 
     @abstractmethod
     def joining(self, content: float, table: Tensor) -> float:
@@ -171,7 +171,7 @@ class TransformersClassifier(TargetModel):
 
 
 def transformers_config(config: ClassifierConfig) -> PerceiverConfig:
-    """transformers' config of a classifier."""
+    """Transformers' config of a classifier."""
     settings = config.perceiver
     facts = {name: getattr(settings, ours) for ours, name in SIZES.items()}
     # transformers' 0.02 at its 1,280 channels, and the same share of the fan-in at others: narrow latents stall at 0.02

@@ -40,13 +40,11 @@ class Image(TransformersClassifier):
         if size is None:
             return
         if data.permutation is not None:
-            raise MaedError(
-                f"perceiver.image_size: must be null where positions are permuted (data.permute), got {size}"
-            )
+            raise MaedError(f"perceiver.image_size must be null if positions are permuted (data.permute), got {size}")
         sides = () if data.geometry is None or data.geometry.kind != "grid" else data.geometry.shape
         if len(sides) != 2 or sides[0] != sides[1]:
             there = f"images of {sides[0]} x {sides[1]}" if len(sides) == 2 else "no images"
-            raise MaedError(f"perceiver.image_size: is of square images, got {size}; {data.source} has {there}")
+            raise MaedError(f"perceiver.image_size needs square images, and {data.source} has {there}; got {size}")
 
     @classmethod
     def width(cls, dim: int, settings: PerceiverSettings) -> int:
@@ -55,12 +53,12 @@ class Image(TransformersClassifier):
 
     @classmethod
     def checkpoint_width(cls, there: PerceiverConfig, width: int, settings: PerceiverSettings) -> int:
-        """As without a checkpoint, whose config does not say it."""
+        """The width without a checkpoint, because its config does not contain it."""
         return width
 
     @staticmethod
     def plain_model(config: ClassifierConfig, built: PerceiverConfig) -> PreTrainedModel:
-        """transformers' classifier of images with random weights."""
+        """Transformers' classifier of images with random weights."""
         position_width = config.perceiver.position_width or config.dim
         check_heads(config.perceiver, config.dim + position_width)
         positions = config.table_shape[0]
@@ -104,11 +102,11 @@ class ImageClassifier(PerceiverForImageClassificationLearned):
     same.
 
     Args:
-        config: transformers' config.
+        config: Transformers' config.
         positions: N.
-        channels: of the images.
-        width: channels of the pixels' 1 x 1 convolution, and of the position table.
-        position_width: channels that positions are projected to.
+        channels: Of the images.
+        width: Channels of the pixels' 1 x 1 convolution, and of the position table.
+        position_width: Channels that positions are projected to.
     """
 
     def __init__(self, config: Any, *, positions: int, channels: int, width: int, position_width: int) -> None:

@@ -66,7 +66,7 @@ class Maed(TargetModel):
             self.preprocessor.positions.scale_to(rms)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the task asks for: `(B, outputs)`, or `(B, N, outputs)`."""
+        """Outputs of the task: `(B, outputs)`, or `(B, N, outputs)`."""
         inputs, query = self.preprocessor(blanked(values, mask)), None
         if self.query is not None:
             own = self.own_content
@@ -129,7 +129,7 @@ class PositionEncoding(nn.Module):
 
     Args:
         table: `(N, d)` of unit mean square (or zeros), from `maed.encodings.position_table`.
-        trained: whether the table is a parameter; otherwise it is a buffer, saved but never changed.
+        trained: Whether the table is a parameter; otherwise it is a buffer, saved but never changed.
     """
 
     table: Tensor
@@ -161,7 +161,7 @@ class PositionEncoding(nn.Module):
 
 
 def _perceiver(config: ClassifierConfig, table: Tensor) -> PerceiverModel:
-    """transformers' model with our preprocessor and its classification decoder."""
+    """Transformers' model with our preprocessor and its classification decoder."""
     settings = config.perceiver
     preprocessor = Preprocessor(config, table)
     check_heads(settings, preprocessor.num_channels)

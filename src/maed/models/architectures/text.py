@@ -24,7 +24,7 @@ class Text(TransformersClassifier):
         """Refuse settings that the architecture does not have."""
         super().check_settings(settings)
         if settings.combine != "add":
-            raise MaedError(f"perceiver.combine: must be add with perceiver.architecture text, got {settings.combine}")
+            raise MaedError(f"perceiver.combine must be add with perceiver.architecture text, got {settings.combine}")
 
     @classmethod
     def width(cls, dim: int, settings: PerceiverSettings) -> int:
@@ -37,13 +37,13 @@ class Text(TransformersClassifier):
         own = int(there.d_model)
         if settings.input_width not in (None, own):
             raise MaedError(
-                f"perceiver.input_width: must be {own} with {settings.checkpoint}, got {settings.input_width}"
+                f"perceiver.input_width must be {own} with {settings.checkpoint}, got {settings.input_width}"
             )
         return own
 
     @staticmethod
     def plain_model(config: ClassifierConfig, built: PerceiverConfig) -> PreTrainedModel:
-        """transformers' classifier of texts with random weights."""
+        """Transformers' classifier of texts with random weights."""
         check_heads(config.perceiver, config.dim)
         built.vocab_size, built.max_position_embeddings = config.vocabulary, config.positions
         return PerceiverForSequenceClassification(built)

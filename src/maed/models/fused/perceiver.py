@@ -24,10 +24,10 @@ _SCORES_BYTES = 2**28
 """Scores of no more bytes are stored where that is quicker than attention that never stores them."""
 
 _NORMS = (nn.LayerNorm, nn.Identity)
-"""What inputs of cross-attention and of self-attention go through."""
+"""Normalizations of the inputs of cross-attention and self-attention."""
 
 _TAKES_READY_MASKS = hasattr(modeling_perceiver, "create_bidirectional_mask")
-"""Whether transformers' model leaves a mask of four dimensions as it is; earlier versions take none, and need none."""
+"""True if transformers' model leaves a mask of four dimensions as it is; earlier versions take none, and need none."""
 
 
 def fuse(model: Model) -> Model:
@@ -41,7 +41,7 @@ def fuse(model: Model) -> Model:
     masked: its mask tells no position from another.
 
     Args:
-        model: anything with parts of transformers' Perceiver in it.
+        model: Anything with parts of transformers' Perceiver in it.
 
     Returns:
         The same model.
@@ -77,12 +77,12 @@ class Joined:
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the weights."""
         return self.content.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the joined inputs."""
+        """The dtype of the joined inputs."""
         return torch.promote_types(self.content.dtype, self.positions.dtype)
 
     def size(self) -> torch.Size:
@@ -95,18 +95,18 @@ class Joined:
 
 
 def pooling_pays(*, positions: int, latents: int, heads: int, channels: int, qk: int, v: int) -> bool:
-    """Whether latents attend to inputs in fewer multiplications when no key or value is computed.
+    """True if latents attend to inputs in fewer multiplications when no key or value is computed.
 
     Projected, every position costs its key and value, and two products with each latent. Pooled, latents are compared
     with the inputs themselves, head by head, and it is the latents that are projected, before and after.
 
     Args:
-        positions: inputs N of a signal.
-        latents: queries L.
-        heads: of the attention.
-        channels: of an input.
-        qk: channels of all heads' queries.
-        v: channels of all heads' values.
+        positions: Inputs N of a signal.
+        latents: Queries L.
+        heads: Of the attention.
+        channels: Of an input.
+        qk: Channels of all heads' queries.
+        v: Channels of all heads' values.
     """
     projected = positions * (channels + latents) * (qk + v)
     pooled = 2 * positions * heads * latents * channels + latents * channels * (qk + v)
@@ -145,7 +145,7 @@ class FusedAttention(PerceiverSelfAttention):
         return (self._cross(query, inputs.join() if isinstance(inputs, Joined) else inputs, mask, share),)
 
     def _plain(self) -> bool:
-        """Whether projections do nothing but what their weights say, so that they need not be called."""
+        """True if projections do nothing but what their weights say, so that they need not be called."""
         layers = (self.query, self.key, self.value)
         hooks = [
             hooks
@@ -158,7 +158,7 @@ class FusedAttention(PerceiverSelfAttention):
     # Inputs that are many: attended to as they are.
 
     def _pools(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> bool:
-        """Whether the inputs are better attended to as they are, and can be."""
+        """True if the inputs are better attended to as they are, and can be."""
         if share and inputs.device.type != "cpu":  # the sums of the probabilities would be missing
             return False
         if mask is not None and not _of_positions(mask):
@@ -255,7 +255,7 @@ class FusedImagePreprocessor(PerceiverImagePreprocessor):
     """Positions are projected once, not once for each image of the batch, and images are kept channels last.
 
     Attributes:
-        keeps_apart: positions that are concatenated are given as `Joined`, so that no batch of them is ever made.
+        keeps_apart: Positions that are concatenated are given as `Joined`, so that no batch of them is ever made.
     """
 
     keeps_apart = False
@@ -291,7 +291,7 @@ class FusedModel(PerceiverModel):
     """Its mask has an entry for each position, not for each latent and position."""
 
     def forward(self, inputs: Tensor, attention_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """What transformers' model returns; arguments are its."""
+        """Compute what transformers' model returns, from the same arguments."""
         if _TAKES_READY_MASKS and attention_mask is None:
             attention_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)  # masks nothing
         elif _TAKES_READY_MASKS and attention_mask is not None and attention_mask.ndim == 2:
@@ -316,7 +316,7 @@ def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _of_positions(mask: Tensor) -> bool:
-    """Whether a mask is a constant of each position, the same for every head and query."""
+    """True if a mask is a constant of each position, the same for every head and query."""
     return mask.shape[1:3] == (1, 1) and not mask.requires_grad
 
 
@@ -331,7 +331,7 @@ def _seen(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _quicker_with_scores(q: Tensor, k: Tensor, share: float) -> bool:
-    """Whether attention that stores its scores is quicker: on CPUs with dropout, and up to a size in 16 bits."""
+    """True if attention that stores its scores is quicker: on CPUs with dropout, and up to a size in 16 bits."""
     if q.device.type != "cpu":
         return False
     scores_bytes = q[..., 0].numel() * k.shape[2] * q.element_size()

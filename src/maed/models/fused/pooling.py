@@ -26,7 +26,7 @@ def pool(
     dropout: float = 0.0,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor | None]:
-    """What queries gather from inputs: `dropout(softmax(query @ x.T + mask)) @ x`, where x is the normalized inputs.
+    """Attention of queries to inputs: `dropout(softmax(query @ x.T + mask)) @ x`, where x is the normalized inputs.
 
     Neither x nor, where they are large, the probabilities are kept for the backward pass, and positions that all
     signals share are joined to a few signals at a time. So memory grows with B N as the inputs do, time with B N M d.
@@ -37,8 +37,8 @@ def pool(
             joined with `positions`.
         mask: `(B, N)`, added to the scores; a constant, which gets no gradient.
         positions: `(N, d - c)`, the other channels of every signal; without them c is d.
-        dropout: share of the probabilities that is dropped; the rest is scaled up.
-        eps: of the layer norm.
+        dropout: Share of the probabilities that is dropped; the rest is scaled up.
+        eps: Of the layer norm.
 
     Returns:
         The context, `(B, M, d)`, and the sums of the probabilities, `(B, M)`, or None without dropout: they are 1.
@@ -74,7 +74,7 @@ def highest_zero(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def unpadded(mask: Tensor) -> bool:
-    """Whether a mask `(B, N)` leaves out nothing."""
+    """True if a mask `(B, N)` leaves out nothing."""
     return bool((mask == mask[:, :1]).all())
 
 
@@ -83,7 +83,7 @@ def by_length(mask: Tensor, width: int) -> Iterator[tuple[Tensor, int]]:
 
     Args:
         mask: `(B, N)`, what is added to the scores.
-        width: scores of a position, which decide how many signals are worked on together.
+        width: Scores of a position, which decide how many signals are worked on together.
 
     Yields:
         Numbers of signals `(g,)`, and the length of the longest of them.
@@ -289,7 +289,7 @@ def _together(length: int, width: int) -> int:
 
 
 def _needed(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What is added to scores of `dtype`, if it makes a difference."""
+    """The mask to add to scores of `dtype`, or None if it changes nothing."""
     return None if mask is None or unpadded(mask) else highest_zero(mask, dtype)
 
 

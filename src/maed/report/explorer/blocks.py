@@ -17,8 +17,8 @@ class Blocks:
     """Arrays that go into a page, up to `budget` bytes of text; what does not fit is not put in.
 
     Args:
-        budget: bytes of base64 that all blocks may take together.
-        texts: the blocks by their names.
+        budget: Bytes of base64 that all blocks may take together.
+        texts: The blocks by their names.
     """
 
     budget: int
@@ -30,7 +30,7 @@ class Blocks:
         return self.budget - sum(map(len, self.texts.values()))
 
     def add(self, array: np.ndarray) -> dict[str, Any] | None:
-        """Put an array in; returns what the page finds it by, None where it does not fit."""
+        """Put an array in; returns what the page finds it by, None if it does not fit."""
         stored = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
         text = base64.b64encode(gzip.compress(stored.tobytes(), 6, mtime=0)).decode("ascii")
         if len(text) > self.left:
@@ -64,7 +64,7 @@ def quantized(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         matrix: `(N, N)`; its diagonal is not looked at for the range.
-        count: levels, 256 at most.
+        count: Levels, 256 at most.
 
     Returns:
         Codes like `matrix`, uint8, and the levels `(count,)` float64, ascending.

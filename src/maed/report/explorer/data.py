@@ -1,4 +1,4 @@
-"""What the explorer is given: facts as JSON, and arrays as blocks of text."""
+"""The explorer's data: facts as JSON, and arrays as blocks of text."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def explorer_data(
     What other estimators and reductions make of the run's sums is computed here.
 
     Args:
-        folder: of the run.
-        contents: what was read of it.
-        settings: of the page.
+        folder: Of the run.
+        contents: What was read of it.
+        settings: Of the page.
         kept: a file for what is computed; the run's own where None.
 
     Returns:
@@ -149,7 +149,7 @@ def _centered(points: np.ndarray) -> np.ndarray:
 
 
 def _drawn(contents: Contents, layout: np.ndarray | None, blocks: Blocks) -> Facts:
-    """Where values of positions are drawn: cells of an image, places on a line, or points."""
+    """The form in which values of positions are drawn: cells of an image, places on a line, or points."""
     coordinates, n = contents.coordinates, contents.positions or 0
     as_stored = {"kind": "curve", "axis": "position, as stored", "where": "in the order in which positions are stored"}
     if coordinates is None:

@@ -1,4 +1,4 @@
-"""What else a run can be looked at as: other estimators, other reductions, other encodings, and a layout of each."""
+"""Further views of a run: other estimators, reductions and encodings, each with a layout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LARGEST = ASSIGNABLE
 """Most positions of which other reductions and estimators are made: they take time N cubed."""
 
 _ISOMAP, _COMPONENTS = "Isomap", "principal components"
-"""How vectors lay positions out."""
+"""Methods of laying out vectors."""
 
 
 class Kept:
@@ -81,8 +81,8 @@ class View:
         vectors: `(N, d)` float32.
         layout: `(N, 3)` float32; the first two columns are the layout in the plane.
         laid_out_by: `Isomap`, or `principal components` where that would take long.
-        estimator: whose similarity the vectors are made of; empty where they are made of none.
-        reduction: how.
+        estimator: Whose similarity the vectors are made of; empty if they are made of none.
+        reduction: How.
     """
 
     encoding: str
@@ -112,10 +112,10 @@ def compute_views(
     """Every estimator in every reduction, the run's own first.
 
     Args:
-        contents: what was read of the run.
-        made_of: similarities by estimator, see `similarities`.
-        reductions: beside the run's own.
-        kept: what was computed before, and is now.
+        contents: What was read of the run.
+        made_of: Similarities by estimator, see `similarities`.
+        reductions: Beside the run's own.
+        kept: What was computed before, and is now.
 
     Returns:
         The views, and a sentence for each that is missing.
@@ -163,7 +163,7 @@ def encodings(contents: Contents) -> list[tuple[str, np.ndarray]]:
 
 
 def laid_out(vectors: np.ndarray) -> tuple[np.ndarray, str]:
-    """Where vectors `(N, d)` lay positions out, `(N, 3)` float32, and by which method."""
+    """Lay out vectors `(N, d)` in space, `(N, 3)` float32; also returns the name of the method."""
     if _fits_isomap(vectors):
         layout = recovered_layout(vectors, 3)
         return np.pad(layout, ((0, 0), (0, 3 - layout.shape[1]))).astype(np.float32), _ISOMAP
@@ -228,7 +228,7 @@ def _stored(folder: StageFolder, values: np.ndarray) -> Similarity:
 
 
 def _of_sums(path: Path, contents: Contents) -> Iterator[tuple[str, Similarity]]:
-    """What other estimators make of the sums over the run's draws: those that read sums of the same class."""
+    """Similarities by other estimators, from the run's sums over draws: those that read the same class of sums."""
     if contents.estimator not in ESTIMATORS.names:
         return
     kind, names = ESTIMATORS.get(contents.estimator).sums, ("counts", "sums", "squares")

@@ -19,7 +19,7 @@ _NEIGHBORS = 8
 
 
 class Partial(Baseline):
-    """What two positions have in common that no other position explains: partial correlation, the mean over channels.
+    """Partial correlation: dependence of two positions that no other position explains, averaged over channels.
 
     p_ij = -P_ij / sqrt(P_ii P_jj) with P = (R + ridge I)^-1, R being the matrix of correlations over the signals in
     which both positions are real, its negative eigenvalues (of missing values) set to 0 (ridge-type estimate; Schaefer

@@ -25,7 +25,7 @@ class Ablation(Estimator[PairedSums]):
         """Refuse one visible position, of which none is left."""
         super().check(settings, visible=visible, loss=loss)
         if visible < 2:
-            raise MaedError("similarity.visible_fraction: must show 2 positions or more for ablation, shows 1 position")
+            raise MaedError("similarity.visible_fraction must show at least 2 positions for ablation, shows 1")
 
     def add(self, sums: PairedSums, draw: Draw, losses: Losses, repeats: int) -> None:
         """Hide each visible position of every signal in turn, and add by how much the losses rise."""

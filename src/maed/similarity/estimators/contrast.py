@@ -53,7 +53,7 @@ def centered(losses: Tensor, scored: Tensor, repeats: int) -> tuple[Tensor, Tens
     Args:
         losses: `(B, N)`; `repeats` consecutive draws are of one signal.
         scored: `(B, N)` bool.
-        repeats: draws of each signal.
+        repeats: Draws of each signal.
 
     Returns:
         The residuals `(B, N)`, and `(B, N)` bool: scored in two draws of the signal at least.
