@@ -262,6 +262,18 @@ def test_more_signals_than_memory_holds_are_refused_before_they_are_read(
     assert not (tmp_path / "out").exists()
 
 
+def test_more_positions_than_memory_holds_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("maed.stages.similarity.memory", lambda: 1 << 20)
+    many = ["--similarity.dense_positions", "100", "--positions", "", "--out", str(tmp_path / "out")]
+
+    assert main(["run", "field:ring:400", "--data.samples", "40", *many]) == 2
+
+    assert "candidate pairs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_another_reduction_names_those_that_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--embedding.reduction", "tsne", "--similarity.dense_positions", "100", "--out", str(tmp_path)]

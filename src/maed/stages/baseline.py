@@ -42,9 +42,8 @@ class Baseline(Stage):
             raise MaedError(
                 f"baseline: {self.method!r} does not fit {context.data.kind} signals; choose {' or '.join(fitting)}"
             )
-        if not context.sparse:
-            check_memory(context)
-        elif self.method not in methods_of(context):
+        check_memory(context)
+        if context.sparse and self.method not in methods_of(context):
             raise MaedError(f"baseline: {self.method!r} {needs_all_pairs(context)}")
 
     def run(self, context: Context) -> None:

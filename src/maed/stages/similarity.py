@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from maed.autoencoder import MaskedAutoencoder, load_autoencoder, loss_name, outputs_of, wide
@@ -49,6 +50,9 @@ PLACED = "placed"
 _PAIR_BYTES = 200
 """Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
 
+_POSITION_BYTES, _CHANNEL_BYTES = 6_000, 600
+"""Memory for each position where candidates alone are compared, as measured at a million, and for each more channel."""
+
 
 class Similarity(Stage):
     """Streams draws through the trained autoencoder into a similarity of positions."""
@@ -71,15 +75,14 @@ class Similarity(Stage):
     def check(self, context: Context) -> None:
         """Refuse an estimator that the loss, or the number of visible positions, is not for; and what will not fit."""
         chosen, loss = context.settings.similarity, loss_name(context.settings.autoencoder, context.data)
+        check_memory(context)
         if not context.sparse:
-            check_memory(context)
             check_estimator(chosen, visible=context.shown(), loss=loss)
             return
         if context.data.kind != "real":
             raise MaedError(f"similarity.method: maed of tokens {needs_all_pairs(context)}")
         if chosen.estimator != SimilaritySettings.estimator:
             raise MaedError(f"similarity.estimator: {chosen.estimator} {needs_all_pairs(context)}")
-        check_reduction(context.data.positions, context.settings.embedding, sparse=True)
 
     def ready(self, context: Context) -> None:
         """Refuse an autoencoder of other positions, or one that the estimator is not for."""
@@ -194,8 +197,18 @@ def needs_all_pairs(context: Context) -> str:
 def check_memory(context: Context) -> None:
     """Refuse a reduction that the positions are too few, or too many, for, or that is not installed."""
     n, there = context.data.positions, memory()
-    check_reduction(n, context.settings.embedding)
-    if there is not None and _PAIR_BYTES * n**2 > there:
+    check_reduction(n, context.settings.embedding, sparse=context.sparse)
+    if context.sparse:
+        parts = (context.data.train, context.data.validation, context.data.test)
+        signals = sum(part.values.nbytes for part in parts if not isinstance(part.values, np.memmap))
+        needed = _POSITION_BYTES * n + _CHANNEL_BYTES * n * (context.data.channels - 1)
+        if there is not None and needed + signals > there:
+            raise MaedError(
+                f"inputs: candidate pairs of {n} positions take about {needed / 2**30:.1f} GiB beside "
+                f"{signals / 2**30:.1f} GiB of signals, and this machine has {there / 2**30:.1f} GiB; take fewer "
+                "signals with data.limit, or learn on a coarser grid and bring it back with `resampled`"
+            )
+    elif there is not None and _PAIR_BYTES * n**2 > there:
         raise MaedError(
             f"inputs: the similarity of {n} positions takes about {_PAIR_BYTES * n**2 / 2**30:.0f} GiB; "
             f"this machine can hold about {int((there / _PAIR_BYTES) ** 0.5)} positions. Learn on a coarser "
