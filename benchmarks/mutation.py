@@ -44,7 +44,7 @@ RESULTS = ROOT / "results" / "reliability" / "mutation.json"
 PAGE = ROOT / "docs" / "reliability.md"
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "similarity": ("test_similarity", "test_closed_form", "test_many_positions"),
+    "similarity": ("test_similarity", "test_closed_form", "test_without_truth", "test_many_positions"),
     "embedding": ("test_embedding", "test_geometry", "test_many_positions", "test_artifact", "test_export"),
     "evaluation": ("test_geometry", "test_comparison", "test_probe", "test_without_truth"),
 }
@@ -81,13 +81,12 @@ def _annotations(path: Path) -> Iterator[tuple[tuple[int, int], tuple[int, int]]
                 yield (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
 
 
-def mutate(count: int, rooms: Sequence[str], seed: int, workers: str) -> dict[str, dict[str, Any]]:
+def mutate(count: int, rooms: Sequence[str], seed: int, workers: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Try `count` mutants of each room.
 
-    Returns:
-        For each room how many were tried and noticed, and a line for each that was not.
+    Yields:
+        The room, how many were tried, and a line for each that was not noticed.
     """
-    rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for part in ("src", "tests", "benchmarks", "examples", "docs", "pyproject.toml", "README.md"):
@@ -122,30 +121,24 @@ def mutate(count: int, rooms: Sequence[str], seed: int, workers: str) -> dict[st
                     print(f"survived: {survived[-1]}", file=sys.stderr, flush=True)
                 if tried.total() % 20 == 0:
                     print(f"{room}: {tried.total()} tried, {len(survived)} survived", flush=True)
-            rows[room] = {"places": len(found), "tried": tried.total(), "survived": survived}
+            yield room, {"places": len(found), "tried": tried.total(), "survived": survived}
         os.chdir(ROOT)
-    return rows
 
 
 def table(rooms: dict[str, dict[str, Any]]) -> str:
     """How many mutants were noticed."""
-    rows = [["Modules", "Places", "Mutants tried", "Noticed", "Share"]]
+    rows = [["Modules", "Places", "Mutants tried", "Noticed", "Share", "Seed", "Commit"]]
     for name, row in rooms.items():
         noticed = row["tried"] - len(row["survived"])
-        rows.append(
-            [f"`maed.{name}`", f"{row['places']:,}", f"{row['tried']}", f"{noticed}", f"{noticed / row['tried']:.0%}"]
-        )
+        share = f"{100 * noticed / row['tried']:.0f} %"
+        known = [f"`maed.{name}`", f"{row['places']:,}", f"{row['tried']}", f"{noticed}", share]
+        rows.append([*known, f"{row['seed']}", row["commit"][:12]])
     return markdown_table(rows)
 
 
 def docs() -> None:
     """Write the table of docs/reliability.md."""
-    recorded = read_json(RESULTS)
-    where = (
-        f"`python benchmarks/mutation.py --places {recorded['asked']}`, seed {recorded['seed']}, commit "
-        f"{recorded['commit'][:12]}, {recorded['machine']['processor']}"
-    )
-    text = filled(PAGE.read_text(encoding="utf-8"), {"mutation": f"{where}\n\n{table(recorded['rooms'])}"})
+    text = filled(PAGE.read_text(encoding="utf-8"), {"mutation": table(read_json(RESULTS)["rooms"])})
     write_text(PAGE, text)
 
 
@@ -157,13 +150,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", default="0", help="processes of pytest")
     given = parser.parse_args()
-    started, rooms = time.monotonic(), given.rooms.split(",")
-    rows = mutate(given.places, rooms, given.seed, given.workers)
-    print(table(rows))
-    facts: dict[str, Any] = {"schema": 1, "asked": given.places, "seed": given.seed, "commit": commit()}
-    facts |= {"seconds": round(time.monotonic() - started), "machine": describe_machine()}
-    earlier = read_json(RESULTS)["rooms"] if RESULTS.is_file() else {}
-    write_json(RESULTS, facts | {"date": datetime.now(UTC).date().isoformat(), "rooms": earlier | rows})
+    started = time.monotonic()
+    for room, row in mutate(given.places, given.rooms.split(","), given.seed, given.workers):
+        recorded = read_json(RESULTS) if RESULTS.is_file() else {"schema": 1, "rooms": {}}
+        facts = {"seed": given.seed, "commit": commit(), "seconds": round(time.monotonic() - started)}
+        facts |= {"machine": describe_machine(), "date": datetime.now(UTC).date().isoformat()}
+        recorded["rooms"][room] = row | facts
+        write_json(RESULTS, recorded)
     docs()
 
 
