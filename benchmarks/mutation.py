@@ -152,8 +152,8 @@ def main() -> None:
     given = parser.parse_args()
     started = time.monotonic()
     for room, row in mutate(given.places, given.rooms.split(","), given.seed, given.workers):
-        recorded = read_json(RESULTS) if RESULTS.is_file() else {"schema": 1, "rooms": {}}
-        facts = {"seed": given.seed, "commit": commit(), "seconds": round(time.monotonic() - started)}
+        recorded: dict[str, Any] = read_json(RESULTS) if RESULTS.is_file() else {"schema": 1, "rooms": {}}
+        facts: dict[str, Any] = {"seed": given.seed, "commit": commit(), "seconds": round(time.monotonic() - started)}
         facts |= {"machine": describe_machine(), "date": datetime.now(UTC).date().isoformat()}
         recorded["rooms"][room] = row | facts
         write_json(RESULTS, recorded)
