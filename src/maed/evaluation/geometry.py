@@ -44,6 +44,14 @@ def knn_recall(distances: np.ndarray, true_distances: np.ndarray, k: int) -> flo
     return _reached(found, true, k)
 
 
+def _squares(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances of some rows of `(N, d)` to all, `(m, N)`, but for what is the same along a row.
+
+    By one matrix product, some twenty times as fast as `cdist` in 64 channels; rows are ordered as by distances.
+    """
+    return np.einsum("nd,nd->n", x, x) - 2 * (x[rows] @ x.T)
+
+
 def _blocks(rows: np.ndarray, n: int) -> list[np.ndarray]:
     """Some positions in parts, so that the distances of each to all n take 128 MiB."""
     return np.array_split(rows, -(-len(rows) * n // _CHUNK))
@@ -91,7 +99,7 @@ def _sampled_metrics(x: np.ndarray, geometry: Geometry, k: int, folds: int) -> d
     recall = 0.0
     for block in _blocks(rows, len(x)):
         own = np.arange(len(block)), block
-        distances, true = cdist(x[block], x), geometry.distances(block)
+        distances, true = _squares(x, block), geometry.distances(block)
         distances[own], true[own] = np.inf, np.inf
         recall += _reached(distances, true, k) * len(block) / len(rows)
     some = geometry.at(rows)
@@ -142,7 +150,7 @@ def agreement(a: Tensor, b: Tensor, k: int) -> float:
         return knn_recall(cdist(x, x), cdist(y, y), k)
     rows, total = np.random.default_rng(0).permutation(len(x))[:SAMPLED], 0.0
     for block in _blocks(rows, len(x)):
-        own, found, wanted = (np.arange(len(block)), block), cdist(x[block], x), cdist(y[block], y)
+        own, found, wanted = (np.arange(len(block)), block), _squares(x, block), cdist(y[block], y)
         found[own], wanted[own] = np.inf, np.inf
         total += len(block) * _reached(found, wanted, k)
     return total / len(rows)
