@@ -281,7 +281,7 @@ def test_too_many_positions_for_the_memory_are_refused_before_any_work():
     with pytest.raises(MaedError, match=r"inputs.*400000 positions"):
         PositionLearner(settings=all_pairs).fit(X)
     with pytest.raises(MaedError, match="dense_positions"):
-        PositionLearner(method="maed").fit(X)
+        PositionLearner(method="maed", estimator="ablation").fit(X)
 
 
 # --- more than memory ---------------------------------------------------------------------------------------------
