@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-LITTLE = {"own_estimator": ["--budget", "4000 draws"], "array_to_map": [], "vit": ["--steps", "40"]}
+LITTLE = {"own_estimator": ["--budget", "4000 draws"], "array_to_map": [], "vit": ["--steps", "120"]}
 """Arguments that make a script short; `--steps 3` for the others."""
 
 

@@ -682,4 +682,4 @@ def test_the_command_line_puts_runs_beside(run: Path, tmp_path: Path, capsys: py
     assert f"wrote {mine / 'report.html'}" in capsys.readouterr().out
     assert 'id="compared"' in (mine / "report.html").read_text()
     assert main(["report", str(mine), "--compare", "nothing"]) == 2
-    assert "compare: nothing is no folder" in capsys.readouterr().err
+    assert "nothing is no folder" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     Path("digits").mkdir()
     assert load("digits").positions == 64
-    with pytest.raises(MaedError, match=r"digits: no train-\*.parquet in it"):
+    with pytest.raises(MaedError, match=r"digits: no train-"):
         load("./digits")
 
 
@@ -101,7 +101,7 @@ for source in ("moons", "moons:9", {str(tmp_path / "x.lines")!r}, "digits", "bro
     assert opened == ["7", "9", "4", "64"]
     assert "'broken' (nowhere_to_be_found:Broken) cannot be imported" in broken
     assert "did you mean 'moons'" in unknown
-    assert unknown.endswith("broken, lines, moons")
+    assert "broken, lines, moons" in unknown
 
 
 @pytest.mark.slow
