@@ -17,6 +17,7 @@ import importlib.util
 import math
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -90,12 +91,16 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _row(name: str, results: Results, used: resource.struct_rusage, wall: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"positions": results.positions, "command": f"maed run {' '.join(CELLS[name])}"}
+    row: dict[str, Any] = {"positions": results.positions, "command": _command(name)}
     row |= {"cpu_seconds": round(used.ru_utime + used.ru_stime), "wall_seconds": round(wall)}
     row |= {"peak_gib": round(used.ru_maxrss / 2**20, 2), "seconds": results.seconds, "geometry": results.geometry}
     row |= {"split_half": results.split_half, "chosen": results.chosen, "commit": commit()}
     row["search"] = next((each for each in ("faiss", "pynndescent") if importlib.util.find_spec(each)), None)
     return row | {"machine": describe_machine(), "date": datetime.now(UTC).date().isoformat()}
+
+
+def _command(name: str) -> str:
+    return shlex.join(["maed", "run", *CELLS[name]])
 
 
 def docs(given: argparse.Namespace) -> None:
@@ -109,7 +114,8 @@ def docs(given: argparse.Namespace) -> None:
 
 def render(text: str) -> str:
     """docs/many.md with the tables of what is recorded."""
-    cells = read_json(RESULTS)["cells"]
+    recorded = read_json(RESULTS)["cells"]
+    cells = {name: recorded[name] for name in CELLS if name in recorded}
     what = ["Recall@8", "Spearman", "Coordinate R²", "CPU time", "Wall time", "Memory"]
     found = [["Cell", "Positions", "Method", *what]]
     for name, row in cells.items():
@@ -118,7 +124,7 @@ def render(text: str) -> str:
             shares.append(f"{metrics['coordinate_r2']:.3f}")
             costs = [_minutes(row["cpu_seconds"]), _minutes(row["wall_seconds"]), f"{row['peak_gib']:.1f} GiB"]
             found.append([name, f"{row['positions']:,}", method, *shares, *costs])
-    commands = "\n".join(f"- `{name}`: `{row['command']}`, commit {row['commit'][:12]}" for name, row in cells.items())
+    commands = "\n".join(f"- `{name}`: `{_command(name)}`, commit {row['commit'][:12]}" for name, row in cells.items())
     machine = next(iter(cells.values()))["machine"]
     where = f"`python benchmarks/many.py run`, {machine['processor']}, {machine['cores']} threads, seed 0"
     return filled(text, {"many": f"{where}\n\n{markdown_table(found)}\n\n{commands}"})
