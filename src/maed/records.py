@@ -256,8 +256,20 @@ class Choice:
         write_json(path, {"schema": 1, **asdict(self)}, sealed=True)
 
 
+class Arm:
+    """What trainings are compared by: the encoding, and whether the encoder was pretrained."""
+
+    positions: str
+    pretrained: str | None
+
+    @property
+    def arm(self) -> str:
+        """Both, in words: arms of a comparison are never mixed in one mean."""
+        return self.positions if self.pretrained is None else f"{self.positions}, pretrained"
+
+
 @dataclass(frozen=True)
-class Score:
+class Score(Arm):
     """What one trained model reached on the test signals.
 
     Args:
@@ -271,6 +283,7 @@ class Score:
         history: points of the training.
         task, labels, metric: what was learned, from how many labeled signals, and how that is measured.
         metrics: what else was measured of the test signals, by name.
+        pretrained: what its encoder was pretrained by; None where it began from random weights.
     """
 
     positions: str
@@ -285,6 +298,7 @@ class Score:
     labels: int | None = None
     metric: str = "accuracy"
     metrics: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Score:
@@ -295,8 +309,8 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Mean over seeds of what an encoding reached, and the ends of its t-interval."""
+class Summary(Arm):
+    """Mean over seeds of what an arm reached, and the ends of its t-interval."""
 
     positions: str
     mean: float
@@ -306,11 +320,12 @@ class Summary:
     task: str = "classification"
     labels: int | None = None
     metric: str = "accuracy"
+    pretrained: str | None = None
 
 
 @dataclass(frozen=True)
 class Paired:
-    """How much better `a` did than `b`: mean of the differences by seed, and the ends of its t-interval."""
+    """How much better the arm `a` did than `b`: mean of the differences by seed, and the ends of its t-interval."""
 
     a: str
     b: str
@@ -324,7 +339,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Tried(Arm):
     """A learning rate that was tried for an encoding before a comparison; `validation` is None where it diverged.
 
     `task`, `labels` and `metric` are what it was tried on and judged by.
@@ -340,6 +355,7 @@ class Tried:
     task: str = "classification"
     labels: int | None = None
     metric: str = "accuracy"
+    pretrained: str | None = None
 
 
 @dataclass

@@ -97,7 +97,7 @@ def add_compared(parser: Parser) -> None:
 
 
 def add_learned(parser: Parser, *, several: bool) -> None:
-    """Add what models learn: the task, and how many labels they are given."""
+    """Add what models learn: the task, how many labels they are given, and what they begin with."""
     text = (
         f"what models learn: {', '.join(TASKS.names)}; by default what the labels are: classification of one column of "
         "classes, multilabel of several columns of 0 and 1"
@@ -106,6 +106,12 @@ def add_learned(parser: Parser, *, several: bool) -> None:
     each = "comma-separated numbers of labels, each given to every encoding" if several else "the number of labels"
     text = f"{each}: so many training signals, drawn anew for each seed, or all; positions are learned from all signals"
     parser.add_argument("--labels", type=str | None, default=None, metavar="A,B,..." if several else "COUNT", help=text)
+    text = (
+        "masked: the encoder first reconstructs hidden values of all training signals, without labels; DIR: it is the "
+        "one that a run, or a folder of it, has pretrained; none, the default: it begins with random weights"
+    )
+    text += "; none,masked compares both" if several else ""
+    parser.add_argument("--pretrain", type=str | None, default=None, metavar="A,B" if several else "WHAT", help=text)
 
 
 def task_of(given: Namespace) -> str | None:
@@ -123,6 +129,21 @@ def labels_of(given: Namespace, *, several: bool = True) -> list[int | None]:
     if len(found) > 1 and not several:
         raise MaedError(f"labels: {given.labels}; one number for one model; `maed compare` takes several")
     return [None if count == inf else int(count) for count in found]
+
+
+def pretrain_of(given: Namespace, *, several: bool = True) -> list[str | None]:
+    """`--pretrain none,masked`, none twice; None is random weights. Names beside these are folders."""
+    words = ["none"] if given.pretrain is None else [word.strip() for word in given.pretrain.split(",")]
+    found = [None if word == "none" else word for word in dict.fromkeys(filter(None, words))]
+    if not found or len(list(filter(None, found))) > 1 or (len(found) > 1 and not several):
+        kinds = "none, masked or a folder, or none with one of the others" if several else "none, masked or a folder"
+        raise MaedError(f"pretrain: {given.pretrain!r}; it must be {kinds}")
+    return found
+
+
+def learned_of(given: Namespace) -> dict[str, Any]:
+    """What models learn in a comparison: `task`, `labels` and `pretrain`."""
+    return {"task": task_of(given), "labels": labels_of(given), "pretrain": pretrain_of(given)}
 
 
 def fitting(asked: list[str] | None, run: Context) -> list[str]:

@@ -48,6 +48,7 @@ def run_all(
     command: str,
     task: str | None = None,
     labels: Sequence[int | None] = (None,),
+    pretrain: Sequence[str | None] = (None,),
 ) -> Results:
     """Do everything; returns, and keeps writing as it goes, results.json.
 
@@ -59,12 +60,12 @@ def run_all(
         encodings: to compare; none for no models.
         seeds: for each of them.
         command: the command line, which results.json records.
-        task, labels: what models learn, and from how many labels (see `Comparison`).
+        task, labels, pretrain: what models learn, from how many labels, and what they begin with (see `Comparison`).
 
     Raises:
         MaedError: a stage or an encoding refuses, before any of them works where that can be told.
     """
-    comparison, folder, data = Comparison(context, task, labels), context.folder, context.data
+    comparison, folder, data = Comparison(context, task, labels, pretrain), context.folder, context.data
     for encoding in encodings:
         comparison.check(encoding)
     check_evaluation(context)
@@ -180,6 +181,7 @@ def compare_only(
     command: str,
     task: str | None = None,
     labels: Sequence[int | None] = (None,),
+    pretrain: Sequence[str | None] = (None,),
 ) -> Results:
     """Compare encodings; what an earlier run in this folder measured of the positions stays in results.json.
 
@@ -188,13 +190,13 @@ def compare_only(
         encodings: to compare.
         seeds: for each of them.
         command: the command line, which results.json records.
-        task, labels: what models learn, and from how many labels (see `Comparison`).
+        task, labels, pretrain: what models learn, from how many labels, and what they begin with (see `Comparison`).
 
     Raises:
         MaedError: no labels, or a results.json of other data.
     """
     data, path = context.data, context.folder.results
-    comparison, results = Comparison(context, task, labels), new_results(context, command)
+    comparison, results = Comparison(context, task, labels, pretrain), new_results(context, command)
     if comparison.skipped:
         raise MaedError(f"source: {data.source} has no labels of two classes or more, and `compare` needs them")
     if path.is_file():

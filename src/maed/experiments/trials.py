@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ Metrics = dict[str, Any]
 """What metrics.json of a training holds."""
 
 _KEPT = (CONFIG, MODEL, METRICS)
-"""What a training is known by, the last to be written last."""
+"""What a training is known by, the last to be written last; another can begin with its encoder."""
 
 _ATTEMPTS = 2
 """How often a training is given to a worker: one that is lost is replaced once."""
@@ -55,6 +55,8 @@ class Trial:
         overwrite: replace a training of other settings that is in the folder, instead of refusing.
         task: one of `maed.registry.TASKS`.
         labels: how many labels it is given; None for all.
+        pretraining: whether it makes a pretrained encoder, which needs no labels.
+        start: the pretraining that has to come before it, or the folder of an encoder that was made elsewhere.
     """
 
     encoding: str
@@ -67,6 +69,8 @@ class Trial:
     overwrite: bool = True
     task: str = "classification"
     labels: int | None = None
+    pretraining: bool = False
+    start: Trial | Path | None = None
 
     def __str__(self) -> str:
         return f"{self.row}, {self.column}"
@@ -83,8 +87,9 @@ class Trial:
 
     @property
     def row(self) -> str:
-        """The encoding, and of how many labels where they are counted."""
-        return self.encoding if self.labels is None else f"{self.encoding}, {self.labels:,} labels"
+        """The encoding, whether pretrained, and of how many labels where they are counted."""
+        how = "pretraining" if self.pretraining else "" if self.start is None else "pretrained"
+        return ", ".join(filter(None, (self.encoding, how, "" if self.labels is None else f"{self.labels:,} labels")))
 
     @property
     def metric(self) -> Metric:
@@ -98,12 +103,12 @@ class Trial:
 
     def finished(self, data: SignalData) -> Metrics | None:
         """Its metrics, where its folder holds them."""
-        return models.finished_training(data, self.encoding, **self._arguments())
+        return models.finished_training(data, self.encoding, **self._arguments(data))
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
         """Train, or go on training; None where a learning rate was tried with which the loss is not finite."""
         try:
-            return models.train_classifier(data, self.encoding, **self._arguments(), callbacks=callbacks)
+            return models.train_classifier(data, self.encoding, **self._arguments(data), callbacks=callbacks)
         except NotFiniteError:
             if not self.tuning:
                 raise
@@ -113,9 +118,12 @@ class Trial:
         """The same training on another machine, or with another progress."""
         return replace(self, settings=replace(self.settings, trainer=replace(self.settings.trainer, **changes)))
 
-    def _arguments(self) -> dict[str, Any]:
-        names = ("seed", "folder", "dim", "settings", "vectors", "overwrite", "task", "labels", "tuning")
-        return {name: getattr(self, name) for name in names}
+    def _arguments(self, data: SignalData) -> dict[str, Any]:
+        names = ("seed", "folder", "dim", "settings", "vectors", "overwrite", "task", "labels", "tuning", "pretraining")
+        start = models.Start(self.start) if isinstance(self.start, Path) else None
+        if isinstance(self.start, Trial):
+            start = models.start_of(data, self.encoding, **self.start._arguments(data))
+        return {"start": start, **{name: getattr(self, name) for name in names}}
 
 
 class Board(Protocol):
@@ -147,7 +155,7 @@ def run_trials(
             a cluster that cannot be reached, a worker that is lost.
     """
     left: list[Trial] = []
-    for trial in trials:
+    for trial in trials:  # a pretraining comes before those that begin with what it makes
         metrics = trial.finished(data)
         if metrics is None:
             left.append(trial)
@@ -243,10 +251,22 @@ def _on_ray(
     try:
         shared = ray.put(data)
         while waiting or running:
-            while waiting and len(running) < workers:
-                trial, attempt = waiting.popleft()
+            while len(running) < workers:
+                unmade = {each.folder for each, _ in [*waiting, *((each, 0) for _, each, _ in running.values())]}
+                able = (pair for pair in waiting if _encoder_of(pair[0]) not in unmade)
+                if (ready := next(able, None)) is None:
+                    break
+                waiting.remove(ready)
+                trial, attempt = ready
                 board.started(trial)
-                done, files = work.remote(shared, _for_worker(trial, cpus), cluster.address != "local")
+                send = cluster.address != "local"
+                encoder = _encoder_of(trial) if send else None
+                given = (
+                    {}
+                    if encoder is None
+                    else {name: (encoder / name).read_bytes() for name in _KEPT if (encoder / name).is_file()}
+                )
+                done, files = work.remote(shared, _for_worker(trial, cpus), send, given)
                 running[done] = files, trial, attempt
             done = ray.wait(list(running), num_returns=1)[0][0]
             files, trial, attempt = running.pop(done)
@@ -270,16 +290,35 @@ def _on_ray(
         ) from None
 
 
-def _work(data: SignalData, trial: Trial, send: bool) -> tuple[Metrics | MaedError | None, dict[str, bytes]]:
+def _encoder_of(trial: Trial) -> Path | None:
+    """The folder of the encoder that a trial begins with; None where it begins with random weights."""
+    return trial.start.folder if isinstance(trial.start, Trial) else trial.start
+
+
+def _work(
+    data: SignalData, trial: Trial, send: bool, given: Mapping[str, bytes] | None = None
+) -> tuple[Metrics | MaedError | None, dict[str, bytes]]:
     """What a worker does: train in the folder where its machine has it, else in one of its own, and hand back.
+
+    Args:
+        data, trial: what and how.
+        send: whether files are to be handed back.
+        given: the files of the encoder that the trial begins with, where its machine may lack them.
 
     Returns:
         The metrics, or the error; and, to `send`, the files. Those stay here until somebody asks for them.
     """
     with tempfile.TemporaryDirectory() as own:
         folder = trial.folder if trial.folder.parent.is_dir() else Path(own) / trial.folder.name
+        encoder, start = _encoder_of(trial), trial.start
+        if encoder is not None and not encoder.is_dir():
+            encoder = Path(own) / "encoder"
+            encoder.mkdir()
+            for name, content in (given or {}).items():
+                (encoder / name).write_bytes(content)
+            start = replace(start, folder=encoder) if isinstance(start, Trial) else encoder
         try:
-            metrics = replace(trial, folder=folder).train(data)
+            metrics = replace(trial, folder=folder, start=start).train(data)
         except MaedError as error:
             return MaedError(str(error)), {}
         except OSError as error:

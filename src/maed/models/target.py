@@ -17,6 +17,7 @@ from maed.models.config import ClassifierConfig
 from maed.registry import ARCHITECTURES
 from maed.run_folder import CONFIG, MODEL
 from maed.settings import PerceiverSettings
+from maed.tasks import Seen
 from maed.tensors import read_tensors, write_tensors
 
 _OPTIONS = ("checkpoint", "image_size", "input_width", "position_width")
@@ -38,13 +39,15 @@ class TargetModel(nn.Module, ABC):
         kinds: signals that it is for.
         options: settings that it has of those that not every architecture has.
         projects: an embedding of other channels than its table is projected to it.
-        per_position: it can tell something of each position.
+        per_position: it can tell something of each position, and `forward` takes `asked`.
+        head: how names of tensors begin that are the task's own; all others are the encoder's, and can be pretrained.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]] = ("real", "tokens")
     options: ClassVar[frozenset[str]] = frozenset()
     projects: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
+    head: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__()
@@ -108,6 +111,14 @@ class TargetModel(nn.Module, ABC):
         Returns:
             `(B, config.outputs)`; `(B, N, config.outputs)` where the task asks it of each position.
         """
+
+    def tell(self, seen: Seen) -> Tensor:
+        """What it tells of a batch as a task shows it: what `loss` of that task takes."""
+        return self(*seen[:2]) if seen.asked is None else self(*seen[:2], asked=seen.asked)
+
+    def encoder(self) -> dict[str, Tensor]:
+        """The tensors that a pretraining hands on."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.head)}
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""

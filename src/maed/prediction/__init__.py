@@ -114,6 +114,10 @@ def label_input(
             raise MaedError(f"out: {out} is the input; it must be another file")
     classifier = open_classifier(model)
     config, told = classifier.config, TASKS.get(classifier.config.task)
+    if config.task == "masked":
+        raise MaedError(
+            f"model: {model} tells {told.answer}, and no labels: it is an encoder to begin with (--pretrain {model})"
+        )
     if probabilities and config.task != "classification":
         raise MaedError(f"probabilities: of classes, and {model} tells {told.answer}; leave it out")
     if out is not None and out.suffix.lower() == ".npy" and not told.per_position:
