@@ -132,6 +132,10 @@ def _facts(config: ClassifierConfig) -> dict[str, Any]:
     """What an encoder and a training that begins with it have in common."""
     perceiver = asdict(config.perceiver)
     del perceiver["learned_from"], perceiver["dropout"]  # neither is a shape
-    order = "as stored" if config.permutation is None else f"permuted ({sha256(config.permutation.tobytes()).hexdigest()[:8]})"
+    order = (
+        "as stored"
+        if config.permutation is None
+        else f"permuted ({sha256(config.permutation.tobytes()).hexdigest()[:8]})"
+    )
     names = ("kind", "encoding", "positions", "vocabulary", "channels", "dim")
     return {**{name: getattr(config, name) for name in names}, "order": order, "perceiver": perceiver}
