@@ -49,6 +49,7 @@ class Comparison:
     labels: Sequence[int | None] = (None,)
     pretrain: Sequence[str | None] = (None,)
     _pretrainings: dict[tuple[str, int], Trial] = field(default_factory=dict, init=False, repr=False)
+    _seconds: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def learned(self) -> str | None:
@@ -372,8 +373,8 @@ class Comparison:
         with board(title, ordered, context.settings.trainer, context.say) as shown:
             for trial, metrics in run_trials(context.data, ordered, cluster=cluster, board=shown):
                 if trial.pretraining:
-                    took = results.seconds.get("pretraining", 0.0)
-                    results.seconds["pretraining"] = took + float((metrics or {}).get("seconds") or 0.0)
+                    self._seconds[trial.encoding, trial.seed] = (metrics or {}).get("seconds") or 0.0
+                    results.seconds["pretraining"] = sum(self._seconds.values())
                 else:
                     done[trial] = row(trial, metrics)
                     yield [done[trial] for trial in trials if trial in done]

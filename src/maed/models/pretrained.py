@@ -52,11 +52,11 @@ class Start:
             raise MaedError(
                 f"pretrain: {self.folder} was pretrained with other vectors of {config.encoding}, and those are frozen"
             )
-        return digest_of(found.encoder())
+        return digest_of(found.encoder_state())
 
     def take_over(self, classifier: TargetModel) -> None:
         """Give a classifier the encoder, its table included; its head stays as it is."""
-        found = load_classifier(self.folder).encoder()
+        found = load_classifier(self.folder).encoder_state()
         classifier.load_state_dict({**classifier.state_dict(), **found})
 
     def record(self) -> dict[str, Any]:
@@ -117,8 +117,8 @@ def check_fits(asked: Path, config: ClassifierConfig) -> None:
     found = [folder for folder in (asked, *sorted(of_run.glob(f"{config.encoding}-*"))) if (folder / CONFIG).is_file()]
     if not found:
         raise MaedError(
-            f"pretrain: {asked} holds no pretrained encoder of {config.encoding}; it must be {PRETRAINING}, none, or the "
-            "folder of one or of a run that has pretrained"
+            f"pretrain: {asked} holds no pretrained encoder of {config.encoding}; it must be {PRETRAINING}, none, or "
+            "the folder of one or of a run that has pretrained"
         )
     for folder in found:
         there = ClassifierConfig.load(folder / CONFIG)

@@ -40,14 +40,14 @@ class TargetModel(nn.Module, ABC):
         options: settings that it has of those that not every architecture has.
         projects: an embedding of other channels than its table is projected to it.
         per_position: it can tell something of each position, and `forward` takes `asked`.
-        head: how names of tensors begin that are the task's own; all others are the encoder's, and can be pretrained.
+        of_task: how names of tensors begin that are the task's own; all others are the encoder's.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]] = ("real", "tokens")
     options: ClassVar[frozenset[str]] = frozenset()
     projects: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
-    head: ClassVar[tuple[str, ...]] = ()
+    of_task: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__()
@@ -116,9 +116,9 @@ class TargetModel(nn.Module, ABC):
         """What it tells of a batch as a task shows it: what `loss` of that task takes."""
         return self(*seen[:2]) if seen.asked is None else self(*seen[:2], asked=seen.asked)
 
-    def encoder(self) -> dict[str, Tensor]:
+    def encoder_state(self) -> dict[str, Tensor]:
         """The tensors that a pretraining hands on."""
-        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.head)}
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.of_task)}
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""

@@ -24,7 +24,7 @@ class Maed(TargetModel):
     """
 
     per_position = True
-    head = ("perceiver.decoder.", "query.")
+    of_task = ("perceiver.decoder.", "query.")
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__(config, table)
