@@ -329,7 +329,10 @@ def _work(
 
 def _for_worker(trial: Trial, cpus: int) -> Trial:
     """The trial as a worker runs it: silent, on one device, with its share of the cores."""
-    absolute = replace(trial, folder=trial.folder.resolve())
+    start = trial.start.resolve() if isinstance(trial.start, Path) else trial.start
+    if isinstance(start, Trial):
+        start = replace(start, folder=start.folder.resolve())
+    absolute = replace(trial, folder=trial.folder.resolve(), start=start)
     absolute.folder.parent.mkdir(parents=True, exist_ok=True)  # which tells a worker whether it sees our files
     return absolute.with_trainer(progress="none", cluster=None, devices="1", strategy="auto", threads=cpus)
 

@@ -25,7 +25,7 @@ from maed.settings import DataSettings, TrainerSettings
 
 __all__ = ["Score", "label_input", "open_classifier", "predict"]
 
-_EXPECTED = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+_EXPECTED = "a folder models/[TASK-][LABELS-][pretrained-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
 
 
 @dataclass
