@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from maed.cli import main
 from maed.data.signals import SignalData, Signals
+from maed.engine import lightning
 from maed.errors import MaedError
 from maed.evaluation.comparison import compare_all, summarize
 from maed.experiments.comparison import TUNING_SEED, Comparison
 from maed.experiments.run import new_results
 from maed.experiments.trials import Trial, _work
 from maed.files import read_json
-from maed.models import Start, check_fits, load_classifier, training
+from maed.models import Start, batches, check_fits, load_classifier, training
 from maed.models.architectures.maed import Maed
 from maed.models.config import ClassifierConfig
 from maed.models.training import start_of, train_classifier
@@ -168,14 +169,14 @@ def test_it_sees_every_training_signal_and_no_label(tmp_path):
     assert same(*encoders)
 
     seen: list[int] = []
-    take = training.take
+    take = batches.take
 
     def noted(signals, rows, **others):
         seen.extend(rows if len(signals) == len(data.train) else ())
         return take(signals, rows, **others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maed.models.batches.take", noted)
+        patch.setattr(batches, "take", noted)
         pretrained(tmp_path / "c", data)
     assert set(seen) == set(range(len(data.train)))
 
@@ -224,7 +225,12 @@ def test_settings_of_pretraining_are_no_part_of_a_training_without_it(tmp_path):
 def test_one_pretraining_serves_all_labels_and_rates_of_a_seed(tmp_path, monkeypatch, capsys):
     began: list[str] = []
     train = training._train_and_test
-    monkeypatch.setattr(training, "_train_and_test", lambda job, *a: (began.append(job.folder.name), train(job, *a))[1])
+
+    def noted(job: Any, *others: Any) -> Any:
+        began.append(job.folder.name)
+        return train(job, *others)
+
+    monkeypatch.setattr(training, "_train_and_test", noted)
     out = tmp_path / "run"
     command = ["compare", *DIGITS, "--out", str(out), "--positions=none,fourier", "--seeds=1", "--labels=20,all"]
     command += ["--pretrain=none,masked", "--train.tune=[0.01,0.02]", "--train.tune_steps=1"]
@@ -295,7 +301,7 @@ def test_a_kill_in_either_phase_changes_nothing(pretraining, tmp_path, monkeypat
         return metrics, load_classifier(folder / "models" / "20-pretrained-trainable-0").state_dict()
 
     whole = trained(tmp_path / "whole")
-    build = training.build_trainer
+    build = lightning.build_trainer
     with monkeypatch.context() as patch:
         kill = KillTraining(pretraining)
         patch.setattr(
@@ -320,6 +326,8 @@ def test_a_worker_without_the_files_is_given_the_encoder(tmp_path):
     lost = tmp_path / "lost" / "models"
     away = replace(trial, folder=lost / "a", start=replace(trial.start, folder=lost / "b"))
     metrics, files = _work(data, away, True, given)
+    assert isinstance(metrics, dict)
+    assert expected is not None
     assert {**metrics, "seconds": 0} == {**expected, "seconds": 0}
     assert "model.safetensors" in files
 
