@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from maed.engine import lightning
 from maed.errors import MaedError
 from maed.evaluation.comparison import compare_all, summarize
 from maed.experiments.comparison import TUNING_SEED, Comparison
+from maed.experiments.live import Lines
 from maed.experiments.run import new_results
-from maed.experiments.trials import Trial, _work
+from maed.experiments.trials import Trial, _work, run_trials
 from maed.files import read_json
 from maed.models import Start, batches, check_fits, load_classifier, training
 from maed.models.architectures.maed import Maed
@@ -28,6 +30,7 @@ from maed.models.training import start_of, train_classifier
 from maed.records import Results, Score
 from maed.registry import TASKS
 from maed.run_folder import STAGE, RunFolder
+from maed.server.progress import Part
 from maed.settings import PerceiverSettings, Settings, TrainerSettings, TrainSettings
 from stages import context
 from test_perceiver_training import Kill, Killed
@@ -330,6 +333,69 @@ def test_a_worker_without_the_files_is_given_the_encoder(tmp_path):
     assert expected is not None
     assert {**metrics, "seconds": 0} == {**expected, "seconds": 0}
     assert "model.safetensors" in files
+
+
+class FakeRay(SimpleNamespace):
+    """What `run_trials` asks of Ray: jobs, of which the last to be started is the first to end."""
+
+    exceptions = SimpleNamespace(RayError=OSError, RayTaskError=KeyError)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 3}}]
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def remote(self, **_: Any) -> Any:
+        def start(*given: Any) -> tuple[Any, Any]:
+            self.started.append(given[1])
+            key = object(), object()
+            self.jobs[key[0]], self.jobs[key[1]] = given, given
+            return key
+
+        return lambda work: SimpleNamespace(remote=start)
+
+    def wait(self, keys: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        return [keys[-1]], keys[:-1]
+
+    def get(self, key: Any) -> Any:
+        return _work(*self.jobs[key])[0]
+
+
+@pytest.mark.slow
+def test_workers_pretrain_before_they_train(tmp_path):
+    data, run = images(), context(tmp_path / "run", chosen(), images())
+    comparison, ray = Comparison(run, labels=(10, None), pretrain=(None, "masked")), FakeRay(started=[], jobs={})
+    trials = [
+        comparison.trial("random", seed, None, labels=labels, pretrain=pretrain)
+        for seed in (0, 1)
+        for labels in (10, None)
+        for pretrain in (None, "masked")
+    ]
+    starts = list(dict.fromkeys(trial.start for trial in trials if isinstance(trial.start, Trial)))
+    cluster: Any = SimpleNamespace(connect=lambda: ray, address="ray://there:10001")
+    done = [each for each, _ in run_trials(data, [*starts, *trials], cluster=cluster, board=Lines(lambda line: None))]
+    assert set(done) == {*starts, *trials}
+    assert len(starts) == 2
+    for trial in trials:
+        if isinstance(trial.start, Trial):
+            assert done.index(trial.start) < done.index(trial)
+    here = context(tmp_path / "here", chosen(), data)
+    alone = Comparison(here, labels=(10,), pretrain=("masked",)).train("random", 1)
+    assert trials[5].start is starts[1]
+    found = read_json(trials[5].folder / "metrics.json")
+    assert found["test_accuracy"] == alone["test_accuracy"]
+    assert found["fingerprint"] == alone["fingerprint"]
+
+
+def test_who_watches_is_told_what_is_pretrained():
+    names = {
+        "models/pretrain/fourier-0": "Perceiver fourier, pretraining, seed 0",
+        "models/300-pretrained-maed-1": "Perceiver maed, 300 labels, pretrained, seed 1",
+        "models/tune/pretrained-none-0.001": "Perceiver none, pretrained, learning rate 0.001",
+    }
+    assert {name: Part(name, True, 0.0).title for name in names} == names
+    assert Part("models/pretrain/fourier-0", False, 0.0).task == "masked"
 
 
 # -- an encoder from elsewhere ------------------------------------------------------------------------------------
