@@ -435,7 +435,7 @@ def test_a_folder_that_holds_no_model_names_those_below(digits: Trained, tmp_pat
     np.save(tmp_path / "x.npy", np.zeros((2, 64)))
     run = digits.folder.parent.parent
     assert f"it must be {digits.folder}" in refused(run, "x.npy")
-    folders = "a folder models/[TASK-][LABELS-]ENCODING-SEED"
+    folders = "a folder models/[TASK-][LABELS-][pretrained-]ENCODING-SEED"
     assert f"'nowhere' is no folder; it must be {folders}" in refused("nowhere", "x.npy")
     assert "holds no trained Perceiver" in refused(tmp_path, "x.npy")
 
