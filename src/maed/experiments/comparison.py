@@ -143,7 +143,7 @@ class Comparison:
                         encoding,
                         seed,
                         vectors[encoding],
-                        learning_rate=rates.get((encoding, pretrain)),
+                        learning_rate=rates.get(Tried(encoding, seed, 0.0, pretrained=pretrain).arm),
                         labels=count,
                         pretrain=pretrain,
                     )
@@ -179,8 +179,8 @@ class Comparison:
 
     def tuned_rates(
         self, vectors: Mapping[str, torch.Tensor | None], results: Results, cluster: Cluster | None = None
-    ) -> dict[tuple[str, str | None], float]:
-        """The learning rate of `train.tune` with the best validation for each encoding and start; the lower of equals.
+    ) -> dict[str, float]:
+        """The learning rate of `train.tune` with the best validation for each arm (`Tried.arm`); the lower of equals.
 
         Every encoding tries every rate, with one and the same seed that no comparison has, and with the largest number
         of labels alone: its rate serves the smaller ones too. What was found goes into `results`. Nothing is tried, and
@@ -212,21 +212,19 @@ class Comparison:
             results.tuning = tried
             results.seconds["tuning"] = sum(row.seconds or 0.0 for row in tried)
             self.save(results)
-        best: dict[tuple[str, str | None], Tried] = {}
-        for arm in dict.fromkeys((row.positions, row.pretrained) for row in tried):
-            of = [row for row in tried if (row.positions, row.pretrained) == arm]
-            finite = [row for row in of if row.validation is not None]
+        best: dict[str, Tried] = {}
+        for arm in dict.fromkeys(row.arm for row in tried):
+            finite = [row for row in tried if row.arm == arm and row.validation is not None]
             if not finite:
                 raise MaedError(
                     f"train.tune: {', '.join(f'{rate:g}' for rate in rates)}; with none of them does the loss of "
-                    f"{of[0].arm} stay finite; try lower ones, or trainer.precision 32-true"
+                    f"{arm} stay finite; try lower ones, or trainer.precision 32-true"
                 )
             # the first of equal ones: the lowest
             best[arm] = max(finite, key=lambda row: (1 if higher else -1) * (row.validation or 0.0))
-        results.tuning = [replace(row, chosen=row is best[row.positions, row.pretrained]) for row in tried]
+        results.tuning = [replace(row, chosen=row is best[row.arm]) for row in tried]
         self.save(results)
-        named = {None: None, models.PRETRAINING: next(filter(None, self.pretrain), None)}
-        return {(encoding, named[pretrained]): row.learning_rate for (encoding, pretrained), row in best.items()}
+        return {arm: row.learning_rate for arm, row in best.items()}
 
     def trial(
         self,
