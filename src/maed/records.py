@@ -256,6 +256,11 @@ class Choice:
         write_json(path, {"schema": 1, **asdict(self)}, sealed=True)
 
 
+def arm_of(positions: str, pretrained: str | None) -> str:
+    """What an arm of a comparison is called."""
+    return positions if pretrained is None else f"{positions}, pretrained"
+
+
 class Arm:
     """What trainings are compared by: the encoding, and whether the encoder was pretrained."""
 
@@ -265,7 +270,7 @@ class Arm:
     @property
     def arm(self) -> str:
         """Both, in words: arms of a comparison are never mixed in one mean."""
-        return self.positions if self.pretrained is None else f"{self.positions}, pretrained"
+        return arm_of(self.positions, self.pretrained)
 
 
 @dataclass(frozen=True)

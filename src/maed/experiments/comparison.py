@@ -19,7 +19,7 @@ from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, run_trials
 from maed.files import is_main_process
 from maed.models.learned import check_training, chosen_task
-from maed.records import MadeWith, Results, Score, Tried
+from maed.records import MadeWith, Results, Score, Tried, arm_of
 from maed.registry import ENCODINGS, TASKS
 from maed.similarity import baselines_for
 from maed.stages import Baseline, Context, Embed, execute
@@ -143,7 +143,7 @@ class Comparison:
                         encoding,
                         seed,
                         vectors[encoding],
-                        learning_rate=rates.get(Tried(encoding, seed, 0.0, pretrained=pretrain).arm),
+                        learning_rate=rates.get(arm_of(encoding, pretrain)),
                         labels=count,
                         pretrain=pretrain,
                     )
