@@ -513,7 +513,9 @@ def test_the_commands_of_the_page_do_what_it_says(here: Path, legacy: Path, monk
             assert main(words) == 0
     assert (here / "my-positions" / "vectors.npy").is_file()
     assert read_csv(here / "table.csv").shape == (6, 32)
-    found = {name: PositionEmbedding.from_pretrained(here / name) for name in ("original", "wider", "patches", "shorter")}
+    found = {
+        name: PositionEmbedding.from_pretrained(here / name) for name in ("original", "wider", "patches", "shorter")
+    }
     assert {name: (e.n, e.dim, e.label) for name, e in found.items()} == {
         "original": (6, 3, "seed"),
         "wider": (6, 768, "maed"),
