@@ -170,7 +170,7 @@ def test_a_comparison_has_a_curve_for_each_encoding(tmp_path, capsys):
     assert (out / "figures" / "labels.svg").is_file()
     capsys.readouterr()
     assert main([*command, *TINY, "--train.patience=2"]) == 2
-    assert "train.patience: 2 with 20 labels" in capsys.readouterr().err
+    assert "train.patience must be null with 20 labels" in capsys.readouterr().err
 
 
 def test_a_curve_needs_two_numbers_of_labels():
