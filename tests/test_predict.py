@@ -435,6 +435,8 @@ def test_a_folder_that_holds_no_model_names_those_below(digits: Trained, tmp_pat
     np.save(tmp_path / "x.npy", np.zeros((2, 64)))
     run = digits.folder.parent.parent
     assert f"must be {digits.folder}" in refused(run, "x.npy")
+    folders = "a folder models/[TASK-][LABELS-][pretrained-]ENCODING-SEED"
+    assert f"model must be {folders}" in refused("nowhere", "x.npy")
     assert "'nowhere' is no folder" in refused("nowhere", "x.npy")
     assert "holds no trained Perceiver" in refused(tmp_path, "x.npy")
 

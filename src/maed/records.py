@@ -256,8 +256,25 @@ class Choice:
         write_json(path, {"schema": 1, **asdict(self)}, sealed=True)
 
 
+def arm_of(positions: str, pretrained: str | None) -> str:
+    """Name of an arm of a comparison."""
+    return positions if pretrained is None else f"{positions}, pretrained"
+
+
+class Arm:
+    """An arm of a comparison: the encoding, and whether the encoder was pretrained."""
+
+    positions: str
+    pretrained: str | None
+
+    @property
+    def arm(self) -> str:
+        """Its name; no mean contains several arms."""
+        return arm_of(self.positions, self.pretrained)
+
+
 @dataclass(frozen=True)
-class Score:
+class Score(Arm):
     """The test score of one trained model.
 
     Args:
@@ -271,6 +288,7 @@ class Score:
         history: Points of the training.
         task, labels, metric: What was learned, from how many labeled signals, and how that is measured.
         metrics: What else was measured of the test signals, by name.
+        pretrained: The task that its encoder was pretrained with; None if it started from random weights.
     """
 
     positions: str
@@ -285,6 +303,7 @@ class Score:
     labels: int | None = None
     metric: str = "accuracy"
     metrics: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Score:
@@ -295,8 +314,8 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Mean over seeds of what an encoding reached, and the ends of its t-interval."""
+class Summary(Arm):
+    """Mean score of an arm over seeds, with the ends of its t-interval."""
 
     positions: str
     mean: float
@@ -306,11 +325,12 @@ class Summary:
     task: str = "classification"
     labels: int | None = None
     metric: str = "accuracy"
+    pretrained: str | None = None
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean of the per-seed differences `a` - `b`, with the ends of its t-interval."""
+    """Mean of the per-seed differences of the arms `a` - `b`, with the ends of its t-interval."""
 
     a: str
     b: str
@@ -324,7 +344,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Tried(Arm):
     """A learning rate that was tried for an encoding before a comparison; `validation` is None where it diverged.
 
     `task`, `labels` and `metric` are what it was tried on and judged by.
@@ -340,6 +360,7 @@ class Tried:
     task: str = "classification"
     labels: int | None = None
     metric: str = "accuracy"
+    pretrained: str | None = None
 
 
 @dataclass

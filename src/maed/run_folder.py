@@ -16,14 +16,16 @@ from maed.records import Choice, MadeWith, Work
 from maed.registry import TASKS
 
 AUTOENCODER, SIMILARITY, EMBEDDING = "autoencoder", "similarity", "embedding"
-BASELINES, MODELS, TUNING, AUTO = "baselines", "models", "tune", "auto"
+BASELINES, MODELS, TUNING, PRETRAINING, AUTO = "baselines", "models", "tune", "pretrain", "auto"
+_PRETRAINED = "pretrained"
 _OLD_BASELINE, _OLD_MODELS = "baseline", "perceiver"
 """Folders of runs before version 0.2, which are still read."""
 
 STAGE = re.compile(
     rf"{AUTOENCODER}|((?P<baseline>{_OLD_BASELINE}|{BASELINES}/[^/]+)/)?(?P<stage>{SIMILARITY}|{EMBEDDING})"
-    rf"|({_OLD_MODELS}|{MODELS})/(?P<tuning>{TUNING}/)?((?P<task>{'|'.join(map(re.escape, TASKS.built_in))})-)?"
-    r"((?P<labels>[0-9]+)-)?(?P<encoding>[^/]+?)-(?P<number>[0-9][0-9.e-]*)"
+    rf"|({_OLD_MODELS}|{MODELS})/((?P<tuning>{TUNING}/)|(?P<pretraining>{PRETRAINING}/))?"
+    rf"((?P<task>{'|'.join(map(re.escape, TASKS.built_in))})-)?((?P<labels>[0-9]+)-)?(?P<pretrained>{_PRETRAINED}-)?"
+    r"(?P<encoding>[^/]+?)-(?P<number>[0-9][0-9.e-]*)"
 )
 """The path of a stage's folder, or of a trained model's, below that of its run."""
 
@@ -148,17 +150,26 @@ class RunFolder:
         found = [str(old.made_with.baseline)] if old.made_with.baseline else []
         return found + sorted(folder.name for folder in (self.path / BASELINES).glob("*") if folder.is_dir())
 
-    def model(
-        self, encoding: str, seed: int, *, task: str = "classification", labels: int | None = None
-    ) -> StageFolder:
-        """`models/[TASK-][LABELS-]ENCODING-SEED/`: neither of classification with all labels."""
-        return StageFolder(self.path / MODELS / f"{_learned(task, labels)}{encoding}-{seed}")
+    def model(self, encoding: str, seed: int, **learned: Any) -> StageFolder:
+        """`models/[TASK-][LABELS-][pretrained-]ENCODING-SEED/`, without prefixes for classification with all labels.
 
-    def tuning(
-        self, encoding: str, learning_rate: float, *, task: str = "classification", labels: int | None = None
-    ) -> StageFolder:
-        """`models/tune/[TASK-][LABELS-]ENCODING-RATE/`: a trial of a learning rate."""
-        return StageFolder(self.path / MODELS / TUNING / f"{_learned(task, labels)}{encoding}-{learning_rate}")
+        Args:
+            encoding: Of the positions.
+            seed: Of the training.
+            learned: `task`, `labels` and `pretrained`, unless they are the defaults.
+
+        Returns:
+            The folder, which need not exist.
+        """
+        return StageFolder(self.path / MODELS / f"{_learned(**learned)}{encoding}-{seed}")
+
+    def tuning(self, encoding: str, learning_rate: float, **learned: Any) -> StageFolder:
+        """`models/tune/[TASK-][LABELS-][pretrained-]ENCODING-RATE/`: a trial of a learning rate."""
+        return StageFolder(self.path / MODELS / TUNING / f"{_learned(**learned)}{encoding}-{learning_rate}")
+
+    def pretraining(self, encoding: str, seed: int) -> StageFolder:
+        """`models/pretrain/ENCODING-SEED/`: an encoder, which all trainings of that encoding and seed share."""
+        return StageFolder(self.path / MODELS / PRETRAINING / f"{encoding}-{seed}")
 
     def models(self) -> Iterator[StageFolder]:
         """Trained models, sorted by name."""
@@ -245,6 +256,7 @@ class RunFolder:
         return False
 
 
-def _learned(task: str, labels: int | None) -> str:
+def _learned(*, task: str = "classification", labels: int | None = None, pretrained: bool = False) -> str:
     """Beginning of the name of a model's folder."""
-    return ("" if task == "classification" else f"{task}-") + ("" if labels is None else f"{labels}-")
+    counted = "" if labels is None else f"{labels}-"
+    return ("" if task == "classification" else f"{task}-") + counted + (f"{_PRETRAINED}-" if pretrained else "")

@@ -83,6 +83,23 @@ def draw_real_subsets(generator: np.random.Generator, real: np.ndarray, k: np.nd
     return chosen, np.arange(most) < k[:, None]
 
 
+def hide_share(chance: Tensor, real: Tensor | None, share: float) -> Tensor:
+    """Hide a share of the real positions of each signal, at least one, and leave at least one visible.
+
+    Args:
+        chance: `(B, N)` random numbers between 0 and 1; the positions with the lowest are hidden.
+        real: `(B, N)` bool, True at real positions; None if all are.
+        share: Share of the real positions to hide, above 0 and below 1.
+
+    Returns:
+        `(B, N)` bool, True where hidden; nowhere in a signal with a single real position.
+    """
+    chance = chance if real is None else chance.masked_fill(~real, 2.0)
+    count = torch.full_like(chance[:, :1], chance.shape[1]) if real is None else real.sum(dim=1, keepdim=True)
+    hidden = (count * share).round().clamp(min=1).minimum(count - 1)  # (B, 1)
+    return chance.argsort(dim=1).argsort(dim=1) < hidden
+
+
 @dataclass(frozen=True)
 class Draw:
     """A batch of signals, each with its visible positions, and the positions all of them are scored on.

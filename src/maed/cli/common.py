@@ -100,7 +100,7 @@ def add_compared(parser: Parser) -> None:
 
 
 def add_learned(parser: Parser, *, several: bool) -> None:
-    """Add what models learn: the task, and how many labels they are given."""
+    """Add what models learn: the task, how many labels they are given, and their initial weights."""
     text = (
         f"what the models learn: {', '.join(TASKS.names)}; default: classification for one column of classes, "
         "multilabel for several columns of 0 and 1"
@@ -109,6 +109,12 @@ def add_learned(parser: Parser, *, several: bool) -> None:
     each = "comma-separated numbers of labeled training signals" if several else "number of labeled training signals"
     text = f"{each}, or all, drawn for each seed; positions are always learned from all training signals"
     parser.add_argument("--labels", type=str | None, default=None, metavar="A,B,..." if several else "COUNT", help=text)
+    text = (
+        "none (default): random initial weights; masked: first train the encoder without labels to reconstruct hidden "
+        "values of all training signals; DIR: an encoder pretrained by another run (its folder, or one inside it)"
+    )
+    text += "; none,masked compares both" if several else ""
+    parser.add_argument("--pretrain", type=str | None, default=None, metavar="A,B" if several else "WHAT", help=text)
 
 
 def task_of(given: Namespace) -> str | None:
@@ -126,6 +132,21 @@ def labels_of(given: Namespace, *, several: bool = True) -> list[int | None]:
     if len(found) > 1 and not several:
         raise MaedError(f"labels must be one number for one model, got {given.labels}; `maed compare` takes several")
     return [None if count == inf else int(count) for count in found]
+
+
+def pretrain_of(given: Namespace, *, several: bool = True) -> list[str | None]:
+    """Parse `--pretrain none,masked`, without repeats; None is random weights, and other names are folders."""
+    words = ["none"] if given.pretrain is None else [word.strip() for word in given.pretrain.split(",")]
+    found = [None if word == "none" else word for word in dict.fromkeys(filter(None, words))]
+    if not found or len(list(filter(None, found))) > 1 or (len(found) > 1 and not several):
+        kinds = "none, masked or a folder, or none with one of the others" if several else "none, masked or a folder"
+        raise MaedError(f"pretrain must be {kinds}, got {given.pretrain!r}")
+    return found
+
+
+def learned_of(given: Namespace) -> dict[str, Any]:
+    """Arguments of a comparison: `task`, `labels` and `pretrain`."""
+    return {"task": task_of(given), "labels": labels_of(given), "pretrain": pretrain_of(given)}
 
 
 def fitting(asked: list[str] | None, run: Context) -> list[str]:

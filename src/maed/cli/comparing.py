@@ -15,8 +15,10 @@ from maed.cli.common import (
     encodings_of,
     fitting,
     labels_of,
+    learned_of,
     one_process,
     open_context,
+    pretrain_of,
     say,
     task_of,
 )
@@ -37,9 +39,9 @@ def _train(given: Namespace, command: str) -> None:
     ENCODINGS.check("positions", given.positions)
     from maed.experiments.comparison import Comparison
 
-    task, labels = task_of(given), labels_of(given, several=False)
+    task, labels, pretrain = task_of(given), labels_of(given, several=False), pretrain_of(given, several=False)
     with open_context(given, models_only=True) as context:
-        comparison = Comparison(context, task, labels)
+        comparison = Comparison(context, task, labels, pretrain)
         metrics, metric = comparison.train(given.positions, given.seed), comparison.metric
     value = metric.text(metrics[f"test_{metric.name}"], max(2, metric.digits))
     say(f"{given.positions}, seed {given.seed}: test {metric.title} {value} of {metrics['test_signals']} signals")
@@ -60,15 +62,15 @@ def _compare(given: Namespace, command: str) -> None:
     from maed.experiments.run import compare_only
     from maed.report import print_tables
 
-    asked, task, labels = encodings_of(given), task_of(given), labels_of(given)
+    asked, learned = encodings_of(given), learned_of(given)
     with open_context(given) as context:
         encodings = fitting(asked, context)
-        results = compare_only(context, encodings, given.seeds, command=command, task=task, labels=labels)
+        results = compare_only(context, encodings, given.seeds, command=command, **learned)
         print_tables(results, console())
 
 
 def _add_predict(parser: Parser) -> None:
-    text = "folder models/[TASK-][LABELS-]ENCODING-SEED written by `maed train`, `compare` or `run`"
+    text = "folder models/[TASK-][LABELS-][pretrained-]ENCODING-SEED written by `maed train`, `compare` or `run`"
     parser.add_argument("model", type=str, metavar="MODEL_DIR", help=text)
     text = (
         "a .npy, .npz, .csv, .parquet or .txt file, an image file, a folder of images or .txt files, a folder in the "

@@ -12,11 +12,10 @@ from maed.cli.common import (
     console,
     encodings_of,
     fitting,
-    labels_of,
+    learned_of,
     one_process,
     open_context,
     say,
-    task_of,
 )
 from maed.cli.parsing import Parser, settings_arguments, verb
 from maed.errors import MaedError, require_extra
@@ -32,13 +31,13 @@ def _run(given: Namespace, command: str) -> None:
     from maed.experiments.run import run_all
     from maed.report import print_tables
 
-    asked, task, labels = encodings_of(given), task_of(given), labels_of(given)
+    asked, learned = encodings_of(given), learned_of(given)
     if asked:
         require_extra("positions", "perceiver")
     one_process("run")
     with open_context(given) as run:
         encodings = fitting(asked, run)
-        print_tables(run_all(run, encodings, given.seeds, command=command, task=task, labels=labels), console())
+        print_tables(run_all(run, encodings, given.seeds, command=command, **learned), console())
 
 
 @verb("pretrain", "Train the masked autoencoder.", settings_arguments)

@@ -40,19 +40,20 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 
 
 def summarize(scores: Iterable[Score]) -> list[Summary]:
-    """Mean of each encoding with its interval over seeds, in the order of first appearance.
+    """Mean of each encoding, pretrained or not, with its interval over seeds, in the order of first appearance.
 
     Args:
-        scores: Of equal task, number of labels, position and seed the last counts.
+        scores: Of equal task, number of labels, arm and seed the last counts.
 
     Returns:
-        One row for each encoding, task, number of labels and metric.
+        One row for each arm, task, number of labels and metric.
     """
     found = []
     for (task, labels, metric), group in _groups(scores).items():
-        for encoding, rows in _by_encoding(group).items():
+        for rows in _by_arm(group).values():
             mean, low, high = interval([float(row.value or 0.0) for row in rows.values()])
-            found.append(Summary(encoding, mean, low, high, len(rows), task, labels, metric))
+            of = _first(rows)
+            found.append(Summary(of.positions, mean, low, high, len(rows), task, labels, metric, of.pretrained))
     return found
 
 
@@ -63,8 +64,8 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
 
     Args:
         scores: Of one task and number of labels.
-        a: An encoding.
-        b: Another encoding.
+        a: An arm: an encoding, or `ENCODING, pretrained`.
+        b: Another arm.
 
     Returns:
         The mean difference and the ends of its 95 % interval.
@@ -72,7 +73,7 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
     Raises:
         MaedError: No seed is common to both.
     """
-    found = _by_encoding(scores)
+    found = _by_arm(scores)
     first, second = found.get(a, {}), found.get(b, {})
     common = sorted(first.keys() & second.keys())
     if not common:
@@ -84,20 +85,26 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
 
 
 def compare_all(scores: Iterable[Score]) -> list[Paired]:
-    """Each reference (`maed`, then `maed-resampled` and `fourier`) against every other encoding.
+    """Each reference (`maed`, then `maed-resampled` and `fourier`) against every other encoding, pretrained as it is.
 
-    Pairs without a common seed are left out; those of different tasks or numbers of labels are none.
+    Then every encoding that was pretrained against itself from random weights. Pairs without a common seed are left
+    out; those of different tasks or numbers of labels are none.
 
     Returns:
         One row for each pair that has a seed in common.
     """
     made = []
     for rows in _groups(scores).values():
-        found = _by_encoding(rows)
+        found = _by_arm(rows)
+        of = {arm: _first(seeds) for arm, seeds in found.items()}
         pairs: list[tuple[str, str]] = []
-        ranks = {name: ENCODINGS.get(name).reference for name in found if name in ENCODINGS.names}
-        for _, a in sorted((rank, name) for name, rank in ranks.items() if rank is not None):
-            pairs += [(a, b) for b in found if b != a and (b, a) not in pairs]
+        ranks = {
+            arm: ENCODINGS.get(row.positions).reference for arm, row in of.items() if row.positions in ENCODINGS.names
+        }
+        for _, a in sorted((rank, arm) for arm, rank in ranks.items() if rank is not None):
+            alike = [b for b in found if b != a and of[b].pretrained == of[a].pretrained]
+            pairs += [(a, b) for b in alike if (b, a) not in pairs]
+        pairs += [(arm, row.positions) for arm, row in of.items() if arm != row.positions and row.positions in found]
         made += [paired(rows, a, b) for a, b in pairs if found[a].keys() & found[b].keys()]
     return made
 
@@ -110,12 +117,12 @@ def _groups(scores: Iterable[Score]) -> dict[tuple[str, int | None, str], list[S
     return found
 
 
-def _by_encoding(scores: Iterable[Score]) -> dict[str, dict[int, Score]]:
-    """Encoding -> seed -> score, of those that were measured."""
+def _by_arm(scores: Iterable[Score]) -> dict[str, dict[int, Score]]:
+    """Arm -> seed -> score, of those that were measured."""
     found: dict[str, dict[int, Score]] = {}
     for row in scores:
         if row.value is not None:
-            found.setdefault(row.positions, {})[row.seed] = row
+            found.setdefault(row.arm, {})[row.seed] = row
     return found
 
 

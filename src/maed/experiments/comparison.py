@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from maed.experiments.live import board
 from maed.experiments.trials import Cluster, Metrics, Trial, run_trials
 from maed.files import is_main_process
 from maed.models.learned import check_training, chosen_task
-from maed.records import MadeWith, Results, Score, Tried
+from maed.records import MadeWith, Results, Score, Tried, arm_of
 from maed.registry import ENCODINGS, TASKS
 from maed.similarity import baselines_for
 from maed.stages import Baseline, Context, Embed, execute
@@ -39,11 +40,16 @@ class Comparison:
         context: Folder, settings and data.
         task: One of `maed.registry.TASKS`: what the models learn; None for what the data's labels are.
         labels: How many labels each encoding is given, for each of these numbers a model; None is all of them.
+        pretrain: Initial weights of the models, one model for each: None is random weights, `masked` an encoder that is
+            pretrained here, and anything else the folder of such an encoder, or of the run that pretrained it.
     """
 
     context: Context
     task: str | None = None
     labels: Sequence[int | None] = (None,)
+    pretrain: Sequence[str | None] = (None,)
+    _pretrainings: dict[tuple[str, int], Trial] = field(default_factory=dict, init=False, repr=False)
+    _seconds: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def learned(self) -> str | None:
@@ -68,14 +74,16 @@ class Comparison:
         fitting = baselines_for(data)
         if kind.embedding not in (None, "maed", "auto", *fitting):
             raise MaedError(f"positions: {encoding} does not fit {data.kind} signals; choose {' or '.join(fitting)}")
-        models.describe_classifier(
-            data,
-            encoding,
-            embedding_dim(data.positions, settings.embedding.dim),
-            settings.perceiver,
-            task=self.what,
-            train=settings.train,
-        )
+        dim = embedding_dim(data.positions, settings.embedding.dim)
+        given: dict[str, Any] = {"train": settings.train}
+        config = models.describe_classifier(data, encoding, dim, settings.perceiver, task=self.what, **given)
+        if any(self.pretrain):
+            given |= {"task": models.PRETRAINING, "option": "pretrain"}
+            models.describe_classifier(data, encoding, dim, settings.perceiver, **given)
+            models.check_pretraining(data, config, settings.train)
+        for asked in filter(None, self.pretrain):
+            if asked != models.PRETRAINING:
+                models.check_fits(Path(asked), config)
         if (
             kind.embedding is not None
             and not kind.resampled
@@ -97,11 +105,18 @@ class Comparison:
         return self.learned is None
 
     def train(self, encoding: str, seed: int) -> Metrics:
-        """Train and test one model: `models/[TASK-][LABELS-]ENCODING-SEED/`. Returns its metrics."""
+        """Train and test one model: `models/[TASK-][LABELS-][pretrained-]ENCODING-SEED/`. Returns its metrics.
+
+        If `pretrain` is `masked`, its encoder is pretrained first.
+        """
         self.check(encoding)
-        trial = self.trial(encoding, seed, self._vectors(encoding), labels=self.counts[0])
-        self.context.say(f"perceiver: {trial}")
-        metrics = trial.train(self.context.data)
+        trial = self.trial(encoding, seed, self._vectors(encoding), labels=self.counts[0], pretrain=self.pretrain[0])
+        data, steps = self.context.data, [trial]
+        if isinstance(trial.start, Trial) and trial.finished(data) is None and trial.start.finished(data) is None:
+            steps.insert(0, trial.start)
+        for each in steps:
+            self.context.say(f"perceiver: {each}")
+            metrics = each.train(data)
         assert metrics is not None  # it does not tune
         return metrics
 
@@ -123,13 +138,21 @@ class Comparison:
             with nullcontext() if address is None else Cluster(address) as cluster:
                 rates = self.tuned_rates(vectors, results, cluster)
                 trials = [
-                    self.trial(encoding, seed, vectors[encoding], learning_rate=rates.get(encoding), labels=count)
+                    self.trial(
+                        encoding,
+                        seed,
+                        vectors[encoding],
+                        learning_rate=rates.get(arm_of(encoding, pretrain)),
+                        labels=count,
+                        pretrain=pretrain,
+                    )
                     for seed in range(seeds)
                     for count in self.counts
+                    for pretrain in self.pretrain
                     for encoding in encodings
                 ]
                 title = f"Comparison: test {self.metric.title}"
-                for rows in self._as_trained(trials, title, self._score, cluster):
+                for rows in self._as_trained(trials, title, self._score, cluster, results):
                     results.scores, results.summary, results.paired = rows, summarize(rows), compare_all(rows)
                     results.seconds["perceivers"] = sum(row.seconds or 0.0 for row in rows)
                     self.save(results)
@@ -156,7 +179,7 @@ class Comparison:
     def tuned_rates(
         self, vectors: Mapping[str, torch.Tensor | None], results: Results, cluster: Cluster | None = None
     ) -> dict[str, float]:
-        """The learning rate of `train.tune` with the best validation for each encoding; the lower of equal ones.
+        """The learning rate of `train.tune` with the best validation for each arm (`Tried.arm`); the lower of equals.
 
         Every encoding tries every rate, with one and the same seed that no comparison has, and with the largest number
         of labels alone: its rate serves the smaller ones too. What was found goes into `results`. Nothing is tried, and
@@ -173,30 +196,37 @@ class Comparison:
             return {}
         trials = [
             self.trial(
-                encoding, TUNING_SEED, vectors[encoding], learning_rate=rate, labels=self.counts[-1], tuning=True
+                encoding,
+                TUNING_SEED,
+                vectors[encoding],
+                learning_rate=rate,
+                labels=self.counts[-1],
+                tuning=True,
+                pretrain=pretrain,
             )
+            for pretrain in self.pretrain
             for encoding in vectors
             for rate in sorted(rates)
         ]
         tried: list[Tried] = []
         title, higher = f"Learning rates: validation {self.metric.title}", self.metric.higher
-        for tried in self._as_trained(trials, title, self._tried, cluster):
+        for tried in self._as_trained(trials, title, self._tried, cluster, results):
             results.tuning = tried
             results.seconds["tuning"] = sum(row.seconds or 0.0 for row in tried)
             self.save(results)
         best: dict[str, Tried] = {}
-        for encoding in vectors:
-            finite = [row for row in tried if row.positions == encoding and row.validation is not None]
+        for arm in dict.fromkeys(row.arm for row in tried):
+            finite = [row for row in tried if row.arm == arm and row.validation is not None]
             if not finite:
                 raise MaedError(
-                    f"train.tune: the loss of {encoding} is not finite with any of "
+                    f"train.tune: the loss of {arm} is not finite with any of "
                     f"{', '.join(f'{rate:g}' for rate in rates)}; try lower rates, or trainer.precision 32-true"
                 )
             # the first of equal ones: the lowest
-            best[encoding] = max(finite, key=lambda row: (1 if higher else -1) * (row.validation or 0.0))
-        results.tuning = [replace(row, chosen=row is best[row.positions]) for row in tried]
+            best[arm] = max(finite, key=lambda row: (1 if higher else -1) * (row.validation or 0.0))
+        results.tuning = [replace(row, chosen=row is best[row.arm]) for row in tried]
         self.save(results)
-        return {encoding: row.learning_rate for encoding, row in best.items()}
+        return {arm: row.learning_rate for arm, row in best.items()}
 
     def trial(
         self,
@@ -207,10 +237,11 @@ class Comparison:
         learning_rate: float | None = None,
         labels: int | None = None,
         tuning: bool = False,
+        pretrain: str | None = None,
     ) -> Trial:
         """The training of one model; with a `learning_rate` other than that of the settings where it is given.
 
-        `labels` is one of `counts`.
+        `labels` is one of `counts`, `pretrain` one of `self.pretrain`.
         """
         context = self.context
         train = replace(context.settings.train, tune=None, tune_steps=None)  # no part of what is trained
@@ -220,8 +251,9 @@ class Comparison:
             train = replace(train, steps=context.settings.train.tune_steps or train.steps)
         folder, dim = context.folder, context.settings.embedding.dim
         what: dict[str, Any] = {"task": self.what, "labels": labels}
-        place = folder.tuning(encoding, train.learning_rate, **what) if tuning else folder.model(encoding, seed, **what)
-        return Trial(
+        how = {**what, "pretrained": pretrain is not None}
+        place = folder.tuning(encoding, train.learning_rate, **how) if tuning else folder.model(encoding, seed, **how)
+        trial = Trial(
             encoding,
             seed,
             place.path,
@@ -232,6 +264,21 @@ class Comparison:
             overwrite=folder.overwrite,
             **what,
         )
+        if pretrain is None:
+            return trial
+        if pretrain != models.PRETRAINING:
+            return replace(trial, start=models.encoder_folder(Path(pretrain), encoding, seed))
+        if (encoding, seed) not in self._pretrainings:
+            self._pretrainings[encoding, seed] = replace(
+                trial,
+                folder=folder.pretraining(encoding, seed).path,
+                settings=replace(context.settings, train=replace(context.settings.train, tune=None, tune_steps=None)),
+                tuning=False,
+                task=models.PRETRAINING,
+                labels=None,
+                pretraining=True,
+            )
+        return replace(trial, start=self._pretrainings[encoding, seed])
 
     def vectors(self, encodings: Sequence[str]) -> dict[str, torch.Tensor | None]:
         """The vectors of each encoding, None of one that has none; refused where missing or of other positions."""
@@ -305,14 +352,32 @@ class Comparison:
         return embedding
 
     def _as_trained(
-        self, trials: Sequence[Trial], title: str, row: Callable[[Trial, Metrics | None], Any], cluster: Cluster | None
+        self,
+        trials: Sequence[Trial],
+        title: str,
+        row: Callable[[Trial, Metrics | None], Any],
+        cluster: Cluster | None,
+        results: Results,
     ) -> Iterator[list[Any]]:
-        """Train; after each trial, a row for each that is done, in the order of the trials and not of their ends."""
+        """Train; after each trial, a row for each that is done, in the order of the trials and not of their ends.
+
+        Encoders are pretrained right before the first trial that starts from them, those of a seed together.
+        """
         context, done = self.context, dict[Trial, Any]()
-        with board(title, trials, context.settings.trainer, context.say) as shown:
-            for trial, metrics in run_trials(context.data, trials, cluster=cluster, board=shown):
-                done[trial] = row(trial, metrics)
-                yield [done[trial] for trial in trials if trial in done]
+        ordered: list[Trial] = []
+        for trial in trials:
+            if isinstance(trial.start, Trial) and trial.start not in ordered:
+                alike = (each.start for each in trials if each.seed == trial.seed)
+                ordered += dict.fromkeys(start for start in alike if isinstance(start, Trial))
+            ordered.append(trial)
+        with board(title, ordered, context.settings.trainer, context.say) as shown:
+            for trial, metrics in run_trials(context.data, ordered, cluster=cluster, board=shown):
+                if trial.pretraining:
+                    self._seconds[trial.encoding, trial.seed] = (metrics or {}).get("seconds") or 0.0
+                    results.seconds["pretraining"] = sum(self._seconds.values())
+                else:
+                    done[trial] = row(trial, metrics)
+                    yield [done[trial] for trial in trials if trial in done]
 
     def _score(self, trial: Trial, metrics: Metrics | None) -> Score:
         assert metrics is not None  # only a trial that tunes may fail
@@ -334,4 +399,5 @@ class Comparison:
             task=trial.task,
             labels=trial.labels,
             metric=trial.metric.name,
+            pretrained=None if trial.start is None else models.PRETRAINING,
         )

@@ -72,7 +72,7 @@ class LiveTable:
     def __init__(self, title: str, trials: Sequence[Trial], clock: Callable[[], float] = time.perf_counter) -> None:
         self.title, self.clock = title, clock
         self.rows = list(dict.fromkeys(trial.row for trial in trials))
-        self.metric = trials[0].metric
+        self._metrics = {trial.row: trial.metric for trial in trials}
         self.columns = list(dict.fromkeys(trial.column for trial in trials))
         self.averaged = not any(trial.tuning for trial in trials)
         self._since = clock()
@@ -87,7 +87,7 @@ class LiveTable:
 
     def went_on(self, trial: Trial, step: int, steps: int, value: float | None) -> None:
         """Running, so far."""
-        reached = "" if value is None else f", {self.metric.text(value)}"
+        reached = "" if value is None else f", {trial.metric.text(value)}"
         self._put(trial, f"{step}/{steps}{reached}", "yellow")
 
     def finished(self, trial: Trial, metrics: Metrics | None) -> None:
@@ -97,7 +97,7 @@ class LiveTable:
             self._put(trial, "not finite", "red")
             return
         self._values[trial.row].append(trial.value(metrics))
-        self._put(trial, self.metric.text(trial.value(metrics)), "green")
+        self._put(trial, trial.metric.text(trial.value(metrics)), "green")
 
     def render(self) -> Table:
         """The table as it stands."""
@@ -112,7 +112,7 @@ class LiveTable:
         for row in self.rows:
             cells: list[Any] = [self._cells.get((row, column), Text("waiting", "dim")) for column in self.columns]
             if self.averaged:
-                cells.append(measure_of(self.metric).spread(self._values[row]) or NOTHING)
+                cells.append(measure_of(self._metrics[row]).spread(self._values[row]) or NOTHING)
             table.add_row(row, *cells)
         return table
 

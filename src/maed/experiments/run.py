@@ -48,6 +48,7 @@ def run_all(
     command: str,
     task: str | None = None,
     labels: Sequence[int | None] = (None,),
+    pretrain: Sequence[str | None] = (None,),
 ) -> Results:
     """Do everything; returns, and keeps writing as it goes, results.json.
 
@@ -61,11 +62,12 @@ def run_all(
         command: The command line, which results.json records.
         task: What models learn (see `Comparison`).
         labels: Numbers of labels that they are given (see `Comparison`).
+        pretrain: Initial weights of the models (see `Comparison`).
 
     Raises:
         MaedError: a stage or an encoding refuses, before any of them works where that can be told.
     """
-    comparison, folder, data = Comparison(context, task, labels), context.folder, context.data
+    comparison, folder, data = Comparison(context, task, labels, pretrain), context.folder, context.data
     for encoding in encodings:
         comparison.check(encoding)
     check_evaluation(context)
@@ -181,6 +183,7 @@ def compare_only(
     command: str,
     task: str | None = None,
     labels: Sequence[int | None] = (None,),
+    pretrain: Sequence[str | None] = (None,),
 ) -> Results:
     """Compare encodings; what an earlier run in this folder measured of the positions stays in results.json.
 
@@ -191,12 +194,13 @@ def compare_only(
         command: The command line, which results.json records.
         task: What models learn (see `Comparison`).
         labels: Numbers of labels that they are given (see `Comparison`).
+        pretrain: Initial weights of the models (see `Comparison`).
 
     Raises:
         MaedError: No labels, or a results.json of other data.
     """
     data, path = context.data, context.folder.results
-    comparison, results = Comparison(context, task, labels), new_results(context, command)
+    comparison, results = Comparison(context, task, labels, pretrain), new_results(context, command)
     if comparison.skipped:
         raise MaedError(f"source must have labels of at least 2 classes for `compare`; {data.source} has none")
     if path.is_file():

@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ Metrics = dict[str, Any]
 """Content of a training's metrics.json."""
 
 _KEPT = (CONFIG, MODEL, METRICS)
-"""Files of a finished training, in the order in which they are written."""
+"""Files of a finished training, in the order in which they are written; another can start from its encoder."""
 
 _ATTEMPTS = 2
 """Attempts per training: one that is lost with its worker is repeated once."""
@@ -55,6 +55,9 @@ class Trial:
         overwrite: Replace a training of other settings that is in the folder, instead of refusing.
         task: One of `maed.registry.TASKS`.
         labels: How many labels it is given; None for all.
+        pretraining: Whether it pretrains an encoder, which needs no labels.
+        start: The pretraining that has to come before it, or the folder of an encoder that was pretrained elsewhere;
+            None for random weights.
     """
 
     encoding: str
@@ -67,6 +70,8 @@ class Trial:
     overwrite: bool = True
     task: str = "classification"
     labels: int | None = None
+    pretraining: bool = False
+    start: Trial | Path | None = None
 
     def __str__(self) -> str:
         return f"{self.row}, {self.column}"
@@ -83,8 +88,9 @@ class Trial:
 
     @property
     def row(self) -> str:
-        """The encoding, and of how many labels where they are counted."""
-        return self.encoding if self.labels is None else f"{self.encoding}, {self.labels:,} labels"
+        """The encoding, with pretraining and the number of labels if it has them."""
+        how = "pretraining" if self.pretraining else "" if self.start is None else "pretrained"
+        return ", ".join(filter(None, (self.encoding, how, "" if self.labels is None else f"{self.labels:,} labels")))
 
     @property
     def metric(self) -> Metric:
@@ -98,12 +104,12 @@ class Trial:
 
     def finished(self, data: SignalData) -> Metrics | None:
         """Its metrics, where its folder holds them."""
-        return models.finished_training(data, self.encoding, **self._arguments())
+        return models.finished_training(data, self.encoding, **self._arguments(data))
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
         """Train, or go on training; None if a learning rate was tried with which the loss is not finite."""
         try:
-            return models.train_classifier(data, self.encoding, **self._arguments(), callbacks=callbacks)
+            return models.train_classifier(data, self.encoding, **self._arguments(data), callbacks=callbacks)
         except NotFiniteError:
             if not self.tuning:
                 raise
@@ -113,9 +119,12 @@ class Trial:
         """The same training on another machine, or with another progress."""
         return replace(self, settings=replace(self.settings, trainer=replace(self.settings.trainer, **changes)))
 
-    def _arguments(self) -> dict[str, Any]:
-        names = ("seed", "folder", "dim", "settings", "vectors", "overwrite", "task", "labels", "tuning")
-        return {name: getattr(self, name) for name in names}
+    def _arguments(self, data: SignalData) -> dict[str, Any]:
+        names = ("seed", "folder", "dim", "settings", "vectors", "overwrite", "task", "labels", "tuning", "pretraining")
+        start = models.Start(self.start) if isinstance(self.start, Path) else None
+        if isinstance(self.start, Trial):
+            start = models.start_of(data, self.encoding, **self.start._arguments(data))
+        return {"start": start, **{name: getattr(self, name) for name in names}}
 
 
 class Board(Protocol):
@@ -147,7 +156,7 @@ def run_trials(
             a cluster that cannot be reached, a worker that is lost.
     """
     left: list[Trial] = []
-    for trial in trials:
+    for trial in trials:  # a pretraining comes before the trials that start from it
         metrics = trial.finished(data)
         if metrics is None:
             left.append(trial)
@@ -243,10 +252,22 @@ def _on_ray(
     try:
         shared = ray.put(data)
         while waiting or running:
-            while waiting and len(running) < workers:
-                trial, attempt = waiting.popleft()
+            while len(running) < workers:
+                unmade = {each.folder for each, _ in [*waiting, *((each, 0) for _, each, _ in running.values())]}
+                able = (pair for pair in waiting if _encoder_of(pair[0]) not in unmade)
+                if (ready := next(able, None)) is None:
+                    break
+                waiting.remove(ready)
+                trial, attempt = ready
                 board.started(trial)
-                done, files = work.remote(shared, _for_worker(trial, cpus), cluster.address != "local")
+                send = cluster.address != "local"
+                encoder = _encoder_of(trial) if send else None
+                given = (
+                    {}
+                    if encoder is None
+                    else {name: (encoder / name).read_bytes() for name in _KEPT if (encoder / name).is_file()}
+                )
+                done, files = work.remote(shared, _for_worker(trial, cpus), send, given)
                 running[done] = files, trial, attempt
             done = ray.wait(list(running), num_returns=1)[0][0]
             files, trial, attempt = running.pop(done)
@@ -270,16 +291,36 @@ def _on_ray(
         ) from None
 
 
-def _work(data: SignalData, trial: Trial, send: bool) -> tuple[Metrics | MaedError | None, dict[str, bytes]]:
+def _encoder_of(trial: Trial) -> Path | None:
+    """The folder of the encoder that a trial starts from; None if it starts from random weights."""
+    return trial.start.folder if isinstance(trial.start, Trial) else trial.start
+
+
+def _work(
+    data: SignalData, trial: Trial, send: bool, given: Mapping[str, bytes] | None = None
+) -> tuple[Metrics | MaedError | None, dict[str, bytes]]:
     """A worker's job: train in the run's folder if this machine has it, otherwise in a temporary one, and send it back.
+
+    Args:
+        data: Labeled signals.
+        trial: The training to run.
+        send: Whether to send its files back.
+        given: Files of the encoder that the trial starts from, by name, for machines that lack them.
 
     Returns:
         The metrics, or the error; and, to `send`, the files. Those stay here until somebody asks for them.
     """
     with tempfile.TemporaryDirectory() as own:
         folder = trial.folder if trial.folder.parent.is_dir() else Path(own) / trial.folder.name
+        encoder, start = _encoder_of(trial), trial.start
+        if encoder is not None and not encoder.is_dir():
+            encoder = Path(own) / "encoder"
+            encoder.mkdir()
+            for name, content in (given or {}).items():
+                (encoder / name).write_bytes(content)
+            start = replace(start, folder=encoder) if isinstance(start, Trial) else encoder
         try:
-            metrics = replace(trial, folder=folder).train(data)
+            metrics = replace(trial, folder=folder, start=start).train(data)
         except MaedError as error:
             return MaedError(str(error)), {}
         except OSError as error:
@@ -290,7 +331,10 @@ def _work(data: SignalData, trial: Trial, send: bool) -> tuple[Metrics | MaedErr
 
 def _for_worker(trial: Trial, cpus: int) -> Trial:
     """The trial as a worker runs it: silent, on one device, with its share of the cores."""
-    absolute = replace(trial, folder=trial.folder.resolve())
+    start = trial.start.resolve() if isinstance(trial.start, Path) else trial.start
+    if isinstance(start, Trial):
+        start = replace(start, folder=start.folder.resolve())
+    absolute = replace(trial, folder=trial.folder.resolve(), start=start)
     absolute.folder.parent.mkdir(parents=True, exist_ok=True)  # which tells a worker whether it sees our files
     return absolute.with_trainer(progress="none", cluster=None, devices="1", strategy="auto", threads=cpus)
 

@@ -27,6 +27,7 @@ def describe_classifier(
     *,
     task: str = "classification",
     train: TrainSettings | None = None,
+    option: str = "task",
 ) -> ClassifierConfig:
     """The configuration of a classifier for `data`, with the sizes of the checkpoint that it is to start from.
 
@@ -37,6 +38,7 @@ def describe_classifier(
         settings: The Perceiver's.
         task: One of `maed.registry.TASKS`, which these data have passed.
         train: Settings of the training, of which the task may keep some.
+        option: The command-line option that chose the task, for messages.
 
     Raises:
         MaedError: The architecture is not for these data, settings or task, or the checkpoint cannot be had.
@@ -47,7 +49,7 @@ def describe_classifier(
     if kind.per_position and not architecture.per_position:
         able = [name for name in ARCHITECTURES.names if ARCHITECTURES.get(name).per_position]
         raise MaedError(
-            f"perceiver.architecture must be {' or '.join(able)} with --task {task}, which predicts a value "
+            f"perceiver.architecture must be {' or '.join(able)} with --{option} {task}, which predicts a value "
             f"for each position, got {settings.architecture}"
         )
     config = architecture.describe(data, encoding, dim, settings)

@@ -38,7 +38,7 @@ def kept_bytes(classifier: TargetModel, batch: Batch, *, half_precision: bool) -
     with low, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         seen = task.seen(*batch[:3])
         # alive, or storages are used again
-        loss = task.loss(classifier(seen.values, seen.mask), seen.target, training=False)
+        loss = task.loss(classifier.tell(seen), seen.target, training=False)
     del loss
     return sum(kept.values())
 
@@ -51,6 +51,7 @@ def check_memory(
     accumulate: int,
     half_precision: bool,
     available: int | None,
+    setting: str = "train.",
 ) -> None:
     """Refuse a batch that the memory cannot hold, and say which would fit.
 
@@ -61,6 +62,7 @@ def check_memory(
         accumulate: Batches of a step.
         half_precision: Whether products are computed in bfloat16.
         available: Bytes of the device's memory; None if it does not say, and nothing is refused.
+        setting: Prefix of the setting that `batch_size` comes from.
 
     Raises:
         MaedError: a step of `batch_size` signals would take more than `available`.
@@ -78,12 +80,12 @@ def check_memory(
     need = f"a step would take about {wanted:.1f} GiB of the {there:.1f} GiB there are"
     if fits < 1:
         raise MaedError(
-            f"train.batch_size: {batch_size} signals; {need}, and not even one signal fits; lower "
+            f"{setting}batch_size: {batch_size} signals; {need}, and not even one signal fits; lower "
             "perceiver.latents or perceiver.latent_width"
         )
     batches = math.ceil(batch_size * accumulate / fits)
     raise MaedError(
-        f"train.batch_size: {batch_size} signals; {need}; {fits} fits (with train.accumulate {batches} "
+        f"{setting}batch_size: {batch_size} signals; {need}; {fits} fits (with train.accumulate {batches} "
         "for steps of the same size)"
     )
 

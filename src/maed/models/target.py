@@ -17,6 +17,7 @@ from maed.models.config import ClassifierConfig
 from maed.registry import ARCHITECTURES
 from maed.run_folder import CONFIG, MODEL
 from maed.settings import PerceiverSettings
+from maed.tasks import Seen
 from maed.tensors import read_tensors, write_tensors
 
 _OPTIONS = ("checkpoint", "image_size", "input_width", "position_width")
@@ -38,13 +39,15 @@ class TargetModel(nn.Module, ABC):
         kinds: Signals that it is for.
         options: Settings that it has of those that not every architecture has.
         projects: An embedding of other channels than its table is projected to it.
-        per_position: It can tell something of each position.
+        per_position: It can tell something of each position, and `forward` takes `asked`.
+        of_task: Prefixes of the names of tensors that belong to the task; all others are the encoder's.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]] = ("real", "tokens")
     options: ClassVar[frozenset[str]] = frozenset()
     projects: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
+    of_task: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__()
@@ -108,6 +111,14 @@ class TargetModel(nn.Module, ABC):
         Returns:
             `(B, config.outputs)`; `(B, N, config.outputs)` where the task asks it of each position.
         """
+
+    def tell(self, seen: Seen) -> Tensor:
+        """Outputs for a batch as a task shows it, for `loss` of that task."""
+        return self(*seen[:2]) if seen.asked is None else self(*seen[:2], asked=seen.asked)
+
+    def encoder_state(self) -> dict[str, Tensor]:
+        """Tensors of the encoder, which a pretraining passes on."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.of_task)}
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""

@@ -1,11 +1,11 @@
-"""Training and testing one Perceiver: the Lightning module, and the walk from data to metrics.json."""
+"""Training one Perceiver, or pretraining its encoder: the Lightning module, and the walk to metrics.json."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,10 +39,14 @@ from maed.models.classifiers import build_classifier, describe_classifier, table
 from maed.models.config import ClassifierConfig
 from maed.models.learned import check_training, known_labels
 from maed.models.memory import check_memory, device_memory
+from maed.models.pretrained import PRETRAINING, Start
 from maed.models.target import TargetModel
 from maed.registry import TASKS
 from maed.run_folder import BEST, CONFIG, LAST, METRICS, MODEL
 from maed.settings import Settings, TrainSettings
+
+_OF_TASKS = ("hidden_fraction", "horizon", "pretrain_")
+"""Prefixes of settings that a task notes itself, or that do not affect a training."""
 
 
 class PerceiverModule(pl.LightningModule):
@@ -56,6 +60,7 @@ class PerceiverModule(pl.LightningModule):
         augment: What changes a training batch; nothing by default.
         fingerprint: What this training is; saved with every checkpoint.
         folder: Where checkpoints are, for the message of a training that fails.
+        setting: Prefix of the settings that batch size and learning rate come from, for the same message.
     """
 
     def __init__(
@@ -68,11 +73,12 @@ class PerceiverModule(pl.LightningModule):
         augment: Augmentation | None = None,
         fingerprint: str = "",
         folder: Path | None = None,
+        setting: str = "train.",
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.settings, self.steps, self.seed, self.augment = train, steps, seed, augment
-        self.fingerprint, self.folder = fingerprint, folder
+        self.fingerprint, self.folder, self.setting = fingerprint, folder, setting
         self.task = classifier.config.learned(train)
         self.validation_loss = MeanMetric()
         self._measures = torch.nn.ModuleDict(  # modules, so that they go where the model goes
@@ -101,7 +107,7 @@ class PerceiverModule(pl.LightningModule):
         generator.manual_seed((self.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
         values, mask, labels, weight = batch if self.augment is None else self.augment(batch)
         seen = self.task.seen(values, mask, labels)
-        loss = self.task.loss(self(seen.values, seen.mask), seen.target, training=True)
+        loss = self.task.loss(self.classifier.tell(seen), seen.target, training=True)
         self._watch(loss.detach())
         self.log("train_loss", loss.detach(), batch_size=len(values))
         return loss * weight
@@ -109,7 +115,7 @@ class PerceiverModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and metrics of a validation batch."""
         size, seen = len(batch.values), self.task.seen(*batch[:3])
-        outputs = self(seen.values, seen.mask).float()
+        outputs = self.classifier.tell(seen).float()
         measures = self.measures("validation")
         self.task.update(measures, outputs, seen.target)
         self.validation_loss(self.task.loss(outputs, seen.target, training=False), size)
@@ -120,7 +126,7 @@ class PerceiverModule(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Metrics of a test batch."""
         seen = self.task.seen(*batch[:3])
-        self.task.update(self.measures("test"), self(seen.values, seen.mask).float(), seen.target)
+        self.task.update(self.measures("test"), self.classifier.tell(seen).float(), seen.target)
 
     def on_test_epoch_end(self) -> None:
         """Keep what was measured, in `tested`."""
@@ -172,8 +178,8 @@ class PerceiverModule(pl.LightningModule):
         if self.folder is not None and (last := read_checkpoint(self.folder / LAST)) is not None:
             last_good = f"the last good checkpoint is {self.folder / LAST}, of step {last['global_step']}"
         raise NotFiniteError(
-            f"train: the loss is not finite at step {int(self._first_bad)}; {last_good}; lower "
-            f"train.learning_rate (now {self.settings.learning_rate:g}), or set trainer.precision to 32-true"
+            f"train: the loss is not finite at step {int(self._first_bad)}; {last_good}; lower {self.setting}"
+            f"learning_rate (now {self.settings.learning_rate:g}), or set trainer.precision to 32-true"
         )
 
 
@@ -181,7 +187,8 @@ class PerceiverModule(pl.LightningModule):
 class _Job:
     """One training: the classifier that it is to make, its position table, and what tells it from others.
 
-    `few`: whether labels are counted, so that none may be spent on choosing among the weights.
+    `few`: whether labels are counted, so that none may be spent on choosing among the weights. `setting`: prefix of
+    its own settings.
     """
 
     data: SignalData
@@ -194,6 +201,8 @@ class _Job:
     per_epoch: int
     fingerprint: str
     few: bool
+    start: Start | None
+    setting: str
 
 
 def train_classifier(
@@ -210,6 +219,8 @@ def train_classifier(
     task: str = "classification",
     labels: int | None = None,
     tuning: bool = False,
+    start: Start | None = None,
+    pretraining: bool = False,
 ) -> dict[str, Any]:
     """Train one Perceiver, keep its best validation, test that once.
 
@@ -233,6 +244,8 @@ def train_classifier(
         task: One of `maed.registry.TASKS`.
         labels: How many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
         tuning: Whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
+        start: The pretrained encoder that it starts from; random weights by default.
+        pretraining: Whether it pretrains an encoder, with the pretraining's own settings of `train`.
 
     Returns:
         What metrics.json holds.
@@ -242,7 +255,7 @@ def train_classifier(
             labels than there are, a batch beyond the memory, or a loss that is not finite.
     """
     use_threads(settings.trainer.threads)
-    job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning)
+    job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning, start, pretraining)
     finished = _finished(job, overwrite)
     if finished is not None:
         return finished
@@ -258,6 +271,8 @@ def _train(job: _Job, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
     first = ShuffledBatches(data.train, train.batch_size * train.accumulate, seed).rows(0)  # those of the first step
     values, mask = take(data.train, first)[:2]
     classifier.calibrate(values[..., : job.config.inputs] if data.kind == "real" else values, mask)
+    if job.start is not None:
+        job.start.take_over(classifier)
     with quiet_lightning(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         return _train_and_test(job, classifier, callbacks)
 
@@ -275,21 +290,46 @@ def finished_training(
     task: str = "classification",
     labels: int | None = None,
     tuning: bool = False,
+    start: Start | None = None,
+    pretraining: bool = False,
 ) -> dict[str, Any] | None:
     """The result of a finished training: its metrics if `folder` holds them, otherwise None.
 
     Raises:
         MaedError: As `train_classifier` before it trains.
     """
-    job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning)
+    job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning, start, pretraining)
     return _finished(job, overwrite)
+
+
+def start_of(
+    data: SignalData,
+    encoding: str,
+    *,
+    seed: int,
+    folder: Path,
+    dim: int,
+    settings: Settings,
+    vectors: Tensor | None = None,
+    **others: Any,
+) -> Start:
+    """The encoder that a pretraining with these arguments of `train_classifier` makes, before it is made."""
+    job = _job(data, encoding, seed, folder, dim, settings, vectors, PRETRAINING, None, False, None, True)
+    return Start(folder, job.fingerprint)
 
 
 def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
     train, folder, data = job.settings.train, job.folder, job.data
     augment = Augmentation(train, data.geometry, permuted=data.permutation is not None, kind=data.kind)
     module = PerceiverModule(
-        classifier, train, steps=job.steps, seed=job.seed, augment=augment, fingerprint=job.fingerprint, folder=folder
+        classifier,
+        train,
+        steps=job.steps,
+        seed=job.seed,
+        augment=augment,
+        fingerprint=job.fingerprint,
+        folder=folder,
+        setting=job.setting,
     )
     if job.settings.trainer.compile:
         classifier.compile()
@@ -305,7 +345,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
     trainer, best = build_trainer(
         job.settings.trainer,
         folder,
-        title=f"perceiver {job.config.encoding}, seed {job.seed}",
+        title=f"{'perceiver' if job.setting == 'train.' else 'pretraining'} {job.config.encoding}, seed {job.seed}",
         steps=job.steps,
         validate_every=min(train.validate_every or (job.steps if job.few else job.per_epoch), job.steps),
         clip=train.clip,
@@ -330,7 +370,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         fit(trainer, module, batches, every_signal(data.validation, train.batch_size, **process), checkpoint)
     except torch.OutOfMemoryError:
         raise MaedError(
-            f"train.batch_size: {train.batch_size} signals do not fit in the memory of the GPU; try "
+            f"{job.setting}batch_size: {train.batch_size} signals do not fit in the memory of the GPU; try "
             f"{max(1, train.batch_size // 2)}, with train.accumulate {2 * train.accumulate} for steps of the "
             "same size"
         ) from None
@@ -361,6 +401,7 @@ def _check_memory(job: _Job, classifier: TargetModel, trainer: pl.Trainer) -> No
         accumulate=train.accumulate,
         half_precision=precision(job.settings.trainer, wide=True) != "32-true",
         available=device_memory(trainer.strategy.root_device),
+        setting=job.setting,
     )
 
 
@@ -375,8 +416,12 @@ def _job(
     task: str,
     labels: int | None,
     tuning: bool,
+    start: Start | None,
+    pretraining: bool,
 ) -> _Job:
     """The training to do; refused if these data or settings do not allow it."""
+    if pretraining:
+        settings = replace(settings, train=settings.train.of_pretraining())
     train = settings.train
     labels = check_training(data, task, labels, train)
     if seed < 0:
@@ -396,7 +441,7 @@ def _job(
         "positions": encoding,
         "seed": seed,
         "perceiver": perceiver,
-        "train": {name: value for name, value in asdict(train).items() if name not in ("hidden_fraction", "horizon")},
+        "train": {name: value for name, value in asdict(train).items() if not name.startswith(_OF_TASKS)},
         "precision": settings.trainer.precision,
         "table": _digest([table.numpy()]),
         "dim": dim,
@@ -407,10 +452,11 @@ def _job(
         facts |= {"task": task, "facts": config.facts}
     if labels is not None:
         facts |= {"labels": labels, "of": of}
+    if start is not None:
+        facts |= {"start": start.identity(config, table)}
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return _Job(
-        data, config, table, seed, folder, settings, steps, per_epoch, fingerprint, labels is not None and not tuning
-    )
+    few, setting = labels is not None and not tuning, "train.pretrain_" if pretraining else "train."
+    return _Job(data, config, table, seed, folder, settings, steps, per_epoch, fingerprint, few, start, setting)
 
 
 def _sketch(split: Signals) -> list[np.ndarray]:
@@ -467,6 +513,7 @@ def _metrics(
         "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),
         "test_signals": len(job.data.test),
         "history": history.points,
+        **({} if job.start is None else {"pretrained": PRETRAINING, "pretraining": job.start.record()}),
         "settings": {
             "dim": classifier.config.dim,
             "perceiver": asdict(job.settings.perceiver),

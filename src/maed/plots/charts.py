@@ -109,12 +109,13 @@ def label_curves(summary: Sequence[Summary]) -> Chart:
         return Chart("", "")
     metric = metric_of(rows[0].task, rows[0].metric)
     lines = []
-    for encoding in dict.fromkeys(row.positions for row in rows):
-        own = sorted((row for row in rows if row.positions == encoding), key=lambda row: row.labels or 0)
+    for arm in dict.fromkeys(row.arm for row in rows):
+        own = sorted((row for row in rows if row.arm == arm), key=lambda row: row.labels or 0)
         ends = [(row.mean if end is None else end) for row in own for end in (row.low, row.high)]
         low, high = ([metric.scale * end for end in each] for each in (ends[::2], ends[1::2]))
         x, y = [float(row.labels or 0) for row in own], [metric.scale * row.mean for row in own]
-        lines.append(Line(x, y, encoding, color_of(encoding), low=low, high=high))
+        dash: Dash = "solid" if own[0].pretrained is None else "dash"
+        lines.append(Line(x, y, arm, color_of(own[0].positions), dash, low=low, high=high))
     return Chart("labels", f"test {axis(metric)}", lines, log=True)
 
 
@@ -131,13 +132,13 @@ def accuracies(runs: Mapping[str, tuple[Sequence[Summary], Sequence[Score]]]) ->
         for entry in sorted(shown, key=lambda entry: entry.mean, reverse=not all(better)):
             color = color_of(entry.positions) if len(runs) == 1 else _RUNS[index % len(_RUNS)]
             metric = metric_of(entry.task, entry.metric)
-            of = (entry.positions, entry.task, entry.labels)
-            own = [s.value for s in scores if (s.positions, s.task, s.labels) == of and s.value is not None]
+            of = (entry.arm, entry.task, entry.labels)
+            own = [s.value for s in scores if (s.arm, s.task, s.labels) == of and s.value is not None]
             low, high = (
                 None if end is None or entry.seeds == 1 else metric.scale * end for end in (entry.low, entry.high)
             )
             seeds, name = [metric.scale * value for value in own], run if len(runs) > 1 else ""
-            found.append(Interval(entry.positions, color, metric.scale * entry.mean, low, high, seeds, name))
+            found.append(Interval(entry.arm, color, metric.scale * entry.mean, low, high, seeds, name))
             metrics.append(metric)
     title = " or ".join(dict.fromkeys(axis(metric) for metric in metrics)) or "accuracy, %"
     return Chart(f"test {title}", "", intervals=found, unit=metrics[0].unit if metrics else "")

@@ -25,7 +25,7 @@ from maed.settings import DataSettings, TrainerSettings
 
 __all__ = ["Score", "label_input", "open_classifier", "predict"]
 
-_EXPECTED = "a folder models/[TASK-][LABELS-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
+_EXPECTED = "a folder models/[TASK-][LABELS-][pretrained-]ENCODING-SEED that `maed train`, `compare` or `run` wrote"
 
 
 @dataclass
@@ -114,6 +114,11 @@ def label_input(
             raise MaedError(f"out must not be the input, got {out}")
     classifier = open_classifier(model)
     config, told = classifier.config, TASKS.get(classifier.config.task)
+    if config.task == "masked":
+        raise MaedError(
+            f"model must be a trained Perceiver that predicts labels; {model} is a pretrained encoder, "
+            f"which a training can start from (--pretrain {model})"
+        )
     if probabilities and config.task != "classification":
         raise MaedError(f"probabilities must be left out: they are of classes, and {model} predicts {told.answer}")
     if out is not None and out.suffix.lower() == ".npy" and not told.per_position:

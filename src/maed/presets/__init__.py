@@ -18,7 +18,7 @@ from maed.errors import MaedError, nearest
 from maed.records import RENAMED, RENAMED_VALUES
 from maed.settings import Settings
 
-COMPARED = ("positions", "seeds", "task", "labels")
+COMPARED = ("positions", "seeds", "task", "labels", "pretrain")
 """Keys of a preset that are no settings but what a comparison compares; only `run` and `compare` have them."""
 
 

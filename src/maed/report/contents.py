@@ -117,11 +117,14 @@ class Contents:
 
     @property
     def compared(self) -> list[Score]:
-        """Models of the task that the results are of, with the most labels: those whose curves belong together."""
+        """Models of the task that the results are of, with the most labels, pretrained or not like the first of them.
+
+        Their curves belong together.
+        """
         first: Any = next(iter(self.results.summary or self.results.scores or self.models), None)
         of = [] if first is None else [model for model in self.models if model.task == first.task]
         most = max((model.labels or 0 for model in of), default=0)
-        return [model for model in of if (model.labels or 0) in (0, most)]
+        return [model for model in of if (model.labels or 0) in (0, most) and model.pretrained == first.pretrained]
 
     @property
     def is_empty(self) -> bool:

@@ -30,11 +30,12 @@ def lead(contents: Contents) -> list[str]:
             f"{k} nearest neighbors, {told}."
         )
     for entry in results.paired or []:
-        if (entry.a, entry.b) == ("maed", "trainable"):
+        both = "pretrained " if entry.a == "maed, pretrained" else ""
+        if (entry.a, entry.b) in (("maed", "trainable"), ("maed, pretrained", "trainable, pretrained")):
             metric = metric_of(entry.task, entry.metric)
             counted = len({row.labels for row in results.paired or []}) > 1
             sentences.append(
-                f"With maed positions instead of trainable ones, the test {metric.title} of a Perceiver"
+                f"With maed positions instead of trainable ones, the test {metric.title} of a {both}Perceiver"
                 f"{f' given {tables.labels_text(entry.labels)} labels' if counted else ''} changes by "
                 f"{' '.join(filter(None, (tables.difference(entry), metric.gain_unit)))} ({tables.verdict(entry)})."
             )
@@ -56,6 +57,7 @@ def tiles(results: Results) -> list[tuple[str, str]]:
         if entry.positions == "maed":
             metric = metric_of(entry.task, entry.metric)
             counted = f" and {tables.labels_text(entry.labels)} labels" if len({s.labels for s in summary}) > 1 else ""
+            counted += "" if entry.pretrained is None else ", pretrained"
             tiles.append((metric.text(entry.mean), f"test {metric.title} with maed positions{counted}"))
     return [tile for tile in tiles if tile[0] != tables.NOTHING]
 

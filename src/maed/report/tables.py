@@ -68,13 +68,13 @@ def accuracy_rows(results: Results) -> Rows:
     title = measured(summary)
     rows = [["Encoding", *columns, f"Test {title} [95 % interval]", "Each seed", *others, "Training time, mean"]]
     for entry in summary:
-        trained = [row for row in results.scores or [] if row.positions == entry.positions and _alike(row, entry)]
+        trained = [row for row in results.scores or [] if row.arm == entry.arm and _alike(row, entry)]
         seeds = ", ".join(f"{row.seed}: {value_text(row)}" for row in trained)
         seconds = [row.seconds for row in trained if row.seconds is not None]
         mean = sum(seconds) / len(seconds) if seconds else None
         more = [_means([row.metrics.get(name) for row in trained]) for name in others]
         what = [_column(entry, name) for name in columns]
-        rows.append([entry.positions, *what, accuracy(entry), seeds or NOTHING, *more, duration(mean)])
+        rows.append([entry.arm, *what, accuracy(entry), seeds or NOTHING, *more, duration(mean)])
     return rows
 
 
@@ -120,7 +120,7 @@ def tuning_rows(results: Results) -> Rows:
     """The learning rate of each encoding and how it was found; no rows where none was tuned."""
     tried: dict[str, list[Tried]] = {}
     for trial in results.tuning or []:
-        tried.setdefault(trial.positions, []).append(trial)
+        tried.setdefault(trial.arm, []).append(trial)
     title = measured(results.tuning or [])
     rows = [["Encoding", "Learning rate", f"Validation {title} at each rate tried", "Reading"]]
     for encoding, trials in tried.items():

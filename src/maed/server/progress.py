@@ -38,9 +38,14 @@ class Part:
         return self._of("tuning") is not None
 
     @property
+    def pretrains(self) -> bool:
+        """True if it pretrains an encoder that other trainings start from."""
+        return self._of("pretraining") is not None
+
+    @property
     def task(self) -> str:
         """The task of a model."""
-        return self._of("task") or "classification"
+        return self._of("task") or ("masked" if self.pretrains else "classification")
 
     @property
     def is_model(self) -> bool:
@@ -58,6 +63,7 @@ class Part:
         if self.is_model:
             task, labels = self._of("task"), self._of("labels")
             what = [f"Perceiver {self._of('encoding')}", task or "", "" if labels is None else f"{labels} labels"]
+            what += ["pretraining"] if self.pretrains else ["pretrained"] if self._of("pretrained") else []
             return ", ".join([*filter(None, what), f"{'learning rate' if self.tunes else 'seed'} {self._of('number')}"])
         if self.is_main:
             return self.name.capitalize()

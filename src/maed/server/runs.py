@@ -88,7 +88,7 @@ class Overview:
         """Its progress, in words."""
         if self.state != "done" and self.current is not None:
             return f"{self.current.title}{self.current.progress}"
-        trained = sum(part.is_model and not part.tunes for part in self.parts)
+        trained = sum(part.is_model and not part.tunes and not part.pretrains for part in self.parts)
         if trained:
             return f"{trained} Perceiver{'' if trained == 1 else 's'}"
         main = [part.title for part in self.parts if part.is_main]
@@ -161,7 +161,7 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
             parts=parts,
             recall=f"{recall} @{k}" if k and recall != tables.NOTHING else recall,
             spearman=tables.decimal(maed.get("spearman")),
-            best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry.positions}" for entry in ranked[:_LISTED]],
+            best=[f"{tables.accuracy(entry).rpartition(' (')[0]} {entry.arm}" for entry in ranked[:_LISTED]],
             written=written,
             signature=signature,
             explorable=any(Path(path) in _EXPLORABLE or path.endswith(f"/{METRICS}") for path in files),
@@ -218,7 +218,9 @@ def _is_shown(path: str) -> bool:
     """True if the page of a run is made of this file."""
     top, _, name = path.rpartition("/")
     stage = STAGE.fullmatch(top)
-    return path in (_RESULTS, _VIEWS) or (name in _MARKS and stage is not None and stage["tuning"] is None)
+    return path in (_RESULTS, _VIEWS) or (
+        name in _MARKS and stage is not None and not (stage["tuning"] or stage["pretraining"])
+    )
 
 
 @lru_cache(maxsize=16_384)

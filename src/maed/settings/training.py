@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
@@ -96,6 +96,14 @@ class TrainSettings:
         patience: Stop after this many validations without improvement; default: never.
         hidden_fraction: Share of the positions to hide and predict (`--task imputation` only).
         horizon: Number of final channels to forecast from the earlier ones (`--task forecast` only).
+        pretrain_hidden: Share of the positions to hide and predict in the pretraining (`--pretrain masked`). Default:
+            0.5 for real channels, 0.2 for tokens.
+        pretrain_scored: Maximum number of positions that a step of the pretraining predicts, which bounds its cost and
+            memory.
+        pretrain_steps: Steps of the pretraining; default: as many passes over the training signals as the training
+            makes with all labels.
+        pretrain_batch_size: Signals in a step of the pretraining.
+        pretrain_learning_rate: Peak learning rate of the pretraining.
         tune: Peak learning rates to try for each encoding before a comparison, with a random seed of their own; the
             best by validation score replaces `learning_rate`. Default: no tuning.
         tune_steps: Training steps of such a trial; default: those of the training.
@@ -119,25 +127,49 @@ class TrainSettings:
     patience: int | None = None
     hidden_fraction: float = 0.5
     horizon: int = 1
+    pretrain_hidden: float | None = None
+    pretrain_scored: int = 256
+    pretrain_steps: int | None = None
+    pretrain_batch_size: int = 64
+    pretrain_learning_rate: float = 1e-3
     tune: list[float] | None = None
     tune_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch_size", "accumulate", "validate_every", "patience", "tune_steps"):
+        counts = ("epochs", "steps", "batch_size", "accumulate", "validate_every", "patience", "tune_steps")
+        for name in (*counts, "pretrain_scored", "pretrain_steps", "pretrain_batch_size"):
             require_at_least(f"train.{name}", getattr(self, name), 1)
         if self.tune is not None:
             if len(self.tune) == 0 or len(set(self.tune)) < len(self.tune):
                 raise MaedError(f"train.tune must be at least one rate, each once, or null, got {self.tune}")
             for rate in self.tune:
                 require_between("train.tune", rate, 0, inf)
-        for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop"):
+        for name in ("learning_rate", "warmup", "weight_decay", "clip", "crop", "pretrain_learning_rate"):
             require_at_least(f"train.{name}", getattr(self, name), 0)
         require_between("train.hidden_fraction", self.hidden_fraction, 0, 1)
+        if self.pretrain_hidden is not None:
+            require_between("train.pretrain_hidden", self.pretrain_hidden, 0, 1)
         require_at_least("train.horizon", self.horizon, 1)
         for name in ("label_smoothing", "hide"):
             require_share(f"train.{name}", getattr(self, name))
         if self.average is not None:
             require_between("train.average", self.average, 0, 1)
+
+    def of_pretraining(self) -> TrainSettings:
+        """Settings of the pretraining: its own, and those of the training for all else."""
+        steps = self.pretrain_steps
+        return replace(
+            self,
+            epochs=self.epochs if steps is None else steps,  # no limit: an epoch has a step at the least
+            steps=self.steps if steps is None else steps,
+            batch_size=self.pretrain_batch_size,
+            learning_rate=self.pretrain_learning_rate,
+            label_smoothing=0.0,
+            hide=0.0,
+            patience=None,
+            tune=None,
+            tune_steps=None,
+        )
 
 
 @dataclass

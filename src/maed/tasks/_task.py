@@ -60,11 +60,13 @@ class Seen(NamedTuple):
         values: `(B, N, C)` or `(B, N)`, what the model reads.
         mask: `(B, N)` bool, True where it may; None if everywhere.
         target: What it is to tell; of the shape that `loss` of the same task takes.
+        asked: `(Q,)` positions to predict, for tasks `per_position`; None for all.
     """
 
     values: Tensor
     mask: Tensor | None
     target: Any
+    asked: Tensor | None = None
 
 
 def label_numbers(data: SignalData, task: str) -> np.ndarray:

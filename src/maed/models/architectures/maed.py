@@ -24,6 +24,7 @@ class Maed(TargetModel):
     """
 
     per_position = True
+    of_task = ("perceiver.decoder.", "query.")
 
     def __init__(self, config: ClassifierConfig, table: Tensor, *, seed: int = 0) -> None:
         super().__init__(config, table)
@@ -65,12 +66,13 @@ class Maed(TargetModel):
         if rms > 0 and np.isfinite(rms):
             self.preprocessor.positions.scale_to(rms)
 
-    def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Outputs of the task: `(B, outputs)`, or `(B, N, outputs)`."""
+    def forward(self, values: Tensor, mask: Tensor | None = None, asked: Tensor | None = None) -> Tensor:
+        """Outputs of the task: `(B, outputs)`, or `(B, N, outputs)`, or `(B, Q, outputs)` of positions `asked`."""
         inputs, query = self.preprocessor(blanked(values, mask)), None
         if self.query is not None:
-            own = self.own_content
-            query = self.query(inputs[0] if own else self.preprocessor.positions()).expand(len(values), -1, -1)
+            made_of = inputs[0] if self.own_content else self.preprocessor.positions()  # (B, N, .) or (N, d)
+            made_of = made_of if asked is None else made_of[..., asked, :]
+            query = self.query(made_of).expand(len(values), -1, -1)
         return latent_logits(self.perceiver, inputs, mask, working_dtype(self.preprocessor.content.weight), query)
 
 
