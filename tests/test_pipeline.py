@@ -437,6 +437,14 @@ def test_a_finished_run_is_only_read(copied: Path, capsys: pytest.CaptureFixture
     assert f"delete {changed.parent}" in capsys.readouterr().err
 
 
+def test_a_record_in_the_place_of_another_is_noticed(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = copied / "models" / "maed-1" / "config.json"
+    shutil.copy(copied / "models" / "fourier-1" / "config.json", changed)
+    capsys.readouterr()
+    assert main([*map(str, ("run", "digits", "--out", copied, *DIGITS, *COMPARED))]) == 2
+    assert f"delete {changed.parent}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("left", [None, "models/maed-0/metrics.json"])
 def test_weights_without_the_record_of_their_training_are_named(
     copied: Path, left: str | None, capsys: pytest.CaptureFixture[str]

@@ -157,8 +157,10 @@ def _finished(context: Context, asked: Results) -> Results | None:
             continue
         if name in here:  # damaged, or made anew since
             read_tensors(path) if path.name == MODEL else read_json(path)
-            others = (str(stage / other) for other in (CONFIG, METRICS))
-            if path.name == MODEL and name in written and all(here.get(each) == written.get(each) for each in others):
+            # a training that was done again changes its metrics; what changed alone was changed from outside
+            others = (str(stage / other) for other in (CONFIG, METRICS, MODEL) if other != path.name)
+            alone = all(here.get(each) == written.get(each) for each in others)
+            if path.name in (CONFIG, MODEL) and name in written and alone:
                 raise damaged(path)
         elif (path.parent / MODEL).is_file():  # the rest of its stage is there
             raise damaged(path, "missing")
