@@ -45,8 +45,11 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 TESTS: dict[str, tuple[str, ...]] = {
     "similarity": ("test_similarity", "test_closed_form", "test_without_truth", "test_many_positions"),
-    "embedding": ("test_embedding", "test_geometry", "test_many_positions", "test_artifact", "test_export"),
-    "evaluation": ("test_geometry", "test_comparison", "test_probe", "test_without_truth"),
+    "embedding": (
+        *("test_embedding", "test_geometry", "test_many_positions", "test_artifact", "test_attention"),
+        *("test_export", "test_original_models", "test_integrations"),
+    ),
+    "evaluation": ("test_geometry", "test_comparison", "test_probe", "test_without_truth", "test_many_positions"),
 }
 """The rooms that are mutated, and the tests that should notice, the quickest first."""
 
