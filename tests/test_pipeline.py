@@ -185,7 +185,7 @@ def test_results_have_the_keys_and_types_of_the_contract(finished: Path) -> None
     ]
     for row in results["scores"]:
         keys = {"positions", "seed", "learning_rate", "value", "validation", "task", "labels", "metric"}
-        keys |= {"epochs", "seconds", "history", "metrics"}
+        keys |= {"epochs", "seconds", "history", "metrics", "pretrained"}
         assert set(row) == keys
         assert row["epochs"] == 1
         assert 0 <= row["value"] <= 1
