@@ -90,6 +90,9 @@ def test_a_similarity_in_the_place_of_another_is_noticed(tmp_path):
     with pytest.raises(MaedError, match="delete"):
         load_similarity(tmp_path / "b")
     config = json.loads((tmp_path / "b" / "config.json").read_text())
+    (tmp_path / "b" / "config.json").write_text('"no record"')
+    with pytest.raises(MaedError, match="delete"):
+        load_similarity(tmp_path / "b")
     (tmp_path / "b" / "config.json").write_text(json.dumps({"n": config["n"]}))  # somebody meant it
     assert not load_similarity(tmp_path / "b").values.any()
 

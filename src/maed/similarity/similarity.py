@@ -87,16 +87,23 @@ def load_similarity(folder: Path) -> Similarity | SparseSimilarity:
             shapes = f"{tuple(values.shape)} and {tuple(error.shape)}"
             raise MaedError(f"{path}: similarity and standard_error must have shape (N, N), got {shapes}")
         found = Similarity(values, error)
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if config.get(_TENSORS) not in (None, digest_of(tensors)):
+    if _config(folder).get(_TENSORS) not in (None, digest_of(tensors)):
         meant = f'; if somebody meant to change it, take the lines "{_TENSORS}" and "digest" out of {CONFIG}'
         raise damaged(path, f"not the similarity that {CONFIG} describes", meant)
     return found
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """The content of config.json; empty without one."""
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if not isinstance(config, dict):
+        raise damaged(folder / CONFIG, "not the record of a similarity")
+    return config
+
+
 def _of_pairs(folder: Path, tensors: dict[str, Tensor]) -> SparseSimilarity:
     pairs, values, error = (tensors[name] for name in ("pairs", "similarity", "standard_error"))
-    n = read_json(folder / CONFIG).get("n")
+    n = _config(folder).get("n")
     fits = pairs.ndim == 2 and len(pairs) == 2 and values.shape == error.shape == pairs.shape[1:]
     if not fits or pairs.is_floating_point() or not isinstance(n, int):
         shapes = ", ".join(str(tuple(each.shape)) for each in (pairs, values, error))
