@@ -125,8 +125,9 @@ def render(text: str) -> str:
             costs = [_minutes(row["cpu_seconds"]), _minutes(row["wall_seconds"]), f"{row['peak_gib']:.1f} GiB"]
             found.append([name, f"{row['positions']:,}", method, *shares, *costs])
     commands = "\n".join(f"- `{name}`: `{_command(name)}`, commit {row['commit'][:12]}" for name, row in cells.items())
-    machine = next(iter(cells.values()))["machine"]
+    machine, searches = next(iter(cells.values()))["machine"], {row["search"] for row in cells.values()}
     where = f"`python benchmarks/many.py run`, {machine['processor']}, {machine['cores']} threads, seed 0"
+    where += f"; approximate search by {', '.join(sorted(filter(None, searches))) or 'nothing'}"
     return filled(text, {"many": f"{where}\n\n{markdown_table(found)}\n\n{commands}"})
 
 

@@ -30,8 +30,8 @@ class Placed(NamedTuple):
     """Vectors of all positions, `(N, d)` float32 each.
 
     Args:
-        vectors: by all signals that were read.
-        halves: by two disjoint halves of them.
+        vectors: By all signals that were read.
+        halves: By two disjoint halves of them.
     """
 
     vectors: Tensor
@@ -62,13 +62,13 @@ def place(
     and n M N for the products, memory with n M + N d.
 
     Args:
-        model: trained on the landmarks, in evaluation mode, on the device.
+        model: Trained on the landmarks, in evaluation mode, on the device.
         at: `(M,)` positions, the landmarks.
-        signals: of all N positions, of real channels. 8,192 of them are read at the most.
-        visible: landmarks that each signal shows.
-        loss: what the model puts out.
-        dim: channels d of the vectors, below M.
-        device: where to compute.
+        signals: Of all N positions, of real channels. 8,192 of them are read at the most.
+        visible: Landmarks that each signal shows.
+        loss: What the model puts out.
+        dim: Channels d of the vectors, below M.
+        device: Where to compute.
     """
     generator, n = np.random.default_rng(0), signals.values.shape[1]
     rows = np.sort(generator.permutation(len(signals))[:_SIGNALS])

@@ -200,7 +200,7 @@ def pretrain(
         folder: `autoencoder/` of a run.
         start_vectors: `(N, d)` that the table of position vectors starts from, its remaining channels random: a warm
             start. None for a table of random numbers.
-        examples: write `examples.safetensors` too.
+        examples: Write `examples.safetensors` too.
 
     Returns:
         The weights of the best validation, in evaluation mode, on the CPU.

@@ -249,8 +249,8 @@ def landmark_scaling(
     Args:
         landmarks: `(L,)` positions.
         distances: `(L, N)` from these to all.
-        squares: the squared distances that are wanted, of those that are given.
-        d: channels; those beyond L are 0.
+        squares: The squared distances that are wanted, of those that are given.
+        d: Channels; those beyond L are 0.
 
     Returns:
         `(N, d)`.
