@@ -765,6 +765,6 @@ def test_hub_tables_go_the_same_way(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
     )
     split = datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(20)], "label": [0, 1] * 10}, features=features)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(train=split, test=split))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **options: datasets.DatasetDict(train=split, test=split))
     data = load("hub:owner/name", DataSettings(length=8))
     assert (data.classes, data.kind, len(data.test)) == (("bad", "good"), "tokens", 20)

@@ -201,11 +201,11 @@ def _draw(
 def _hidden(
     scored: np.ndarray, shown: np.ndarray, shown_mask: np.ndarray | None, real: np.ndarray | None, n: int
 ) -> np.ndarray:
-    """`(B, S)` bool: which scored positions are real and not visible."""
-    hidden = np.ones((len(shown), n), dtype=bool) if real is None else real.copy()
-    if shown_mask is None:
-        np.put_along_axis(hidden, shown, False, axis=1)
-    else:
-        row, column = np.nonzero(shown_mask)
-        hidden[row, shown[row, column]] = False
-    return hidden[:, scored]
+    """`(B, S)` bool: which scored positions are real and not visible. Time and memory grow with B (V + S) + N."""
+    column = np.full(n, -1)
+    column[scored] = np.arange(len(scored))
+    at = column[shown]  # (B, V)
+    row, which = np.nonzero(at >= 0 if shown_mask is None else (at >= 0) & shown_mask)
+    hidden = np.ones((len(shown), len(scored)), dtype=bool) if real is None else real[:, scored]
+    hidden[row, at[row, which]] = False
+    return hidden

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,45 @@ _KEYS = {
     "coordinates": ("coordinates", "coords", "locations", "positions", "pos"),
 }
 _BLOCK = 1 << 22  # values converted at a time
+_APART = 4  # rows of a file for each row that is read, up to which all between them is read too
+
+
+class FileArray:
+    """An array of HDF5 or zarr, of which signals are read once their rows are chosen.
+
+    Args:
+        stored: An `h5py.Dataset` or a `zarr.Array`.
+        origin: What messages call the file.
+        turned: True if the file has the axes the other way round, as MATLAB writes them.
+    """
+
+    def __init__(self, stored: Any, origin: str, *, turned: bool = False) -> None:
+        self._stored, self._origin, self._turned = stored, origin, turned
+        self.shape = tuple(stored.shape[::-1] if turned else stored.shape)
+        self.dtype, self.ndim = np.dtype(stored.dtype), len(self.shape)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[np.arange(len(self))], dtype=dtype)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The signals `rows`, `(m,)` indices in any order."""
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        needed, places = np.unique(rows, return_inverse=True)  # files are read in their own order
+        first, span = int(needed[0]), int(needed[-1] - needed[0]) + 1
+        # where they lie together, all between them is read at once: far faster than one after another
+        together = span <= _APART * len(needed)
+        wanted: Any = slice(first, first + span) if together else needed
+        try:
+            stored = getattr(self._stored, "oindex", self._stored)  # zarr's own brackets pair indices of several axes
+            found = stored[(Ellipsis, wanted) if self._turned else wanted]
+        except Exception as error:  # whatever a broken file makes the library raise
+            raise MaedError(f"{self._origin}: cannot be read ({first_line(error)})") from None
+        values = np.asarray(found).T if self._turned else np.asarray(found)
+        return values[needed[places] - first] if together else values[places]
 
 
 def array_source(inputs: Any, labels: Any, coordinates: Any, settings: DataSettings) -> Source:
@@ -158,6 +198,8 @@ def _unreadable(path: Path, error: Exception) -> MaedError:
 
 def _array(value: Any, name: str, strings: bool = False) -> np.ndarray:
     """Anything array-like as an array of numbers (or, for labels, of names)."""
+    if isinstance(value, FileArray) and name == "inputs":
+        return value  # type: ignore[return-value]  # of what an array can do, it does what is done here
     try:
         array = np.asarray(np.ma.filled(value.astype(float), np.nan) if np.ma.isMaskedArray(value) else value)
     except ValueError:
@@ -194,7 +236,7 @@ def _rows(array: np.ndarray, rows: np.ndarray, kind: SignalKind, settings: DataS
     """A copy of some rows in the type they are kept in: ids as they are, small whole numbers, or float32."""
     target = array.dtype.newbyteorder("=") if kind == "tokens" else _kept(array.dtype)
     values = np.empty((len(rows), *array.shape[1:]), dtype=target)
-    step = max(1, _BLOCK // max(1, array[0].size))
+    step = max(1, _BLOCK // max(1, math.prod(array.shape[1:])))
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused later
         for start in range(0, len(rows), step):
             values[start : start + step] = array[rows[start : start + step]]

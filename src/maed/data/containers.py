@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from maed.data.arrays import array_source, chosen_arrays
+from maed.data.arrays import FileArray, array_source, chosen_arrays
 from maed.data.source import Source, first_line
 from maed.errors import MaedError, require_extra
 from maed.files import read_json
@@ -69,17 +69,18 @@ def open_hdf5(path: Path, settings: DataSettings, *, matlab: bool = False) -> So
                 found[name] = item
 
     try:
-        with h5py.File(path, "r") as file:
-            if "_NCProperties" in file.attrs:
-                from maed.data.labeled import open_labeled
+        file = h5py.File(path, "r")  # closed with the last of its arrays
+        if "_NCProperties" in file.attrs:
+            file.close()
+            from maed.data.labeled import open_labeled
 
-                return open_labeled(path, settings)
-            file.visititems(visit)  # follows no links, so that no other file is opened
-            if any(item.external for item in found.values()):
-                raise MaedError(
-                    f"{path}: its values are stored in other files, which are not opened; save them in one file"
-                )
-            return _source(path, _Read(found, matlab), everything, settings)
+            return open_labeled(path, settings)
+        file.visititems(visit)  # follows no links, so that no other file is opened
+        if any(item.external for item in found.values()):
+            raise MaedError(
+                f"{path}: its values are stored in other files, which are not opened; save them in one file"
+            )
+        return _source(path, _lazy(path, found, matlab), everything, settings)
     except MaedError:
         raise
     except Exception as error:  # whatever a broken file makes the library raise
@@ -104,7 +105,7 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
             )
         root = zarr.open(path, mode="r")
         if isinstance(root, zarr.Array):
-            return array_source(root[:], None, None, settings)
+            return array_source(FileArray(root, str(path)), None, None, settings)
         arrays = dict(root.arrays())
     except MaedError:
         raise
@@ -116,7 +117,7 @@ def open_zarr(path: Path, settings: DataSettings) -> Source:
 
         return open_labeled(path, settings)
     may_be = {name: array for name, array in arrays.items() if _may_be(array)}
-    return _source(path, _Read(may_be, False), [*arrays], settings)
+    return _source(path, _lazy(path, may_be), [*arrays], settings)
 
 
 _PICKLED = re.compile(r'"(id|name)": "(numcodecs\.)?pickle"')
@@ -132,21 +133,9 @@ def _metadata(path: Path) -> list[Path]:
     ]
 
 
-class _Read(Mapping[str, np.ndarray]):
-    """Arrays of a file, read when they are asked for; with `turned`, their axes the other way round."""
-
-    def __init__(self, stored: Mapping[str, Any], turned: bool) -> None:
-        self._stored, self._turned = stored, turned
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        values = np.asarray(self._stored[name][()])
-        return values.T if self._turned else values
-
-    def __iter__(self) -> Any:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
+def _lazy(path: Path, stored: Mapping[str, Any], turned: bool = False) -> dict[str, Any]:
+    """Arrays of a file, read when their values are asked for."""
+    return {name: FileArray(array, str(path), turned=turned) for name, array in stored.items()}
 
 
 def _may_be(array: Any) -> bool:
@@ -154,7 +143,7 @@ def _may_be(array: Any) -> bool:
     return getattr(array, "dtype", np.dtype("V")).kind in "biufU" and getattr(array, "ndim", 0) > 0
 
 
-def _source(path: Path, arrays: Mapping[str, np.ndarray], everything: list[str], settings: DataSettings) -> Source:
+def _source(path: Path, arrays: Mapping[str, Any], everything: list[str], settings: DataSettings) -> Source:
     """The arrays that are meant, as a source."""
     if not arrays:
         raise MaedError(f"{path}: holds no array of numbers; it holds {', '.join(everything[:8]) or 'nothing'}")

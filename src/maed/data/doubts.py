@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from hashlib import blake2b
 
 import numpy as np
 
@@ -12,7 +13,8 @@ _STAND_INS = (-99, -999, -9999, -99999, 99, 999, 9999, 99999, -32768, 32767, 655
 _BYTE = 255  # the largest of bytes stands for missing values where the others are far below
 _LARGE = 1e20  # fill values of netCDF and others are beyond
 _MANY = 10  # positions for each signal, from which on an array may lie on its side
-_LOOKED_AT = 1_024  # signals, for positions that repeat one another
+_LOOKED_AT = 1_024  # signals at a time, and in all for positions that repeat one another
+_TOGETHER = 4_096  # positions
 
 
 def refuse_stand_ins(values: np.ndarray) -> None:
@@ -27,27 +29,29 @@ def refuse_stand_ins(values: np.ndarray) -> None:
     Raises:
         MaedError: There is one.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    low, high = float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
+    blocks = [values[at : at + _LOOKED_AT] for at in range(0, len(values), _LOOKED_AT)]
     whole = low == -1 or high == _BYTE
     if whole and values.dtype.kind == "f":
-        whole = bool(np.array_equal(values, np.rint(values), equal_nan=True))
+        whole = all(np.array_equal(block, np.rint(block), equal_nan=True) for block in blocks)
     for value in (low, high):
         usual = value in _STAND_INS or _LARGE <= abs(value) < np.inf or (whole and value == _BYTE)
         only_negative = whole and value == -1
         if not (usual or only_negative):
             continue
-        same = np.isclose(values, value, rtol=1e-6)
-        rest = values[~same]
-        rest = rest[np.isfinite(rest)]
-        if same.sum() < 2 or not len(rest):
+        count, least, most = 0, np.inf, -np.inf
+        for block in blocks:
+            same = np.isclose(block, value, rtol=1e-6)
+            rest = block[~same & np.isfinite(block)]
+            count += int(same.sum())
+            if len(rest):
+                least, most = min(least, float(rest.min())), max(most, float(rest.max()))
+        if count < 2 or least > most:
             continue
-        least, most = float(rest.min()), float(rest.max())
         far = min(abs(value - least), abs(value - most)) > most - least
         if far if usual else (least >= 0 and most >= 2):
             raise MaedError(
-                f"inputs: {same.sum()} of {same.size} values are {value:g}, far outside the others ({least:g} to "
+                f"inputs: {count} of {values.size} values are {value:g}, far outside the others ({least:g} to "
                 f"{most:g}); set missing_values (--data.missing_values) to [{value:g}] if they stand for missing "
                 "values, or to [] if they are real"
             )
@@ -67,9 +71,13 @@ def doubt(values: np.ndarray, columns: tuple[str, ...]) -> None:
             "positions (transpose the array if it is the other way round)",
             stacklevel=3,
         )
-    some = np.ascontiguousarray(values[:_LOOKED_AT].swapaxes(0, 1))
+    some = values[:_LOOKED_AT]
     seen: dict[bytes, int] = {}
-    firsts = [seen.setdefault(each.tobytes(), i) if (each != each[:1]).any() else i for i, each in enumerate(some)]
+    firsts = list(range(positions))
+    for at in range(0, positions, _TOGETHER):
+        for i, each in enumerate(np.ascontiguousarray(some[:, at : at + _TOGETHER].swapaxes(0, 1)), at):
+            if (each != each[:1]).any():
+                firsts[i] = seen.setdefault(blake2b(each, digest_size=16).digest(), i)
     twins = [(first, i) for i, first in enumerate(firsts) if first != i]
     if twins:
         first, second = (columns[i] if len(columns) == positions else str(i) for i in twins[0])

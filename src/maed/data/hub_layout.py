@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,6 +15,9 @@ from maed.data.source import PartName, Source, first_line
 from maed.data.tables import from_tables, read_parquet
 from maed.errors import MaedError, require_extra
 from maed.settings import DataSettings
+
+_AHEAD = 1_000  # rows of a stream that the next one is drawn from
+_BATCH = 100
 
 _PARTS: tuple[PartName, ...] = ("train", "validation", "test")
 
@@ -28,7 +33,7 @@ def known(name: str, repository: str, classes: Sequence[str], settings: DataSett
     """
     root = os.environ.get("MAED_DATA")
     local = Path(root) / name if root else None
-    tables = read_folder(local) if local and local.is_dir() else download(repository, name)
+    tables = read_folder(local) if local and local.is_dir() else download(repository, name, settings)
     return from_tables(tables, settings, classes, origin=name)
 
 
@@ -71,24 +76,47 @@ def _shards(path: Path, part: str) -> list[Path]:
     return sorted([*path.glob(f"{part}-*.parquet"), *path.glob(f"{part}.parquet")])
 
 
-def download(name: str, short: str) -> dict[PartName, pa.Table]:
-    """The tables of a data set of the hub, or of its cache."""
+def download(name: str, short: str, settings: DataSettings) -> dict[PartName, pa.Table]:
+    """The tables of a data set of the hub, or of its cache.
+
+    With `data.streaming` nothing is stored on the disk: shards are read in random order, as far as `data.limit` needs,
+    and rows are drawn from the next `_AHEAD`.
+
+    Raises:
+        MaedError: It cannot be had or read, has no split named train, or is to be streamed without a limit.
+    """
     require_extra("source", "data", package="datasets")
     import datasets  # slow to import, and needed here alone
 
+    if settings.streaming and settings.limit is None:
+        raise MaedError("data.streaming needs data.limit, the number of training signals to read; got none")
     # datasets before 4.0 would ask, on a terminal, whether to run a script of the repository
     asks = "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters
     safely = {"trust_remote_code": False} if asks else {}
     local = f"{short} may also be a folder in the hub's layout: its path as the source, or in $MAED_DATA"
     try:
-        splits = datasets.load_dataset(name, **safely)
+        splits = datasets.load_dataset(name, streaming=settings.streaming, **safely)
+        if "train" not in splits:
+            raise MaedError(f"source must have a split named train; {name!r} has {', '.join(splits)}")
+        there = {part: splits[part] for part in _PARTS if part in splits}
+        return {
+            part: _streamed(split, settings) if settings.streaming else _table(split) for part, split in there.items()
+        }
     except (datasets.exceptions.DatasetNotFoundError, OSError) as error:  # ConnectionError is an OSError
         raise MaedError(f"source: {name!r} cannot be downloaded from the hub ({first_line(error)}); {local}") from None
     except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, MaedError):
+            raise
         raise MaedError(f"source: {name!r} cannot be read ({first_line(error)})") from None
-    if "train" not in splits:
-        raise MaedError(f"source must have a split named train; {name!r} has {', '.join(splits)}")
-    return {part: _table(splits[part]) for part in _PARTS if part in splits}
+
+
+def _streamed(split: Any, settings: DataSettings) -> pa.Table:
+    """As many rows of a split as the limit needs, even where the other splits are cut from it."""
+    held_out = 1 - (1 - settings.validation) * (1 - settings.test)
+    count = math.ceil((settings.limit or 0) / (1 - held_out)) + 1
+    rows = split.shuffle(seed=settings.seed, buffer_size=_AHEAD).take(count).with_format("arrow")
+    table: pa.Table = pa.concat_tables(rows.iter(batch_size=_BATCH))
+    return table.replace_schema_metadata(split.features.arrow_schema.metadata) if split.features else table
 
 
 def _table(split: object) -> pa.Table:

@@ -117,6 +117,8 @@ _ELSEWHERE = {
 
 def _open(text: str, settings: DataSettings) -> Source:
     """Find out what `text` is, and open it."""
+    if settings.streaming and not text.startswith("hub:"):
+        raise MaedError(f"data.streaming must be left out unless the source is hub:OWNER/NAME, got {text!r}")
     path = Path(text).expanduser()
     is_folder = bool(text) and path.is_dir()
     for name in (text.partition(":")[0], path.suffix[1:].lower(), *["folder"] * is_folder):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 
+from maed.data.storage import Storage
 from maed.files import is_main_process
 
 LONG = 1 << 25
@@ -21,7 +22,6 @@ PIECE = 1 << 21
 """Numbers in a piece."""
 
 _EXACT = 1 << 24  # whole numbers up to here are what they are in float32
-_SHARE = 0.25  # of the memory that columns may take; more of them lie in a temporary file
 _LINES = 10.0  # seconds between two lines where there is no terminal
 
 
@@ -34,8 +34,7 @@ def gathered(
 ) -> pa.Table:
     """A table of pieces, numbers as float32 with NaN where they are missing, whole ones as int32 where that holds them.
 
-    Memory is that of the columns and of one piece; columns of numbers beyond a quarter of the machine's memory lie in a
-    temporary file, which the system removes with the process.
+    Memory is that of the columns and of one piece; where columns of numbers are kept, `Storage` decides.
 
     Args:
         pieces: Of equal columns, in order. Larger whole numbers, and what is no number, are kept as they are.
@@ -47,17 +46,9 @@ def gathered(
     Raises:
         MixedColumnError: a column is one of numbers and of something else.
     """
-    from maed.machine import memory  # wakes torch, which help can do without
-
     shape = (len(names), max(rows, 1))
-    taken = 4 * shape[0] * shape[1]
-    numbers: np.ndarray
-    if taken > _SHARE * (memory() or np.inf):
-        with tempfile.TemporaryFile() as file:
-            numbers = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
-        warnings.warn(f"{origin}: {taken / 2**30:.1f} GiB of numbers are kept in a temporary file", stacklevel=4)
-    else:
-        numbers = np.empty(shape, dtype=np.float32)  # (N, n): pages that no row reaches are never touched
+    what = f"{origin}: its {shape[0] * shape[1]:,} numbers"
+    numbers = Storage.for_bytes(4 * shape[0] * shape[1], what, "split the table").empty(shape, np.float32)
     kept: dict[int, list[pa.Array]] = {}  # columns that are no numbers, and whole numbers that float32 cannot hold
     integers, empty = set(range(len(names))), set(range(len(names)))
     done = 0
@@ -114,6 +105,17 @@ def gathered(
             type_ = pa.int32() if i in integers else pa.float32()
             columns.append(pa.Array.from_buffers(type_, done, [None, pa.py_buffer(column)]))
     return pa.table(columns, names=list(names))
+
+
+def mapped(schema: pa.Schema, pieces: Iterable[pa.RecordBatch]) -> pa.Table:
+    """A table of pieces, in a temporary file that it is mapped to: memory is that of one piece."""
+    with tempfile.TemporaryFile() as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            for piece in pieces:
+                writer.write_batch(piece)
+        file.flush()
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
 
 
 @contextmanager

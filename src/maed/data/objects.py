@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import issparse
 
-from maed.data.arrays import INPUTS, array_source
+from maed.data.arrays import INPUTS, FileArray, array_source
 from maed.data.foreign import cells_source, recording_source
 from maed.data.labeled import labeled_source
 from maed.data.source import Source
@@ -27,15 +27,16 @@ _BATCH = 256  # signals of a map-style data set at a time
 
 _EXPECTED = (
     "an array or tensor (n, N) or (n, N, C), a table or column of pandas, polars or arrow, an xarray.DataArray, a "
-    "datasets.Dataset, a recording of MNE, AnnData, or an iterator of batches"
+    "data set of datasets, a recording of MNE, AnnData, or an iterator of batches"
 )
 
 
 def given_source(X: Any, settings: DataSettings, generator: np.random.Generator, coordinates: Any = None) -> Source:
     """A source of whatever holds signals.
 
-    Of an iterator, a uniform sample of at most `KEPT` bytes is kept, so its length is bounded by patience alone. Arrays
-    and tables are not copied here; memory-mapped ones are read only where rows are chosen (see `within_memory`).
+    Of an iterator, or a data set that streams, a uniform sample of at most `KEPT` bytes is kept, so its length is
+    bounded by patience alone. Arrays and tables are not copied here; memory-mapped ones, and those in a file of HDF5 or
+    zarr, are read only where rows are chosen (see `within_memory`).
 
     Args:
         X: `_EXPECTED`. A batch is an array, a tensor, a table of numbers, or a tuple that starts with one.
@@ -48,6 +49,8 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
     """
     if issparse(X):
         raise MaedError("X must be dense (X.toarray()), with NaN for missing values; got a sparse matrix")
+    if hasattr(X, "with_format") and hasattr(X, "column_names") and not hasattr(X, "__len__"):
+        X = sample_table(X.with_format("arrow").iter(batch_size=_BATCH), generator)  # a datasets.IterableDataset
     source = _named_source(X, settings)
     if source is not None:
         if coordinates is not None:
@@ -59,7 +62,8 @@ def given_source(X: Any, settings: DataSettings, generator: np.random.Generator,
     # neither an array nor a list: iterated for batches
     if isinstance(X, Iterable) and not isinstance(X, (list, tuple, str, bytes, dict)) and not hasattr(X, "shape"):
         X = sample(_batches(X), generator)
-    array = as_array(X)
+    in_file = type(X).__module__.partition(".")[0] in ("h5py", "zarr")
+    array: Any = FileArray(X, "X") if in_file and getattr(X, "ndim", 0) in (2, 3) else as_array(X)
     for size, least, what in (
         (array.shape[0], 4, "sample" if array.shape[0] == 1 else "samples"),
         (array.shape[1], 2, "feature(s)"),
@@ -125,7 +129,7 @@ def as_table(X: Any) -> pa.Table | None:
         return X
     if isinstance(X, (pa.ChunkedArray, pa.Array)):
         return pa.table({"X": X})
-    if hasattr(X, "with_format") and hasattr(X, "column_names"):  # datasets.Dataset
+    if hasattr(X, "with_format") and hasattr(X, "column_names") and hasattr(X, "__len__"):  # datasets.Dataset
         return X.with_format("arrow")[:]
     if type(X).__module__.partition(".")[0] == "pandas":
         import pandas as pd
@@ -175,6 +179,35 @@ def sample(batches: Iterator[np.ndarray], generator: np.random.Generator) -> np.
     if kept is None and not first:
         raise MaedError("X must yield batches (b, N) or (b, N, C); this iterator is empty")
     return np.concatenate(first) if kept is None else kept
+
+
+def sample_table(tables: Iterator[pa.Table], generator: np.random.Generator) -> pa.Table:
+    """`sample` of the rows of tables of equal columns.
+
+    Rows that make room for others are removed when they are as many as those kept, so time grows with the rows alone.
+    """
+    pieces: list[pa.Table] = []
+    places = np.empty(0, dtype=np.int64)  # where among the rows of `pieces` those kept lie
+    seen = most = held = 0
+    for table in tables:
+        if not table.num_rows:
+            continue
+        most = most or max(16, KEPT * table.num_rows // max(1, table.nbytes))
+        filling = min(table.num_rows, max(0, most - seen))
+        drawn = generator.integers(0, seen + 1 + np.arange(filling, table.num_rows))
+        stays = np.flatnonzero(drawn < most)
+        taken = np.concatenate([np.arange(filling), filling + stays])
+        pieces.append(table if len(taken) == table.num_rows else table.take(taken))
+        places = np.concatenate([places, held + np.arange(filling)])
+        places[drawn[stays]] = held + filling + np.arange(len(stays))  # of two for one place the later one stays
+        seen, held = seen + table.num_rows, held + len(taken)
+        if held > 2 * most:
+            pieces, held = [pa.concat_tables(pieces).take(places)], len(places)
+            places = np.arange(held)
+    if not pieces:
+        raise MaedError("X must yield rows; this data set is empty")
+    together = pa.concat_tables(pieces)
+    return together if held == len(places) else together.take(places)
 
 
 def _table_source(table: pa.Table, settings: DataSettings) -> Source:

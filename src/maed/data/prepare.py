@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from maed.data.doubts import doubt, refuse_stand_ins
 from maed.data.geometry import Geometry, grid, permutation
+from maed.data.long_tables import progress
 from maed.data.signals import LIMIT, SignalContent, SignalData, Signals
 from maed.data.source import PartName, Source
 from maed.data.splits import Cut, cut, told
+from maed.data.storage import Storage
 from maed.errors import MaedError
-from maed.machine import memory
 from maed.settings import DataSettings
 
 _BLOCK = 1 << 20  # values in a block: what is made float64 at a time
@@ -22,6 +24,7 @@ _LARGEST_VOCABULARY = 1 << 20
 _TAIL = 0.01  # share of the values on either side that may be outliers
 _SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at most
 _MANY = 1_000  # signals of which one is read first, to tell what all of them take
+_PIECE = 1 << 26  # bytes of signals that are read at a time where they do not fit into memory
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
@@ -35,6 +38,7 @@ class _Part:
         labels: `(m,)` int64, or None.
         rows: `(m,)` where the signals are stored, for messages.
         numbers: `(m, K)` float64, or None.
+        storage: Where new arrays of it are kept.
     """
 
     values: np.ndarray
@@ -42,11 +46,45 @@ class _Part:
     labels: np.ndarray | None
     rows: np.ndarray
     numbers: np.ndarray | None = None
+    storage: Storage = field(default_factory=Storage)
 
     def blocks(self) -> Iterator[slice]:
         """Slices of signals of at most `_BLOCK` values together."""
         step = max(1, _BLOCK // max(1, self.values[0].size))
         return (slice(start, start + step) for start in range(0, len(self.values), step))
+
+    def convert(self, dtype: DTypeLike) -> None:
+        """Keep the values in another type."""
+        if self.values.dtype == dtype:
+            return
+        values = self.storage.empty(self.values.shape, dtype)
+        for block in self.blocks():
+            values[block] = self.values[block]
+        self.values = values
+
+    def keep_signals(self, rows: np.ndarray) -> None:
+        """Keep the signals `rows`, increasing indices; they move up within the arrays that there are."""
+        count, step = len(rows), max(1, _BLOCK // max(1, self.values[0].size))
+        for start in range(0, count, step):
+            block = slice(start, min(start + step, count))
+            self.values[block] = self.values[rows[block]]
+            if self.mask is not None:
+                self.mask[block] = self.mask[rows[block]]
+        self.values, self.rows = self.values[:count], self.rows[rows]
+        self.mask = None if self.mask is None else self.mask[:count]
+        self.labels = None if self.labels is None else self.labels[rows]
+        self.numbers = None if self.numbers is None else self.numbers[rows]
+
+    def keep_positions(self, chosen: np.ndarray) -> None:
+        """Keep the positions `chosen`, `(N,)` bool, or indices `(P,)`, in their order."""
+        count = len(np.arange(self.values.shape[1])[chosen])
+        values = self.storage.empty((len(self.values), count, *self.values.shape[2:]), self.values.dtype)
+        mask = None if self.mask is None else self.storage.empty((len(self.values), count), bool)
+        for block in self.blocks():
+            values[block] = self.values[block][:, chosen]
+            if mask is not None and self.mask is not None:
+                mask[block] = self.mask[block][:, chosen]
+        self.values, self.mask = values, mask
 
 
 def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
@@ -60,11 +98,11 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
 
     Raises:
         MaedError: Splits that do not fit together, values that cannot be used, too few signals or positions, or more
-            than memory holds.
+            than the disk has room for.
     """
     cuts = cut(source, settings)
-    _check_memory(source, cuts)
-    parts = {part: _read(source, chosen, settings) for part, chosen in cuts.items()}
+    storage = _storage(source, cuts)
+    parts = {part: _read(source, chosen, settings, storage) for part, chosen in cuts.items()}
     pixels = _flatten_pixels(parts)
     _check_shapes(parts)
     mean = scale = kept = None
@@ -117,19 +155,18 @@ def assemble_like(source: Source, settings: DataSettings, data: SignalData) -> S
         MaedError: Signals of another kind or shape, or values that cannot be used.
     """
     rows = np.arange(source.train.size)
-    part = _read(source, Cut("train", rows), settings)
+    cuts: dict[PartName, Cut] = {"train": Cut("train", rows)}
+    part = _read(source, cuts["train"], settings, _storage(source, cuts))
     parts: dict[PartName, _Part] = {"train": part}
     _flatten_pixels(parts)
     if data.kept is not None and part.values.shape[1:2] == data.kept.shape:
-        part.values = part.values[:, data.kept]
-        part.mask = None if part.mask is None else part.mask[:, data.kept]
+        part.keep_positions(data.kept)
     wanted = data.train.values.shape[1:]
     if source.kind != data.kind or part.values.shape[1:] != wanted:
         found = f"{source.kind} signals of shape {part.values.shape[1:]}"
         raise MaedError(f"X must be {data.kind} signals of shape {wanted}, as in fit, got {found}")
     if data.permutation is not None:
-        part.values = part.values[:, data.permutation]
-        part.mask = None if part.mask is None else part.mask[:, data.permutation]
+        part.keep_positions(data.permutation)
     if data.kind == "tokens":
         _blank_missing(parts)
         low, high = part.values.min(), part.values.max()
@@ -185,34 +222,85 @@ def _permuted(signals: Signals, order: np.ndarray) -> Signals:
     return replace(signals, mean=signals.mean[order], scale=signals.scale[order])
 
 
-def _check_memory(source: Source, cuts: Mapping[PartName, Cut]) -> None:
-    """Refuse more signals than memory holds, by the size of the first, before they are read."""
-    there, count = memory(), sum(len(chosen.rows) for chosen in cuts.values())
-    if there is None or count < _MANY:
-        return
+def _storage(source: Source, cuts: Mapping[PartName, Cut]) -> Storage:
+    """Where the signals have room, by the size of the first of them."""
+    count = sum(len(chosen.rows) for chosen in cuts.values())
+    if count < _MANY:
+        return Storage()
     one, _ = source.train.read(cuts["train"].rows[:1])
-    needed = count * one[0].nbytes
-    if needed > there:
-        raise MaedError(
-            f"inputs: {count} signals of {one[0].nbytes:,} bytes take {needed / 2**30:.1f} GiB, and this machine has "
-            f"{there / 2**30:.1f} GiB; take fewer with data.limit (of a field, data.samples), or smaller images with "
-            "data.image_size"
-        )
+    each = one.size * (2 if source.kind == "tokens" else one.itemsize)  # token ids are kept as int16
+    return Storage.for_bytes(
+        count * each,
+        f"inputs: {count:,} signals of {each:,} bytes",
+        "take fewer with data.limit (of a field, data.samples), or smaller images with data.image_size",
+    )
 
 
-def _read(source: Source, chosen: Cut, settings: DataSettings) -> _Part:
-    stored = source.parts[chosen.part]
-    values, mask = stored.read(chosen.rows)
+def _read(source: Source, chosen: Cut, settings: DataSettings, storage: Storage) -> _Part:
+    """One split, in one piece where there is memory for it."""
+    stored, rows = source.parts[chosen.part], chosen.rows
+    numbers = None if stored.numbers is None else stored.numbers[rows]
+    labels = stored.labels_at(rows)
+    if not storage.on_disk or not len(rows):
+        return _Part(*_as_given(source, settings, *stored.read(rows)), labels, rows, numbers, storage)
+    first, _ = stored.read(rows[:1])
+    step, part = max(1, _PIECE // first.nbytes), None
+    with progress(f"reading {len(rows):,} signals", len(rows)) as told:
+        for start in range(0, len(rows), step):
+            values, mask = _as_given(source, settings, *stored.read(rows[start : start + step]))
+            block = slice(start, start + len(values))
+            if part is None:
+                part = _Part(storage.empty((len(rows), *values.shape[1:]), values.dtype), None, labels, rows, numbers)
+                part.storage = storage
+            part.values = _fitting(part, values, start)
+            part.values[block] = values
+            if mask is not None and part.mask is None:
+                part.mask = storage.ones((len(rows), values.shape[1]))
+            if mask is not None and part.mask is not None:
+                part.mask[block] = mask
+            told(block.stop)
+    assert part is not None
+    return part
+
+
+def _fitting(part: _Part, values: np.ndarray, done: int) -> np.ndarray:
+    """The values of a part that is being read, able to take in a further piece.
+
+    The first images may all be grayscale, and have one channel, where a later one has colors; and the first whole
+    numbers have none that stands for a missing value.
+
+    Raises:
+        MaedError: Signals of several shapes.
+    """
+    if values.dtype.kind == "f" and part.values.dtype.kind != "f":
+        part.convert(values.dtype)
+    there, found = part.values.shape[1:], values.shape[1:]
+    if there == found or (there[:-1] == found[:-1] and found[-1] == 1):
+        return part.values
+    if there[:-1] != found[:-1] or there[-1] != 1:
+        raise MaedError(f"inputs must have signals of one shape, got {there} and {found}")
+    wider = part.storage.empty((len(part.values), *found), part.values.dtype)
+    for block in part.blocks():
+        wider[block][: max(0, done - block.start)] = part.values[block][: max(0, done - block.start)]
+    return wider
+
+
+def _as_given(
+    source: Source, settings: DataSettings, values: np.ndarray, mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values and mask as they were read, with the numbers that stand for missing values out of the way."""
     given = np.asarray(settings.missing_values or [])
     given = given.astype(values.dtype) if values.dtype.kind == "f" else given  # as float32 has them
-    if len(given) and (missing := np.isin(values, given)).any():
-        if source.kind == "tokens":
-            mask = ~missing if mask is None else mask & ~missing
-        else:
-            values = values.astype(np.float32, copy=False)
-            values[missing] = np.nan
-    numbers = None if stored.numbers is None else stored.numbers[chosen.rows]
-    return _Part(values, mask, stored.labels_at(chosen.rows), chosen.rows, numbers)
+    if not len(given):
+        return values, mask
+    missing = np.isin(values, given)
+    if not missing.any():
+        return values, mask
+    if source.kind == "tokens":
+        return values, ~missing if mask is None else mask & ~missing
+    values = values.astype(np.float32, copy=False)
+    values[missing] = np.nan
+    return values, mask
 
 
 def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
@@ -226,9 +314,12 @@ def _flatten_pixels(parts: dict[PartName, _Part]) -> Geometry | None:
         raise MaedError(f"images must have one size in all splits, got {found}; --data.image_size resizes them")
     channels = max(part.values.shape[3] for part in parts.values())
     for part in parts.values():
-        pixels = part.values.reshape(len(part.values), -1, part.values.shape[3])
-        # a split of grayscale images alone, where others have colors
-        part.values = pixels if pixels.shape[2] == channels else np.repeat(pixels, channels, axis=2)
+        part.values = part.values.reshape(len(part.values), -1, part.values.shape[3])
+        if part.values.shape[2] != channels:  # a split of grayscale images alone, where others have colors
+            colors = part.storage.empty((*part.values.shape[:2], channels), part.values.dtype)
+            for block in part.blocks():
+                colors[block] = part.values[block]
+            part.values = colors
     return grid(*sizes.pop())
 
 
@@ -259,9 +350,8 @@ def _check_tokens(parts: dict[PartName, _Part], vocabulary: int) -> int:
     largest = max(int(part.values.max()) for part in parts.values())
     if largest >= _LARGEST_VOCABULARY:
         raise MaedError(f"inputs must have token ids below {_LARGEST_VOCABULARY}, got {largest} ({hint})")
-    kept = np.int16 if largest < 1 << 15 else np.int32
     for part in parts.values():
-        part.values = part.values.astype(kept, copy=False)
+        part.convert(np.int16 if largest < 1 << 15 else np.int32)
     return largest + 1
 
 
@@ -279,8 +369,7 @@ def _without_empty(parts: dict[PartName, _Part], columns: tuple[str, ...]) -> np
         raise MaedError(f"inputs must have at least 2 positions with values; {len(gone)} of {len(kept)} have none")
     warnings.warn(f"{len(gone)} of {len(kept)} positions have no values and are left out: {told}", stacklevel=3)
     for part in parts.values():
-        part.values = part.values[:, kept]
-        part.mask = None if part.mask is None else part.mask[:, kept]
+        part.keep_positions(kept)
     return kept
 
 
@@ -314,7 +403,7 @@ def _check_numbers(parts: dict[PartName, _Part], settings: DataSettings, columns
 def _mask_missing(parts: dict[PartName, _Part]) -> None:
     """A mask that is False where any channel is NaN."""
     for name, part in parts.items():
-        part.mask = np.ones(part.values.shape[:2], dtype=bool)
+        part.mask = part.storage.ones(part.values.shape[:2])
         for block in part.blocks():
             part.mask[block] = ~np.isnan(part.values[block]).any(axis=2)
         empty = ~part.mask.any(axis=1)
@@ -331,9 +420,7 @@ def _mask_missing(parts: dict[PartName, _Part]) -> None:
             f"{name} signals without any value are left out: {empty.sum()} of {len(part.values)}; {first}", stacklevel=2
         )
         there = np.flatnonzero(~empty)
-        part.values, part.mask, part.rows = part.values[there], part.mask[there], part.rows[there]
-        part.labels = None if part.labels is None else part.labels[there]
-        part.numbers = None if part.numbers is None else part.numbers[there]
+        part.keep_signals(there)
 
 
 def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:
@@ -347,7 +434,7 @@ def _drop(parts: dict[PartName, _Part], settings: DataSettings) -> None:
     for stream, part in enumerate(parts.values()):
         generator = np.random.default_rng([settings.seed, _DROPPED, stream])
         if part.mask is None:
-            part.mask = np.ones(part.values.shape[:2], dtype=bool)
+            part.mask = part.storage.ones(part.values.shape[:2])
         for block in part.blocks():
             real = part.mask[block]
             chance = np.where(real, generator.random(real.shape), -1)
@@ -369,7 +456,7 @@ def _fill_missing(parts: dict[PartName, _Part], mean: np.ndarray) -> None:
     """Missing values become the mean, which a batch sees as 0; whole numbers become float32, which can hold it."""
     for part in parts.values():
         if part.mask is not None:
-            part.values = part.values.astype(np.float32, copy=False)
+            part.convert(np.float32)
             for block in part.blocks():
                 np.copyto(part.values[block], mean, where=~part.mask[block][..., None])
 

@@ -15,8 +15,9 @@ import pyarrow.parquet
 
 from maed.data import images, text
 from maed.data.geometry import line
-from maed.data.long_tables import LONG, PIECE, gathered
+from maed.data.long_tables import LONG, PIECE, gathered, mapped
 from maed.data.source import PartName, Reader, Source, Stored, first_line, with_classes
+from maed.data.storage import Storage
 from maed.errors import MaedError, nearest
 from maed.settings import DataSettings
 
@@ -28,10 +29,15 @@ LABELS = ("label", "labels")
 _USUAL_LABELS = ("y", "target", "targets", "class", "classes", "category", "species", "diagnosis", "outcome", "group")
 _MANY_CLASSES = 50
 _TOGETHER = 64  # columns
+_ROWS = 1_024  # of a long table of texts or images in a piece
 
 
 def read_parquet(paths: Sequence[Path]) -> pa.Table:
-    """One or more `.parquet` files of the same columns, end to end; long ones of numbers a piece at a time."""
+    """One or more `.parquet` files of the same columns, end to end; long ones a piece at a time.
+
+    Numbers become columns of float32 (`gathered`). Texts and images that would take more than a share of the memory
+    (`Storage`) are copied, decoded, to a temporary file that the table is mapped to.
+    """
     tables, long = [], sum(path.stat().st_size for path in paths) >= LONG
     for path in paths:
         try:
@@ -41,6 +47,8 @@ def read_parquet(paths: Sequence[Path]) -> pa.Table:
                 pieces = _checked(file.iter_batches(rows))
                 table = gathered(pieces, file.metadata.num_rows, file.schema_arrow.names, str(path))
                 table = table.replace_schema_metadata(file.schema_arrow.metadata)
+            elif long and _decoded(file, path).on_disk:
+                table = mapped(file.schema_arrow, _checked(file.iter_batches(_ROWS)))
             else:
                 table = pa.parquet.read_table(path, memory_map=True, partitioning=None)
                 table.validate(full=True)  # that texts are texts, among others
@@ -58,6 +66,12 @@ def _holds_numbers(schema: pa.Schema) -> bool:
     """True if signals lie in columns of numbers, or in a list of them, which take less memory as float32."""
     content = [_content_of(field.type, False) for field in schema]
     return content.count("number") > 1 or "list" in content
+
+
+def _decoded(file: pa.parquet.ParquetFile, path: Path) -> Storage:
+    """Where the table of a file has room."""
+    groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    return Storage.for_bytes(sum(groups), f"{path}: its {file.metadata.num_rows:,} rows", "split the file")
 
 
 def _checked(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -355,9 +369,10 @@ def _reader(table: pa.Table, columns: list[str], kind: Content | None, settings:
 def _take(table: pa.Table, name: str, rows: np.ndarray) -> pa.Array:
     """Some rows of a column, as one array."""
     column = table.column(name)
-    together = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
-    if together:  # before the casts, which would copy all of the column for each batch of it
-        column = column.slice(int(rows[0]), len(rows))
+    if len(rows):  # before the casts, which would copy all of the column for each batch of it
+        first = int(rows.min())
+        column, rows = column.slice(first, int(rows.max()) + 1 - first), rows - first
+    together = np.array_equal(rows, np.arange(len(column)))
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type):

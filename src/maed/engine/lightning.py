@@ -20,9 +20,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from maed.engine.ahead import Batches
 from maed.engine.checkpoints import is_lightning, read_own
 from maed.engine.device import precision, use_threads
-from maed.engine.loop import LOG_EVERY, Batches, Plan, Task, Trained
+from maed.engine.loop import LOG_EVERY, Plan, Task, Trained
 from maed.engine.progress import ProgressFile, print_line, progress_kind
 from maed.errors import MaedError
 from maed.run_folder import BEST, LAST, StageFolder

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from maed.engine.ahead import Ahead, Batches
 from maed.engine.checkpoints import resumable, write_checkpoint
 from maed.engine.device import precision, training_device
 from maed.engine.progress import Log, ProgressFile, watcher
@@ -22,14 +23,6 @@ from maed.settings import TrainerSettings
 
 LOG_EVERY = 50
 """Steps between two rows of the log that hold a training loss; the last step has one too."""
-
-
-class Batches(Protocol):
-    """Batches by their number, from 0, each with a method `to` that moves it to a device."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> Any: ...
 
 
 class Task(Protocol):
@@ -136,8 +129,7 @@ def fit(
     def autocast() -> Any:
         return nullcontext() if kind == "32-true" else torch.autocast(device.type, half)
 
-    def train_step(step: int) -> Tensor:
-        batch = train[step].to(device)
+    def train_step(batch: Any, step: int) -> Tensor:
         with autocast():
             loss = task.training_step(batch, step)
         optimizer.zero_grad()
@@ -188,11 +180,12 @@ def fit(
     told = ProgressFile(StageFolder(folder), plan.steps, progress.step)
     model.train()
     with (
+        closing(Ahead(train)) as ahead,
         closing(Log(folder, tensorboard=settings.tensorboard)) as log,
         watcher(settings, plan.title, steps=plan.steps, done=progress.step) as watching,
     ):
         while progress.step < plan.steps and not progress.over:
-            losses.append(train_step(progress.step))
+            losses.append(train_step(ahead[progress.step].to(device), progress.step))
             progress.step += 1
             watching.stepped(progress.step)
             told.stepped(progress.step)

@@ -47,6 +47,8 @@ class DataSettings:
             only).
         drop_rate: Share of all values that is removed at random; every signal keeps at least one.
         limit: Number of training signals to use, with the class shares kept; other splits shrink in proportion.
+        streaming: Read a data set of the hub (`hub:` only) over the network, as far as `limit` needs, and do not store
+            it.
         permute: Random seed of one fixed permutation of the positions; default: none.
         missing: `mask` treats NaN as a missing value; `refuse` stops with an error.
         missing_values: Numbers that stand for missing values, such as -9999, and are treated as NaN with `mask`; an
@@ -72,6 +74,7 @@ class DataSettings:
     length_scale: float = 0.3
     drop_rate: float = 0.0
     limit: int | None = None
+    streaming: bool = False
     permute: int | None = None
     missing: Literal["refuse", "mask"] = "refuse"
     missing_values: list[float] | None = None

@@ -19,11 +19,11 @@ class Hub(SourceType):
 
     @classmethod
     def open(cls, text: str, settings: DataSettings) -> Source:
-        """Read the hub's cache, or download it."""
+        """Read the hub's cache, download it, or stream it."""
         from maed.data.hub_layout import download
         from maed.data.tables import from_tables
 
         name = text.removeprefix("hub:")
         if name.count("/") != 1 or not all(name.split("/")):
             raise MaedError(f"source must be {cls.example}, got {text!r}")
-        return from_tables(download(name, name.split("/")[1]), settings, origin=text)
+        return from_tables(download(name, name.split("/")[1], settings), settings, origin=text)
