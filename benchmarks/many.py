@@ -4,7 +4,8 @@
     python benchmarks/many.py run --only torus-65536     # some of them, with commas between them
     python benchmarks/many.py docs                       # docs/many.md: tables and plot
 
-Each cell is one `maed run` in a process of its own, forced onto the sparse path where the dense one would be taken.
+Each cell is one `maed run` in a process of its own, forced onto the sparse path where the dense one would be taken;
+those that begin with `agree-` take both, from the same signals.
 Recorded are its results, CPU seconds (user and system, of all threads), wall time and the most memory that it had. CPU
 seconds hardly depend on what else the machine does. Cells of the group `scaling` all have 360 training signals, so
 that nothing but the number of positions changes.
@@ -31,7 +32,7 @@ from maed.errors import MaedError
 from maed.files import read_json, write_json, write_text
 from maed.machine import commit, describe_machine
 from maed.records import Results
-from maed.report.tables import markdown_table
+from maed.report.tables import Measure, markdown_table
 from pages import filled
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +53,30 @@ def _torus(side: int, samples: int, *more: str) -> tuple[str, ...]:
     return (shape, "--data.samples", f"{samples}", "--similarity.dense_positions", "1000", *more, *_ALL)
 
 
+AGREE = {
+    "torus": {1_024: "32x32", 2_048: "32x64"},  # a random field
+    "mnist": {1_024: "32", 2_025: "45"},  # digits, resized
+}
+"""Where the dense and the sparse path are compared: shapes or sides of images by the number of positions."""
+
+_SEEDS = 3
+
+
+def _agree(data: str, n: int, seed: int, dense: bool) -> tuple[str, ...]:
+    path = ("--similarity.dense_positions", "10000" if dense else "1000")
+    seeds = ("--data.permute", f"{seed}", "--data.seed", f"{seed}", "--autoencoder.seed", f"{seed}")
+    quiet = ("--trainer.progress", "none", "--report.reductions", "[]")
+    if data == "torus":
+        method = (*_MAED, "--data.samples", "1000", "--positions", "")
+        return (f"field:torus:{AGREE[data][n]}", *method, *path, *seeds, *quiet)
+    # the autoencoder of the dense path is not asked for, and is trained as little as possible
+    little = ("--autoencoder.steps", "20", "--similarity.draws", "512", *_CORRELATION)
+    model = ("--perceiver.latents", "16", "--perceiver.latent_width", "64", "--perceiver.layers", "2")
+    train = ("--train.epochs", "4", "--train.batch_size", "32", "--train.learning_rate", "2e-3", "--trainer.precision")
+    asked = ("--positions", "correlation", "--seeds", "1", *model, *train, "32-true")
+    return ("mnist", "--data.image_size", AGREE[data][n], *little, *path, *asked, *seeds, *quiet)
+
+
 CELLS: dict[str, tuple[str, ...]] = {
     **{f"scaling-{side**2}": _torus(side, 400, *_CORRELATION) for side in (64, 128, 256, 512, 1024)},
     "torus-16384": _torus(128, 3_000, *_CORRELATION),
@@ -62,6 +87,13 @@ CELLS: dict[str, tuple[str, ...]] = {
         *("cifar10", "--data.image_size", "224", "--data.limit", "3000"),
         *(*_MAED, *_ALL),
     ),
+    **{
+        f"agree-{data}-{n}-{'dense' if dense else 'sparse'}-{seed}": _agree(data, n, seed, dense)
+        for data, sizes in AGREE.items()
+        for n in sizes
+        for seed in range(_SEEDS)
+        for dense in (True, False)
+    },
 }
 """The arguments of `maed run` of each cell."""
 
@@ -96,6 +128,7 @@ def _row(name: str, results: Results, used: resource.struct_rusage, wall: float)
     row |= {"peak_gib": round(used.ru_maxrss / 2**20, 2), "seconds": results.seconds, "geometry": results.geometry}
     row |= {"split_half": results.split_half, "chosen": results.chosen, "commit": commit()}
     row["search"] = next((each for each in ("faiss", "pynndescent") if importlib.util.find_spec(each)), None)
+    row["accuracy"] = results.scores[0].value if results.scores else None
     return row | {"machine": describe_machine(), "date": datetime.now(UTC).date().isoformat()}
 
 
@@ -119,16 +152,57 @@ def render(text: str) -> str:
     what = ["Recall@8", "Spearman", "Coordinate R²", "CPU time", "Wall time", "Memory"]
     found = [["Cell", "Positions", "Method", *what]]
     for name, row in cells.items():
+        if name.startswith("agree-"):
+            continue
         for method, metrics in (row["geometry"] or {}).items():
             shares = [f"{100 * metrics['knn_recall']:.1f} %", f"{metrics['spearman']:.3f}"]
             shares.append(f"{metrics['coordinate_r2']:.3f}")
             costs = [_minutes(row["cpu_seconds"]), _minutes(row["wall_seconds"]), f"{row['peak_gib']:.1f} GiB"]
             found.append([name, f"{row['positions']:,}", method, *shares, *costs])
-    commands = "\n".join(f"- `{name}`: `{_command(name)}`, commit {row['commit'][:12]}" for name, row in cells.items())
+    shown = {name: row for name, row in cells.items() if not name.startswith("agree-")}
+    commands = "\n".join(f"- `{name}`: `{_command(name)}`, commit {row['commit'][:12]}" for name, row in shown.items())
     machine, searches = next(iter(cells.values()))["machine"], {row["search"] for row in cells.values()}
     where = f"`python benchmarks/many.py run`, {machine['processor']}, {machine['cores']} threads, seed 0"
     where += f"; approximate search by {', '.join(sorted(filter(None, searches))) or 'nothing'}"
-    return filled(text, {"many": f"{where}\n\n{markdown_table(found)}\n\n{commands}"})
+    tables = {"many": f"{where}\n\n{markdown_table(found)}\n\n{commands}"}
+    if (agreeing := _agreement(cells)) is not None:
+        tables["agree"] = agreeing
+    return filled(text, tables)
+
+
+def _agreement(cells: dict[str, Any]) -> str | None:
+    """The table of the dense and the sparse path; None where nothing of it is recorded."""
+    whole, points = Measure("Recall@8", 100, 1, " %"), Measure("Spearman", 1, 4)
+    accuracy = Measure("Test accuracy", 100, 1, " %")
+    rows: list[list[str]] = []
+    commit = ""
+    for data, sizes in AGREE.items():
+        for n in sizes:
+            pairs = [
+                [cells.get(f"agree-{data}-{n}-{path}-{seed}") for path in ("dense", "sparse")] for seed in range(_SEEDS)
+            ]
+            both = [(dense, sparse) for dense, sparse in pairs if dense and sparse]
+            if not both:
+                continue
+            commit = both[0][0]["commit"][:12]
+            for method in ("maed", "correlation") if data == "torus" else ("correlation",):
+                for name, measure in (("knn_recall", whole), ("spearman", points), ("accuracy", accuracy)):
+                    found = [
+                        [row["accuracy"] if name == "accuracy" else row["geometry"][method][name] for row in pair]
+                        for pair in both
+                    ]
+                    if found[0][0] is None:
+                        continue
+                    dense, sparse = zip(*found, strict=True)
+                    gain = measure.spread([b - a for a, b in found])
+                    cell = f"{data}, {n:,}"
+                    rows.append([cell, method, measure.title, measure.spread(dense), measure.spread(sparse), gain])
+    if not rows:
+        return None
+    header = ["Signals, positions", "Method", "Measure", "Dense", "Sparse", "Sparse − dense, paired"]
+    example = f"`{_command('agree-mnist-1024-sparse-0')}`"
+    where = f"Commit {commit}, {_SEEDS} seeds with their 95 % intervals; for instance {example}"
+    return f"{markdown_table([header, *rows])}\n\n{where}"
 
 
 def _minutes(seconds: float) -> str:
