@@ -70,7 +70,7 @@ def _agree(data: str, n: int, seed: int, dense: bool) -> tuple[str, ...]:
         method = (*_MAED, "--data.samples", "1000", "--positions", "")
         return (f"field:torus:{AGREE[data][n]}", *method, *path, *seeds, *quiet)
     # the autoencoder of the dense path is not asked for, and is trained as little as possible
-    little = ("--autoencoder.steps", "20", "--similarity.draws", "512", *_CORRELATION)
+    little = ("--autoencoder.steps", "20", "--similarity.draws", "512", "--embedding.force", "true", *_CORRELATION)
     model = ("--perceiver.latents", "16", "--perceiver.latent_width", "64", "--perceiver.layers", "2")
     train = ("--train.epochs", "4", "--train.batch_size", "32", "--train.learning_rate", "2e-3", "--trainer.precision")
     asked = ("--positions", "correlation", "--seeds", "1", *model, *train, "32-true")
