@@ -19,10 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import autoencoder
 import learn
+import many
 import perceiver
-from maed import presets
+from maed import cli, presets
 from maed.autoencoder import AutoencoderTask, build_autoencoder, loss_name, pretrain, visible_count
 from maed.autoencoder.masking import make_draw
+from maed.autoencoder.placing import LANDMARKS
 from maed.data import SignalData, load
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
@@ -31,6 +33,7 @@ from maed.experiments.comparison import Comparison
 from maed.files import read_json, write_json
 from maed.models import build_classifier, describe_classifier, table_for
 from maed.models.fused import fuse
+from maed.records import Results
 from maed.run_folder import RunFolder
 from maed.settings import AutoencoderSettings, Settings
 from maed.stages import Context
@@ -260,12 +263,34 @@ def pretrain_job(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:
     }
 
 
+def many_positions(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """One cell of many.py: the whole pipeline of many positions, with the autoencoder on the device."""
+    given = [*shlex.split(arguments["run"]), *many.MAED, *many.ALL, "--trainer.accelerator", place.device]
+    # repeated, a flag counts as it was last given
+    given += [word for name, value in arguments["more"].items() for word in (f"--{name}", f"{value}")]
+    started = time.perf_counter()
+    if code := cli.main(["run", *given, "--out", str(place.folder / "run")]):
+        raise MaedError(f"maed run {shlex.join(given)} ended with {code}")
+    seconds = time.perf_counter() - started
+    results = Results.read(place.folder / "run" / "results.json")
+    return {
+        "command": shlex.join(["maed", "run", *given]),
+        "positions": results.positions,
+        "seconds": seconds,
+        "stages": results.seconds,
+        "geometry": results.geometry,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if place.device == "cuda" else None,
+        **place.share(place.pflop, seconds),
+    }
+
+
 FUNCTIONS: dict[str, Callable[[Mapping[str, Any], Place], dict[str, Any]]] = {
     "perceiver_step": perceiver_step,
     "autoencoder_speed": autoencoder_speed,
     "learn_agreement": learn_agreement,
     "train": train,
     "pretrain": pretrain_job,
+    "many": many_positions,
 }
 
 
@@ -327,6 +352,12 @@ def operations(function: str, arguments: Mapping[str, Any]) -> float:
         return train_flop(arguments)
     if function == "pretrain":
         return pretrain_flop(arguments)
+    if function == "many":
+        visible = round(0.75 * LANDMARKS**0.5)
+        channels, signals = arguments["channels"], arguments["signals"]
+        step = autoencoder.flops(visible, 64, 128, 64, 1, channels)
+        reconstructed = 3 * signals / 128 * autoencoder.flops(visible, LANDMARKS, 128, 64, 1, channels) / 3
+        return 3_000 * step + reconstructed + 2 * signals * arguments["positions"] * LANDMARKS * channels
     if function == "perceiver_step":
         return (arguments["rounds"] + 2) * sum(step_flop(arguments).values())
     if function == "autoencoder_speed":

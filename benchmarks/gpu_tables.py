@@ -94,10 +94,21 @@ def _pretrained(records: Sequence[Record]) -> list[str]:
     return [markdown_table(rows)]
 
 
+def _many(records: Sequence[Record]) -> list[str]:
+    result = records[0]["result"]
+    rows = [["Method", "Recall@8", "Spearman", "Whole pipeline", "Autoencoder", "Peak memory"]]
+    memory = "–" if result["peak_gib"] is None else f"{result['peak_gib']:.1f} GiB"
+    spent = [duration(result["seconds"]), duration(result["stages"].get("pretrain"))]
+    for method, found in result["geometry"].items():
+        rows.append([method, percent(found["knn_recall"]), f"{found['spearman']:.3f}", *spent, memory])
+    return [f"`{result['command']}`", markdown_table(rows)]
+
+
 _BODIES = {
     "perceiver_step": _steps,
     "autoencoder_speed": _speeds,
     "learn_agreement": _learned,
     "train": _trainings,
     "pretrain": _pretrained,
+    "many": _many,
 }

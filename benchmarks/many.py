@@ -40,9 +40,9 @@ RESULTS = ROOT / "results" / "many" / "many.json"
 PAGE = ROOT / "docs" / "many.md"
 PLOT = ROOT / "docs" / "images" / "many.svg"
 
-_ALL = ("--data.permute", "0", "--positions", "", "--trainer.progress", "none", "--report.reductions", "[]")
+ALL = ("--data.permute", "0", "--positions", "", "--trainer.progress", "none", "--report.reductions", "[]")
 _CORRELATION = ("--similarity.method", "correlation")
-_MAED = (
+MAED = (
     *("--similarity.method", "maed", "--autoencoder.steps", "3000", "--autoencoder.validate_every", "500"),
     *("--autoencoder.layers", "1", "--autoencoder.readout", "linear", "--autoencoder.scored", "64"),
 )
@@ -50,7 +50,7 @@ _MAED = (
 
 def _torus(side: int, samples: int, *more: str) -> tuple[str, ...]:
     shape = f"field:torus:{side}x{side}"
-    return (shape, "--data.samples", f"{samples}", "--similarity.dense_positions", "1000", *more, *_ALL)
+    return (shape, "--data.samples", f"{samples}", "--similarity.dense_positions", "1000", *more, *ALL)
 
 
 AGREE = {
@@ -67,7 +67,7 @@ def _agree(data: str, n: int, seed: int, dense: bool) -> tuple[str, ...]:
     seeds = ("--data.permute", f"{seed}", "--data.seed", f"{seed}", "--autoencoder.seed", f"{seed}")
     quiet = ("--trainer.progress", "none", "--report.reductions", "[]")
     if data == "torus":
-        method = (*_MAED, "--data.samples", "1000", "--positions", "")
+        method = (*MAED, "--data.samples", "1000", "--positions", "")
         return (f"field:torus:{AGREE[data][n]}", *method, *path, *seeds, *quiet)
     # the autoencoder of the dense path is not asked for, and is trained as little as possible
     little = ("--autoencoder.steps", "20", "--similarity.draws", "512", "--embedding.force", "true", *_CORRELATION)
@@ -80,12 +80,12 @@ def _agree(data: str, n: int, seed: int, dense: bool) -> tuple[str, ...]:
 CELLS: dict[str, tuple[str, ...]] = {
     **{f"scaling-{side**2}": _torus(side, 400, *_CORRELATION) for side in (64, 128, 256, 512, 1024)},
     "torus-16384": _torus(128, 3_000, *_CORRELATION),
-    "torus-16384-maed": _torus(128, 3_000, *_MAED),
+    "torus-16384-maed": _torus(128, 3_000, *MAED),
     "torus-65536": _torus(256, 6_000, *_CORRELATION),
-    "torus-65536-maed": _torus(256, 6_000, *_MAED),
+    "torus-65536-maed": _torus(256, 6_000, *MAED),
     "cifar10-50176": (
         *("cifar10", "--data.image_size", "224", "--data.limit", "3000"),
-        *(*_MAED, *_ALL),
+        *(*MAED, *ALL),
     ),
     **{
         f"agree-{data}-{n}-{'dense' if dense else 'sparse'}-{seed}": _agree(data, n, seed, dense)

@@ -36,6 +36,7 @@ SIZES = {
     "autoencoder.scored",
 }
 ARGUMENTS = {"batch", "rounds", "positions", "config", "repeats", "draws", "limit_size", "signals", "seeds", "budget"}
+ARGUMENTS |= {"run", "more"}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_both_arms_differ_in_the_table_alone(tiny: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "group", ["imdb-12", "cifar10-shuffled", "speed-imdb", "speed-autoencoder", "learn", "unet-224"]
+    "group", ["imdb-12", "cifar10-shuffled", "speed-imdb", "speed-autoencoder", "learn", "unet-224", "many-65536"]
 )
 def test_the_plan_has_the_operations_that_are_counted(group: str, data_folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("MAED_DATA", str(data_folder))

@@ -82,7 +82,11 @@ class Similarity(Stage):
         if context.data.kind != "real":
             raise MaedError(f"similarity.method: maed of tokens {needs_all_pairs(context)}")
         if chosen.estimator != SimilaritySettings.estimator:
-            raise MaedError(f"similarity.estimator: {chosen.estimator} {needs_all_pairs(context)}")
+            raise MaedError(
+                f"similarity.estimator must be {SimilaritySettings.estimator} for more than "
+                f"{chosen.dense_positions} positions (similarity.dense_positions), which an autoencoder of some of "
+                f"them places; got {chosen.estimator}"
+            )
 
     def ready(self, context: Context) -> None:
         """Refuse an autoencoder of other positions, or one that the estimator is not for."""
