@@ -18,6 +18,7 @@ from maed.data.geometry import Geometry, ring, torus
 from maed.data.signals import Signals
 from maed.data.sources.field import covariance, square_root, waves
 from maed.embedding import reduce
+from maed.embedding.card import model_card
 from maed.evaluation import geometry as geometry_module
 from maed.evaluation.geometry import geometry_metrics
 from maed.records import Results
@@ -247,6 +248,13 @@ def test_noise_is_not_placed(tmp_path: Path) -> None:
     settings.evaluation.probe_steps = 4
     with pytest.raises(maed.MaedError, match="no dependence"):
         maed.learn(noise, method="maed", settings=settings)
+
+
+def test_a_card_says_that_metrics_are_of_a_sample() -> None:
+    few, many = (maed.PositionEmbedding(torch.randn(n, 2)) for n in (100, 10_001))
+    assert "sample" not in str(model_card(few, {"spearman": 0.5}, figure=False, where="x"))
+    assert "fixed random sample" in str(model_card(many, {"spearman": 0.5}, figure=False, where="x"))
+    assert "fixed random sample" not in str(model_card(many, {}, figure=False, where="x"))
 
 
 def test_agreement_of_many_is_that_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,21 @@ ROLL = (1.5 * np.pi, 4.5 * np.pi)
 ROLL_HEIGHT = 21.0
 """Height of the swiss roll."""
 
+MEASURED = 10_000
+"""Positions up to which all are measured; beyond, metrics are of a fixed sample of `SAMPLED` of them."""
+
+SAMPLED = 2_000
+
+
+def sampled_note(n: int) -> str | None:
+    """What a reader of the metrics of n positions must know; None where all are measured."""
+    if n <= MEASURED:
+        return None
+    return (
+        f"Metrics of {n:,} positions are those of a fixed random sample: recall of {SAMPLED:,} among all positions, "
+        f"Spearman and trustworthiness among the {SAMPLED:,}, and the coordinate R² of {MEASURED:,}."
+    )
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from maed.data.geometry import sampled_note
 from maed.errors import MaedError
 from maed.files import replacing
 from maed.registry import BASELINES
@@ -86,6 +87,8 @@ positions.neighbors(0, k=4)  # the positions nearest to the first
             shown, meaning = _METRICS.get(name, (_plain(name), ""))
             rows.append(f"| {shown} | {value:.4f} | {meaning} |")
     parts.append("\n".join(rows) if len(rows) > 2 else "Nothing was measured of it.")
+    if len(rows) > 2 and (note := sampled_note(embedding.n)) is not None:
+        parts.append(note)
     if resampled or embedding.geometry is None:
         parts.append("No true geometry is known.")
     else:

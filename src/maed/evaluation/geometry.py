@@ -11,16 +11,11 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor
 
-from maed.data.geometry import Geometry
+from maed.data.geometry import MEASURED, SAMPLED, Geometry
 from maed.errors import MaedError
 from maed.settings import EvaluationSettings
 
 _TOLERANCE = 1e-6
-
-MEASURED = 10_000
-"""Positions up to which all are measured; beyond, metrics are of a fixed sample of `SAMPLED` of them."""
-
-SAMPLED = 2_000
 
 _CHUNK = 1 << 24  # distances at a time
 

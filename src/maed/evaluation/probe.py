@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maed.autoencoder.losses import LossName, outputs_of, position_losses
 from maed.autoencoder.masking import Draw, make_draw, visible_count
 from maed.autoencoder.set import SetAutoencoder
+from maed.data.geometry import MEASURED, SAMPLED
 from maed.data.signals import SignalData, Signals
 from maed.engine.optimization import adamw
 from maed.errors import MaedError
@@ -241,7 +242,7 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
         `(N,)` float64: squared error of normalized channels, or a share of the Brier score (tokens).
     """
     n = len(vectors)
-    chosen = np.arange(n) if n <= _MEASURED else np.sort(np.random.default_rng(0).choice(n, _SAMPLED, replace=False))
+    chosen = np.arange(n) if n <= MEASURED else np.sort(np.random.default_rng(0).choice(n, SAMPLED, replace=False))
     found, everywhere = [], vectors.double()
     for block in np.array_split(chosen, -(-len(chosen) * n // _CHUNK)):
         distances = torch.cdist(everywhere[block], everywhere)
@@ -265,9 +266,7 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
     return errors
 
 
-_MEASURED, _SAMPLED = 10_000, 2_000
 _CHUNK = 1 << 25  # distances at a time
-"""Positions up to which all are measured, and how many are beyond."""
 
 _CLASSES = 16
 """Most frequent token ids whose indicators a regression on tokens reads; all others are one more."""

@@ -9,6 +9,7 @@ from hashlib import file_digest
 from pathlib import PurePosixPath
 
 from maed._version import __version__
+from maed.data.geometry import sampled_note
 from maed.embedding import PositionEmbedding
 from maed.errors import MaedError
 from maed.experiments.comparison import SKIPPED, Comparison
@@ -80,6 +81,8 @@ def run_all(
     able = methods_of(context)
     trained = {"autoencoder": asdict(context.settings.autoencoder)} if "maed" in able else {}
     results.notes += origin_notes(MadeWith.of({**context.data_made_with, **trained}), measured)
+    if data.geometry is not None and (note := sampled_note(data.positions)) is not None:
+        results.notes.append(note)
     asked = context.settings.similarity.method
     fitting = baselines_for(data)
     if asked not in ("auto", *able) and (asked == "maed" or asked in fitting):
