@@ -210,25 +210,19 @@ STUDIES = {
 
 
 _BOTH: dict[str, Any] = {"train": {"pretrain_steps": 1_500}, "pretrain": (None, "masked")}
-PRETRAINED = {
-    "mnist-pretrained": Study(
-        "MNIST, 14 x 14, digit", mnist, 470, (300,), data={"image_size": 14}, like="mnist", **_BOTH
-    ),
-    "phoneme-pretrained": Study(
-        "phoneme, phoneme", phoneme, 470, (300,), data={"group": "speaker"}, like="phoneme", **_BOTH
-    ),
-    "cifar10": Study("CIFAR-10, 16 x 16", cifar10, 0, data={"image_size": 16, "limit": 10_000}),
-    "cifar10-pretrained": Study(
-        "CIFAR-10, 16 x 16, object",
-        cifar10,
-        470,
-        (300,),
-        data={"image_size": 16, "limit": 10_000},
-        like="cifar10",
-        **_BOTH,
-    ),
+_PRETRAINED: dict[str, tuple[str, Loader, dict[str, Any]]] = {
+    "mnist": ("MNIST, 14 x 14, digit", mnist, {"image_size": 14}),
+    "phoneme": ("phoneme, phoneme", phoneme, {"group": "speaker"}),
+    "cifar10": ("CIFAR-10, 16 x 16, object", cifar10, {"image_size": 16, "limit": 10_000}),
 }
-"""Studies of few labels in which encoders are pretrained without labels too, each from the positions of another one."""
+PRETRAINED = {
+    **{f"{name}-positions": Study(said, read, 0, data=data) for name, (said, read, data) in _PRETRAINED.items()},
+    **{
+        f"{name}-pretrained": Study(said, read, 470, (300,), data=data, like=f"{name}-positions", **_BOTH)
+        for name, (said, read, data) in _PRETRAINED.items()
+    },
+}
+"""Studies of 300 labels in which encoders are pretrained without labels too, and those that learn their positions."""
 
 _ALL = {**STUDIES, **PRETRAINED}
 
