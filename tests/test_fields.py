@@ -76,6 +76,15 @@ def test_along_a_ring() -> None:
     assert d[0, 6] == pytest.approx(np.pi)
 
 
+def test_on_a_torus_of_three_sides() -> None:
+    d = torus(4, 6, 5).distances()
+    assert d[0].reshape(4, 6, 5)[2, 3, 0] == pytest.approx(2**0.5 * np.pi)
+    assert d[0, 1] == pytest.approx(2 * np.pi / 5)
+    assert load("field:torus:3x4x5", DataSettings(samples=20)).positions == 60
+    with pytest.raises(MaedError, match="DEPTHxHEIGHTxWIDTH"):
+        load("field:torus:3x4x5x6")
+
+
 def test_on_a_torus() -> None:
     d = torus(4, 6).distances()
     assert d[0, [1, 5]].tolist() == pytest.approx([2 * np.pi / 6] * 2)  # columns 1 and 5 of the same row

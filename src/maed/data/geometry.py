@@ -43,8 +43,9 @@ class Geometry:
         kind: What they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
             recall.
         coordinates: `(N, D)`, Cartesian; rows in storage order, NaN for positions that have no place. On a ring cosine
-            and sine, on a torus those of both angles, on a sphere of radius 1 and on a swiss roll three.
-        shape: Side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.
+            and sine, on a torus those of each angle, on a sphere of radius 1 and on a swiss roll three.
+        shape: Side lengths of a line, grid or torus (`(N,)`, `(height, width)`, or more of a torus), for figures; empty
+            for the others.
         names: N names of the places, by which those of an embedding are found; empty if a file has none.
     """
 
@@ -78,7 +79,7 @@ class Geometry:
         """True distances, `(N, N)` float64, or from positions `(m,)` to all, `(m, N)`; time and memory grow with it.
 
         Euclidean for lines, grids and points; else within the shape, in radians: along the ring, along great circles of
-        the sphere, on the torus the root of both angles' squares; on the swiss roll Euclidean once it is unrolled.
+        the sphere, on the torus the root of all angles' squares; on the swiss roll Euclidean once it is unrolled.
 
         Returns:
             `(N, N)` or `(m, N)` float64.
@@ -90,7 +91,8 @@ class Geometry:
         if self.kind in ("ring", "sphere"):
             return _angles(some, places)
         if self.kind == "torus":
-            return np.hypot(_angles(some[:, :2], places[:, :2]), _angles(some[:, 2:], places[:, 2:]))
+            angles = [_angles(some[:, i : i + 2], places[:, i : i + 2]) for i in range(0, places.shape[1], 2)]
+            return np.hypot.reduce(angles)
         return cdist(some, places)
 
     def permuted(self, order: np.ndarray) -> Geometry:
@@ -116,10 +118,11 @@ def ring(length: int) -> Geometry:
     return Geometry("ring", _circle(length))
 
 
-def torus(height: int, width: int) -> Geometry:
-    """A flat torus of `height * width` positions in row-major order: each row is a ring, each column too."""
-    rows, columns = np.repeat(_circle(height), width, axis=0), np.tile(_circle(width), (height, 1))
-    return Geometry("torus", np.concatenate([rows, columns], axis=1), (height, width))
+def torus(*sides: int) -> Geometry:
+    """A flat torus in row-major order, of two sides or more: along each of them, positions lie on rings."""
+    along = np.meshgrid(*map(np.arange, sides), indexing="ij")
+    rings = [_circle(side)[places.ravel()] for side, places in zip(sides, along, strict=True)]
+    return Geometry("torus", np.concatenate(rings, axis=1), sides)
 
 
 def sphere(count: int) -> Geometry:

@@ -32,8 +32,8 @@ NAMES = ", ".join(f"{name}:{written}" for name, (written, _) in _NAMED.items())
 def parse_geometry(text: str) -> Geometry:
     """Read `grid:HEIGHTxWIDTH`, `line:LENGTH`, `ring:N`, `torus:HEIGHTxWIDTH`, `sphere:N`, or a file of coordinates.
 
-    A file is `.npy` and holds `(N, D)` numbers, or a table in text, which may name its columns and places. A swiss roll
-    has no name here: its positions are drawn.
+    A torus may have three sides, `torus:DEPTHxHEIGHTxWIDTH`. A file is `.npy` and holds `(N, D)` numbers, or a table in
+    text, which may name its columns and places. A swiss roll has no name here: its positions are drawn.
 
     Returns:
         The geometry of N positions.
@@ -43,7 +43,7 @@ def parse_geometry(text: str) -> Geometry:
     if name in _NAMED:
         written, make = _NAMED[name]
         sides = parse_sides(size)
-        if len(sides) != written.count("x") + 1:
+        if len(sides) != written.count("x") + 1 and not (name == "torus" and len(sides) == 3):
             raise MaedError(f"coordinates: {text!r} is not valid; {expected}")
         return make(*sides)
     path = Path(text)

@@ -59,8 +59,8 @@ class Field(SourceType):
 
         Args:
             text: `field:KIND` or `field:KIND:N`, of one of `KINDS`; `field:grid:HEIGHTxWIDTH` and
-                `field:torus:HEIGHTxWIDTH` too. A grid or torus of N has the sides nearest to each other. Without N
-                there are 500 positions on `sphere` and `swissroll`, else 256.
+                `field:torus:HEIGHTxWIDTH` too, and a torus of three sides. A grid or torus of N has the sides nearest
+                to each other. Without N there are 500 positions on `sphere` and `swissroll`, else 256.
             settings: `samples`, `variant`, `noise`, `length_scale` and `seed` are read. The seed places the positions
                 of a `swissroll` too; those of the other shapes are fixed.
 
@@ -165,15 +165,16 @@ def _geometry(name: str, seed: int) -> Geometry:
     if kind not in KINDS:
         expected = ", ".join(f"field:{known}" for known in KINDS)
         raise MaedError(f"{source} is of unknown kind{nearest(kind, KINDS)} (choose {expected})")
-    flat = {"grid": grid, "torus": torus}.get(kind)
+    flat: Callable[..., Geometry] | None = grid if kind == "grid" else torus if kind == "torus" else None
     sides = parse_sides(size) if colon else [_DEFAULT.get(kind, 256)]
     n = int(np.prod(sides, dtype=object)) if sides else 0
     largest = _LARGEST_EVEN if kind in ("ring", "torus") else _LARGEST
-    if not 2 <= n <= largest or len(sides) > (1 if flat is None else 2):
+    if not 2 <= n <= largest or len(sides) > {"grid": 2, "torus": 3}.get(kind, 1):
         expected = f"field:{kind}:N{f' or field:{kind}:HEIGHTxWIDTH' if flat else ''}"
+        expected += f" or field:{kind}:DEPTHxHEIGHTxWIDTH" if kind == "torus" else ""
         raise MaedError(f"source must be {expected}, of 2 to {largest:,} positions, got {'field:' + name!r}")
     if flat is not None:
-        return flat(*(sides if len(sides) == 2 else _sides(n, kind, source)))
+        return flat(*(sides if len(sides) > 1 else _sides(n, kind, source)))
     if kind == "swissroll":
         return swissroll(n, np.random.default_rng([seed, _PLACES]))
     return {"line": line, "ring": ring, "sphere": sphere}[kind](n)
