@@ -14,7 +14,8 @@ QUICK := -m "not slow and not browser"
 test test-quick coverage torture torture-quick lowest: export OMP_NUM_THREADS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick coverage torture torture-quick lowest wheels dist lint scripts format docs clean
+.PHONY: demo test test-quick coverage torture torture-quick bench bench-quick lowest wheels dist lint scripts format \
+  docs clean
 
 demo: .venv/installed
 	$(MAED) demo
@@ -38,6 +39,13 @@ torture: .venv/installed
 
 torture-quick: .venv/installed
 	$(BIN)/python benchmarks/torture.py quick
+
+# Everything that takes time, side by side (docs/performance.md): about two hours, and ten minutes. Both resume.
+bench: .venv/installed
+	$(BIN)/python benchmarks/bench.py run && $(BIN)/python benchmarks/bench.py docs
+
+bench-quick: .venv/installed
+	$(BIN)/python benchmarks/bench.py run --quick && $(BIN)/python benchmarks/bench.py docs
 
 # The quick tests with the lowest versions that pyproject.toml allows of what users install (.ci/lowest.txt).
 lowest: .venv-lowest/installed

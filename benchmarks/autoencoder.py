@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ def synchronize(device: str) -> None:
 def step(
     *,
     n: int = 1024,
+    kind: Literal["set", "unet"] = "set",
     channels: int = 3,
     width: int = 64,
     visible: int = 16,
@@ -67,13 +68,16 @@ def step(
     limit_size: int = 2048,
 ) -> dict[str, Any]:
     """Time whole training steps: the draw, forward, backward, clipping, AdamW."""
-    settings = AutoencoderSettings(width=width, scored=scored, batch_size=batch, visible_fraction=visible / n)
+    settings = AutoencoderSettings(
+        kind=kind, width=width, depth=4, scored=scored, batch_size=batch, visible_fraction=visible / n
+    )
     model = build_autoencoder(settings, n=n, channels=channels, vocabulary=0, loss="mse").to(device)
     task = AutoencoderTask(model, "mse", settings)
     optimizer, _ = task.optimizer()
     draws = DrawStream(noise(n, channels), visible=visible, scored=scored, batch_size=batch, length=10**6, seed=0)
     seconds = []
-    for i in range(repeats + 5):
+    warm = 5 if kind == "set" else 1  # a step of a U-Net takes seconds
+    for i in range(repeats + warm):
         start = time.perf_counter()
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
@@ -86,9 +90,9 @@ def step(
     limit = matrix_limit(device, torch.bfloat16 if bf16 else torch.float32, limit_size)
     work = flops(visible, scored, batch, width, settings.layers, channels)
     return (
-        rates(np.array(seconds[5:]), batch)
+        rates(np.array(seconds[warm:]), batch)
         | {"gflop": work / 1e9, "limit_gflops": limit / 1e9}
-        | {"share": work / float(np.median(seconds[5:])) / limit}
+        | {"share": work / float(np.median(seconds[warm:])) / limit}
     )
 
 

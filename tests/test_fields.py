@@ -76,11 +76,19 @@ def test_along_a_ring() -> None:
     assert d[0, 6] == pytest.approx(np.pi)
 
 
-def test_on_a_torus_of_three_sides() -> None:
+def test_on_a_torus_of_three_sides(tmp_path: Path) -> None:
     d = torus(4, 6, 5).distances()
     assert d[0].reshape(4, 6, 5)[2, 3, 0] == pytest.approx(2**0.5 * np.pi)
     assert d[0, 1] == pytest.approx(2 * np.pi / 5)
     assert load("field:torus:3x4x5", DataSettings(samples=20)).positions == 60
+    places = chart(torus(4, 6, 5).coordinates, "torus")
+    assert len(np.unique(places.round(6), axis=0)) == 120
+    embedding = PositionEmbedding(torch.randn(120, 3), geometry=torus(4, 6, 5))
+    embedding.save_pretrained(tmp_path)
+    read = PositionEmbedding.from_pretrained(tmp_path).geometry
+    assert read is not None
+    assert read.shape == (4, 6, 5)
+    assert embedding.plot() is not None
     with pytest.raises(MaedError, match="DEPTHxHEIGHTxWIDTH"):
         load("field:torus:3x4x5x6")
 

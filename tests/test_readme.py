@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import attention
+import bench
+import many
 import sensors
 import torture
 import worth
@@ -72,6 +74,16 @@ def test_the_tables_of_real_sensors_are_the_recorded_ones() -> None:
 def test_the_table_of_what_runs_survived_is_the_recorded_one() -> None:
     text = torture.PAGE.read_text(encoding="utf-8")
     assert text == torture.render(text), "python benchmarks/torture.py docs"
+
+
+def test_the_tables_of_what_takes_time_are_the_recorded_ones() -> None:
+    text = bench.PAGE.read_text(encoding="utf-8")
+    assert text == bench.render(text), "python benchmarks/bench.py docs"
+
+
+def test_the_tables_of_many_positions_are_the_recorded_ones() -> None:
+    text = many.PAGE.read_text(encoding="utf-8")
+    assert text == many.render(text), "python benchmarks/many.py docs"
 
 
 def test_the_tables_of_ways_into_attention_are_the_recorded_ones() -> None:

@@ -124,7 +124,7 @@ _WORDS = {
 }
 
 _SPACES = {"line": (1, 1), "grid": (2, 2), "torus": (4, 2), "ring": (2, 0), "sphere": (3, 0), "swissroll": (3, 0)}
-"""Columns of coordinates, and sides of a shape, of the kinds of geometry; `points` may have any."""
+"""Columns of coordinates, and sides of a shape, of the kinds of geometry; `points` have any, a torus 6 and 3 too."""
 
 
 def checked_config(path: Path) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def checked_config(path: Path) -> dict[str, Any]:
         kind = geometry.get("kind")
         fits = isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape)
         known = isinstance(kind, str) and kind in get_args(GeometryKind)
-        if not known or not fits or len(shape) > 2 or (shape and prod(shape) != config["n"]):
+        if not known or not fits or len(shape) > 3 or (shape and prod(shape) != config["n"]):
             n = short(config["n"])
             raise MaedError(f"{path}: geometry must be a kind and a shape of {n} positions, got {short(geometry)}")
     return config
@@ -211,6 +211,8 @@ def _check_coordinates(path: Path, coordinates: Tensor, geometry: dict[str, Any]
     """Refuse coordinates of which the kind of geometry could not be: distances and figures would fail on them."""
     kind, shape = geometry["kind"], geometry.get("shape") or []
     columns, sides = _SPACES.get(kind, (coordinates.shape[1], 0))
+    if kind == "torus" and coordinates.shape[1] == 6:
+        columns, sides = 6, 3
     fits = coordinates.shape[1] == columns > 0 and len(shape) in (0, sides)
     if fits and kind == "grid":
         cells = coordinates.round()

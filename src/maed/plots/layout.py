@@ -141,11 +141,16 @@ def plane(coordinates: np.ndarray) -> np.ndarray:
 def chart(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
     """Map positions to the plane for drawing, `(N, 2)`, so that no two places coincide.
 
-    Coordinates `(N, 4)` of a `torus` become its two angles; `(N, 3)` of a `sphere` become the equal-area map of Hammer
-    1892 (Lambert's of half the longitudes, stretched twofold); those of other kinds are as `plane` has them.
+    Coordinates `(N, 4)` of a `torus` become its two angles, `(N, 6)` those of pictures side by side; `(N, 3)` of a
+    `sphere` become the equal-area map of Hammer 1892 (Lambert's of half the longitudes, stretched twofold); those of
+    other kinds are as `plane` has them.
     """
     if kind == "torus":
-        return np.arctan2(coordinates[:, 1::2], coordinates[:, ::2]) % (2 * np.pi)
+        angles = _angles(coordinates)
+        if angles.shape[1] == 3:  # one picture beside the other
+            _, picture = np.unique(angles[:, 0].round(6), return_inverse=True)
+            angles = np.stack([angles[:, 1], angles[:, 2] + 2.2 * np.pi * picture], axis=1)
+        return angles
     if kind != "sphere":
         return plane(coordinates)
     x, y, z = np.asarray(coordinates, dtype=np.float64).T
@@ -156,5 +161,10 @@ def chart(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
 
 def _row_by_row(coordinates: np.ndarray, kind: GeometryKind = "points") -> np.ndarray:
     """The order that sorts coordinates (of a torus, its angles) by their first column, then by the next, `(N,)`."""
-    columns = chart(coordinates, kind) if kind == "torus" else coordinates
+    columns = _angles(coordinates) if kind == "torus" else coordinates
     return np.lexsort(columns.T[::-1])
+
+
+def _angles(coordinates: np.ndarray) -> np.ndarray:
+    """The angles of positions on a torus, `(N, sides)` radians from 0 to 2 pi."""
+    return np.arctan2(coordinates[:, 1::2], coordinates[:, ::2]) % (2 * np.pi)
