@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,26 @@ def memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a system of POSIX
         return None
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_KEPT, _LARGEST = 1 << 29, 1 << 25  # bytes
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep up to half a gigabyte that it has freed, as memory of arrays of up to 32 MiB.
+
+    By default glibc gives such arrays back to the system when they are freed, and each step of a training gets its own
+    anew, a page at a time: a tenth of the CPU time of a small model. Elsewhere, and where the environment says how
+    memory is allocated, nothing is changed.
+    """
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def commit() -> str | None:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from maed.errors import MaedError
+from maed.machine import keep_freed_memory
 from maed.settings import TrainerSettings
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -49,6 +50,10 @@ def precision(settings: TrainerSettings, *, wide: bool) -> Precision:
 
 
 def use_threads(threads: int | None) -> None:
-    """Let PyTorch use so many CPU threads; None leaves the number as it is."""
+    """Let PyTorch use so many CPU threads; None leaves the number as it is.
+
+    What every computation begins with: the memory of arrays that it frees is kept for the next ones, too.
+    """
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
