@@ -13,10 +13,10 @@ def lazy(
     """Make the `__getattr__` and `__dir__` of a package.
 
     Args:
-        package: Its `__name__`.
+        package: The package's `__name__`.
         homes: The public names by the module of the package that they come from. No module may have a name of them:
             once imported, it would hide what goes by it.
-        modules: Of the package, which are public themselves.
+        modules: Modules of the package that are public themselves.
     """
     home = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
 

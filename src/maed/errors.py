@@ -21,7 +21,7 @@ class MaedError(ValueError):
 
     Args:
         message: The line.
-        argument: What it is about, if the message does not begin with it.
+        argument: The argument that the error is about, if the message does not begin with it.
     """
 
     def __init__(self, message: str = "", *, argument: str | None = None) -> None:
@@ -91,7 +91,7 @@ def require_extra(argument: str, *extras: str, package: str | None = None) -> No
 
     Args:
         argument: The verb or setting that needs them.
-        extras: Of `EXTRAS`, all of which it needs.
+        extras: Extras in `EXTRAS`, all of which are needed.
         package: The only one of them that it needs, where that is so.
     """
     lacking = {

@@ -43,10 +43,10 @@ class Verb:
     """One verb of the command line.
 
     Args:
-        text: What it does, for --help.
+        text: One sentence on what the verb does, for --help.
         add: Adds its arguments to its parser.
-        do: What it does.
-        extras: Of the package, without which it can do nothing.
+        do: The function that does it.
+        extras: Extras of the package that the verb needs.
     """
 
     text: str
@@ -56,7 +56,7 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {}
-"""By name, in the order of --help."""
+"""Verbs by name, in the order of --help."""
 
 
 def verb(name: str, text: str, add: Callable[[Parser], None], *extras: str) -> Callable[[Do], Do]:

@@ -25,8 +25,8 @@ class Geometry:
     """The true geometry of positions: coordinates and distances.
 
     Args:
-        kind: What they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
-            recall.
+        kind: The shape that they lie on; `points` for coordinates of unknown kind. Decides the true distances and
+            the `k` of kNN recall.
         coordinates: `(N, D)`, Cartesian; rows in storage order, NaN for positions that have no place. On a ring cosine
             and sine, on a torus those of both angles, on a sphere of radius 1 and on a swiss roll three.
         shape: Side lengths of a line, grid or torus (`(N,)` or `(height, width)`), for figures; empty for the others.

@@ -38,10 +38,11 @@ def gathered(
     temporary file, which the system removes with the process.
 
     Args:
-        pieces: Of equal columns, in order. Larger whole numbers, and what is no number, are kept as they are.
-        rows: As many or more than all pieces have together.
-        names: Of the columns.
-        origin: What the progress is called.
+        pieces: Tables with the same columns, in order. Larger whole numbers, and what is no number, are kept as they
+            are.
+        rows: At least the number of rows of all pieces together.
+        names: Names of the columns.
+        origin: Name of the table in progress.
         whole: Columns that hold whole numbers, which were read as fractions.
 
     Raises:

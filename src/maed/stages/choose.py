@@ -68,8 +68,8 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     `similarity.method` other than `auto` that is chosen.
 
     Args:
-        context: Of the run; all embeddings are in its folder.
-        methods: Whose.
+        context: Context of the run; all embeddings are in its folder.
+        methods: Names of the methods.
         failed: Methods that found no dependence.
 
     Returns:

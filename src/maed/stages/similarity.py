@@ -45,7 +45,7 @@ _WATCHED = 2304
 """Most positions of which the similarity is measured while it is streamed: time N^2 a look, of 1,024 half a second."""
 
 PLACED = "placed"
-"""What stands for the estimator of a similarity that landmarks have told."""
+"""Stands for the estimator of a similarity that landmarks have told."""
 
 _PAIR_BYTES = 200
 """Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
@@ -127,7 +127,7 @@ class Similarity(Stage):
     def _place(
         self, context: Context, model: MaskedAutoencoder, visible: int, loss: LossName, where: torch.device
     ) -> None:
-        """Of too many positions for all pairs: place them by the landmarks, and compare each with the nearest."""
+        """Place too many positions for all pairs by the landmarks, and compare each with the nearest."""
         started, data, folder = time.perf_counter(), context.shown_data, self.folder(context)
         at = context.landmarks
         assert at is not None
@@ -178,7 +178,7 @@ def methods_of(context: Context) -> tuple[str, ...]:
 
 
 def left_out(context: Context) -> str:
-    """That `maed` is not made of so many positions unless it is asked for."""
+    """Say that `maed` is not made of so many positions unless it is asked for."""
     n, most = context.data.positions, context.settings.similarity.dense_positions
     return f"maed is left out of {n} positions, more than the {most} of similarity.dense_positions; ask for it by name"
 
