@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from maed.errors import naming_extra
+
 
 def lazy(
     package: str, homes: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
@@ -25,6 +27,9 @@ def lazy(
             return import_module(f"{package}.{name}")
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(home[name]), name)
+        try:
+            return getattr(import_module(home[name]), name)
+        except ModuleNotFoundError as error:
+            raise naming_extra(error) from error
 
     return getattr_, lambda: sorted([*home, *modules])

@@ -86,6 +86,15 @@ EXTRAS = {
 """Import names of the packages that each extra installs: `pip install 'maed[NAME]'`."""
 
 
+def naming_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The same error; if an extra brings the module that is missing, its message names the extra."""
+    extra = next((extra for extra, names in EXTRAS.items() if error.name in names), None)
+    if extra is None or "maed[" in error.msg:
+        return error
+    message = f"{error.name} is not installed; run `pip install 'maed[{extra}]'`"
+    return ModuleNotFoundError(message, name=error.name, path=error.path)
+
+
 def require_extra(argument: str, *extras: str, package: str | None = None) -> None:
     """Refuse what needs packages that are not installed, before any work. Nothing is imported.
 

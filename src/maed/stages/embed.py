@@ -155,5 +155,5 @@ def check_signal(
         f"at least {LEAST_SIGNAL_TO_NOISE} is required)"
     )
     if say is None:
-        raise NoDependence(f"{line}; to embed it nevertheless, set --embedding.force true")
+        raise NoDependence(f"{line}; to embed it nevertheless, set --embedding.force true (force=True in Python)")
     say(f"{line}; its embedding is noise")
