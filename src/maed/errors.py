@@ -109,7 +109,9 @@ def require_extra(argument: str, *extras: str, package: str | None = None) -> No
     }
     names = [extra for extra, absent in lacking.items() if absent]
     if names:
-        packages = ", ".join(package for absent in lacking.values() for package in absent)
+        packages = [package for absent in lacking.values() for package in absent]
+        are = "is" if len(packages) == 1 else "are"
         raise MaedError(
-            f"{argument}: needs {packages}, which is not installed; run `pip install 'maed[{','.join(names)}]'`"
+            f"{argument}: needs {', '.join(packages)}, which {are} not installed; "
+            f"run `pip install 'maed[{','.join(names)}]'`"
         )

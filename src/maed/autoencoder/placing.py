@@ -120,7 +120,7 @@ def _reconstructed(
     loss: LossName,
     device: torch.device,
 ) -> Tensor:
-    """What a model makes of its positions from other ones, without the mean over signals: `(n, M, channels)`.
+    """Reconstructions of positions from other ones, without the mean over signals: `(n, M, channels)`.
 
     Of `gaussian` outputs these are the expected value and the expected square.
     """

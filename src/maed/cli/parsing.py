@@ -44,7 +44,7 @@ class Verb:
 
     Args:
         text: One sentence on what the verb does, for --help.
-        add: Adds its arguments to its parser.
+        add: The function that adds its arguments to its parser.
         do: The function that does it.
         extras: Extras of the package that the verb needs.
     """

@@ -44,7 +44,7 @@ class Dialect:
         thousands: The character that groups digits; None if there is none.
         names: Names of the columns; None if no line holds them.
         skipped: Lines before the first signal.
-        aside: Names that are no names of columns, as they are written.
+        aside: Skipped lines other than that of the names, as they are written.
     """
 
     delimiter: str = ","

@@ -243,7 +243,7 @@ class _Places:
         `around` a position.
 
         Returns:
-            The colors of a color bar; None for a curve.
+            The image or the points, for a color bar; None for a curve.
         """
         colors: dict[str, Any] = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1]}
         if self.coordinates is None or self.coordinates.shape[1] == 1:

@@ -29,7 +29,7 @@ def panels(
     """Axes for `count` panels in `columns`, row by row.
 
     Args:
-        ax: Axes or figure for the panels: used as it is for one panel, divided for several; None for a new Figure.
+        ax: Axes for the panels: used as they are for one panel, divided for several; None for a new Figure.
         count: Number of panels.
         columns: Number of panels in a row.
         size: Size of a panel in inches, in a new Figure.

@@ -33,7 +33,7 @@ class Score:
     """Number of labeled signals, and of those labeled as in the input.
 
     Args:
-        signals: All of them.
+        signals: Number of all signals.
         known: Number of signals whose label in the input is a class of the classifier.
         right: Number of those that the classifier labels alike.
     """

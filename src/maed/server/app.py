@@ -57,7 +57,7 @@ def serve(
         host: Address to listen at.
         port: 0 for any that is free.
         settings: Settings of the runs' pages.
-        say: Called with the address of the server.
+        say: Prints a line, such as the address of the server.
         open_browser: True to open the index in the user's browser.
 
     Raises:
