@@ -26,6 +26,10 @@ class Parser(ArgumentParser):
         """Raise a one-line `MaedError`."""
         raise MaedError(one_line(message, self))
 
+    def format_help(self) -> str:
+        """The help, without the line of jsonargparse that only says that verbs follow."""
+        return re.sub(r"\n *Available subcommands:\n *\(required\)", "", super().format_help())
+
 
 class Preset(ActionConfigFile):
     """`--config NAME|FILE`: settings from a preset of the package or from a YAML file; flags win over it."""
