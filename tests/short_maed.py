@@ -36,7 +36,8 @@ def shortened(words: list[str]) -> list[str]:
         return words
     verb = build_parser(words[:1])._subcommands_action._name_parser_map[words[0]]
     known = verb._option_string_actions
-    return words + [f"--{name}={value}" for name, value in LITTLE.items() if f"--{name}" in known]
+    little = {**LITTLE, "data.limit": "2000"} if "--labels" in words else LITTLE  # it may ask for a thousand labels
+    return words + [f"--{name}={value}" for name, value in little.items() if f"--{name}" in known]
 
 
 if __name__ == "__main__":
