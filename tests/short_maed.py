@@ -10,7 +10,7 @@ import sys
 from maed.cli import build_parser, main
 
 LITTLE = {
-    "data.limit": "300",
+    "data.limit": "2000",  # a page asks for a thousand labels
     "autoencoder.steps": "12",
     "autoencoder.validate_every": "6",
     "autoencoder.batch_size": "16",
@@ -36,8 +36,7 @@ def shortened(words: list[str]) -> list[str]:
         return words
     verb = build_parser(words[:1])._subcommands_action._name_parser_map[words[0]]
     known = verb._option_string_actions
-    little = {**LITTLE, "data.limit": "2000"} if "--labels" in words else LITTLE  # it may ask for a thousand labels
-    return words + [f"--{name}={value}" for name, value in little.items() if f"--{name}" in known]
+    return words + [f"--{name}={value}" for name, value in LITTLE.items() if f"--{name}" in known]
 
 
 if __name__ == "__main__":
