@@ -11,11 +11,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # and so what it takes long to set up; tests/conftest.py has the order. Processes that tests start read compiled modules.
 TESTS := -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 QUICK := -m "not slow and not browser"
-test test-quick coverage torture torture-quick lowest: export OMP_NUM_THREADS = 1
+test test-quick coverage torture torture-quick lowest installed: export OMP_NUM_THREADS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick coverage torture torture-quick bench bench-quick lowest wheels dist lint scripts format \
-  docs clean
+.PHONY: demo test test-quick coverage torture torture-quick bench bench-quick lowest wheels dist installed lint scripts \
+  format docs clean
 
 demo: .venv/installed
 	$(MAED) demo
@@ -65,6 +65,18 @@ dist: .venv/installed
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 
+# The wheel with every extra in an environment of its own. From there run the examples, the notebooks and every block of
+# README and docs that no line above it keeps from being run; commands are shortened, the demo is not.
+INSTALLED := tests/test_docs.py tests/test_readme.py tests/test_examples.py tests/test_notebooks.py tests/test_export.py \
+  tests/test_extending.py tests/test_integrations.py::test_the_pages_run
+installed: dist
+	rm -rf .venv-installed
+	$(PYTHON) -m venv .venv-installed
+	.venv-installed/bin/python -m pip --quiet --disable-pip-version-check install -c constraints.txt \
+	  "$$(echo dist/maed-*.whl)[all,notebooks]" hypothesis pytest pytest-xdist x-transformers
+	.venv-installed/bin/python $(TESTS) --installed $(INSTALLED)
+	cd .venv-installed && bin/maed demo --overwrite
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -107,4 +119,4 @@ docs: .venv/docs-installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest runs site .site .cache .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-installed runs site .site .cache .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -44,6 +44,7 @@ class Entry:
         flags: settings, as flags.
         make: writes the source's file; None for sources that maed knows.
         labels: names of the positions for the picture; None for the picture of the embedding's card.
+        lacking: why the tests cannot run the command.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Entry:
     flags: str = ""
     make: Callable[[Path], None] | None = None
     labels: Callable[[], list[str]] | None = None
+    lacking: str = ""
 
     def command(self, name: str) -> str:
         """The command line, as the page shows it."""
@@ -96,6 +98,7 @@ ENTRIES = {
         "cifar10",
         "--data.permute 0 --autoencoder.steps 8000 --autoencoder.validate_every 1000 --similarity.draws 32768 "
         "--similarity.visible_fraction 0.0625",
+        lacking="reads CIFAR-10 from the Hugging Face Hub",
     ),
     "digits": Entry(
         "Digits, shuffled",
@@ -113,6 +116,7 @@ ENTRIES = {
         "imdb",
         "--data.length 512 --data.permute 0 --autoencoder.init dependence --autoencoder.layers 0 --autoencoder.heads 1 "
         "--autoencoder.visible_fraction 0.2 --autoencoder.scored 128 --autoencoder.steps 4000 --similarity.draws 16384",
+        lacking="reads IMDB from the Hugging Face Hub",
     ),
     "sphere": Entry(
         "Sensors on a sphere",
@@ -214,6 +218,8 @@ def _section(name: str, entry: Entry, results: Results) -> list[str]:
     took = sum(results.seconds.get(stage) or 0.0 for stage in ("pretrain", "similarity"))
     machine, split_half = results.machine, (results.split_half or {}).get("maed")
     lines = [f"## {entry.title}", "", entry.about, ""]
+    lacking = entry.lacking or ("a script of this repository writes its file" if entry.make else "")
+    lines += [f"<!-- not run: {lacking} -->"] if lacking else []
     lines += ["```sh", *([f"python benchmarks/gallery.py run {name}  # writes {entry.source}"] if entry.make else [])]
     lines += [
         results.command or "",

@@ -2,9 +2,10 @@
 
     python examples/mixed_table.py [--steps 500] [--method partial]
 
-The table is made of the 8 x 8 digits of scikit-learn: half of the pixels are numbers, as one kind of sensor gives them,
-the other half words, as another does. Names become indicators (`OneHotEncoder`), positions are learned of all of them
-together, and `grouped` makes one of each column. Nothing is told of where columns lie, or of which kind they are.
+The table is made of the 8 x 8 digits of scikit-learn: half of the pixels are numbers, as one kind of sensor gives
+them, the other half words, as another does. Names become indicators (`OneHotEncoder`), positions are learned of all
+of them together, and `grouped` makes one of each column. The Perceiver is transformers' (extra `perceiver`). Nothing
+is told of where columns lie, or of which kind they are.
 """
 
 import argparse

@@ -12,20 +12,39 @@ from typing import Any
 
 import pytest
 
+import maed
 from maed import cli
 
 # A shell ignores SIGINT in what it runs in the background, and all that is started there: but tests press Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--installed",
+        action="store_true",
+        help="test an installed wheel instead of this checkout, and run the commands of the pages too",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    source = Path(__file__).parents[1] / "src"
+    if config.getoption("--installed") and Path(maed.__file__).resolve().is_relative_to(source.resolve()):
+        raise pytest.UsageError(f"--installed: maed is imported from {source}, not from a wheel (see `make installed`)")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they take; keep a module's shared work in one worker; begin with what is long.
+
+    Without `--installed`, tests marked so are left out.
 
     Tests that share a fixture of their module are a group of pytest-xdist, so that one worker alone makes it. With
     `--no-loadscope-reorder`, tests are handed out in this order: groups, slow tests, and the many quick ones, with
     which all workers come to their end together.
     """
+    if not config.getoption("--installed"):
+        items[:] = [item for item in items if item.get_closest_marker("installed") is None]
     for item in items:
         if not isinstance(item, pytest.Function):
             continue

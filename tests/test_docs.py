@@ -1,19 +1,26 @@
 """What the documentation promises: its examples run, its links lead somewhere, its commands parse, no verb is left out.
 
-That the site builds, and that its anchors exist, is for `make docs`.
+That the site builds, and that its anchors exist, is for `make docs`. Commands are run by `make installed`, on the
+installed package. A line `<!-- not run: why -->` before a block, which pages do not show, keeps it from being run.
 """
 
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
+from sklearn.datasets import load_digits
 
 from maed.cli import build_parser
 
@@ -25,6 +32,7 @@ RUN = [DOCS / "quickstart.md", DOCS / "faq.md", DOCS / "api.md", *sorted((DOCS /
 _FENCE = re.compile(
     r"(?P<before>[^\n]*)\n(?P<fence>```|~~~)(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)\n(?P=fence)", re.S
 )
+_NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
 _LINK = re.compile(r"\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 
 
@@ -34,15 +42,15 @@ def test_the_page_of_messages_is_current() -> None:
 
 
 def name(page: Path) -> str:
-    return str(page.relative_to(DOCS))
+    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
 
 
-def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
-    """The number of the first line, and the code, of each fenced block that is not marked `<!-- not run: why -->`."""
+def blocks(page: Path, *languages: str, marked: bool = False) -> Iterator[tuple[int, str, str]]:
+    """The number of the first line, the language and the code of each fenced block; of `marked` ones too if asked."""
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
-        if found["language"] == language and not found["before"].startswith("<!-- not run"):
-            yield text.count("\n", 0, found.start("code")) + 1, found["code"]
+        if found["language"] in languages and (marked or not _NOT_RUN.fullmatch(found["before"])):
+            yield text.count("\n", 0, found.start("code")) + 1, found["language"], found["code"]
 
 
 def prose(page: Path) -> str:
@@ -57,9 +65,60 @@ def prose(page: Path) -> str:
 def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
-    for line, code in blocks(page, "python"):
+    for line, _, code in blocks(page, "python"):
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), scope)
     check(name(page), scope)
+
+
+@pytest.fixture
+def signals(tmp_path: Path) -> None:
+    """Files that pages speak of as the reader's own."""
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    spread = np.exp((np.cos(angle - angle[:, None]) - 1) / 0.16)
+    X = (rng.normal(size=(600, 16)) @ spread + 0.3 * rng.normal(size=(600, 16))).astype(np.float32)
+    np.savez(tmp_path / "my-signals.npz", inputs=X, labels=(X[:, 0] > 0).astype(int))
+    np.save(tmp_path / "my-digits.npy", load_digits().data[:20])
+    stations = pd.DataFrame(X, columns=[f"s{i}" for i in range(16)])
+    stations.to_csv(tmp_path / "stations.csv", index=False)
+    stations.mask(rng.random(X.shape) < 0.2).head(20).to_csv(tmp_path / "gaps.csv", index=False)
+    stations.head(20).to_csv(tmp_path / "new.csv", index=False)
+    stations.assign(nt=X[:, :4].mean(1), cec=X[:, 4:9].sum(1)).to_csv(tmp_path / "soil.csv", index=False)
+    labels = {"rain": (X[:, 0] > 0).astype(int), "wind": (X[:, 1] > 0).astype(int)}
+    stations.assign(**labels).to_csv(tmp_path / "tags.csv", index=False)
+
+
+@pytest.mark.slow
+@pytest.mark.installed
+@pytest.mark.usefixtures("short_learning", "signals")
+@pytest.mark.parametrize("page", [page for page in [ROOT / "README.md", *PAGES] if any(blocks(page, "sh"))], ids=name)
+def test_the_commands_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one folder, shortened by tests/short_maed.py, beside files of the reader."""
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "bin" / "maed"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "short_maed.py"} "$@"\n')
+    program.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONWARNINGS": "ignore",
+    }
+    scope: dict[str, Any] = {}
+    for line, language, code in blocks(page, "python", "sh"):
+        if language == "python" and page.name == "array.md":  # its commands export what its examples learn
+            exec(compile("\n" * (line - 1) + code, str(page), "exec"), scope)
+        if language == "sh":
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", code], env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{name(page)}, line {line}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=name)
+def test_a_block_that_is_not_run_says_why(page: Path) -> None:
+    for line in page.read_text(encoding="utf-8").splitlines():
+        assert "not run:" not in line or _NOT_RUN.fullmatch(line)
 
 
 def check(page: str, scope: dict[str, Any]) -> None:
@@ -111,7 +170,7 @@ def test_the_site_has_every_page_once() -> None:
 COMMANDS = [
     (page, line)
     for page in PAGES
-    for _, block in blocks(page, "sh")
+    for _, _, block in blocks(page, "sh", marked=True)
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("maed ") and "VERB" not in line
 ]

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from maed.errors import EXTRAS
+from maed.errors import EXTRAS, naming_extra
 
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({[n for names in EXTRAS.values() for n in names]}))"
 REFUSED = f"""
@@ -58,6 +58,14 @@ few = ["--data.limit=100", "--autoencoder.steps=4", "--autoencoder.width=8", "--
 assert main(["pretrain", "digits", *few]) == main(["similarity", "digits", *few]) == 0
 assert main(["embed", "--run=run", "--embedding.force=true"]) == main(["info", "run/embedding"]) == 0
 """
+IMPORTED = f"""
+{HIDE}
+for module, name in (("experiments.run", "run_all"), ("report", "write_report")):
+    try:
+        exec(f"from maed.{{module}} import {{name}}")
+    except ModuleNotFoundError as error:
+        print(error)
+"""
 
 
 def alone(program: str, folder: Path, *arguments: str) -> str:
@@ -72,6 +80,22 @@ def alone(program: str, folder: Path, *arguments: str) -> str:
 def test_the_base_install_learns_saves_and_plots(tmp_path: Path) -> None:
     alone(BASE, tmp_path)
     assert (tmp_path / "run" / "embedding" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_an_import_that_lacks_an_extra_names_it(tmp_path: Path) -> None:
+    lines = alone(IMPORTED, tmp_path).splitlines()
+    for line in lines:
+        assert line.endswith(" is not installed; run `pip install 'maed[report]'`")
+    assert len(lines) == 2
+
+
+def test_an_import_that_lacks_something_else_is_left_as_it_is() -> None:
+    other = ModuleNotFoundError("No module named 'theirs'", name="theirs")
+    assert naming_extra(other) is other
+    named = naming_extra(ModuleNotFoundError("No module named 'plotly'", name="plotly"))
+    assert naming_extra(named) is named
+    assert (named.name, str(named)) == ("plotly", "plotly is not installed; run `pip install 'maed[report]'`")
 
 
 LACKING = {

@@ -1016,7 +1016,7 @@ def test_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     # as in tests/test_docs.py: <!-- not run: why --> before a block that needs what does not install everywhere
-    blocks = re.findall(r"(?<!-->\n)```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(r"(?<! -->\n)```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     scope: dict[str, object] = {}
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from maed.errors import naming_extra
+
 
 def lazy(
     package: str, homes: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
@@ -13,10 +15,10 @@ def lazy(
     """Make the `__getattr__` and `__dir__` of a package.
 
     Args:
-        package: Its `__name__`.
+        package: The package's `__name__`.
         homes: The public names by the module of the package that they come from. No module may have a name of them:
             once imported, it would hide what goes by it.
-        modules: Of the package, which are public themselves.
+        modules: Modules of the package that are public themselves.
     """
     home = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
 
@@ -25,6 +27,9 @@ def lazy(
             return import_module(f"{package}.{name}")
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(home[name]), name)
+        try:
+            return getattr(import_module(home[name]), name)
+        except ModuleNotFoundError as error:
+            raise naming_extra(error) from error
 
     return getattr_, lambda: sorted([*home, *modules])

@@ -21,7 +21,7 @@ class MaedError(ValueError):
 
     Args:
         message: The line.
-        argument: What it is about, if the message does not begin with it.
+        argument: The argument that the error is about, if the message does not begin with it.
     """
 
     def __init__(self, message: str = "", *, argument: str | None = None) -> None:
@@ -86,12 +86,21 @@ EXTRAS = {
 """Import names of the packages that each extra installs: `pip install 'maed[NAME]'`."""
 
 
+def naming_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The same error; if an extra brings the module that is missing, its message names the extra."""
+    extra = next((extra for extra, names in EXTRAS.items() if error.name in names), None)
+    if extra is None or "maed[" in error.msg:
+        return error
+    message = f"{error.name} is not installed; run `pip install 'maed[{extra}]'`"
+    return ModuleNotFoundError(message, name=error.name, path=error.path)
+
+
 def require_extra(argument: str, *extras: str, package: str | None = None) -> None:
     """Refuse what needs packages that are not installed, before any work. Nothing is imported.
 
     Args:
         argument: The verb or setting that needs them.
-        extras: Of `EXTRAS`, all of which it needs.
+        extras: Extras in `EXTRAS`, all of which are needed.
         package: The only one of them that it needs, where that is so.
     """
     lacking = {
@@ -100,7 +109,9 @@ def require_extra(argument: str, *extras: str, package: str | None = None) -> No
     }
     names = [extra for extra, absent in lacking.items() if absent]
     if names:
-        packages = ", ".join(package for absent in lacking.values() for package in absent)
+        packages = [package for absent in lacking.values() for package in absent]
+        are = "is" if len(packages) == 1 else "are"
         raise MaedError(
-            f"{argument}: needs {packages}, which is not installed; run `pip install 'maed[{','.join(names)}]'`"
+            f"{argument}: needs {', '.join(packages)}, which {are} not installed; "
+            f"run `pip install 'maed[{','.join(names)}]'`"
         )

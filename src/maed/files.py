@@ -110,8 +110,8 @@ def damaged(path: Path, found: str = "damaged, its content is not what was writt
 
     Args:
         path: The file.
-        found: What is wrong.
-        otherwise: What else can be done.
+        found: The problem.
+        otherwise: Another way out.
     """
     of_stage = path.name == CONFIG or (path.parent / CONFIG).is_file()
     stage = path.parent if of_stage else path  # the files of a stage go together
@@ -127,7 +127,7 @@ def locked(folder: Path, *, below: bool = True) -> Iterator[None]:
 
     Args:
         folder: Created if it does not exist.
-        below: Whether files in the folders below are its own too.
+        below: True if files in folders below also belong to it.
 
     Raises:
         MaedError: Another process holds it; it is named.

@@ -56,12 +56,12 @@ class MadeWith:
     """The settings that a stage, and those before it, were made with; None of a stage that had no part in it.
 
     Args:
-        source: Of the signals.
+        source: Name of the source of the signals.
         data, autoencoder, similarity, embedding: Settings, by their names.
         baseline: Name of a training-free method.
-        signals: How many signals that read at most.
-        candidates: How many others each position was compared with; None if with all.
-        landmarks: How many positions the autoencoder was trained on; None if on all.
+        signals: Largest number of signals that were read.
+        candidates: Number of others that each position was compared with; None for all.
+        landmarks: Number of positions that the autoencoder was trained on; None for all.
     """
 
     source: str | None = None
@@ -76,7 +76,7 @@ class MadeWith:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> MadeWith:
-        """From the `made_with` of a file, of any version."""
+        """Read the `made_with` of a file, of any version."""
         groups = plain(modern(stored))
         for name, value in ADDED.items():
             group, _, setting = name.partition(".")
@@ -115,13 +115,13 @@ class Work:
     """Facts that a stage recorded in metrics.json or config.json; None for those not recorded.
 
     Args:
-        source: Of the signals.
-        n: How many positions.
-        seconds: That it took.
+        source: Name of the source of the signals.
+        n: Number of positions.
+        seconds: Time that the stage took.
         history: Points of a training, by `step`, or of a similarity, by `draws`.
-        visible: How many positions the autoencoder was shown.
-        draws: How many a similarity is made of.
-        split_half: Agreement of its halves.
+        visible: Number of positions that the autoencoder was shown.
+        draws: Number of draws that the similarity is made of.
+        split_half: Agreement of the two halves of the draws.
         changed: Shares of neighbors that changed, after so many draws.
     """
 
@@ -136,7 +136,7 @@ class Work:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Work:
-        """From the content of a file."""
+        """Read the content of a file."""
         return _row(cls, {name: value for name, value in stored.items() if value is not None})
 
 
@@ -146,7 +146,7 @@ class Progress:
 
     Args:
         step: Steps of a training, or draws of a similarity, that are done; None if nothing was written yet.
-        steps: In all; a training may end sooner.
+        steps: Total number of steps; a training may end sooner.
         begun: The step at which this process began: others were done before a stop.
         seconds: Since then.
         points: The curve so far, by `step`; a long one is thinned.
@@ -163,7 +163,7 @@ class Progress:
         """Read a file; without one, nothing is known.
 
         Raises:
-            MaedError: It is no progress.json.
+            MaedError: The file is no progress.json.
         """
         if not path.is_file():
             return cls()
@@ -197,14 +197,14 @@ class Candidate:
     """A method that a run has tried, and what is known of it without truth (a row of `auto.json`).
 
     Args:
-        name: Of the method; `random` for the vectors that are probed beside all others.
+        name: Name of the method; `random` for the vectors that are probed beside all others.
         probe_loss: Mean over seeds and held-out draws; None if nothing was probed.
-        probe_loss_above: How far that is above the best candidate's.
-        probe_loss_se: Standard error of that, paired.
+        probe_loss_above: Difference to the best candidate's probe loss.
+        probe_loss_se: Standard error of that difference, paired.
         probe_share: 0 for random vectors, 1 for the best.
         neighbor_error: Mean over positions.
         split_half: Agreement of two halves of the draws.
-        seconds: That making it took.
+        seconds: Time that the method took.
     """
 
     name: str
@@ -225,8 +225,8 @@ class Choice:
         chosen: Name of the method.
         candidates: The chosen one first, then by probe loss, random vectors last.
         no_dependence: Methods that found none.
-        seconds: That choosing took.
-        made_with: What it depends on.
+        seconds: Time that the choice took.
+        made_with: Settings that the choice depends on.
     """
 
     chosen: str
@@ -240,7 +240,7 @@ class Choice:
         """Read a file.
 
         Raises:
-            MaedError: It is missing, no JSON, or no auto.json; or what it names as chosen is no name of a method.
+            MaedError: The file is missing, no JSON or no auto.json, or the method that it names as chosen is unknown.
         """
         stored = read_json(path)
         try:
@@ -269,7 +269,7 @@ class Arm:
 
     @property
     def arm(self) -> str:
-        """Its name; no mean contains several arms."""
+        """The name of the arm; no mean contains several arms."""
         return arm_of(self.positions, self.pretrained)
 
 
@@ -279,15 +279,16 @@ class Score(Arm):
 
     Args:
         positions: The encoding.
-        seed: Of the training.
-        value: Of the metric.
-        validation: The same of the validation signals, at its best.
+        seed: Seed of the training.
+        value: Value of the metric.
+        validation: Best value of the metric on the validation signals.
         epochs: Passes over the training signals.
-        seconds: Of the training.
-        learning_rate: Its peak.
+        seconds: Time that the training took.
+        learning_rate: Peak learning rate.
         history: Points of the training.
-        task, labels, metric: What was learned, from how many labeled signals, and how that is measured.
-        metrics: What else was measured of the test signals, by name.
+        task, labels, metric: The task, the number of labeled signals that it was learned from, and the metric of
+            `value`.
+        metrics: Other metrics of the test signals, by name.
         pretrained: The task that its encoder was pretrained with; None if it started from random weights.
     """
 
@@ -307,7 +308,7 @@ class Score(Arm):
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Score:
-        """From a row of a results.json, or the metrics.json of a model, of any version."""
+        """Read a row of a results.json, or the metrics.json of a model, of any version."""
         metric = stored.get("metric") or "accuracy"
         found = {"value": stored.get(f"test_{metric}"), "validation": stored.get(f"validation_{metric}")}
         return _row(cls, {**{name: value for name, value in found.items() if value is not None}, **stored})
@@ -368,16 +369,16 @@ class Results:
     """`results.json`. A section that was not run is None or empty.
 
     Args:
-        source, positions, neighbors: Of the data: its name, N, and the k of recall@k.
+        source, positions, neighbors: Name of the data, N, and the k of recall@k.
         held_out: How signals were held out, in words.
-        command, commit, settings, machine, started: Where the figures come from.
+        command, commit, settings, machine, started: Origin of the figures.
         files: SHA-256 of each file that `maed run` had written when it was done; None of a run that was stopped, or of
             `maed compare`.
-        seconds: Of each stage.
-        split_half, geometry: By method.
-        scores, summary, paired, tuning: Of trained models.
-        notes: What a reader must know.
-        chosen, probe_loss, neighbor_error: Of the candidates, by method.
+        seconds: Time that each stage took.
+        split_half, geometry: Metrics of the positions, by method.
+        scores, summary, paired, tuning: Scores of trained models.
+        notes: Remarks that a reader must know.
+        chosen, probe_loss, neighbor_error: Choice among the candidates, and metrics of each by method.
     """
 
     maed: str = ""
@@ -405,7 +406,7 @@ class Results:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Results:
-        """From the content of a results.json, of schema 1 or 2."""
+        """Read the content of a results.json, of schema 1 or 2."""
         found = dict(stored)
         if "neighbours" in found:
             found["neighbors"] = found.pop("neighbours")
@@ -425,7 +426,7 @@ class Results:
         """Read a file.
 
         Raises:
-            MaedError: It is missing, no JSON, or no results.json.
+            MaedError: The file is missing, no JSON, or no results.json.
         """
         stored = read_json(path)
         if not is_results(stored):

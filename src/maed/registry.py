@@ -91,7 +91,7 @@ class Registry(Generic[T]):
 
         Args:
             name: One of `names`.
-            argument: What a message calls the setting; the kind in the singular where None.
+            argument: Name of the setting in messages; None for the kind, in the singular.
 
         Raises:
             MaedError: No such name, or a plug-in that cannot be imported.

@@ -115,8 +115,8 @@ class RunFolder:
     """A folder that a run writes, and where its earlier stages lie.
 
     Args:
-        path: Where this run writes.
-        upstream: Where earlier stages lie; `path` where None.
+        path: Folder that this run writes to.
+        upstream: Folder of earlier stages; None for `path`.
         overwrite: Replace stages that were made with other settings instead of refusing.
     """
 
@@ -154,8 +154,8 @@ class RunFolder:
         """`models/[TASK-][LABELS-][pretrained-]ENCODING-SEED/`, without prefixes for classification with all labels.
 
         Args:
-            encoding: Of the positions.
-            seed: Of the training.
+            encoding: Encoding of the positions.
+            seed: Seed of the training.
             learned: `task`, `labels` and `pretrained`, unless they are the defaults.
 
         Returns:
@@ -233,7 +233,7 @@ class RunFolder:
         Args:
             stage: The folder.
             made_with: Settings, by their groups.
-            facts: What else config.json is to say.
+            facts: Other facts for config.json.
 
         Raises:
             MaedError: The folder holds the stage made with other settings, and `overwrite` is off.

@@ -30,7 +30,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file. One without a digest, as others and earlier versions write them, is taken as it is.
 
     Raises:
-        MaedError: It is missing, no safetensors file, or its content is not what was written.
+        MaedError: The file is missing, no safetensors file, or its content is not what was written.
     """
     if not path.is_file():
         raise MaedError(f"{path}: no such file")

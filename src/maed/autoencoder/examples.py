@@ -43,11 +43,11 @@ def write_examples(folder: Path, model: MaskedAutoencoder, data: SignalData, vis
     the most contrast are taken, for an even one shows nothing.
 
     Args:
-        folder: Of the autoencoder.
+        folder: Folder of the autoencoder.
         model: Trained.
-        data: Its held-out signals are taken.
-        visible: How many positions the training showed.
-        loss: What the model puts out.
+        data: The data whose held-out signals are taken.
+        visible: Number of positions that the training showed.
+        loss: The loss, which says what the model's outputs mean.
     """
     n, counts = data.positions, shown_counts(data.positions, visible)
     generator = np.random.default_rng(0)

@@ -36,7 +36,7 @@ def position_losses(output: Tensor, targets: Tensor, loss: LossName) -> Tensor:
     Args:
         output: `(B, S, C)`; `(B, S, 2 C)`, means first; or `(B, S, vocabulary)` logits.
         targets: `(B, S, C)` float32, or `(B, S)` token ids.
-        loss: Which.
+        loss: Name of the loss.
 
     Returns:
         `(B, S)` float32.

@@ -32,7 +32,7 @@ def visible_count(n: int, kind: SignalKind, fraction: float | None, group: str =
         A number from 1 to n - 1.
 
     Raises:
-        MaedError: Where the fraction leaves none or all; it names the fraction of the settings' `group`.
+        MaedError: The fraction leaves none or all; the error names the fraction of the settings' `group`.
     """
     if fraction is None:
         fraction = 0.2 if kind == "tokens" else 0.75 / np.sqrt(n)
@@ -136,9 +136,9 @@ def make_draw(
         signals: The split to draw from.
         generator: Source of randomness.
         rows: `(B,)` int64.
-        visible: How many of N positions a signal shows; a signal with fewer real positions shows the same share of
-            them, at least one, and always hides one if it has two.
-        scored: How many positions to score, at random, the same for the whole batch, so that the cost of a draw
+        visible: Number of the N positions that a signal shows; a signal with fewer real positions shows the same share
+            of them, at least one, and always hides one if it has two.
+        scored: Number of positions to score, at random, the same for the whole batch, so that the cost of a draw
             does not grow with N; None scores all.
 
     Returns:

@@ -30,8 +30,8 @@ class Placed(NamedTuple):
     """Vectors of all positions, `(N, d)` float32 each.
 
     Args:
-        vectors: By all signals that were read.
-        halves: By two disjoint halves of them.
+        vectors: Vectors from all signals that were read.
+        halves: Vectors from each of two disjoint halves of these signals.
     """
 
     vectors: Tensor
@@ -64,11 +64,11 @@ def place(
     Args:
         model: Trained on the landmarks, in evaluation mode, on the device.
         at: `(M,)` positions, the landmarks.
-        signals: Of all N positions, of real channels. 8,192 of them are read at the most.
+        signals: Signals of all N positions, with real channels. At most 8,192 of them are read.
         visible: Landmarks that each signal shows.
-        loss: What the model puts out.
+        loss: The loss, which says what the model's outputs mean.
         dim: Channels d of the vectors, below M.
-        device: Where to compute.
+        device: Device that computes.
     """
     generator, n = np.random.default_rng(0), signals.values.shape[1]
     rows = np.sort(generator.permutation(len(signals))[:_SIGNALS])
@@ -120,7 +120,7 @@ def _reconstructed(
     loss: LossName,
     device: torch.device,
 ) -> Tensor:
-    """What a model makes of its positions from other ones, without the mean over signals: `(n, M, channels)`.
+    """Reconstructions of positions from other ones, without the mean over signals: `(n, M, channels)`.
 
     Of `gaussian` outputs these are the expected value and the expected square.
     """

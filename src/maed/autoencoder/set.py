@@ -76,7 +76,7 @@ class SetAutoencoder(nn.Module):
         layers: Self-attention layers over the visible tokens.
         heads: Attention heads.
         outputs: Numbers put out for a position; C or the vocabulary by default.
-        readout: What a query makes of what it has read: `feed-forward`, a layer that acts on it; `linear`, none, at a
+        readout: How a query uses what it has read: `feed-forward`, a layer that acts on it; `linear`, none, at a
             third of the decoder's arithmetic.
     """
 

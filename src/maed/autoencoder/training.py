@@ -40,7 +40,7 @@ class DrawStream:
     Args:
         signals: The split to draw from.
         visible: Positions shown.
-        most: Of draws that show different numbers of positions the largest, `visible` being the smallest, all evenly
+        most: The largest number of visible positions, if draws show different numbers: from `visible` to this, evenly
             on a logarithmic scale.
         scored: Positions scored; None for all.
         batch_size: Signals in a draw.
@@ -83,9 +83,9 @@ class AutoencoderTask:
     """The training of a masked autoencoder: draws in, mean loss over hidden scored positions out.
 
     Args:
-        model: What is trained.
-        loss: Of a position.
-        settings: Those of the optimizer are read.
+        model: The model to train.
+        loss: The loss of a position.
+        settings: Settings, of which those of the optimizer are read.
     """
 
     def __init__(self, model: Autoencoder, loss: LossName, settings: AutoencoderSettings) -> None:
@@ -115,7 +115,7 @@ class AutoencoderTask:
         """The loss of one draw.
 
         Raises:
-            MaedError: It is not finite.
+            MaedError: The loss is not finite.
         """
         loss = self.mean_loss(batch)
         if not torch.isfinite(loss):
@@ -295,8 +295,8 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
     Args:
         model: Trained on `data`, in evaluation mode.
         signals: Normalized as `data` are.
-        settings: Of its training.
-        data: What it was trained on; only its sizes are read.
+        settings: Settings of the autoencoder's training.
+        data: The data of the training, of which only the sizes are read.
     """
     visible = visible_count(data.positions, data.kind, settings.visible_fraction)
     task = AutoencoderTask(model, loss_name(settings, data), settings)

@@ -97,7 +97,7 @@ def _preset_first(argv: list[str]) -> list[str]:
 def build_parser(asked: Sequence[str] = ()) -> Parser:
     """The parser of all verbs; the arguments of all of them, or of one that is `asked` for, which takes less time."""
     parser = Parser(prog="maed", description=_DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"maed {__version__}")
+    parser.add_argument("--version", action="version", version=f"maed {__version__}", help="Show the version and exit.")
     verbs = parser.add_subcommands(dest="verb", metavar="VERB", required=True, title="verbs", description="")
     for name, verb in VERBS.items():
         own = Parser(prog=f"maed {name}", description=verb.text, allow_abbrev=False)

@@ -29,7 +29,7 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
 
     Args:
         given: The arguments of the verb.
-        models_only: It trains models alone, each of which is locked by itself.
+        models_only: True if the command only trains models, each of which is locked by itself.
     """
     from maed.data import load
     from maed.files import locked

@@ -86,4 +86,4 @@ def _demo(given: Namespace, command: str) -> None:
 
     one_process("demo")
     made = demo(Path(given.out), say, command=command, overwrite=given.overwrite)
-    say(f"open {made} in a browser")
+    say(f"open {made}" + (" in a browser" if made.suffix == ".html" else ""))

@@ -26,6 +26,10 @@ class Parser(ArgumentParser):
         """Raise a one-line `MaedError`."""
         raise MaedError(one_line(message, self))
 
+    def format_help(self) -> str:
+        """The help, without the line of jsonargparse that only says that verbs follow."""
+        return re.sub(r"\n *Available subcommands:\n *\(required\)", "", super().format_help())
+
 
 class Preset(ActionConfigFile):
     """`--config NAME|FILE`: settings from a preset of the package or from a YAML file; flags win over it."""
@@ -43,10 +47,10 @@ class Verb:
     """One verb of the command line.
 
     Args:
-        text: What it does, for --help.
-        add: Adds its arguments to its parser.
-        do: What it does.
-        extras: Of the package, without which it can do nothing.
+        text: One sentence on what the verb does, for --help.
+        add: The function that adds its arguments to its parser.
+        do: The function that does it.
+        extras: Extras of the package that the verb needs.
     """
 
     text: str
@@ -56,7 +60,7 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {}
-"""By name, in the order of --help."""
+"""Verbs by name, in the order of --help."""
 
 
 def verb(name: str, text: str, add: Callable[[Parser], None], *extras: str) -> Callable[[Do], Do]:

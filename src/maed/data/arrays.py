@@ -145,8 +145,8 @@ def chosen_arrays(path: Path, arrays: Mapping[str, Any], settings: DataSettings)
     and so is a single array of any name: it is said. Labels may be a row or column of a matrix.
 
     Args:
-        path: Of the file, for messages.
-        arrays: By name; those that are not chosen are not read.
+        path: Path of the file, for messages.
+        arrays: Arrays by name; those that are not chosen are not read.
         settings: `columns` and `label` are read.
 
     Raises:

@@ -26,7 +26,7 @@ def open_matlab(path: Path, settings: DataSettings) -> Source:
     """A `.mat` file of any version; those from 7.3 on are HDF5, in which axes lie the other way round.
 
     Raises:
-        MaedError: It cannot be read, or several matrices may be the signals.
+        MaedError: The file cannot be read, or several matrices may be the signals.
     """
     from scipy.io import loadmat
 

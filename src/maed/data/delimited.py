@@ -39,12 +39,12 @@ class Dialect:
     """The format of a table in text.
 
     Args:
-        delimiter: Between cells; a blank for any number of blanks.
+        delimiter: The character between cells; a blank stands for any number of blanks.
         decimal: `.` or `,`.
-        thousands: What groups digits; None if nothing does.
-        names: Of the columns; None if no line holds them.
+        thousands: The character that groups digits; None if there is none.
+        names: Names of the columns; None if no line holds them.
         skipped: Lines before the first signal.
-        aside: Those of them that are no names, as they are.
+        aside: Skipped lines other than that of the names, as they are written.
     """
 
     delimiter: str = ","
@@ -245,7 +245,7 @@ def _pandas_options(dialect: Dialect) -> dict[str, Any]:
 
 
 def _by_arrow(path: Path, dialect: Dialect, content: bytes | None) -> pa.Table:
-    """By pyarrow, which reads in parallel."""
+    """Read with pyarrow, which reads in parallel."""
     try:
         table = pa.csv.read_csv(path if content is None else io.BytesIO(content), **_arrow_options(dialect))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -256,7 +256,7 @@ def _by_arrow(path: Path, dialect: Dialect, content: bytes | None) -> pa.Table:
 
 
 def _by_pandas(path: Path, dialect: Dialect, content: bytes | None) -> pa.Table:
-    """By pandas, which knows blanks and grouped digits."""
+    """Read with pandas, which knows blanks and grouped digits."""
     import pandas as pd
 
     try:

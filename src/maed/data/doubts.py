@@ -24,7 +24,7 @@ def refuse_stand_ins(values: np.ndarray) -> None:
     three answers. Only the largest and the smallest of the values are looked at, which costs a pass over them.
 
     Args:
-        values: Of the training signals, NaN if it is known that one is missing; or token ids.
+        values: Values of the training signals, NaN where one is known to be missing; or token ids.
 
     Raises:
         MaedError: There is one.

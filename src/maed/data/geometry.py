@@ -40,8 +40,8 @@ class Geometry:
     """The true geometry of positions: coordinates and distances.
 
     Args:
-        kind: What they lie on; `points` for coordinates of unknown kind. Decides the true distances and the `k` of kNN
-            recall.
+        kind: The shape that they lie on; `points` for coordinates of unknown kind. Decides the true distances and
+            the `k` of kNN recall.
         coordinates: `(N, D)`, Cartesian; rows in storage order, NaN for positions that have no place. On a ring cosine
             and sine, on a torus those of each angle, on a sphere of radius 1 and on a swiss roll three.
         shape: Side lengths of a line, grid or torus (`(N,)`, `(height, width)`, or more of a torus), for figures; empty

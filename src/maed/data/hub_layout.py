@@ -26,9 +26,9 @@ def known(name: str, repository: str, classes: Sequence[str], settings: DataSett
     """A data set with a name of its own: from the folder `$MAED_DATA/NAME` where that exists, otherwise from the hub.
 
     Args:
-        name: What it is called here.
+        name: Name of the data set in `maed`.
         repository: `OWNER/NAME` on the hub.
-        classes: In the order of the labels.
+        classes: Names of the classes, in the order of the labels.
         settings: See `from_tables`.
     """
     root = os.environ.get("MAED_DATA")

@@ -29,7 +29,7 @@ def decode(
     Args:
         encoded: n files of any format that Pillow reads; each is one image.
         image_size: Side that they are brought to, see `resize`; their own size, the same for all, where None.
-        name: What messages call the image of an index.
+        name: Gives the name of an image in messages, from its index.
 
     Returns:
         `(n, height, width, C)` uint8; C is 1 where all are grayscale, otherwise 3.

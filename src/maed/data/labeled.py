@@ -68,7 +68,7 @@ def labeled_source(data: Any, settings: DataSettings, origin: str) -> Source:
     Args:
         data: The array or data set; it may lie in a file.
         settings: `columns` names the variable, `label` and `group` name variables along the signals; `type` is read.
-        origin: What messages call it.
+        origin: Name of the table in messages.
 
     Raises:
         MaedError: Several variables and none named, or no axis that counts signals.

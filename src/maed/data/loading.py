@@ -23,7 +23,7 @@ def load(source: str, settings: DataSettings | None = None) -> SignalData:
 
     Args:
         source: a name or path that one of `maed.data.sources` takes: `photos`, `field:ring:64`, `signals.npy`, ...
-        settings: How it is read and cut; the defaults where None.
+        settings: How the data are read and split; None for the defaults.
 
     Returns:
         Three splits of `(n, N, C)` numbers or `(n, N)` token ids, and what is known about them.
@@ -47,7 +47,7 @@ def from_arrays(X: Any, y: Any = None, *, coordinates: Any = None, settings: Dat
             `settings.type` tokens).
         y: n labels, whole numbers or names; None without.
         coordinates: The true `(N, D)` coordinates of the positions, if known. Nothing learns from them.
-        settings: How they are cut and normalized; the defaults where None.
+        settings: How the data are split and normalized; None for the defaults.
 
     Returns:
         The signals, split and normalized.
@@ -67,13 +67,13 @@ def from_given(X: Any, *, coordinates: Any = None, settings: DataSettings | None
     Args:
         X: Arrays, tensors, tables, columns, data sets, or an iterator of batches.
         coordinates: The true `(N, D)` coordinates of the positions, if known. Nothing learns from them.
-        settings: How they are cut and normalized; the defaults where None.
+        settings: How the data are split and normalized; None for the defaults.
 
     Returns:
         The signals, split and normalized.
 
     Raises:
-        MaedError: What cannot be used; one line that names the argument.
+        MaedError: The data cannot be used; the message is one line that names the argument.
     """
     from maed.data import objects
 

@@ -37,10 +37,11 @@ def gathered(
     Memory is that of the columns and of one piece; where columns of numbers are kept, `Storage` decides.
 
     Args:
-        pieces: Of equal columns, in order. Larger whole numbers, and what is no number, are kept as they are.
-        rows: As many or more than all pieces have together.
-        names: Of the columns.
-        origin: What the progress is called.
+        pieces: Tables with the same columns, in order. Larger whole numbers, and what is no number, are kept as they
+            are.
+        rows: At least the number of rows of all pieces together.
+        names: Names of the columns.
+        origin: Name of the table in progress.
         whole: Columns that hold whole numbers, which were read as fractions.
 
     Raises:

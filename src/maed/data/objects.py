@@ -98,7 +98,7 @@ def as_array(X: Any) -> np.ndarray:
     """An array or tensor, or nested lists, as a numpy array; memory-mapped ones stay so.
 
     Raises:
-        MaedError: Of a rank or type that holds no signals.
+        MaedError: The rank or type of the object is not that of signals.
     """
     if hasattr(X, "detach"):  # a tensor
         X = X.detach().cpu()

@@ -1,4 +1,4 @@
-"""From a stored source to signals: choose rows, read them, check, normalize, permute."""
+"""Turn a stored source into signals: choose rows, read them, check, normalize, permute."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def assemble(name: str, source: Source, settings: DataSettings) -> SignalData:
     """Read the rows that the settings choose, and make `SignalData` of them.
 
     Args:
-        name: What the source was asked for by.
+        name: The name that the user gave the source.
         source: Stored splits.
         settings: `split`, `validation`, `test`, `limit`, `seed`, `missing`, `drop_rate`, `normalization` and `permute`
             are read.

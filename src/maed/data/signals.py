@@ -135,12 +135,12 @@ class SignalData:
         geometry: The true geometry, or None. Nothing that learns reads it.
         permutation: The order that `--data.permute` put the positions in, or None: position i holds what was
             stored at `permutation[i]`.
-        content: What the signals were made of; None if that is not known.
+        content: What kind of content the signals were made of; None if unknown.
         columns: Columns of the table they were read from; empty if there was none.
         kept: `(stored N,)` bool, which of the stored positions these are, where some have no value at all; None where
             all are.
-        held_out: How many signals are in each split, and how they were chosen, in words.
-        label_names: Of the columns that labels come from; empty without labels.
+        held_out: How many signals each split has, and how they were chosen, in words.
+        label_names: Names of the columns that labels come from; empty without labels.
     """
 
     source: str

@@ -64,9 +64,9 @@ class Source:
         vocabulary: Number of token ids, known before they are read of the bytes of text alone; 0 where the largest id
             decides.
         geometry: The true geometry if it is known. Pixels bring their own grid.
-        normalization: What `auto` means here.
+        normalization: The normalization that `auto` stands for.
         columns: The columns that are read, where it is a table.
-        label_names: Of the columns that labels come from.
+        label_names: Names of the columns that labels come from.
     """
 
     kind: SignalKind
@@ -90,8 +90,8 @@ class SourceType:
     The source called NAME is asked (`takes`) of `NAME`, of what begins with `NAME:`, and of paths that end in `.NAME`.
 
     Attributes:
-        example: How it is written, for messages and help: `photos`, `hub:OWNER/NAME`, `a .npy file`.
-        names: What is proposed to who misspells it; the example, where it is a name, needs no repetition.
+        example: An example of how to name it, for messages and help: `photos`, `hub:OWNER/NAME`, `a .npy file`.
+        names: Names to suggest for a misspelled one; the example, if it is a name, needs no repetition.
     """
 
     example: ClassVar[str]
@@ -107,7 +107,7 @@ class SourceType:
         """The source that `text` names.
 
         Raises:
-            MaedError: It cannot be used; one line that names the argument.
+            MaedError: The source cannot be used; the message is one line that names the argument.
         """
         raise NotImplementedError
 

@@ -89,7 +89,7 @@ def from_tables(
         tables: The stored splits.
         settings: `type`, `columns`, `label`, `length` and `image_size` are read.
         names: Class names for whole-number labels whose table does not name them.
-        origin: What messages call the tables.
+        origin: Name of the tables in messages.
 
     Raises:
         MaedError: No rows, an unknown column, or columns that cannot be read as one kind of signal.
@@ -270,9 +270,9 @@ def columns_in_order(names: Sequence[str], trained: Sequence[str], argument: str
 
     Args:
         names: The columns of the other table.
-        trained: Those wanted.
-        argument: What the message is about.
-        origin: What the message calls the table.
+        trained: The wanted columns.
+        argument: The argument that the message is about.
+        origin: Name of the table in messages.
 
     Raises:
         MaedError: One of them is missing; it is named.

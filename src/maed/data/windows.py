@@ -20,7 +20,7 @@ def windowed(source: Source, settings: DataSettings) -> Source:
     numbers, and no classes, are those of its last row. Only the rows of the windows that are asked for are read.
 
     Args:
-        source: Of real channels.
+        source: A source with real channels.
         settings: `window` and `stride` are read.
 
     Raises:

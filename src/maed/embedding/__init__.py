@@ -1,4 +1,4 @@
-"""From a similarity to a position embedding, and the folder that holds it."""
+"""Turn a similarity into a position embedding, and keep it in a folder."""
 
 from typing import TYPE_CHECKING
 

@@ -39,9 +39,9 @@ def model_card(embedding: PositionEmbedding, metrics: Mapping[str, Any], *, figu
     """The card of `embedding`.
 
     Args:
-        embedding: What is described.
+        embedding: The embedding to describe.
         metrics: Numbers by name, from `maed evaluate` for instance.
-        figure: Whether `figure.png` lies beside the card.
+        figure: True if `figure.png` lies beside the card.
         where: The name that `from_pretrained` finds it by, as the example shows it.
     """
     resampled, source = embedding.provenance.get("resampled"), _plain(embedding.source or "data")

@@ -30,7 +30,7 @@ def recovered_coordinates(vectors: np.ndarray, dims: int | None = None) -> tuple
 
     Args:
         vectors: `(N, d)`.
-        dims: How many coordinates; None for the fewest of which more would take less than 0.05 off the residual
+        dims: Number of coordinates; None for the fewest of which more would take less than 0.05 off the residual
             variance. That is the number that holds the shape without cutting it: 1 for a line, 2 for a grid or a ring,
             3 for a sphere, 4 for a torus.
 

@@ -80,8 +80,8 @@ def write_onnx(embedding: PositionEmbedding, path: str | Path, *, rms: float | N
         embedding: Whose vectors.
         path: a file, replaced if it exists.
         rms: Root mean square over all entries; as they are by default.
-        rank: How many axes the model says that `index` has: 1 for a list of positions, 2 for a batch of lists. ONNX
-            asks for a number, and onnxruntime holds on to it; the look-up itself takes any.
+        rank: Number of axes that the model declares for `index`: 1 for a list of positions, 2 for a batch of lists.
+            ONNX asks for a number, and onnxruntime holds on to it; the look-up itself takes any.
 
     Raises:
         MaedError: `rms` is not above 0, or onnx is not installed.

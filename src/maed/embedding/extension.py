@@ -32,8 +32,8 @@ def read_columns(
     Args:
         X: Whatever `maed.learn` takes, with n columns and more.
         n: Old positions.
-        known: Their names, or None.
-        names: Of the new columns, where X does not name its own.
+        known: Names of the known positions, or None.
+        names: Names of the new columns, if X does not name its own.
 
     Returns:
         `(signals, n + M, C)` numbers, NaN where missing; and the names of all positions, None if the old have none.

@@ -60,7 +60,7 @@ def refitted(embedding: PositionEmbedding, dim: int, similarity: Path | None) ->
     """An embedding's vectors in `dim` channels, and the provenance of these: projected, or reduced again.
 
     Args:
-        embedding: As it is.
+        embedding: The embedding to fit.
         dim: Channels.
         similarity: a `similarity/` folder of the run that made it; None to project.
 
@@ -197,7 +197,7 @@ def of_positions(given: Geometry, names: Sequence[str] | None, n: int, seed: int
         given: The places of the source.
         names: N names of positions, or None.
         n: Positions.
-        seed: Of the permutation that the embedding was learned with, or None.
+        seed: Seed of the permutation that the embedding was learned with, or None.
 
     Raises:
         MaedError: Another number of places, and names do not tell which are which.

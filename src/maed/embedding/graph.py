@@ -15,7 +15,7 @@ _CLOSE = 2
 """A position is close to those that have it among so many most similar."""
 
 _ENOUGH = 6
-"""With fewer neighbors there are too few links among them to tell places apart."""
+"""Fewest neighbors of a position: with fewer, there are too few links to tell places apart."""
 
 
 def neighbor_graph(similarity: np.ndarray, k: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight
         graph: `(N, N)` symmetric weights, 0 for no link.
         similarity: `(N, N)` symmetric, -inf where a link is the last resort.
         k: Neighbors, for a warning that names the parts; none by default.
-        weight: Of the links that are added.
+        weight: Weight of the added links.
     """
     parts, part = connected_components(csr_matrix(graph), directed=False)
     if parts == 1:

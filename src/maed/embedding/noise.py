@@ -95,7 +95,7 @@ def known_pairs(similarity: csr_matrix, error: csr_matrix, *, all_of_them: bool)
 
     Args:
         similarity: `(N, N)` symmetric.
-        error: Of the same entries.
+        error: Standard errors of the same entries.
         all_of_them: Leave out every other pair; else those alone of positions that have no pair above it, unless these
             are more than half.
     """
@@ -177,7 +177,7 @@ def signal_to_noise(similarity: Tensor, standard_error: Tensor) -> float:
 
 
 def _centered(matrix: np.ndarray) -> np.ndarray:
-    """Without the means of rows and columns."""
+    """The matrix without the means of its rows and columns."""
     return matrix - matrix.mean(axis=0) - matrix.mean(axis=1)[:, None] + matrix.mean()
 
 

@@ -384,7 +384,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         Args:
             X: Signals of old and new positions together: whatever `maed.learn` takes, NaN where missing. Columns are
                 found by name, in any order; without names, the first N are the source's, and the new ones follow.
-            names: Of the new columns, where the positions of the embedding have names and the columns of X none.
+            names: Names of the new columns, if the positions of the embedding have names and the columns of X have
+                none.
 
         Returns:
             N + M positions, the new ones last, without geometry; `provenance["extended_from"]` is N.
@@ -523,8 +524,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
 
         Args:
             repo_id: `OWNER/NAME`; created if it does not exist.
-            metrics: As for `save_pretrained`.
-            figure: As for `save_pretrained`.
+            metrics: See `save_pretrained`.
+            figure: See `save_pretrained`.
             kwargs: `private`, `token`, `branch` and so on, of `huggingface_hub`.
 
         Returns:

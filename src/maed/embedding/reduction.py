@@ -1,4 +1,4 @@
-"""From an N x N similarity to d channels per position: what all reductions share, and what one is."""
+"""Reductions from an N x N similarity to d channels per position: what each of them is, and what all share."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Reduction(ABC):
     One file of `maed/embedding/reductions` for each, or one entry point `maed.reductions` of another package.
 
     Attributes:
-        needs_neighbors: Whether it reads k, which then has to be below N.
+        needs_neighbors: True if the reduction reads k, which must then be below N.
         steps: `embedding.diffusion_steps` where not set.
-        places_unknown: Whether rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
+        places_unknown: True if rows of 0 may stand for positions of which nothing is known (`embedding.denoise`
             `positions`).
-        sparse: Whether it has `reduce_sparse`, and so is for any number of positions.
+        sparse: True if the reduction has `reduce_sparse`, which takes any number of positions.
         shown_dim: Channels that the explorer makes of it; those of the run's embedding where None.
     """
 
@@ -72,8 +72,8 @@ def check_reduction(n: int, settings: EmbeddingSettings, *, sparse: bool = False
 
     Args:
         n: Positions.
-        settings: Which reduction, and its parameters.
-        sparse: Whether candidate pairs alone are known.
+        settings: The reduction and its parameters.
+        sparse: True if only candidate pairs are known.
 
     Returns:
         The number of neighbors.
@@ -107,8 +107,9 @@ def reduce(
             a pair: it makes no neighbors. A tensor holds all pairs, and is made symmetric here: time grows with N^3,
             memory with N^2; `heat` takes several times as long as `diffusion`, `tsne` beyond 3 channels many times. A
             sparse matrix holds those that are known, both directions of each: time grows with N log N, memory with N.
-        settings: Which reduction, d, and its parameters.
-        standard_error: Of the same entries; only `denoise` reads it, and does nothing by default without it.
+        settings: The reduction, d, and the reduction's parameters.
+        standard_error: Standard errors of the same entries; only `denoise` reads them, and does nothing by
+            default without them.
 
     Returns:
         `(N, d)` float32, each channel centered, unit mean square over all.

@@ -112,7 +112,7 @@ def _products(rows: csr_matrix, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 
 def _support(weights: csr_matrix) -> tuple[np.ndarray, ...]:
-    """For each link: its ends i and j, its weight and shared neighbors; for each position, the sum over its links."""
+    """The ends i and j, weight and shared neighbors of each link; the sum over its links for each position."""
     n = weights.shape[0]
     i, j, w = _links(weights)
     length = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())
@@ -128,7 +128,7 @@ def join(graph: csr_matrix, similarity: csr_matrix, k: int | None = None, weight
         graph: Symmetric weights.
         similarity: Symmetric; larger is more similar.
         k: Neighbors, for a warning that names the parts; none by default.
-        weight: Of the links that are added.
+        weight: Weight of the added links.
     """
     parts, part = connected_components(graph, directed=False)
     if parts == 1:

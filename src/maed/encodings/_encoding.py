@@ -20,11 +20,11 @@ class Encoding(ABC):
     `maed.encodings` (see `maed.registry.Registry`).
 
     Attributes:
-        trained: Its table is always trained.
-        tunable: `perceiver.fine_tune` trains its table.
-        needs_geometry: It reads the coordinates of the positions.
-        embedding: Whose embedding it reads: `maed`, or the name of a baseline; None for none.
-        resampled: Its embedding was resampled to the grid of the data, and so used the geometry.
+        trained: True if its table is always trained.
+        tunable: True if `perceiver.fine_tune` trains its table.
+        needs_geometry: True if it reads the coordinates of the positions.
+        embedding: Source of the embedding that it reads: `maed`, or the name of a baseline; None for none.
+        resampled: True if its embedding was resampled to the grid of the data, and so used the geometry.
         reference: Comparisons hold references against all others, the lowest number first; None for no reference.
     """
 
@@ -43,7 +43,7 @@ class Encoding(ABC):
         Args:
             n: Positions N.
             d: Channels of a vector.
-            seed: Of what is drawn.
+            seed: Seed of random numbers.
             geometry: Coordinates of the N positions; never None where `needs_geometry`.
             vectors: `(N, d)`, the embedding; never None where there is an `embedding`.
 

@@ -48,13 +48,13 @@ class Plan:
     """The plan of a training.
 
     Args:
-        title: What progress calls it.
-        fingerprint: What is trained, and how; a checkpoint of another one is not resumed.
-        steps: Steps in all.
+        title: Name of the training in progress reports.
+        fingerprint: Hash of what is trained, and how; checkpoints with another one are not resumed.
+        steps: Total number of steps.
         validate_every: Steps between two validations; the last step is followed by one too.
         clip: Largest norm of the gradient; 0 for any.
         patience: Validations without a lower loss after which it ends; None for any number.
-        wide: Whether the model gains from bf16 on a CPU (see `precision`).
+        wide: True if the model gains from bf16 on a CPU (see `precision`).
     """
 
     title: str
@@ -102,10 +102,10 @@ def fit(
     every validation with a lower loss than any before. A checkpoint of another `plan.fingerprint` is ignored.
 
     Args:
-        task: What is trained.
+        task: The task to train.
         train: The batch of each step; at least `plan.steps` of them.
         validation: Held-out batches, the same at every validation.
-        plan: How.
+        plan: Length, batch and schedule of the training.
         settings: Device, precision, progress and log.
         folder: Receives the checkpoints, `logs/` and `progress.json`.
     """

@@ -86,8 +86,8 @@ class ProgressFile:
     """Keeps a stage's `progress.json`, written about once a second: each step costs a look at the clock.
 
     Args:
-        folder: Of the stage.
-        steps: In all.
+        folder: Folder of the stage.
+        steps: Total number of steps.
         done: Steps done before a stop; the curve goes on from there.
     """
 

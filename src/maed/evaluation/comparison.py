@@ -43,7 +43,7 @@ def summarize(scores: Iterable[Score]) -> list[Summary]:
     """Mean of each encoding, pretrained or not, with its interval over seeds, in the order of first appearance.
 
     Args:
-        scores: Of equal task, number of labels, arm and seed the last counts.
+        scores: Scores; of several with the same task, number of labels, arm and seed, the last counts.
 
     Returns:
         One row for each arm, task, number of labels and metric.
@@ -63,7 +63,7 @@ def paired(scores: Iterable[Score], a: str, b: str) -> Paired:
     `a` is above `b` where `low` is above 0, whether more or less of the metric is better.
 
     Args:
-        scores: Of one task and number of labels.
+        scores: Scores of one task and number of labels.
         a: An arm: an encoding, or `ENCODING, pretrained`.
         b: Another arm.
 

@@ -40,8 +40,8 @@ class Probed:
 
     Args:
         probe_loss: Mean over seeds and held-out draws; lower is better.
-        probe_loss_above: How far that is above the best candidate's.
-        probe_loss_se: Standard error of that, over seeds and held-out signals, paired; 0 for the best.
+        probe_loss_above: Difference to the best candidate's probe loss.
+        probe_loss_se: Standard error of that difference, over seeds and held-out signals, paired; 0 for the best.
         probe_share: 0 for random vectors, 1 for the best.
     """
 
@@ -71,12 +71,12 @@ def probe(
     Args:
         candidates: `(N, d)` each, by name; made from the training signals alone.
         data: `train` is trained on, `validation` is held out.
-        steps: Of each training.
+        steps: Steps of each training.
         seeds: Trainings of each candidate.
-        device: Where to compute; the CPU where None.
+        device: Device that computes; None for the CPU.
 
     Returns:
-        By name, `random` last.
+        Candidates by name, `random` last.
 
     Raises:
         MaedError: Vectors of another number of positions, or no candidate.
@@ -234,8 +234,8 @@ def neighbor_error(vectors: Tensor, train: Signals, held_out: Signals, k: int) -
 
     Args:
         vectors: `(N, d)`.
-        train: At most 4,096 of them are read.
-        held_out: At most 1,024 of them are read.
+        train: Training signals, of which at most 4,096 are read.
+        held_out: Held-out signals, of which at most 1,024 are read.
         k: Neighbors.
 
     Returns:

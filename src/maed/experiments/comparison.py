@@ -39,7 +39,7 @@ class Comparison:
     Args:
         context: Folder, settings and data.
         task: One of `maed.registry.TASKS`: what the models learn; None for what the data's labels are.
-        labels: How many labels each encoding is given, for each of these numbers a model; None is all of them.
+        labels: Numbers of labels; each encoding trains a model with each of them. None stands for all labels.
         pretrain: Initial weights of the models, one model for each: None is random weights, `masked` an encoder that is
             pretrained here, and anything else the folder of such an encoder, or of the run that pretrained it.
     """

@@ -37,11 +37,11 @@ def demo(out: Path, say: Callable[[str], None], *, command: str = "maed demo", o
     Args:
         out: a folder.
         say: Prints a line.
-        command: That results.json records.
+        command: The command line that results.json records.
         overwrite: Start again.
 
     Returns:
-        The page of the photos with MNIST beside them. What lacks an extra is left out and said: of the photos alone
+        The page of the photos with MNIST beside them. Parts that need a missing extra are left out, with a message:
         where MNIST cannot be read; without the extra `report` a picture of the photos' layout, by the autoencoder.
     """
     with locked(out / "photos"), locked(out / "mnist"):

@@ -58,10 +58,10 @@ def run_all(
 
     Args:
         context: Folder, settings and data.
-        encodings: To compare; none for no models.
-        seeds: For each of them.
+        encodings: Encodings to compare; none for no models.
+        seeds: Number of seeds for each encoding.
         command: The command line, which results.json records.
-        task: What models learn (see `Comparison`).
+        task: The task that models learn (see `Comparison`).
         labels: Numbers of labels that they are given (see `Comparison`).
         pretrain: Initial weights of the models (see `Comparison`).
 
@@ -194,10 +194,10 @@ def compare_only(
 
     Args:
         context: Folder, settings and labeled data.
-        encodings: To compare.
-        seeds: For each of them.
+        encodings: Encodings to compare.
+        seeds: Number of seeds for each encoding.
         command: The command line, which results.json records.
-        task: What models learn (see `Comparison`).
+        task: The task that models learn (see `Comparison`).
         labels: Numbers of labels that they are given (see `Comparison`).
         pretrain: Initial weights of the models (see `Comparison`).
 
@@ -247,7 +247,7 @@ def origin_notes(made_with: MadeWith, rows: Collection[str]) -> list[str]:
 
     Args:
         made_with: Nothing is said of settings that are not there.
-        rows: What is measured beside it: encodings, or `start`, the embedding that the autoencoder started from.
+        rows: Rows to measure beside it: encodings, or `start`, the embedding that the autoencoder started from.
     """
     notes, init = [], made_with.setting("autoencoder", "init") or "random"
     if init != "random":

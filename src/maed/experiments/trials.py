@@ -46,16 +46,16 @@ class Trial:
     Args:
         encoding: One of `maed.registry.ENCODINGS`.
         seed: Seed of the training.
-        folder: Where it is kept, and resumed from.
+        folder: Folder where the training is kept, and resumed from.
         dim: Channels of the positions and of the content.
-        settings: With the learning rate of this training.
+        settings: All settings, with the learning rate of this training.
         vectors: `(N, d)`, the embedding of a learned encoding.
-        tuning: Whether it only tells a learning rate's worth. Then it is shown the validation signals in the place of
-            the test's, and its loss may leave the finite numbers.
+        tuning: True if it only measures a learning rate. Then it is shown validation signals instead of test
+            signals, and its loss may be infinite or NaN.
         overwrite: Replace a training of other settings that is in the folder, instead of refusing.
         task: One of `maed.registry.TASKS`.
-        labels: How many labels it is given; None for all.
-        pretraining: Whether it pretrains an encoder, which needs no labels.
+        labels: Number of labels; None for all.
+        pretraining: True if it pretrains an encoder, which needs no labels.
         start: The pretraining that has to come before it, or the folder of an encoder that was pretrained elsewhere;
             None for random weights.
     """
@@ -78,7 +78,7 @@ class Trial:
 
     @property
     def learning_rate(self) -> float:
-        """Its peak."""
+        """The peak learning rate."""
         return self.settings.train.learning_rate
 
     @property
@@ -103,7 +103,7 @@ class Trial:
         return metrics[f"{'validation' if self.tuning else 'test'}_{self.metric.name}"]
 
     def finished(self, data: SignalData) -> Metrics | None:
-        """Its metrics, where its folder holds them."""
+        """The metrics of the training, if its folder holds them."""
         return models.finished_training(data, self.encoding, **self._arguments(data))
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
@@ -148,7 +148,7 @@ def run_trials(
     Args:
         data: Labeled signals.
         trials: Each with a folder of its own.
-        cluster: Where to; this process by default.
+        cluster: Where to train; this process by default.
         board: Told what happens.
 
     Raises:
@@ -304,7 +304,7 @@ def _work(
     Args:
         data: Labeled signals.
         trial: The training to run.
-        send: Whether to send its files back.
+        send: True to send its files back.
         given: Files of the encoder that the trial starts from, by name, for machines that lack them.
 
     Returns:

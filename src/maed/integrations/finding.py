@@ -45,8 +45,8 @@ class Found:
     """A place in a model that says where inputs sit.
 
     Args:
-        where: Its path; of a table, that of the `nn.Embedding`, the `nn.Parameter` or the buffer.
-        kind: What it is there; a tensor that is no part of the state dict counts as a buffer.
+        where: Path of the table: that of the `nn.Embedding`, the `nn.Parameter` or the buffer.
+        kind: Kind of the object at that path; a tensor outside of the state dict counts as a buffer.
         module: The `nn.Embedding`, the module that holds the tensor, or the Fourier features.
     """
 

@@ -22,8 +22,8 @@ class Channels:
 
     Args:
         shown: The attribute that names them.
-        names: In the order of its inputs.
-        rows: Which row of its table each channel has, `(channels,)` int64, where the table is of more electrodes.
+        names: Names of the channels, in the order of the model's inputs.
+        rows: Row of the table for each channel, `(channels,)` int64, if the table has rows for more electrodes.
     """
 
     shown: str
@@ -59,9 +59,9 @@ def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "n
     """Find each position of an embedding among `names`: indices `(N,)` int64.
 
     Args:
-        positions: With names.
+        positions: An embedding with names.
         names: N names, each that of one position, in any order.
-        argument: What an error says that they are.
+        argument: Name of the argument in errors.
 
     Raises:
         MaedError: The embedding has no names, or one of them is missing, or there twice, or the name of none.

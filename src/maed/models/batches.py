@@ -23,7 +23,7 @@ class Batch(NamedTuple):
         values: `(B, N, C)` float32 or `(B, N)` int64.
         mask: `(B, N)` bool, True where real; None if all are.
         labels: `(B,)` int64.
-        weight: What the mean loss of this process counts for, so that the mean over processes is that of all signals.
+        weight: Weight of this process's mean loss, so that the mean over processes is that of all signals.
     """
 
     values: Tensor
@@ -97,8 +97,8 @@ class Augmentation:
 
     Args:
         train: The settings.
-        geometry: Of the data; flips and crops need a grid of pixels.
-        permuted: Whether the positions are in an order that hides it.
+        geometry: Geometry of the data; flips and crops need a grid of pixels.
+        permuted: True if the order of the positions hides it.
         kind: `real` or `tokens`.
 
     Raises:

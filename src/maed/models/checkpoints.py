@@ -44,7 +44,7 @@ def checkpoint_config(name: str) -> PerceiverConfig:
     """The config of a checkpoint, as far as it describes the encoder.
 
     Raises:
-        MaedError: It cannot be had, or is of another model.
+        MaedError: The checkpoint cannot be read, or is of another model.
     """
     path = _find(name, "config.json")
     stored = read_json(path)
@@ -92,8 +92,8 @@ def start_from(model: PreTrainedModel, weights: dict[str, Tensor], name: str, *,
 
     Args:
         model: a classifier of transformers.
-        weights: From `checkpoint_weights`.
-        name: What the user called the checkpoint.
+        weights: Weights, from `checkpoint_weights`.
+        name: The user's name for the checkpoint.
         table: Name of the position table.
 
     Raises:

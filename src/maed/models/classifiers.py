@@ -71,7 +71,7 @@ def table_for(config: ClassifierConfig, data: SignalData, *, seed: int, vectors:
     """The position table that a classifier is given, `config.table_shape`, of unit mean square.
 
     Args:
-        config: From `describe_classifier`.
+        config: Configuration, from `describe_classifier`.
         data: The same; `fourier` reads its geometry.
         seed: Seed of `trainable` and `random`.
         vectors: `(N, d)`, the embedding; with other channels than the table it is projected, distances unchanged where

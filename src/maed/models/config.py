@@ -33,14 +33,14 @@ class ClassifierConfig:
         perceiver: The model's settings.
         sides: Height and width of images whose pixels, row by row, are the positions before `permutation`; otherwise
             empty.
-        transformers: What transformers' config of a checkpoint says beyond `perceiver`.
+        transformers: Settings that transformers' config of a checkpoint has beyond `perceiver`.
         source: The data set it was trained on.
         mean, scale: The normalization of the training signals, `(1, C)` or `(N, C)`; None for tokens.
         permutation: The fixed order the positions were put in, or None.
-        content: What the signals were made of, or None if that is unknown.
+        content: What kind of content the signals were made of; None if unknown.
         columns: Columns of the table that the signals were read from, if it was one.
-        task: What the model tells of a signal.
-        facts: What that task keeps of data and settings.
+        task: Name of the task.
+        facts: Facts about data and settings that the task keeps.
     """
 
     kind: SignalKind

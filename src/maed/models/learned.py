@@ -90,11 +90,11 @@ def known_labels(
     too. Nothing else is chosen by labels beyond those (see `maed.models.training`).
 
     Args:
-        data: With all their labels.
-        labels: How many; None for all.
-        seed: Of the training.
-        tuning: Whether it is a trial of a learning rate.
-        stratified: Whether classes are to keep their shares.
+        data: Data with all their labels.
+        labels: Number of labels; None for all.
+        seed: Seed of the training.
+        tuning: True for a trial of a learning rate.
+        stratified: True if classes keep their shares.
 
     Raises:
         MaedError: Too few to hold any out.

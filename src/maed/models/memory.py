@@ -60,8 +60,8 @@ def check_memory(
         batch: Two signals, as long as any: what the second adds is what every one takes.
         batch_size: Signals of a batch on one device.
         accumulate: Batches of a step.
-        half_precision: Whether products are computed in bfloat16.
-        available: Bytes of the device's memory; None if it does not say, and nothing is refused.
+        half_precision: True if products are computed in bfloat16.
+        available: Bytes of the device's memory; None if unknown, and then nothing is refused.
         setting: Prefix of the setting that `batch_size` comes from.
 
     Raises:

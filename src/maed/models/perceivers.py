@@ -27,9 +27,9 @@ def latent_logits(
 
     Args:
         perceiver: Transformers' model with a classification decoder.
-        inputs: What its preprocessor returns: inputs `(B, N, width)`, sizes, and the content alone.
+        inputs: Outputs of the preprocessor: inputs `(B, N, width)`, sizes, and the content alone.
         mask: `(B, N)` bool, True where a position is real.
-        dtype: Of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
+        dtype: Data type of the products; a wider one in the mask would widen the scores, `(B, heads, latents, N)`.
         query: `(B, Q, latent_width)`, what is asked of the latents; the decoder's own question by default.
 
     Returns:

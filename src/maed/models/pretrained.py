@@ -32,7 +32,7 @@ class Start:
 
     Args:
         folder: Written by `TargetModel.save_pretrained`, at the latest when the training begins.
-        fingerprint: Of the pretraining that makes it; None for an encoder that was pretrained elsewhere.
+        fingerprint: Fingerprint of the pretraining that makes it; None for an encoder that was pretrained elsewhere.
     """
 
     folder: Path
@@ -42,8 +42,8 @@ class Start:
         """Compute the part of a training's fingerprint that stands for the encoder.
 
         Args:
-            config: Of the model to train.
-            table: Its position vectors.
+            config: Configuration of the model to train.
+            table: Position vectors of the model.
 
         Returns:
             The fingerprint of the pretraining, or a digest of the weights of an encoder from elsewhere.
@@ -78,9 +78,9 @@ def encoder_folder(asked: Path, encoding: str, seed: int) -> Path:
     """Find the folder of an encoder that was pretrained elsewhere.
 
     Args:
-        asked: That folder, or that of the run that pretrained it.
-        encoding: Of the training that starts from it.
-        seed: Of the same training.
+        asked: The folder of the encoder, or of the run that pretrained it.
+        encoding: Encoding of the training that starts from it.
+        seed: Seed of the same training.
 
     Returns:
         The folder with the encoder's config.json.
@@ -100,7 +100,7 @@ def check_pretraining(data: SignalData, config: ClassifierConfig, train: TrainSe
 
     Args:
         data: Signals to pretrain on.
-        config: Of the model that is trained afterwards.
+        config: Configuration of the model that is trained afterwards.
         train: Settings of the training.
 
     Raises:
@@ -119,7 +119,7 @@ def check_fits(asked: Path, config: ClassifierConfig) -> None:
 
     Args:
         asked: A folder of `TargetModel.save_pretrained`, or that of a run that has pretrained.
-        config: Of the model that is to start from it.
+        config: Configuration of the model that is to start from it.
 
     Raises:
         MaedError: There is none, or it differs; the message names the first difference.

@@ -39,7 +39,7 @@ class TargetModel(nn.Module, ABC):
         kinds: Signals that it is for.
         options: Settings that it has of those that not every architecture has.
         projects: An embedding of other channels than its table is projected to it.
-        per_position: It can tell something of each position, and `forward` takes `asked`.
+        per_position: True if the model can answer for each position, and `forward` takes `asked`.
         of_task: Prefixes of the names of tensors that belong to the task; all others are the encoder's.
     """
 

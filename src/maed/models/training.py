@@ -53,13 +53,13 @@ class PerceiverModule(pl.LightningModule):
     """Lightning's view of the model: the loss of its task, AdamW, metrics on validation and test signals.
 
     Args:
-        classifier: What is trained.
-        train: How; `steps` overrides its own.
-        steps: Training steps in all.
+        classifier: The model to train.
+        train: Settings of the training; `steps` overrides their own.
+        steps: Total number of training steps.
         seed: Seed of dropout and augmentation, which depend on it and the batch's number alone: resumed, they repeat.
-        augment: What changes a training batch; nothing by default.
-        fingerprint: What this training is; saved with every checkpoint.
-        folder: Where checkpoints are, for the message of a training that fails.
+        augment: Changes a training batch; nothing by default.
+        fingerprint: Hash of this training, saved with every checkpoint.
+        folder: Folder of the checkpoints, for the message of a training that fails.
         setting: Prefix of the settings that batch size and learning rate come from, for the same message.
     """
 
@@ -242,13 +242,13 @@ def train_classifier(
         callbacks: Further Lightning callbacks.
         overwrite: Replace a finished training of other settings or data instead of refusing.
         task: One of `maed.registry.TASKS`.
-        labels: How many training signals it knows, which `seed` draws (`maed.models.learned`); None for all.
-        tuning: Whether it is a trial of a learning rate, which is shown validation signals in the place of the test's.
+        labels: Number of known training labels, drawn with `seed` (`maed.models.learned`); None for all.
+        tuning: True for a trial of a learning rate, which is shown validation signals instead of test signals.
         start: The pretrained encoder that it starts from; random weights by default.
-        pretraining: Whether it pretrains an encoder, with the pretraining's own settings of `train`.
+        pretraining: True to pretrain an encoder, with the pretraining's own settings of `train`.
 
     Returns:
-        What metrics.json holds.
+        The content of metrics.json.
 
     Raises:
         MaedError: Data that the task cannot be learned from, an encoding that is unknown or lacks what it needs, more
@@ -296,7 +296,7 @@ def finished_training(
     """The result of a finished training: its metrics if `folder` holds them, otherwise None.
 
     Raises:
-        MaedError: As `train_classifier` before it trains.
+        MaedError: See `train_classifier`; raised before it trains.
     """
     job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning, start, pretraining)
     return _finished(job, overwrite)

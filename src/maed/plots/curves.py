@@ -39,7 +39,7 @@ def against_draws(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     Args:
         history: Entries with `draws`, and any of `knn_recall`, `spearman` and `split_half`, as
             `similarity/config.json` has them.
-        ax: Where to draw.
+        ax: Axes to draw on.
 
     Returns:
         The Axes that were drawn in.

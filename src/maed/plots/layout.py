@@ -1,4 +1,4 @@
-"""From an embedding to a picture: a layout in the plane, turned to match the truth, and places on the true grid."""
+"""Draw an embedding: a layout in the plane, turned to match the truth, and places on the true grid."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recovered_layout(vectors: np.ndarray, channels: int = 2) -> np.ndarray:
         parts are joined at their closest positions.
 
     Raises:
-        MaedError: For fewer than 4 positions, or vectors of fewer than 1 channel.
+        MaedError: There are fewer than 4 positions, or vectors have fewer than 1 channel.
     """
     count, width = vectors.shape
     if count < FEWEST or width < 1:
@@ -111,7 +111,7 @@ def to_grid(layout: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         `image[places] = values` un-shuffles values in storage order. Compare with `row_major`.
 
     Raises:
-        MaedError: For more than `ASSIGNABLE` positions.
+        MaedError: There are more than `ASSIGNABLE` positions.
     """
     if len(layout) > ASSIGNABLE:
         raise MaedError(f"layout must have at most {ASSIGNABLE} positions to be assigned to places, got {len(layout)}")

@@ -35,8 +35,8 @@ def recovered_layout(
         vectors: `(N, d)`, laid out by `maed.plots.layout.recovered_layout`, in time N^3; or a layout `(N, 2)`.
         coordinates: `(N, D)` true coordinates, or None.
         shape: `(height, width)` of a grid.
-        names: Of the positions, written beside them in the layout; None if they have none.
-        ax: Where to draw.
+        names: Names of the positions, written beside them in the layout; None if they have none.
+        ax: Axes to draw on.
 
     Returns:
         The Axes that were drawn in.
@@ -91,7 +91,7 @@ def unshuffled(
         coordinates: `(N, 2)`: the set of places and the orientation, and true neighbors, which are joined.
         shape: `(height, width)`.
         method: Whose embedding it is.
-        ax: Where to draw.
+        ax: Axes to draw on.
 
     Returns:
         The Axes that were drawn in.

@@ -39,13 +39,13 @@ def similarity_map(
 
     Args:
         similarity: `(N,)`, that position's row; its own entry is left out. Colors span its percentiles 1 to 99.5.
-        position: Which one, as an index in storage order; it is marked.
+        position: The position, as an index in storage order; it is marked.
         coordinates: `(N, D)` true coordinates, or None: then the storage order is the axis.
         shape: `(height, width)` of a grid or torus draws an image; else a line draws a curve (of a long one, the
             neighborhood), a sphere a map, and other coordinates draw points, in space where there are three of them.
-        kind: Of the geometry, if known; `torus` and `sphere` are drawn on maps of their own.
+        kind: Kind of the geometry, if known; `torus` and `sphere` are drawn on maps of their own.
         names: N names of positions; if None, a position is called by its place.
-        ax: Where to draw, `projection="3d"` to see three coordinates in space.
+        ax: Axes to draw on; with `projection="3d"`, they show three coordinates in space.
 
     Returns:
         The Axes that were drawn in.
@@ -79,12 +79,12 @@ def similarity_maps(
 
     Args:
         similarity: `(N, N)`; a row is drawn for each position.
-        positions: Which ones, as indices in storage order (`spread_positions` chooses some).
-        coordinates: As for `similarity_map`.
-        shape: As for `similarity_map`.
-        kind: As for `similarity_map`.
-        names: As for `similarity_map`.
-        ax: As for `similarity_map`.
+        positions: Positions to show, as indices in storage order (`spread_positions` chooses some).
+        coordinates: See `similarity_map`.
+        shape: See `similarity_map`.
+        kind: See `similarity_map`.
+        names: See `similarity_map`.
+        ax: See `similarity_map`.
 
     Returns:
         The Axes that were drawn in.
@@ -114,11 +114,11 @@ def similarity_matrix(
         similarity: `(N, N)`: what position i (down) tells about position j (across). Above 1,024 positions, the means
             of blocks are drawn.
         coordinates: `(N, D)`: positions go by them, the first column before the next: a grid row by row.
-        shape: Of a grid or torus, for the names of the axes.
-        kind: Of the geometry, if known; a `torus` goes by its angles.
+        shape: Shape of a grid or torus, for the names of the axes.
+        kind: Kind of the geometry, if known; a `torus` goes by its angles.
         order: `(N,)`: positions in another order, such as along a channel of an embedding.
         names: N names of positions, written at the sides where there are few enough to be read.
-        ax: Where to draw.
+        ax: Axes to draw on.
 
     Returns:
         The Axes that were drawn in.
@@ -166,11 +166,11 @@ def embedding_channels(
 
     Args:
         vectors: `(N, d)`.
-        coordinates: As for `similarity_map`.
-        shape: As for `similarity_map`.
-        kind: As for `similarity_map`.
-        channels: How many; fewer where d is less.
-        ax: Where to draw.
+        coordinates: See `similarity_map`.
+        shape: See `similarity_map`.
+        kind: See `similarity_map`.
+        channels: Number of channels to show; fewer if d is less.
+        ax: Axes to draw on.
 
     Returns:
         The Axes that were drawn in.
@@ -243,7 +243,7 @@ class _Places:
         `around` a position.
 
         Returns:
-            What a color bar is made of; None for a curve.
+            The image or the points, for a color bar; None for a curve.
         """
         colors: dict[str, Any] = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1]}
         if self.coordinates is None or self.coordinates.shape[1] == 1:

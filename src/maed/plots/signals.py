@@ -40,7 +40,7 @@ def reconstructions(
         reconstruction: `(S, N, C)`; clipped to the range of the originals.
         coordinates: `(N, D)`, or None: then the storage order is the axis.
         shape: `(height, width)` draws images of 1 or 3 channels (of another number, the first); else curves are drawn.
-        ax: Where to draw.
+        ax: Axes to draw on.
 
     Returns:
         The Axes that were drawn in.
@@ -88,7 +88,7 @@ def reconstructions_by_fraction(
         coordinates: `(N, D)`, or None: then the storage order is the axis.
         shape: `(height, width)` draws two rows of images for each signal, the original last; else curves are drawn, a
             column for each signal.
-        ax: Where to draw.
+        ax: Axes to draw on.
 
     Returns:
         The Axes that were drawn in.
@@ -138,11 +138,11 @@ def draw_images(
     """Draw images `(S, N, 4)` as a mosaic with narrow gaps, position i of each at place `places[i]` of the grid.
 
     Args:
-        ax: Where to draw.
-        colors: As `to_unit` gives them.
+        ax: Axes to draw on.
+        colors: Colors, as from `to_unit`.
         places: `(N,)`, counted row by row.
         shape: `(height, width)`.
-        columns: How many stand beside one another; about a square by default.
+        columns: Number of panels in a row; about a square by default.
     """
     count, (height, width) = len(colors), shape
     columns = columns or math.ceil(math.sqrt(count))

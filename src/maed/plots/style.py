@@ -29,10 +29,10 @@ def panels(
     """Axes for `count` panels in `columns`, row by row.
 
     Args:
-        ax: What is to hold them: itself for one panel, divided for several; None for a new Figure.
-        count: Panels.
-        columns: How many stand beside one another.
-        size: Inches of one, in a new Figure.
+        ax: Axes for the panels: used as they are for one panel, divided for several; None for a new Figure.
+        count: Number of panels.
+        columns: Number of panels in a row.
+        size: Size of a panel in inches, in a new Figure.
         projection: `"3d"`, for panels that are not `ax` itself.
 
     Returns:

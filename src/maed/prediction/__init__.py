@@ -33,9 +33,9 @@ class Score:
     """Number of labeled signals, and of those labeled as in the input.
 
     Args:
-        signals: All of them.
-        known: Those whose label in the input is a class of the classifier.
-        right: Those of them that the classifier labels alike.
+        signals: Number of all signals.
+        known: Number of signals whose label in the input is a class of the classifier.
+        right: Number of those that the classifier labels alike.
     """
 
     signals: int = 0
@@ -49,7 +49,7 @@ def predict(
     """Predict signals in batches: class probabilities, or the outputs of another task.
 
     Args:
-        classifier: From `maed.models.load_classifier`, on any device.
+        classifier: A classifier on any device, from `maed.models.load_classifier`.
         values: `(n, N, C)` numbers or `(n, N)` token ids as their source stores them: normalization and permutation
             are the classifier's.
         mask: `(n, N)` bool, True where a position is real, in the order of `values`; None if all are.
@@ -100,8 +100,8 @@ def label_input(
         data: `type`, `columns`, `label` and `missing` are read.
         trainer: `accelerator` and `threads` are read.
         batch_size: Signals at a time.
-        lines: Whether each line of a .txt file is a text.
-        probabilities: Whether to write the probabilities of all classes.
+        lines: True if each line of a .txt file is a text.
+        probabilities: True to write the probabilities of all classes.
 
     Raises:
         MaedError: a folder, an input or an output that cannot be used; one line that names it.

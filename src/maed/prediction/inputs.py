@@ -44,7 +44,7 @@ class Batch:
         mask: `(m, N)` bool, True where real; None if all are.
         truth: m names of classes, None for those that are not known; None if the input has no labels.
         files: m names of files; None if signals are not files.
-        first: How much later than its own number a row is called: a forecast is of the moment after those read.
+        first: Offset of a row's number: a forecast is of the moment after those read.
     """
 
     values: np.ndarray
@@ -72,9 +72,10 @@ def open_input(name: str, config: ClassifierConfig, settings: DataSettings, *, l
 
     Args:
         name: a path, or `-` for texts from standard input, one a line.
-        config: Of the classifier that is to label it.
-        settings: `type`, `columns`, `label` and `missing` are read; what is left open, the classifier decides.
-        lines: Whether each line of a .txt file is a text.
+        config: Configuration of the classifier that is to label it.
+        settings: Settings of the data, of which `type`, `columns`, `label` and `missing` are read; the classifier
+            decides the rest.
+        lines: True if each line of a .txt file is a text.
 
     Raises:
         MaedError: There is no such input, it is empty, or not of the kind that the classifier takes; its batches raise

@@ -60,8 +60,8 @@ def load(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> S
     """Load the settings of a preset, as `--config` reads them.
 
     Args:
-        name: Of a preset of the package, such as `cifar10-cpu`, or a YAML file.
-        changes: What else to set: `{"train": {"steps": 100}}`, as `--train.steps 100`.
+        name: Name of a preset of the package, such as `cifar10-cpu`, or a YAML file.
+        changes: Other settings: `{"train": {"steps": 100}}` is `--train.steps 100`.
 
     Returns:
         The settings.

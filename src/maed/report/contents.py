@@ -55,7 +55,7 @@ class Baseline:
     Args:
         similarity: `(N, N)`.
         vectors: `(N, d)`, its embedding.
-        reduction: How that was made.
+        reduction: Name of the reduction.
     """
 
     similarity: np.ndarray | None = None
@@ -72,17 +72,17 @@ class Contents:
         vectors: `(N, d)`, the embedding.
         geometry: The true geometry as it is stored.
         coordinates: `(N, D)`, the true geometry in storage order; a swiss roll is unrolled.
-        names: Of the positions, N texts, if they have names.
+        names: Names of the N positions, if they have names.
         shape: `(height, width)` of a grid or torus, `(N,)` of a line, `()` of others or if nothing is known.
         similarity: `(N, N)`.
         draws: How the similarity was drawn.
-        baselines: By their names.
-        provenance: Where the embedding comes from, as its folder says.
+        baselines: Training-free methods by name.
+        provenance: Origin of the embedding, as its folder records it.
         made_with: Settings of the embedding, or of the similarity where there is none.
-        autoencoder: Its training.
+        autoencoder: Training of the autoencoder.
         examples: Reconstructions.
-        models: What each trained model reached.
-        trained: Position tables that models ended with, by what they are called.
+        models: Scores of the trained models.
+        trained: Position tables at the end of trainings, by display name.
     """
 
     results: Results = field(default_factory=Results)
@@ -160,7 +160,7 @@ def read_contents(path: Path) -> Contents:
         The parts that exist.
 
     Raises:
-        MaedError: Where nothing is there, a part is broken, or two parts do not belong together.
+        MaedError: Nothing is there, a part is broken, or two parts do not belong together.
     """
     folder, contents = RunFolder(path), Contents()
     contents.similarity = _similarity(folder.similarity())

@@ -33,11 +33,11 @@ def write_report(folder: Path, settings: ReportSettings, compare: Sequence[Path]
 
     Args:
         folder: The run's.
-        settings: What the page shows.
+        settings: Settings of the page.
         compare: Folders of other runs, whose geometry, accuracies and curves are put beside its own.
 
     Raises:
-        MaedError: Where a folder holds no part of a run, a part is broken, or parts are of different runs.
+        MaedError: A folder holds no part of a run, a part is broken, or parts are of different runs.
     """
     runs = {folder.resolve().name: read_contents(folder)}
     for other in compare:
@@ -57,12 +57,12 @@ def served_page(folders: Mapping[str, Path], settings: ReportSettings, scratch: 
     """The same page of the first of `folders`, the others beside it, to be served: nothing is written in any of them.
 
     Args:
-        folders: Of runs, by the names that the page calls them.
-        settings: What the page shows.
+        folders: Folders of runs, by their names on the page.
+        settings: Settings of the page.
         scratch: a folder for what is computed, which is found there again the next time.
 
     Raises:
-        MaedError: As `write_report` does.
+        MaedError: See `write_report`.
     """
     runs = {name: read_contents(folder) for name, folder in folders.items()}
     printer = Printer(next(iter(runs.values())), settings, RunFolder(scratch).figures)

@@ -43,9 +43,9 @@ class Printer:
     """Draws what a run holds, and writes it to a folder.
 
     Args:
-        contents: What the run folder holds.
-        settings: How many of each.
-        folder: Where figures are written.
+        contents: Contents of the run folder.
+        settings: Settings, with the number of figures of each kind.
+        folder: Folder for the figures.
         layout: `(N, 2)`, from the embedding alone, if there is one and it is not too large.
     """
 

@@ -176,7 +176,7 @@ class Measure:
 
     Args:
         title: Heading, with `{k}` where the k of recall@k belongs.
-        scale: What it is multiplied by for readers.
+        scale: Factor for display.
         digits: Decimals.
         unit: Put behind.
     """

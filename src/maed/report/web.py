@@ -14,7 +14,7 @@ import markupsafe
 from plotly.offline import get_plotlyjs
 
 SCRIPTS = ("page.js", "arrays.js", "explorer.js", "signals.js", "start.js")
-"""In the order in which the page runs them; plotly.js comes when the page has been painted."""
+"""Scripts in the order in which the page runs them; plotly.js comes when the page has been painted."""
 
 _HERE = Path(__file__).parent
 

@@ -56,9 +56,9 @@ def serve(
         root: a run folder, or a folder that has runs below it.
         host: Address to listen at.
         port: 0 for any that is free.
-        settings: What pages of runs show.
-        say: Told where the server is.
-        open_browser: Whether to open the index in the user's browser.
+        settings: Settings of the runs' pages.
+        say: Prints a line, such as the address of the server.
+        open_browser: True to open the index in the user's browser.
 
     Raises:
         MaedError: No such folder, no run in it, or an address that cannot be listened at.

@@ -46,7 +46,7 @@ class Pages:
     Within `async with`; what is being built at its end is given up, and the process that builds it killed.
 
     Args:
-        settings: What they show.
+        settings: Settings of the pages.
         scratch: a folder for pages, and for what is computed for them.
     """
 

@@ -19,11 +19,11 @@ class Part:
     """A stage, or a training of a Perceiver.
 
     Args:
-        name: Its folder below that of the run.
-        finished: Whether what it was to make is there.
-        written: When a file of it was last written, seconds since 1970.
-        far: How far it is; empty of a finished one.
-        seconds: What a finished one took.
+        name: Path of the stage below the folder of the run.
+        finished: True if the result of the stage is there.
+        written: Time at which one of its files was last written, in seconds since 1970.
+        far: Progress in words; empty for a finished stage.
+        seconds: Time that a finished stage took.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Part:
 
     @property
     def title(self) -> str:
-        """Its title."""
+        """The title of the stage."""
         if self.is_model:
             task, labels = self._of("task"), self._of("labels")
             what = [f"Perceiver {self._of('encoding')}", task or "", "" if labels is None else f"{labels} labels"]
@@ -72,7 +72,7 @@ class Part:
 
     @property
     def place(self) -> int:
-        """Its rank among the stages; models come last."""
+        """The rank of the stage among others; models come last."""
         if self.is_model:
             return 9
         return (AUTOENCODER, SIMILARITY, EMBEDDING).index(self._of("stage") or self.name) + (0 if self.is_main else 3)
@@ -104,8 +104,8 @@ def read_parts(folder: Path, files: Mapping[str, os.stat_result]) -> list[Part]:
     """The parts of a run, in the order in which they were first, or were begun.
 
     Args:
-        folder: Of the run.
-        files: By their paths below it.
+        folder: Folder of the run.
+        files: Files by their paths below it.
 
     Raises:
         MaedError: a progress.json or a config.json cannot be read.

@@ -50,19 +50,19 @@ class Overview:
     """A run in a line of a table.
 
     Args:
-        name: Its path below the folder that is served.
+        name: Path of the run below the folder that is served.
         state: `done` where nothing is unfinished; what is unfinished is `going on` if it was written lately, otherwise
             `stopped`; `damaged` where the folder cannot be read.
         reason: Why it is damaged.
-        source: Where its signals come from.
+        source: Origin of the signals.
         positions: N.
         parts: The stages and trainings that it has, those first that were first.
         recall: Recall@k of the embedding of `maed`, and k.
-        spearman: Of that embedding.
+        spearman: Spearman correlation of that embedding.
         best: Encodings with their test accuracies, the best first.
         written: When a file of it was last written, in seconds since 1970.
         signature: Changes with all that its page shows.
-        explorable: Whether anything of it can be shown in a page.
+        explorable: True if anything of the run can be shown on a page.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Overview:
 
     @property
     def stage(self) -> str:
-        """Its progress, in words."""
+        """The progress of the run, in words."""
         if self.state != "done" and self.current is not None:
             return f"{self.current.title}{self.current.progress}"
         trained = sum(part.is_model and not part.tunes and not part.pretrains for part in self.parts)
@@ -125,9 +125,9 @@ def overview(root: Path, name: str, folder: Path, now: float | None = None) -> O
 
     Args:
         root: Nothing outside of it is read.
-        name: Of the run.
-        folder: Of the run.
-        now: Seconds since 1970; the present by default.
+        name: Name of the run.
+        folder: Folder of the run.
+        now: Seconds since 1970; None for the present.
     """
     written, signature = 0.0, ""
     try:

@@ -58,7 +58,7 @@ class Site:
 
     Args:
         root: Resolved; nothing outside of it is read.
-        settings: What pages of runs show.
+        settings: Settings of the runs' pages.
         scratch: An empty folder that may be written in.
     """
 

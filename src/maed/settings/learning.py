@@ -21,7 +21,7 @@ class DataSettings:
     """Reading, splitting and normalizing signals.
 
     Args:
-        type: What a file's columns hold: numbers, token ids, text (read as bytes) or images. `auto` looks.
+        type: Content of a file's columns: numbers, token ids, text (read as bytes) or images. `auto` looks.
         columns: Columns of a table to read; default: all but the label.
         label: Column with the labels; default: the column `label`, if there is one. Several columns of numbers are
             separated by commas (see `--task`).
@@ -171,7 +171,7 @@ class AutoencoderSettings:
 
 @dataclass
 class SimilaritySettings:
-    """From losses to a similarity between positions.
+    """Settings of the similarity between positions, which is made from losses.
 
     Args:
         method: Source of the similarity: `maed` (the autoencoder), a training-free baseline (`correlation`, `partial`
@@ -230,7 +230,7 @@ class SimilaritySettings:
 
 @dataclass
 class EmbeddingSettings:
-    """From a similarity to a vector for each position.
+    """Settings of the embedding, a vector for each position, which is made from the similarity.
 
     Args:
         reduction: `heat` preserves neighbors and large distances; `diffusion` (diffusion map) preserves neighbors and,

@@ -1,4 +1,4 @@
-"""From a trained autoencoder, or from the data alone, to a similarity between positions."""
+"""Measure the similarity between positions, with a trained autoencoder or from the data alone."""
 
 from typing import TYPE_CHECKING
 

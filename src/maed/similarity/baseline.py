@@ -21,9 +21,9 @@ class Baseline(ABC):
     One file of `maed/similarity/baselines` for each, or one entry point `maed.baselines` of another package.
 
     Attributes:
-        kinds: Of signals that it is for: `real`, `tokens`.
-        made: How a model card says that positions were made by it.
-        sparse: Whether it has `pairs`, and so is for any number of positions.
+        kinds: Kinds of signals that it accepts: `real`, `tokens`.
+        made: Phrase for model cards that says how positions were made.
+        sparse: True if it has `pairs`, and so takes any number of positions.
     """
 
     kinds: ClassVar[tuple[SignalKind, ...]]
@@ -56,10 +56,10 @@ def compute_baseline(
     """Make a baseline of the training signals, or of the first `signals` of a fixed shuffle of them.
 
     Args:
-        name: Which.
+        name: Name of the baseline.
         data: The signals.
-        signals: How many are read at most.
-        sparse: Of candidate pairs alone.
+        signals: Largest number of signals to read.
+        sparse: True to measure only candidate pairs.
 
     Returns:
         The similarity `(N, N)`, or that of candidate pairs with `sparse`.

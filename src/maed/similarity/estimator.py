@@ -32,8 +32,8 @@ class Estimator(ABC, Generic[S]):
 
     Attributes:
         sums: The class of the sums over draws.
-        transform: What `similarity.transform` `auto` takes of a squared error before it is summed.
-        repeated: Whether each signal is drawn `similarity.repeats` times in a row.
+        transform: Transform of a squared error before summation that `similarity.transform auto` stands for.
+        repeated: True if each signal is drawn `similarity.repeats` times in a row.
     """
 
     sums: ClassVar[type[Sums]]
@@ -60,7 +60,7 @@ class Estimator(ABC, Generic[S]):
             sums: Changed in place.
             draw: B signals, all positions scored.
             losses: Call it on the draw, or on others made from it.
-            repeats: How many consecutive draws are of one signal.
+            repeats: Number of consecutive draws of one signal.
         """
 
     @abstractmethod

@@ -23,8 +23,8 @@ def pearson(
 
     Args:
         signals: Normalized as they are handed over.
-        channel: Which.
-        transform: Taken of each value first.
+        channel: Index of the channel.
+        transform: Transform of each value, applied first.
 
     Returns:
         `(N, N)` float64 correlations, 0 where a position is constant; and the number of signals behind each, `(N, N)`,

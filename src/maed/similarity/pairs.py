@@ -36,7 +36,7 @@ class SparseSimilarity:
         pairs: `(2, E)` int64, the first position below the second, each pair once.
         values: `(E,)` float32.
         standard_error: `(E,)` float32.
-        facts: What was found while it was made; written into its config.json.
+        facts: Facts found on the way, which are written into its config.json.
     """
 
     n: int
@@ -125,8 +125,8 @@ class _Channel:
     """One channel of all signals, standardized, a chunk of signals at a time.
 
     Args:
-        signals, transform: As for `correlated_pairs`.
-        channel: Which.
+        signals, transform: See `correlated_pairs`.
+        channel: Index of the channel.
     """
 
     def __init__(self, signals: Signals, channel: int, transform: Callable[[Tensor], Tensor] | None) -> None:

@@ -27,7 +27,7 @@ class Similarity:
     Args:
         values: `(N, N)` float32; row i, column j: how much seeing i helps to predict j. The diagonal is 0.
         standard_error: `(N, N)` float32, of each entry.
-        facts: What was chosen while it was made, such as the ridge of `partial`; written into its config.json.
+        facts: Choices made on the way, such as the ridge of `partial`, which are written into its config.json.
     """
 
     values: Tensor

@@ -48,9 +48,9 @@ class Streamed:
 
     Args:
         halves: The sums of two disjoint halves of the draws.
-        draws: How many were made.
-        seconds: What they took, before a stop too.
-        changed: After how many draws the neighbor lists were looked at, and the share that had changed since the
+        draws: Number of draws made.
+        seconds: Time that they took, including time before an interruption.
+        changed: Numbers of draws at which the neighbor lists were looked at, and the share that had changed since the
             look before; empty unless `until` is `stable`.
         history: What was `watch`ed, an entry for each power of two of the draws from 1,024 on, and for the last.
     """
@@ -83,13 +83,13 @@ def stream(
 
     Args:
         model: The trained autoencoder.
-        signals: Where draws are taken from.
+        signals: Signals that draws are taken from.
         settings: Estimator, number of draws and when to stop, batch size, seed.
         visible: Positions shown.
-        loss: What a position's loss is.
-        outputs: Numbers that the model puts out for a position; bounds the memory of a batch.
-        device: Where to compute.
-        half_precision: Reconstruct under bf16 autocast; losses and sums stay float32 and float64.
+        loss: The loss of a position.
+        outputs: Numbers in the model's output for a position; bounds the memory of a batch.
+        device: Device that computes.
+        half_precision: True to reconstruct under bf16 autocast; losses and sums stay float32 and float64.
         folder: Keeps partial sums here every minute, and continues from them.
         progress: Told of every batch.
         watch: Given the sums now and then; it changes nothing of them, and its time is not counted.

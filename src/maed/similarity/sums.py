@@ -114,7 +114,7 @@ class Accumulator(Sums):
         """Count a batch of draws in which all positions were scored.
 
         Args:
-            draw: Of B signals.
+            draw: A draw of B signals.
             losses: `(B, N)` l_j; ignored where not scored.
             scored: `(B, N)` bool; True only where hidden.
         """

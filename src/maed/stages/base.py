@@ -29,7 +29,7 @@ class Context:
     """The objects that every stage works with.
 
     Args:
-        folder: Where it writes, and where earlier stages lie.
+        folder: Folder that the run writes to, and where earlier stages lie.
         settings: All settings.
         data: The signals.
         say: Told what happens, one line at a time.
@@ -78,7 +78,7 @@ class Context:
 
     @property
     def trained_positions(self) -> int:
-        """How many positions the autoencoder is trained on."""
+        """The number of positions that the autoencoder is trained on."""
         return self.data.positions if self.landmarks is None else len(self.landmarks)
 
     @property
@@ -105,7 +105,7 @@ class Context:
         """Number of positions that a draw of the similarity shows: as in training, unless its settings differ.
 
         Args:
-            trained: How many that showed; what the settings say where None.
+            trained: Number of visible positions of the training; None for what the settings say.
         """
         n, kind, own = self.trained_positions, self.data.kind, self.settings.similarity.visible_fraction
         if own is not None:
@@ -118,9 +118,9 @@ class Context:
         """Refuse an earlier stage that was made for other positions than these data have.
 
         Args:
-            stage: Its folder.
-            made_with: What it was made with.
-            positions: Its N.
+            stage: Folder of the stage.
+            made_with: Settings that the stage was made with.
+            positions: Its number N of positions.
         """
         # the random seed places the positions of a swiss roll
         places = ("seed",) if self.data.source.startswith("field:swissroll") else ()

@@ -19,7 +19,7 @@ class Baseline(Stage):
     """Makes the similarity of one training-free method.
 
     Args:
-        method: Its name.
+        method: Name of the baseline.
     """
 
     def __init__(self, method: str) -> None:

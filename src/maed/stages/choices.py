@@ -55,8 +55,8 @@ def choose(data: SignalData, given: Settings, fixed: set[str], *, reading_order:
     Args:
         data: The signals.
         given: Settings to start from.
-        fixed: Those that the user has set, such as `autoencoder.kind`; they stay.
-        reading_order: Whether positions are stored in an order that is known to mean something, as in texts.
+        fixed: Settings that the user has set, such as `autoencoder.kind`; they stay.
+        reading_order: True if positions are stored in an order that is known to mean something, as in texts.
 
     Returns:
         The settings, and one line for each choice with its reason.

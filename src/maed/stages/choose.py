@@ -68,8 +68,8 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     `similarity.method` other than `auto` that is chosen.
 
     Args:
-        context: Of the run; all embeddings are in its folder.
-        methods: Whose.
+        context: Context of the run; all embeddings are in its folder.
+        methods: Names of the methods.
         failed: Methods that found no dependence.
 
     Returns:
@@ -81,7 +81,7 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     if not methods:
         raise NoDependence(
             f"similarity: no dependence found by {', '.join(failed)}; to embed it nevertheless, set "
-            "--embedding.force true"
+            "--embedding.force true (force=True in Python)"
         )
     settings, folder = context.settings, context.folder
     embeddings = {
@@ -97,7 +97,8 @@ def choose_method(context: Context, methods: Sequence[str], failed: Sequence[str
     }
     if folder.auto.is_file() and (there := Choice.read(folder.auto)).made_with == made_with:
         return there.candidates
-    context.say(f"probes: {', '.join(methods)} and random vectors, {seeds} of {steps} steps each")
+    if steps:
+        context.say(f"probes: {', '.join(methods)} and random vectors, {seeds} of {steps} steps each")
     started = time.perf_counter()
     k, data = context.k(), context.data
     found: dict[str, Candidate] = {}

@@ -83,10 +83,10 @@ def embed_folder(
 
     Args:
         similarity: The folder of a similarity.
-        target: That of the embedding.
-        settings: The embedding's.
+        target: Target folder of the embedding.
+        settings: Settings of the embedding.
         geometry: The true one, which is only written beside the vectors; None if it is not known.
-        names: Of the positions; None if they have none.
+        names: Names of the positions; None if they have none.
         say: Told what happens.
     """
     matrix, config = load_similarity(similarity.path), read_json(similarity.config)
@@ -155,5 +155,5 @@ def check_signal(
         f"at least {LEAST_SIGNAL_TO_NOISE} is required)"
     )
     if say is None:
-        raise NoDependence(f"{line}; to embed it nevertheless, set --embedding.force true")
+        raise NoDependence(f"{line}; to embed it nevertheless, set --embedding.force true (force=True in Python)")
     say(f"{line}; its embedding is noise")

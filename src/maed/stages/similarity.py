@@ -45,7 +45,7 @@ _WATCHED = 2304
 """Most positions of which the similarity is measured while it is streamed: time N^2 a look, of 1,024 half a second."""
 
 PLACED = "placed"
-"""What stands for the estimator of a similarity that landmarks have told."""
+"""In place of an estimator: the similarity comes from distances to landmarks."""
 
 _PAIR_BYTES = 200
 """Memory for each pair of positions: 48 to 96 bytes of sums, then arrays of the estimate and the reduction."""
@@ -131,7 +131,7 @@ class Similarity(Stage):
     def _place(
         self, context: Context, model: MaskedAutoencoder, visible: int, loss: LossName, where: torch.device
     ) -> None:
-        """Of too many positions for all pairs: place them by the landmarks, and compare each with the nearest."""
+        """Place positions, too many for all pairs, by the landmarks, and compare each with its nearest."""
         started, data, folder = time.perf_counter(), context.shown_data, self.folder(context)
         at = context.landmarks
         assert at is not None
@@ -182,7 +182,7 @@ def methods_of(context: Context) -> tuple[str, ...]:
 
 
 def left_out(context: Context) -> str:
-    """That `maed` is not made of so many positions unless it is asked for."""
+    """A sentence that so many positions leave out `maed`, unless it is asked for by name."""
     n, most = context.data.positions, context.settings.similarity.dense_positions
     return f"maed is left out of {n} positions, more than the {most} of similarity.dense_positions; ask for it by name"
 

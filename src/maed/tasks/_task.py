@@ -21,13 +21,13 @@ class Metric:
     """The name, direction and format of a task's metric.
 
     Args:
-        name: As files have it: `accuracy`.
-        title: As readers have it.
-        higher: Whether more is better.
-        scale: What it is multiplied by for readers.
+        name: Name in files: `accuracy`.
+        title: Name in tables and figures.
+        higher: True if more is better.
+        scale: Factor for display.
         digits: Decimals.
         unit: Put behind.
-        gain_unit: What a difference of two is counted in.
+        gain_unit: Unit of a difference.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Seen(NamedTuple):
     Args:
         values: `(B, N, C)` or `(B, N)`, what the model reads.
         mask: `(B, N)` bool, True where it may; None if everywhere.
-        target: What it is to tell; of the shape that `loss` of the same task takes.
+        target: The true answer, in the shape that `loss` of the same task takes.
         asked: `(Q,)` positions to predict, for tasks `per_position`; None for all.
     """
 
@@ -108,17 +108,17 @@ class Task(ABC):
     A built-in task is a file of `maed/tasks`; another package adds one by an entry point of the group `maed.tasks`.
 
     Args:
-        names: Of the outputs: classes, or target columns.
+        names: Names of the outputs: classes, or target columns.
         channels: C of the signals.
-        facts: What `facts` has noted.
+        facts: Facts that `facts` has noted.
         train: Settings of the training; None if there is none.
 
     Attributes:
-        metric: What models are chosen and compared by.
-        answer: What a model tells, in words.
-        needs: Of the data's labels: `classes`, `columns` of numbers, or nothing (empty).
-        per_position: Whether outputs are asked of each position, by queries made of the position vectors.
-        own_content: Whether these queries also have what the model reads of the position itself.
+        metric: Metric that models are chosen and compared by.
+        answer: What a model answers, in words.
+        needs: Kind of labels that the task needs: `classes`, `columns` of numbers, or nothing (empty).
+        per_position: True if outputs are asked of each position, by queries made of the position vectors.
+        own_content: True if these queries also have what the model reads of the position itself.
     """
 
     metric: ClassVar[Metric]
@@ -172,7 +172,7 @@ class Task(ABC):
         Args:
             values: `(B, N, C)` or `(B, N)`.
             mask: `(B, N)` bool, True where real.
-            labels: Of `prepared` data.
+            labels: Labels of `prepared` data.
         """
         return Seen(values, mask, labels)
 

@@ -88,7 +88,7 @@ def covariance(geometry: Geometry, length_scale: float) -> np.ndarray:
     """Covariance of the field between positions, `(N, N)` float64, 1 on the diagonal.
 
     Args:
-        geometry: Of one of `KINDS`.
+        geometry: A geometry of one of `KINDS`.
         length_scale: The l of exp(-d^2 / (2 l^2)), where the largest distance d within the shape is pi.
     """
     d = geometry.distances() * (np.pi / _extent(geometry))

@@ -88,7 +88,7 @@ class Image(TransformersClassifier):
         return resized, mask
 
     def joining(self, content: float, table: Tensor) -> float:
-        """That at which the projected table is as loud as the content."""
+        """The scale at which the projected table is as loud as the content."""
         projection = self.perceiver.input_preprocessor.positions_projection.weight.detach()
         unit = root_mean_square(table)
         gain = root_mean_square(table.to(projection) @ projection.T) / unit if unit else 0.0
@@ -104,7 +104,7 @@ class ImageClassifier(PerceiverForImageClassificationLearned):
     Args:
         config: Transformers' config.
         positions: N.
-        channels: Of the images.
+        channels: Channels of the images.
         width: Channels of the pixels' 1 x 1 convolution, and of the position table.
         position_width: Channels that positions are projected to.
     """

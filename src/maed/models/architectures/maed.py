@@ -131,7 +131,7 @@ class PositionEncoding(nn.Module):
 
     Args:
         table: `(N, d)` of unit mean square (or zeros), from `maed.encodings.position_table`.
-        trained: Whether the table is a parameter; otherwise it is a buffer, saved but never changed.
+        trained: True if the table is a parameter; otherwise it is a buffer, saved but never changed.
     """
 
     table: Tensor

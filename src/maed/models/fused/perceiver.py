@@ -103,8 +103,8 @@ def pooling_pays(*, positions: int, latents: int, heads: int, channels: int, qk:
     Args:
         positions: Inputs N of a signal.
         latents: Queries L.
-        heads: Of the attention.
-        channels: Of an input.
+        heads: Number of attention heads.
+        channels: Channels of an input.
         qk: Channels of all heads' queries.
         v: Channels of all heads' values.
     """

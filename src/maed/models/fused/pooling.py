@@ -38,7 +38,7 @@ def pool(
         mask: `(B, N)`, added to the scores; a constant, which gets no gradient.
         positions: `(N, d - c)`, the other channels of every signal; without them c is d.
         dropout: Share of the probabilities that is dropped; the rest is scaled up.
-        eps: Of the layer norm.
+        eps: The epsilon of the layer norm.
 
     Returns:
         The context, `(B, M, d)`, and the sums of the probabilities, `(B, M)`, or None without dropout: they are 1.

@@ -41,9 +41,9 @@ def explorer_data(
     What other estimators and reductions make of the run's sums is computed here.
 
     Args:
-        folder: Of the run.
-        contents: What was read of it.
-        settings: Of the page.
+        folder: Folder of the run.
+        contents: Contents of the run, as read.
+        settings: Settings of the page.
         kept: a file for what is computed; the run's own where None.
 
     Returns:

@@ -82,7 +82,7 @@ class View:
         layout: `(N, 3)` float32; the first two columns are the layout in the plane.
         laid_out_by: `Isomap`, or `principal components` where that would take long.
         estimator: Whose similarity the vectors are made of; empty if they are made of none.
-        reduction: How.
+        reduction: Name of the reduction.
     """
 
     encoding: str
@@ -94,7 +94,7 @@ class View:
 
 
 def similarities(folder: RunFolder, contents: Contents) -> dict[str, Similarity]:
-    """By estimator: that of the run first, what else its stored sums make, then baselines. No draw is made."""
+    """Similarities by estimator: the run's own first, then others from its stored sums, then baselines. No draws."""
     found: dict[str, Similarity] = {}
     if contents.similarity is not None:
         found[contents.estimator] = _stored(folder.similarity(), contents.similarity)
@@ -112,10 +112,10 @@ def compute_views(
     """Every estimator in every reduction, the run's own first.
 
     Args:
-        contents: What was read of the run.
+        contents: Contents of the run, as read.
         made_of: Similarities by estimator, see `similarities`.
         reductions: Beside the run's own.
-        kept: What was computed before, and is now.
+        kept: Results computed earlier, to which new ones are added.
 
     Returns:
         The views, and a sentence for each that is missing.
