@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from maed import ranks
 from maed._version import __version__
 
 # isort: off
@@ -26,7 +27,7 @@ from maed.files import is_main_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used."""
+    """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used or a process that was lost."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     quiet = nullcontext() if is_main_process() else redirect_stdout(io.StringIO())
     interrupts: list[int] = []
@@ -38,18 +39,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             verb = parsed.verb
             require_extra(verb, *VERBS[verb].extras)
             VERBS[verb].do(parser.instantiate_classes(parsed)[verb], _command(argv))
+            ranks.leave(done=True)
+    except ranks.Served:
+        ranks.leave(done=True)
     except (KeyboardInterrupt, Exception) as error:
+        code, line = 2, _line(ranks.lost(error) or error)
         if interrupts or isinstance(error, KeyboardInterrupt):  # of which libraries make errors of their own
-            print("maed: stopped; run the same command again to continue", file=sys.stderr)
-            return 130
-        if isinstance(error, MaedError):
-            print(f"maed: {printable(str(error))}", file=sys.stderr)
-        elif isinstance(error, OSError):  # a folder that cannot be written, a full disk
-            print(f"maed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        else:
+            code, line = 130, "stopped; run the same command again to continue"
+        said = ranks.speaks(line or str(error))
+        if line is not None and said:
+            print(f"maed: {line}", file=sys.stderr, flush=True)
+        ranks.leave(done=False)
+        if line is None:
             raise
-        return 2
+        return code
     return 0
+
+
+def _line(error: BaseException) -> str | None:
+    """An error as the line that users read; None of one that is a fault of ours."""
+    if isinstance(error, MaedError):
+        return printable(str(error))
+    if isinstance(error, OSError):  # a folder that cannot be written, a full disk
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return None
 
 
 @contextmanager
@@ -113,5 +126,5 @@ _DESCRIPTION = "Position embeddings learned from data. Start with `maed demo`, o
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     """Our own warnings as one line; those of libraries about themselves are not the user's business."""
-    if issubclass(category, UserWarning) and f"{Path(__file__).parents[1]}" in filename:
+    if is_main_process() and issubclass(category, UserWarning) and f"{Path(__file__).parents[1]}" in filename:
         print(f"maed: warning: {message}", file=sys.stderr)

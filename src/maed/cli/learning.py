@@ -34,7 +34,6 @@ def _run(given: Namespace, command: str) -> None:
     asked, learned = encodings_of(given), learned_of(given)
     if asked:
         require_extra("positions", "perceiver")
-    one_process("run")
     with open_context(given) as run:
         encodings = fitting(asked, run)
         print_tables(run_all(run, encodings, given.seeds, command=command, **learned), console())
@@ -42,7 +41,6 @@ def _run(given: Namespace, command: str) -> None:
 
 @verb("pretrain", "Train the masked autoencoder.", settings_arguments)
 def _pretrain(given: Namespace, command: str) -> None:
-    one_process("pretrain")
     from maed.stages import Pretrain, execute
 
     with open_context(given) as context:
@@ -52,7 +50,6 @@ def _pretrain(given: Namespace, command: str) -> None:
 
 @verb("similarity", "Measure the similarity between positions with the autoencoder.", settings_arguments)
 def _similarity(given: Namespace, command: str) -> None:
-    one_process("similarity")
     from maed.stages import Similarity, execute
 
     with open_context(given) as context:
@@ -62,6 +59,7 @@ def _similarity(given: Namespace, command: str) -> None:
 
 @verb("embed", "Reduce the similarity to a position embedding.", partial(settings_arguments, source=False))
 def _embed(given: Namespace, command: str) -> None:
+    one_process("embed")
     from maed.files import locked
     from maed.run_folder import RunFolder
     from maed.stages.embed import embed_again
