@@ -170,6 +170,8 @@ def start(timeout: float, *, cuda: bool) -> None:
         _reach(found, timeout, line)
     import torch
     from torch import distributed
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     if cuda and torch.cuda.is_available():
         if found.here > torch.cuda.device_count():
@@ -188,7 +190,7 @@ def start(timeout: float, *, cuda: bool) -> None:
     watch.start()
     missing = list(range(found.world))
     try:
-        store, _, _ = next(distributed.rendezvous("env://", timeout=patience))
+        store, _, _ = next(rendezvous("env://", timeout=patience))
         _alone = agents  # otherwise process 0 holds the store
         store.set(f"here {found.rank}", socket.gethostname())
         until = time.monotonic() + timeout
@@ -199,7 +201,7 @@ def start(timeout: float, *, cuda: bool) -> None:
             time.sleep(0.05)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=distributed.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=found.rank,
             world_size=found.world,
             timeout=_OPERATION,
@@ -296,6 +298,8 @@ def leave(*, done: bool) -> None:
     global _crew
     if _crew is None:
         return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to all once the first has ended
     crew, until = _crew, time.monotonic() + (60.0 if done else _GRACE)
     try:
         if rank() == 0 and done:

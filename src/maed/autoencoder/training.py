@@ -27,7 +27,7 @@ from maed.engine.loop import Plan, Trained, fit
 from maed.engine.optimization import adamw
 from maed.errors import MaedError, one_of, require_extra
 from maed.files import read_json, write_json
-from maed.run_folder import BEST, CONFIG, METRICS, MODEL
+from maed.run_folder import BEST, CONFIG, LAST, METRICS, MODEL
 from maed.settings import AutoencoderSettings, TrainerSettings
 from maed.tensors import digest_of, read_tensors, write_tensors
 

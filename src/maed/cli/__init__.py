@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -49,9 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = ranks.speaks(line or str(error))
         if line is not None and said:
             print(f"maed: {line}", file=sys.stderr, flush=True)
-        ranks.leave(done=False)
         if line is None:
-            raise
+            if ranks.here() is None:
+                raise
+            traceback.print_exc()  # now, for this process may be ended by who has started it
+            code = 1
+        ranks.leave(done=False)
         return code
     return 0
 

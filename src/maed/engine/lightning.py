@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -259,7 +259,7 @@ class History(Callback):
 
 def _mean(value: Tensor, trainer: pl.Trainer) -> Tensor:
     """The mean over the processes that share a training."""
-    return trainer.strategy.reduce(value, reduce_op="mean") if trainer.world_size > 1 else value  # type: ignore
+    return trainer.strategy.reduce(value, reduce_op="mean") if trainer.world_size > 1 else value
 
 
 class Timed(Callback):
@@ -420,7 +420,7 @@ class _Processes(ClusterEnvironment):
         super().__init__()
         self._place = place
 
-    creates_processes_externally = True  # type: ignore[assignment]
+    creates_processes_externally = True
 
     @property
     def main_address(self) -> str:

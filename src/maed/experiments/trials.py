@@ -113,7 +113,7 @@ class Trial:
 
         Several processes share each step (`maed.ranks`).
         """
-        ranks.together(partial(_share, self))
+        ranks.together(partial(_train_too, self))
         try:
             return models.train_classifier(data, self.encoding, **self._arguments(data), callbacks=callbacks)
         except NotFiniteError:
@@ -133,7 +133,7 @@ class Trial:
         return {"start": start, **{name: getattr(self, name) for name in names}}
 
 
-def _share(trial: Trial, context: Context) -> None:
+def _train_too(trial: Trial, context: Context) -> None:
     """The part of the other processes in a training."""
     trial.train(context.data)
 

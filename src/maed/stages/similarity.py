@@ -17,6 +17,7 @@ from maed import ranks
 from maed.autoencoder import MaskedAutoencoder, load_autoencoder, loss_name, outputs_of, wide
 from maed.autoencoder.losses import LossName
 from maed.autoencoder.placing import place
+from maed.autoencoder.training import Autoencoder
 from maed.embedding import check_reduction, reduce
 from maed.engine.device import device, precision
 from maed.errors import MaedError
@@ -169,7 +170,7 @@ class Similarity(Stage):
         context.say(note or f"similarity: two halves of the {of} agree on {100 * split_half:.1f} % of neighbors")
 
 
-def _share(context: Context, *, model: MaskedAutoencoder, given: Mapping[str, Any]) -> None:
+def _share(context: Context, *, model: Autoencoder, given: Mapping[str, Any]) -> None:
     """The part of another process in streaming draws."""
     where = device(context.settings.trainer)
     share_stream(model.to(where), context.shown_data.train, context.settings.similarity, device=where, **given)
