@@ -126,6 +126,12 @@ def _number(name: str) -> int:
         raise MaedError(f"{name} must be a whole number, got {os.environ.get(name)!r}") from None
 
 
+def hush() -> None:
+    """Keep from the terminal what PyTorch's C++ logs of lost connections, traces included; before it is imported."""
+    if "WORLD_SIZE" in os.environ or "SLURM_STEP_NUM_TASKS" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+
+
 def here() -> Place | None:
     """This process among those that were started together; None if it works alone."""
     return None if _crew is None else _crew.place
@@ -305,6 +311,7 @@ def leave(*, done: bool) -> None:
         if rank() == 0 and done:
             together(None)
         left = crew.store.add("left", 1)
+        left += not done and world() == 2  # nobody is left
         while rank() == 0 and left < world() and time.monotonic() < until:
             time.sleep(0.02)
             left = crew.store.add("left", 0)
@@ -415,4 +422,5 @@ class Legs:
 
 def _first_line(error: BaseException) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return re.sub(r"^\[[^\]]*\.(cpp|cc|h):\d+\] ", "", text)  # the place in gloo's code
+    text = re.sub(r"^\[[^\]]*\.(cpp|cc|h):\d+\] ", "", text)  # the place in gloo's code
+    return re.split(r"\. This is typically", text)[0].rstrip(".")

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     quiet = nullcontext() if is_main_process() else redirect_stdout(io.StringIO())
     interrupts: list[int] = []
+    ranks.hush()
     try:
         with quiet, warnings.catch_warnings(), _noted(interrupts):
             warnings.showwarning = _show_warning

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,15 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     context = Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
     if ranks.rank():
         ranks.work(context)
+    ranks.together(partial(_same_data, there=describe_data(data)))
     with nullcontext() if models_only else locked(out):
         yield context
+
+
+def _same_data(context: Context, *, there: str) -> None:
+    """Refuse data that another process reads otherwise than process 0, which reads what `there` says."""
+    if (found := describe_data(context.data)) != there:
+        raise MaedError(f"source: process {ranks.rank()} reads other data than process 0: {found}; not {there}")
 
 
 def one_process(verb: str) -> None:
