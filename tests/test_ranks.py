@@ -141,8 +141,8 @@ def streams(rank: int) -> None:
             "watch": lambda halves: {"seen": float(halves[0].seen.sum() + halves[1].seen.sum())},
         }
         alone = stream(**given)
-        ranks.together(partial(help_with, number))
-        shared = stream(**given, shared=True)
+        with ranks.together(partial(help_with, number)):
+            shared = stream(**given, shared=True)
         assert shared.draws == alone.draws
         assert shared.changed == alone.changed
         seen = [[(entry["draws"], entry["seen"]) for entry in found.history] for found in (shared, alone)]
@@ -169,8 +169,8 @@ def trainings(folder: Path, rank: int) -> None:
         with pytest.raises(ranks.Served):
             ranks.work(None)
     else:
-        ranks.together(partial(train, folder))
-        train(folder, None)
+        with ranks.together(partial(train, folder)):
+            train(folder, None)
     ranks.leave(done=True)
 
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ class Place:
 class _Crew:
     place: Place
     store: Any
+    threads: int  # of PyTorch, in a job
+    alone: int  # of process 0, by itself
     jobs: int = 0
     ending: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -147,12 +150,13 @@ def world() -> int:
     return 1 if _crew is None else _crew.place.world
 
 
-def start(timeout: float, *, cuda: bool) -> None:
+def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
     """Meet the other processes, where the environment says that there are others.
 
     Args:
         timeout: Seconds until it is given up.
         cuda: Use the GPU with the local number of this process, if there are GPUs.
+        threads: CPU threads that somebody has asked for; those of process 0 are then the same at all times.
 
     Raises:
         MaedError: They do not all come.
@@ -218,7 +222,12 @@ def start(timeout: float, *, cuda: bool) -> None:
         raise MaedError(line(_first_line(error))) from None
     finally:
         watch.cancel()
-    _crew = _Crew(found, store)
+    own = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else own
+    # torchrun gives each process one thread; a process that is bound to some cores has no others
+    _crew = _Crew(found, store, own, own if threads else max(own, min(cores, own * found.here)))
+    if found.rank == 0:
+        torch.set_num_threads(_crew.alone)
     _mind_sigterm()
 
 
@@ -309,7 +318,7 @@ def leave(*, done: bool) -> None:
     crew, until = _crew, time.monotonic() + (60.0 if done else _GRACE)
     try:
         if rank() == 0 and done:
-            together(None)
+            _hand(None)
         left = crew.store.add("left", 1)
         left += not done and world() == 2  # nobody is left
         while rank() == 0 and left < world() and time.monotonic() < until:
@@ -325,12 +334,30 @@ def leave(*, done: bool) -> None:
         _crew = None
 
 
-def together(job: Job | None) -> None:
-    """Hand a job to all other processes; process 0 then does its own part. Nothing where there are no others."""
+@contextmanager
+def together(job: Job) -> Iterator[None]:
+    """Hand a job to all other processes while process 0 does its own part. Nothing where there are no others.
+
+    Process 0 then has its share of the cores; by itself it has those that the others on its machine leave idle.
+    """
     if _crew is None or rank():
+        yield
         return
+    import torch
+
+    _hand(job)
+    torch.set_num_threads(_crew.threads)
+    try:
+        yield
+    finally:
+        if _crew is not None:
+            torch.set_num_threads(_crew.alone)
+
+
+def _hand(job: Job | None) -> None:
     from torch import device, distributed
 
+    assert _crew is not None
     _crew.jobs += 1
     _crew.store.set(f"job {_crew.jobs}", "")
     distributed.broadcast_object_list([job], src=0, device=device("cpu"))

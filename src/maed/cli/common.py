@@ -42,7 +42,9 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     settings = Settings(**{name: getattr(given, name) for name in Settings.__dataclass_fields__})
     if ranks.place() is not None:  # Lightning's loop
         require_extra("torchrun", "perceiver", package="pytorch_lightning")
-        ranks.start(settings.trainer.rendezvous_timeout, cuda=settings.trainer.accelerator in ("auto", "gpu", "cuda"))
+        trainer = settings.trainer
+        cuda = trainer.accelerator in ("auto", "gpu", "cuda")
+        ranks.start(trainer.rendezvous_timeout, cuda=cuda, threads=trainer.threads)
     upstream = Path(given.run) if getattr(given, "run", None) else None
     out = Path(given.out) if given.out else upstream or Path("runs") / Path(given.source.replace(":", "-")).stem
     several = settings.trainer.devices.isdigit() and int(settings.trainer.devices) > 1
@@ -57,7 +59,8 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     context = Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
     if ranks.rank():
         ranks.work(context)
-    ranks.together(partial(_same_data, there=describe_data(data)))
+    with ranks.together(partial(_same_data, there=describe_data(data))):
+        pass
     with nullcontext() if models_only else locked(out):
         yield context
 

@@ -113,9 +113,9 @@ class Trial:
 
         Several processes share each step (`maed.ranks`).
         """
-        ranks.together(partial(_train_too, self))
         try:
-            return models.train_classifier(data, self.encoding, **self._arguments(data), callbacks=callbacks)
+            with ranks.together(partial(_train_too, self)):
+                return models.train_classifier(data, self.encoding, **self._arguments(data), callbacks=callbacks)
         except NotFiniteError:
             if not self.tuning:
                 raise

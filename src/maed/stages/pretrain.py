@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -96,9 +97,8 @@ class Pretrain(Stage):
         if shared and begun_by_one(self.folder(context).path, settings):
             shared = False
             context.say("autoencoder: goes on in one process, as it was begun")
-        if shared:
-            ranks.together(partial(_train, start=start, shared=True))
-        _train(context, start=start, shared=shared)
+        with ranks.together(partial(_train, start=start, shared=True)) if shared else nullcontext():
+            _train(context, start=start, shared=shared)
 
 
 def _train(context: Context, *, start: torch.Tensor | None, shared: bool) -> None:

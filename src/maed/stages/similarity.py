@@ -118,8 +118,8 @@ class Similarity(Stage):
             "outputs": outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
             "half_precision": precision(context.settings.trainer, wide=wide(model)) != "32-true",
         }
-        ranks.together(partial(_share, model=model, given=given))
-        with context.progress("similarity", self.folder(context)) as progress:
+        help_too = ranks.together(partial(_share, model=model, given=given))
+        with help_too, context.progress("similarity", self.folder(context)) as progress:
             streamed = stream(
                 model.to(where),
                 data.train,
