@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -158,9 +159,11 @@ def test_several_processes_sum_what_one_sums(server, tmp_path, world):
     assert ended(begin(server, tmp_path, streams, world), tmp_path) == [0] * world
 
 
-def train(folder: Path, context: Any, *, padded: bool = True) -> None:
-    torch.manual_seed(0)
-    pretrain(data(padded=padded), SMALL, TRAINER, folder, shared=ranks.world() > 1, examples=False)
+UNET = replace(SMALL, kind="unet", depth=2, width=4)
+
+
+def train(folder: Path, context: Any, *, settings: AutoencoderSettings = SMALL) -> None:
+    pretrain(data(padded=settings is SMALL), settings, TRAINER, folder, shared=ranks.world() > 1, examples=False)
 
 
 def trainings(folder: Path, rank: int) -> None:
@@ -171,6 +174,9 @@ def trainings(folder: Path, rank: int) -> None:
     else:
         with ranks.together(partial(train, folder)):
             train(folder, None)
+        other = folder.with_name("unet")
+        with ranks.together(partial(train, other, settings=UNET)):
+            train(other, None, settings=UNET)
     ranks.leave(done=True)
 
 
@@ -182,6 +188,7 @@ def test_several_processes_train_the_autoencoder_of_one(server, tmp_path):
     two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=2e-4)
+    assert (tmp_path / "unet" / "model.safetensors").is_file()  # its statistics are those of shares
     curves = [json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("two", "one")]
     for mine, theirs in zip(*curves, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
@@ -307,8 +314,21 @@ def test_a_process_lost_while_training_leaves_a_checkpoint_that_one_process_goes
     done = torch.load(out / "autoencoder" / "last.ckpt", weights_only=True)["global_step"]
     assert 20 <= done < 600
     assert main(argv) == 0
+    assert json.loads((out / "autoencoder" / "progress.json").read_text())["begun"] == done
     history = json.loads((out / "autoencoder" / "metrics.json").read_text())["history"]
     assert [point["step"] for point in history] == list(range(20, 601, 20))
+
+
+def test_an_autoencoder_that_one_process_has_begun_is_finished_by_one(server, tmp_path):
+    argv = ["pretrain", *DRAWN, "--out", str(tmp_path / "run")]
+    assert main(argv) == 0
+    weights = tmp_path / "run" / "autoencoder" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    shutil.copy(tmp_path / "run" / "autoencoder" / "last.ckpt", tmp_path / "run" / "autoencoder" / "best.ckpt")
+    assert ended(begin(server, tmp_path, partial(command, argv, 0.0)), tmp_path) == [0, 0]
+    assert "goes on in one process" in (tmp_path / "0.out").read_text()
+    assert weights.read_bytes() == whole
 
 
 def test_torchrun_ends_the_others_and_one_of_them_says_so(tmp_path, trained):

@@ -113,7 +113,10 @@ def place() -> Place | None:
     if world == 1:
         return None
     if not address or not port:
-        raise MaedError("MASTER_ADDR and MASTER_PORT must be set with WORLD_SIZE: where the processes meet")
+        raise MaedError(
+            f"MASTER_ADDR must be the machine where the {world} processes meet, and MASTER_PORT a port there, got "
+            f"{address!r} and {port}"
+        )
     if rank >= world or world % here:
         raise MaedError(
             f"WORLD_SIZE must be above RANK and the same number of processes on each machine, got {world} "
@@ -164,20 +167,15 @@ def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
     global _alone, _crew
     if (found := place()) is None or _crew is not None:
         return
-    at = f"{found.address}:{found.port}"
-    hint = "start all of them, and see that every machine reaches that address (trainer.rendezvous_timeout)"
-
-    def line(reason: str) -> str:
-        return f"rendezvous: the {found.world} processes did not meet at {at} in {timeout:g} s ({reason}); {hint}"
 
     def give_up() -> None:
-        print(f"maed: {line('no connection between processes')}", file=sys.stderr, flush=True)
+        print(f"maed: {_not_met(found, timeout, 'no connection between processes')}", file=sys.stderr, flush=True)
         os._exit(2)
 
     _alone = True
     agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun's agent holds the store
     if agents or found.rank:
-        _reach(found, timeout, line)
+        _reach(found, timeout)
     import torch
     from torch import distributed
     from torch.distributed.distributed_c10d import PrefixStore
@@ -186,8 +184,8 @@ def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
     if cuda and torch.cuda.is_available():
         if found.here > torch.cuda.device_count():
             raise MaedError(
-                f"trainer.accelerator must be cpu for more processes than GPUs on a machine, got {found.here} "
-                f"processes and {torch.cuda.device_count()} GPUs"
+                f"trainer.accelerator must be cpu if a machine has more processes than GPUs, all of which each process "
+                f"must see, got {found.here} processes and {torch.cuda.device_count()} GPUs"
             )
         torch.cuda.set_device(found.local)
     else:
@@ -207,7 +205,7 @@ def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
         while missing := [other for other in missing if not store.check([f"here {other}"])]:
             _alone = agents and 0 in missing
             if time.monotonic() > until:
-                raise MaedError(line(f"missing: {', '.join(map(str, missing))}"))
+                raise _not_met(found, timeout, f"missing: {', '.join(map(str, missing))}")
             time.sleep(0.05)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -219,7 +217,7 @@ def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
     except MaedError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
-        raise MaedError(line(_first_line(error))) from None
+        raise _not_met(found, timeout, _first_line(error)) from None
     finally:
         watch.cancel()
     own = torch.get_num_threads()
@@ -231,7 +229,14 @@ def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
     _mind_sigterm()
 
 
-def _reach(place: Place, timeout: float, line: Callable[[str], str]) -> None:
+def _not_met(place: Place, timeout: float, reason: str) -> MaedError:
+    return MaedError(
+        f"rendezvous: the {place.world} processes did not meet at {place.address}:{place.port} in {timeout:g} s "
+        f"({reason}); start all of them, and see that every machine reaches that address (trainer.rendezvous_timeout)"
+    )
+
+
+def _reach(place: Place, timeout: float) -> None:
     """Wait until somebody listens where the processes meet: torch's own attempts fill the terminal."""
     until = time.monotonic() + timeout
     while True:
@@ -241,7 +246,7 @@ def _reach(place: Place, timeout: float, line: Callable[[str], str]) -> None:
             return
         except OSError as error:
             if time.monotonic() > until:
-                raise MaedError(line(error.strerror or str(error))) from None
+                raise _not_met(place, timeout, error.strerror or str(error)) from None
             time.sleep(min(0.2, timeout))
 
 
@@ -260,19 +265,19 @@ def _mind_sigterm() -> None:
     def mind() -> None:
         while os.read(read, 1) != bytes([signal.SIGTERM]):
             pass
-        line = f"maed: processes: {_gone('ended by SIGTERM, as when another process was lost')}"
+        line = str(_gone("this one was ended by SIGTERM, as when another was lost"))
         if speaks(line):
-            print(line, file=sys.stderr, flush=True)
+            print(f"maed: {line}", file=sys.stderr, flush=True)
         time.sleep(_GRACE)  # the main thread may have noticed too, and be saving
         os._exit(2)
 
     threading.Thread(target=mind, daemon=True).start()
 
 
-def _gone(reason: str) -> str:
-    return (
-        f"{reason}; run the same command again, with any number of processes: it continues from what finished stages "
-        "and checkpoints hold"
+def _gone(reason: str) -> MaedError:
+    return MaedError(
+        f"processes: {reason}; run the same command again, with any number of processes: it continues from what "
+        "finished stages and checkpoints hold"
     )
 
 
@@ -282,7 +287,7 @@ def lost(error: BaseException) -> MaedError | None:
         return None
     others = [other for other in range(world()) if other != rank()]
     who = f"process {others[0]} of 2" if len(others) == 1 else f"one of {world()} processes"
-    return MaedError(f"processes: {_gone(f'{who} was lost ({_first_line(error)})')}")
+    return _gone(f"{who} was lost ({_first_line(error)})")
 
 
 def speaks(line: str) -> bool:
