@@ -200,7 +200,7 @@ def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
     try:
         store, _, _ = next(rendezvous("env://", timeout=patience))
         _alone = agents  # otherwise process 0 holds the store
-        store.set(f"here {found.rank}", socket.gethostname())
+        store.set(f"here {found.rank}", "")
         until = time.monotonic() + timeout
         while missing := [other for other in missing if not store.check([f"here {other}"])]:
             _alone = agents and 0 in missing
@@ -288,6 +288,11 @@ def lost(error: BaseException) -> MaedError | None:
     others = [other for other in range(world()) if other != rank()]
     who = f"process {others[0]} of 2" if len(others) == 1 else f"one of {world()} processes"
     return _gone(f"{who} was lost ({_first_line(error)})")
+
+
+def ending() -> bool:
+    """True if this process is told to end, or has said why it does."""
+    return _crew is not None and _crew.ending
 
 
 def speaks(line: str) -> bool:

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks.leave(done=True)
     except (KeyboardInterrupt, Exception) as error:
         code, line = 2, _line(ranks.lost(error) or error)
-        if interrupts or isinstance(error, KeyboardInterrupt):  # of which libraries make errors of their own
+        # of Ctrl-C libraries make errors of their own, and of SIGTERM Lightning makes an interrupt
+        if interrupts or (isinstance(error, KeyboardInterrupt) and not ranks.ending()):
             code, line = 130, "stopped; run the same command again to continue"
         said = ranks.speaks(line or str(error))
         if line is not None and said:
