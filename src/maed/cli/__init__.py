@@ -21,7 +21,7 @@ from maed._version import __version__
 from maed.cli import learning, comparing, artifacts, looking  # noqa: F401  # they register in the order of --help
 
 # isort: on
-from maed.cli.common import printable
+from maed.cli.common import check_processes, printable
 from maed.cli.parsing import VERBS, Parser, usage
 from maed.errors import MaedError, require_extra
 from maed.files import is_main_process
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser = build_parser(argv[:1])
             parsed = parser.parse_args(_preset_first(argv) or ["--help"])
             verb = parsed.verb
+            check_processes(verb)
             require_extra(verb, *VERBS[verb].extras)
             VERBS[verb].do(parser.instantiate_classes(parsed)[verb], _command(argv))
             ranks.leave(done=True)

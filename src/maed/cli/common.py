@@ -71,12 +71,16 @@ def _same_data(context: Context, *, there: str) -> None:
         raise MaedError(f"source: process {ranks.rank()} reads other data than process 0: {found}; not {there}")
 
 
-def one_process(verb: str) -> None:
-    """Refuse the verbs whose work is done by one process where `torchrun` or Slurm has started several."""
-    if (place := ranks.place()) is not None:
+_SHARED = ("run", "pretrain", "similarity", "train", "compare")
+"""Verbs whose work several processes divide."""
+
+
+def check_processes(verb: str) -> None:
+    """Refuse a verb whose work is done by one process where `torchrun` or Slurm has started several."""
+    if verb not in _SHARED and (place := ranks.place()) is not None:
         raise MaedError(
             f"{verb}: runs in one process, and {place.world} were started; run `maed {verb}` without torchrun or srun "
-            "(`run`, `pretrain`, `similarity`, `train` and `compare` share their work among processes)"
+            f"({', '.join(_SHARED)} divide their work among processes)"
         )
 
 

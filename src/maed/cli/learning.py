@@ -13,7 +13,6 @@ from maed.cli.common import (
     encodings_of,
     fitting,
     learned_of,
-    one_process,
     open_context,
     say,
 )
@@ -59,7 +58,6 @@ def _similarity(given: Namespace, command: str) -> None:
 
 @verb("embed", "Reduce the similarity to a position embedding.", partial(settings_arguments, source=False))
 def _embed(given: Namespace, command: str) -> None:
-    one_process("embed")
     from maed.files import locked
     from maed.run_folder import RunFolder
     from maed.stages.embed import embed_again
@@ -82,6 +80,5 @@ def _add_demo(parser: Parser) -> None:
 def _demo(given: Namespace, command: str) -> None:
     from maed.experiments.demo import demo
 
-    one_process("demo")
     made = demo(Path(given.out), say, command=command, overwrite=given.overwrite)
     say(f"open {made} in a browser")
