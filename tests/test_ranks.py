@@ -79,7 +79,9 @@ def _rank(work: Any, rank: int, world: int, meeting: int, folder: Path) -> None:
 def ended(processes: list[BaseProcess], folder: Path) -> list[int | None]:
     """Their exit codes; what they wrote is shown where a test fails."""
     for process in processes:
-        process.join(60)
+        process.join(120)
+    for process in processes:
+        process.kill()
     for path in sorted(folder.glob("*.err")):
         print(f"{path.name}: {path.read_text()}")
     return [process.exitcode for process in processes]
@@ -110,10 +112,10 @@ class Case:
 
 
 CASES = [
-    Case(data(), SimilaritySettings(draws=2_100, batch_size=16)),
-    Case(data(padded=True), SimilaritySettings(draws=900, batch_size=8, estimator="mean-loss")),
-    Case(data(), SimilaritySettings(draws=9_000, batch_size=64, estimator="contrast", until="stable", tolerance=0.05)),
-    Case(data(), SimilaritySettings(draws=300, batch_size=20, estimator="ablation")),
+    Case(data(), SimilaritySettings(draws=1_300, batch_size=64)),
+    Case(data(padded=True), SimilaritySettings(draws=300, batch_size=32, estimator="mean-loss")),
+    Case(data(), SimilaritySettings(draws=9_000, batch_size=256, until="stable", tolerance=0.05)),
+    Case(data(), SimilaritySettings(draws=100, batch_size=20, estimator="ablation")),
 ]
 
 

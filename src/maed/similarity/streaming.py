@@ -99,7 +99,8 @@ def stream(
         half_precision: Reconstruct under bf16 autocast; losses and sums stay float32 and float64.
         folder: Keeps partial sums here every minute, and continues from them.
         progress: Told of every batch.
-        watch: Given the sums now and then; it changes nothing of them, and its time is not counted.
+        watch: Given the sums now and then; it changes nothing of them, and its time is not counted, unless others draw
+            meanwhile.
         shared: Whether other processes help.
 
     Returns:
@@ -160,7 +161,8 @@ def stream(
             legs.begin(leg)  # the others need not wait for what is measured and written here
         if watch is not None and _is_watched(drawn, settings.batch_size):
             state.note(drawn, now - started, watch)
-            started += time.monotonic() - now
+            if legs is None:  # otherwise draws are made meanwhile
+                started += time.monotonic() - now
             now = time.monotonic()
         if folder is not None and now - saved > _SAVE_EVERY:
             _save_partial(folder, state, now - started)
