@@ -266,7 +266,7 @@ def _mind_sigterm() -> None:
         while os.read(read, 1) != bytes([signal.SIGTERM]):
             pass
         line = str(_gone("this one was ended by SIGTERM, as when another was lost"))
-        if speaks(line):
+        if speaks(line, gone=True):
             print(f"maed: {line}", file=sys.stderr, flush=True)
         time.sleep(_GRACE)  # the main thread may have noticed too, and be saving
         os._exit(2)
@@ -295,8 +295,13 @@ def ending() -> bool:
     return _crew is not None and _crew.ending
 
 
-def speaks(line: str) -> bool:
-    """True if this process is to print why all end: the first one that knows it, once."""
+def speaks(line: str, *, gone: bool = False) -> bool:
+    """True if this process is to print why all end: the first one that knows it, once.
+
+    Args:
+        line: Why.
+        gone: That another process was lost is all that it says.
+    """
     if _crew is None:
         try:
             found = place()
@@ -310,15 +315,16 @@ def speaks(line: str) -> bool:
     mine = f"{rank()} {line}"
     try:
         return _crew.store.compare_set(_FAILED, "", mine).decode() == mine
-    except RuntimeError:  # the store went with process 0
-        return True
+    except RuntimeError:  # the store went with process 0, which was lost or has said why
+        return gone or rank() == 0
 
 
-def leave(*, done: bool) -> None:
+def leave(*, done: bool, gone: bool = False) -> None:
     """End working together. Process 0 waits for the others, which may need the store that it holds.
 
     Args:
         done: The command is done. Otherwise it failed, which others are told by `speaks`.
+        gone: Because another process was lost.
     """
     global _crew
     if _crew is None:
@@ -330,7 +336,7 @@ def leave(*, done: bool) -> None:
         if rank() == 0 and done:
             _hand(None)
         left = crew.store.add("left", 1)
-        left += not done and world() == 2  # nobody is left
+        left += gone  # at least one does not come
         while rank() == 0 and left < world() and time.monotonic() < until:
             time.sleep(0.02)
             left = crew.store.add("left", 0)

@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ranks.Served:
         ranks.leave(done=True)
     except (KeyboardInterrupt, Exception) as error:
-        code, line = 2, _line(ranks.lost(error) or error)
+        gone = ranks.lost(error)
+        code, line = 2, _line(gone or error)
         # of Ctrl-C libraries make errors of their own, and of SIGTERM Lightning makes an interrupt
         if interrupts or (isinstance(error, KeyboardInterrupt) and not ranks.ending()):
             code, line = 130, "stopped; run the same command again to continue"
-        said = ranks.speaks(line or str(error))
+        said = ranks.speaks(line or str(error), gone=gone is not None)
         if line is not None and said:
             print(f"maed: {line}", file=sys.stderr, flush=True)
         if line is None:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             traceback.print_exc()  # now, for this process may be ended by who has started it
             code = 1
-        ranks.leave(done=False)
+        ranks.leave(done=False, gone=gone is not None)
         return code
     return 0
 
