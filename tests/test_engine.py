@@ -33,7 +33,7 @@ def trained(
 ) -> dict[str, torch.Tensor]:
     """The weights of an autoencoder trained by one of the two loops."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_loop", lambda _: LOOPS[way])
+        patch.setattr(training, "_loop", lambda *_, **__: LOOPS[way])
         return pretrain(data, settings, trainer, folder).state_dict()
 
 

@@ -302,11 +302,3 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(tmp_path):
         MaedError, match=r"not finite at step 4; the last good checkpoint is .*last.ckpt, of step 4; lo"
     ):
         fit(tmp_path, data)
-
-
-@pytest.mark.slow
-def test_torchrun_is_for_the_verbs_that_share_work(monkeypatch, capsys):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["run", "photos"]) == 2
-    assert "maed: run: " in capsys.readouterr().err

@@ -33,8 +33,11 @@ _DIGEST, _DIGEST_OF = "digest", re.compile("sha256:[0-9a-f]{64}")
 
 
 def is_main_process() -> bool:
-    """True if this process writes and speaks: of the processes of one training (`torchrun`, Lightning), the first."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+    """True if this process writes and speaks: of those of one command (`torchrun`, Slurm, Lightning), the first."""
+    names = ["RANK", "LOCAL_RANK", "NODE_RANK"]
+    if "RANK" not in os.environ and "SLURM_STEP_NUM_TASKS" in os.environ:  # a step of `srun`
+        names.append("SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from maed import ranks
+
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "numpy", "scikit-learn")
 
 
@@ -24,6 +26,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        **({"processes": ranks.world()} if ranks.world() > 1 else {}),
         "memory_gib": None if (there := memory()) is None else round(there / 2**30, 1),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),

@@ -111,6 +111,7 @@ class Draw:
         scored: `(S,)` int64 positions.
         targets: `(B, S, C)` float32 or `(B, S)` int64: the signals at the scored positions.
         hidden: `(B, S)` bool: scored there, that is, real and not visible.
+        weight: What its mean loss counts for, so that the mean over processes is that of the whole draw.
     """
 
     values: Tensor
@@ -119,12 +120,22 @@ class Draw:
     scored: Tensor
     targets: Tensor
     hidden: Tensor
+    weight: float = 1.0
 
     def to(self, device: torch.device) -> Draw:
         """The same draw on another device."""
         mask = None if self.visible_mask is None else self.visible_mask.to(device)
         moved = [t.to(device) for t in (self.values, self.visible, self.scored, self.targets, self.hidden)]
-        return Draw(moved[0], moved[1], mask, moved[2], moved[3], moved[4])
+        return Draw(moved[0], moved[1], mask, moved[2], moved[3], moved[4], self.weight)
+
+    def share(self, rank: int, world: int) -> Draw:
+        """The signals of one of `world` processes; with fewer signals than processes, some count for nothing."""
+        if world == 1:
+            return self
+        own = slice(rank, None, world) if rank < len(self.hidden) else slice(0, 1)
+        hidden, mask = self.hidden[own], None if self.visible_mask is None else self.visible_mask[own]
+        weight = world * float(hidden.sum() / self.hidden.sum().clamp(min=1)) if rank < len(self.hidden) else 0.0
+        return Draw(self.values[own], self.visible[own], mask, self.scored, self.targets[own], hidden, weight)
 
 
 def make_draw(

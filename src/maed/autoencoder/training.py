@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from maed import ranks
 from maed.autoencoder.examples import write_examples
 from maed.autoencoder.losses import LossName, outputs_of, position_losses
 from maed.autoencoder.masking import Draw, make_draw, visible_count
@@ -21,11 +22,12 @@ from maed.autoencoder.set import SetAutoencoder
 from maed.autoencoder.unet import UNetAutoencoder
 from maed.data.signals import SignalData, Signals
 from maed.data.source import first_line
+from maed.engine.checkpoints import is_lightning, read_checkpoint
 from maed.engine.loop import Plan, Trained, fit
 from maed.engine.optimization import adamw
 from maed.errors import MaedError, one_of, require_extra
 from maed.files import read_json, write_json
-from maed.run_folder import BEST, CONFIG, METRICS, MODEL
+from maed.run_folder import BEST, CONFIG, LAST, METRICS, MODEL
 from maed.settings import AutoencoderSettings, TrainerSettings
 from maed.tensors import digest_of, read_tensors, write_tensors
 
@@ -46,6 +48,7 @@ class DrawStream:
         batch_size: Signals in a draw.
         length: Number of draws.
         seed: Seed of the stream.
+        shared: Whether the processes of the command (`maed.ranks`) share each draw, `batch_size` signals in all.
     """
 
     def __init__(
@@ -58,9 +61,10 @@ class DrawStream:
         batch_size: int,
         length: int,
         seed: int,
+        shared: bool = False,
     ) -> None:
         self.signals, self.visible, self.most, self.scored = signals, visible, most, scored
-        self.batch_size, self.length, self.seed = batch_size, length, seed
+        self.batch_size, self.length, self.seed, self.shared = batch_size, length, seed, shared
 
     def __len__(self) -> int:
         return self.length
@@ -76,7 +80,8 @@ class DrawStream:
         visible = self.visible
         if self.most is not None:
             visible = round(visible * (self.most / visible) ** generator.random())
-        return make_draw(self.signals, generator, rows=rows, visible=visible, scored=self.scored)
+        whole = make_draw(self.signals, generator, rows=rows, visible=visible, scored=self.scored)
+        return whole.share(ranks.rank(), ranks.world()) if self.shared else whole
 
 
 class AutoencoderTask:
@@ -112,7 +117,7 @@ class AutoencoderTask:
         return (losses * draw.hidden).sum() / draw.hidden.sum().clamp(min=1)
 
     def training_step(self, batch: Draw, step: int) -> Tensor:
-        """The loss of one draw.
+        """The loss of one draw, weighted as the draw is.
 
         Raises:
             MaedError: The loss is not finite.
@@ -123,11 +128,11 @@ class AutoencoderTask:
                 f"autoencoder.learning_rate: the loss is not finite at step {step}; try less than "
                 f"{learning_rate(self.settings)}"
             )
-        return loss
+        return loss * batch.weight
 
     def validation_step(self, batch: Draw) -> tuple[Tensor, int]:
-        """The loss of one held-out draw, and its number of signals."""
-        return self.mean_loss(batch), len(batch.hidden)
+        """The loss of one held-out draw, weighted as the draw is, and its number of signals."""
+        return self.mean_loss(batch) * batch.weight, len(batch.hidden)
 
 
 def learning_rate(settings: AutoencoderSettings) -> float:
@@ -190,6 +195,7 @@ def pretrain(
     *,
     start_vectors: Tensor | None = None,
     examples: bool = True,
+    shared: bool = False,
 ) -> Autoencoder:
     """Train the autoencoder on unlabeled signals and write `folder`; continues an interrupted training.
 
@@ -201,6 +207,7 @@ def pretrain(
         start_vectors: `(N, d)` that the table of position vectors starts from, its remaining channels random: a warm
             start. None for a table of random numbers.
         examples: Write `examples.safetensors` too.
+        shared: Whether all processes of the command (`maed.ranks`) train together; process 0 alone writes.
 
     Returns:
         The weights of the best validation, in evaluation mode, on the CPU.
@@ -212,21 +219,28 @@ def pretrain(
         start_from(model, start_vectors)
     plan = Plan(
         title="autoencoder",
-        fingerprint=json.dumps(asdict(settings), sort_keys=True),
+        fingerprint=fingerprint(settings),
         steps=settings.steps,
         validate_every=min(settings.validate_every, settings.steps),
         clip=settings.clip,
         patience=settings.patience,
         wide=wide(model),
     )
-    train = draw_stream(data.train, visible, settings, steps=settings.steps, seed=settings.seed)
+    train = draw_stream(data.train, visible, settings, steps=settings.steps, seed=settings.seed, shared=shared)
     # the same draws at every validation
     held_out = draw_stream(
-        data.validation, visible, settings, steps=_batches(data.validation, settings), seed=settings.seed + 1_000_003
+        data.validation,
+        visible,
+        settings,
+        steps=_batches(data.validation, settings),
+        seed=settings.seed + 1_000_003,
+        shared=shared,
     )
-    trained = _loop(trainer_settings)(
-        AutoencoderTask(model, loss, settings), train, held_out, plan, trainer_settings, folder
-    )
+    loop = _loop(trainer_settings, several=shared or begun_by_several(folder, settings))
+    task, together = AutoencoderTask(model, loss, settings), {"shared": True} if shared else {}
+    trained = loop(task, train, held_out, plan, trainer_settings, folder, **together)
+    if ranks.rank():
+        return model
     model.load_state_dict(trained.weights)
     model.cpu().eval()
     metrics = {"history": trained.history, "seconds": trained.seconds, "visible": visible}
@@ -239,11 +253,34 @@ def pretrain(
     return model
 
 
-def _loop(settings: TrainerSettings) -> Callable[..., Trained]:
-    """The plain loop on one device; Lightning where several are asked for, or one that the plain loop does not know."""
-    if settings.accelerator != "tpu" and not (settings.devices.isdigit() and int(settings.devices) > 1):
+def fingerprint(settings: AutoencoderSettings) -> str:
+    """What is trained, and how; a checkpoint of another training is not resumed."""
+    return json.dumps(asdict(settings), sort_keys=True)
+
+
+def begun_by_one(folder: Path, settings: AutoencoderSettings) -> bool:
+    """True if `folder` holds a checkpoint of this training by the plain loop, which alone can go on from it."""
+    last = read_checkpoint(folder / LAST)
+    return last is not None and not is_lightning(last) and last.get("fingerprint") == fingerprint(settings)
+
+
+def begun_by_several(folder: Path, settings: AutoencoderSettings) -> bool:
+    """True if `folder` holds a checkpoint of this training by Lightning, which alone can go on from it."""
+    last = read_checkpoint(folder / LAST)
+    return last is not None and is_lightning(last) and last.get("fingerprint") == fingerprint(settings)
+
+
+def _loop(settings: TrainerSettings, *, several: bool = False) -> Callable[..., Trained]:
+    """The plain loop on one device; Lightning where several are asked for, or one that the plain loop does not know.
+
+    Args:
+        settings: The machine.
+        several: Whether several processes train, or have begun to.
+    """
+    asked = settings.accelerator == "tpu" or (settings.devices.isdigit() and int(settings.devices) > 1)
+    if not (asked or several):
         return fit
-    require_extra("trainer.devices", "perceiver", package="pytorch_lightning")
+    require_extra("trainer.devices" if asked else "autoencoder", "perceiver", package="pytorch_lightning")
     from maed.engine.lightning import fit_task  # here, for Lightning wakes transformers and matplotlib
 
     return fit_task
@@ -305,7 +342,9 @@ def held_out_loss(model: Autoencoder, signals: Signals, settings: AutoencoderSet
     return float(torch.stack([task.mean_loss(draw) for draw in draws]).mean())
 
 
-def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int) -> DrawStream:
+def draw_stream(
+    signals: Signals, visible: int, settings: AutoencoderSettings, *, steps: int, seed: int, shared: bool = False
+) -> DrawStream:
     """The first `steps` draws of the stream with this seed, as the settings size them."""
     n, most = signals.values.shape[1], settings.most_visible
     return DrawStream(
@@ -316,6 +355,7 @@ def draw_stream(signals: Signals, visible: int, settings: AutoencoderSettings, *
         batch_size=settings.batch_size,
         length=steps,
         seed=seed,
+        shared=shared,
     )
 
 

@@ -7,49 +7,70 @@ import shlex
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from maed import ranks
 from maed._version import __version__
 
 # isort: off
 from maed.cli import learning, comparing, artifacts, looking  # noqa: F401  # they register in the order of --help
 
 # isort: on
-from maed.cli.common import printable
+from maed.cli.common import check_processes, printable
 from maed.cli.parsing import VERBS, Parser, usage
 from maed.errors import MaedError, require_extra
 from maed.files import is_main_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used."""
+    """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used or a process that was lost."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     quiet = nullcontext() if is_main_process() else redirect_stdout(io.StringIO())
     interrupts: list[int] = []
+    ranks.hush()
     try:
         with quiet, warnings.catch_warnings(), _noted(interrupts):
             warnings.showwarning = _show_warning
             parser = build_parser(argv[:1])
             parsed = parser.parse_args(_preset_first(argv) or ["--help"])
             verb = parsed.verb
+            check_processes(verb)
             require_extra(verb, *VERBS[verb].extras)
             VERBS[verb].do(parser.instantiate_classes(parsed)[verb], _command(argv))
+            ranks.leave(done=True)
+    except ranks.Served:
+        ranks.leave(done=True)
     except (KeyboardInterrupt, Exception) as error:
-        if interrupts or isinstance(error, KeyboardInterrupt):  # of which libraries make errors of their own
-            print("maed: stopped; run the same command again to continue", file=sys.stderr)
-            return 130
-        if isinstance(error, MaedError):
-            print(f"maed: {printable(str(error))}", file=sys.stderr)
-        elif isinstance(error, OSError):  # a folder that cannot be written, a full disk
-            print(f"maed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        else:
-            raise
-        return 2
+        gone = ranks.lost(error)
+        code, line = 2, _line(gone or error)
+        # of Ctrl-C libraries make errors of their own, and of SIGTERM Lightning makes an interrupt
+        if interrupts or (isinstance(error, KeyboardInterrupt) and not ranks.ending()):
+            code, line = 130, "stopped; run the same command again to continue"
+        said = ranks.speaks(line or str(error), gone=gone is not None)
+        if line is not None and said:
+            print(f"maed: {line}", file=sys.stderr, flush=True)
+        if line is None:
+            if ranks.here() is None:
+                raise
+            traceback.print_exc()  # now, for this process may be ended by who has started it
+            code = 1
+        ranks.leave(done=False, gone=gone is not None)
+        return code
     return 0
+
+
+def _line(error: BaseException) -> str | None:
+    """An error as the line that users read; None of one that is a fault of ours."""
+    if isinstance(error, MaedError):
+        return printable(str(error))
+    if isinstance(error, OSError):  # a folder that cannot be written, a full disk
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return None
 
 
 @contextmanager
@@ -113,5 +134,5 @@ _DESCRIPTION = "Position embeddings learned from data. Start with `maed demo`, o
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     """Our own warnings as one line; those of libraries about themselves are not the user's business."""
-    if issubclass(category, UserWarning) and f"{Path(__file__).parents[1]}" in filename:
+    if is_main_process() and issubclass(category, UserWarning) and f"{Path(__file__).parents[1]}" in filename:
         print(f"maed: warning: {message}", file=sys.stderr)

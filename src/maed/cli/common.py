@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from maed import ranks
 from maed.cli.parsing import Parser
 from maed.errors import MaedError, require_extra
 from maed.registry import ENCODINGS, TASKS
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Context]:
     """The run folder, its settings and its data; no other process may write there until the verb is done.
 
+    Of several processes that share the command the first one alone comes back; the others help until it is done.
+
     Args:
         given: The arguments of the verb.
         models_only: True if the command only trains models, each of which is locked by itself.
@@ -37,6 +40,11 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
     from maed.stages import Context
 
     settings = Settings(**{name: getattr(given, name) for name in Settings.__dataclass_fields__})
+    if ranks.place() is not None:  # Lightning's loop
+        require_extra("torchrun", "perceiver", package="pytorch_lightning")
+        trainer = settings.trainer
+        cuda = trainer.accelerator in ("auto", "gpu", "cuda")
+        ranks.start(trainer.rendezvous_timeout, cuda=cuda, threads=trainer.threads)
     upstream = Path(given.run) if getattr(given, "run", None) else None
     out = Path(given.out) if given.out else upstream or Path("runs") / Path(given.source.replace(":", "-")).stem
     several = settings.trainer.devices.isdigit() and int(settings.trainer.devices) > 1
@@ -48,16 +56,31 @@ def open_context(given: Namespace, *, models_only: bool = False) -> Iterator[Con
         raise MaedError(f"out must be a folder, got the file {out}")
     data = load(given.source, settings.data)
     say(describe_data(data))
+    context = Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
+    if ranks.rank():
+        ranks.work(context)
+    with ranks.together(partial(_same_data, there=describe_data(data))):
+        pass
     with nullcontext() if models_only else locked(out):
-        yield Context(RunFolder(out, upstream, given.overwrite), settings, data, say)
+        yield context
 
 
-def one_process(verb: str) -> None:
-    """Refuse the verbs whose work is done by one process where `torchrun` has started several."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+def _same_data(context: Context, *, there: str) -> None:
+    """Refuse data that another process reads otherwise than process 0, which reads what `there` says."""
+    if (found := describe_data(context.data)) != there:
+        raise MaedError(f"source: process {ranks.rank()} reads other data than process 0: {found}; not {there}")
+
+
+_SHARED = ("run", "pretrain", "similarity", "train", "compare")
+"""Verbs whose work several processes divide."""
+
+
+def check_processes(verb: str) -> None:
+    """Refuse a verb whose work is done by one process where `torchrun` or Slurm has started several."""
+    if verb not in _SHARED and (place := ranks.place()) is not None:
         raise MaedError(
-            f"{verb}: runs in one process, and torchrun started {os.environ['WORLD_SIZE']}; run `maed {verb}` "
-            "without torchrun (only `train` and `compare` share their work among processes)"
+            f"{verb}: runs in one process, and {place.world} were started; run `maed {verb}` without torchrun or srun "
+            f"({', '.join(_SHARED)} divide their work among processes)"
         )
 
 

@@ -16,7 +16,6 @@ from maed.cli.common import (
     fitting,
     labels_of,
     learned_of,
-    one_process,
     open_context,
     pretrain_of,
     say,
@@ -92,7 +91,6 @@ def _add_predict(parser: Parser) -> None:
 def _predict(given: Namespace, command: str) -> None:
     from maed.prediction import label_input
 
-    one_process("predict")
     out = Path(given.out) if given.out else None
     try:
         score = label_input(

@@ -13,7 +13,6 @@ from maed.cli.common import (
     encodings_of,
     fitting,
     learned_of,
-    one_process,
     open_context,
     say,
 )
@@ -34,7 +33,6 @@ def _run(given: Namespace, command: str) -> None:
     asked, learned = encodings_of(given), learned_of(given)
     if asked:
         require_extra("positions", "perceiver")
-    one_process("run")
     with open_context(given) as run:
         encodings = fitting(asked, run)
         print_tables(run_all(run, encodings, given.seeds, command=command, **learned), console())
@@ -42,7 +40,6 @@ def _run(given: Namespace, command: str) -> None:
 
 @verb("pretrain", "Train the masked autoencoder.", settings_arguments)
 def _pretrain(given: Namespace, command: str) -> None:
-    one_process("pretrain")
     from maed.stages import Pretrain, execute
 
     with open_context(given) as context:
@@ -52,7 +49,6 @@ def _pretrain(given: Namespace, command: str) -> None:
 
 @verb("similarity", "Measure the similarity between positions with the autoencoder.", settings_arguments)
 def _similarity(given: Namespace, command: str) -> None:
-    one_process("similarity")
     from maed.stages import Similarity, execute
 
     with open_context(given) as context:
@@ -84,6 +80,5 @@ def _add_demo(parser: Parser) -> None:
 def _demo(given: Namespace, command: str) -> None:
     from maed.experiments.demo import demo
 
-    one_process("demo")
     made = demo(Path(given.out), say, command=command, overwrite=given.overwrite)
     say(f"open {made}" + (" in a browser" if made.suffix == ".html" else ""))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from maed.cli.common import console, one_process, printable, say
+from maed.cli.common import console, printable, say
 from maed.cli.parsing import Parser, settings_group, verb
 from maed.errors import MaedError
 
@@ -49,7 +49,6 @@ def _add_serve(parser: Parser) -> None:
 def _serve(given: Namespace, command: str) -> None:
     from maed.server import serve
 
-    one_process("serve")
     serve(Path(given.folder), host=given.host, port=given.port, settings=given.report, say=say, open_browser=given.open)
 
 

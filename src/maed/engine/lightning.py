@@ -16,10 +16,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import ClusterEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from maed import ranks
 from maed.engine.ahead import Batches
 from maed.engine.checkpoints import is_lightning, read_own
 from maed.engine.device import precision, use_threads
@@ -103,9 +105,20 @@ class TaskModule(pl.LightningModule):
 
 
 def fit_task(
-    task: Task, train: Batches, validation: Batches, plan: Plan, settings: TrainerSettings, folder: Path
+    task: Task,
+    train: Batches,
+    validation: Batches,
+    plan: Plan,
+    settings: TrainerSettings,
+    folder: Path,
+    *,
+    shared: bool = False,
 ) -> Trained:
-    """Train as `maed.engine.loop.fit` does, to the same weights, with Lightning."""
+    """Train as `maed.engine.loop.fit` does, to the same weights, with Lightning.
+
+    If the training is `shared` by the processes of the command (`maed.ranks`), each feeds its share of every batch;
+    process 0 alone returns the weights.
+    """
     module, history = TaskModule(task, plan), History()
     patience = [] if plan.patience is None else [Patience(plan.patience, "validation_loss", "min")]
     with quiet_lightning():
@@ -119,12 +132,16 @@ def fit_task(
             monitor="validation_loss",
             mode="min",
             wide=plan.wide,
+            distributed=shared,
             callbacks=[history, LastValidation(), *patience],
         )
         start = resumable(folder, plan.fingerprint)
+        start = ranks.agreed(start) if shared else start
         loader: Any = DataLoader(train, batch_size=None, sampler=Steps(plan.steps, start or 0))  # type: ignore[arg-type]
         held_out: Any = DataLoader(validation, batch_size=None)  # type: ignore[arg-type]
         fit(trainer, module, loader, held_out, None if start is None else folder / LAST)
+    if not trainer.is_global_zero:
+        return Trained({}, history.points, history.seconds)
     weights = {name.removeprefix("model."): tensor for name, tensor in best_weights(best).items()}
     return Trained(weights, history.points, history.seconds)
 
@@ -214,7 +231,7 @@ class History(Callback):
         losses, self._losses = self._losses, []
         point: dict[str, float | int | None] = {
             "step": trainer.global_step,
-            "train_loss": float(torch.stack([loss.cpu() for loss in losses]).mean()) if losses else None,
+            "train_loss": float(_mean(torch.stack(losses).mean(), trainer)) if losses else None,
         }
         point |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation_")}
         self.points.append(point)
@@ -239,6 +256,11 @@ class History(Callback):
         now = time.perf_counter()
         self.seconds += now - self._since
         self._since = now
+
+
+def _mean(value: Tensor, trainer: pl.Trainer) -> Tensor:
+    """The mean over the processes that share a training."""
+    return trainer.strategy.reduce(value, reduce_op="mean") if trainer.world_size > 1 else value
 
 
 class Timed(Callback):
@@ -351,10 +373,17 @@ def build_trainer(
     `folder/last.ckpt` is rewritten at every validation and every `settings.checkpoint_seconds` (resume from it),
     `folder/best.ckpt` whenever `monitor` improves. `wide` says whether the model gains from bf16 on a CPU (see
     `precision`). Both callers feed one loader as long as the training; `steps` ends it. A step is one of the
-    optimizer, after `accumulate` batches. Devices are all that the settings ask for where the training is
-    `distributed`, otherwise one of them.
+    optimizer, after `accumulate` batches. Where the training is `distributed`, it has all processes of the command
+    (`maed.ranks`), or else all devices that the settings ask for; otherwise one device.
     """
     use_threads(settings.threads)
+    devices: dict[str, Any] = {"devices": 1, "strategy": "auto"}
+    if distributed:
+        devices = {"devices": _devices(settings.devices), "strategy": settings.strategy}
+        if (place := ranks.here()) is not None:
+            strategy = "ddp" if settings.strategy == "auto" else settings.strategy
+            devices = {"devices": place.here, "num_nodes": place.machines, "strategy": strategy}
+            devices["plugins"] = [_Processes(place)]
     best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
     # not save_last=True, which follows the best checkpoint; after `best` in the list, so that it knows the best one
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
@@ -364,8 +393,7 @@ def build_trainer(
     try:
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
-            devices=_devices(settings.devices) if distributed else 1,
-            strategy=settings.strategy if distributed else "auto",
+            **devices,
             use_distributed_sampler=False,  # who feeds it gives each process its share
             accumulate_grad_batches=accumulate,
             precision=precision(settings, wide=wide),
@@ -384,6 +412,53 @@ def build_trainer(
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise MaedError(f"trainer: Lightning rejects these settings ({str(error).splitlines()[0]})") from error
     return trainer, best
+
+
+class _Processes(ClusterEnvironment):
+    """The processes of `maed.ranks` as Lightning sees them; they have met already."""
+
+    def __init__(self, place: ranks.Place) -> None:
+        super().__init__()
+        self._place = place
+
+    creates_processes_externally = True
+
+    @property
+    def main_address(self) -> str:
+        """Where they met."""
+        return self._place.address
+
+    @property
+    def main_port(self) -> int:
+        """Where they met."""
+        return self._place.port
+
+    @staticmethod
+    def detect() -> bool:
+        """Nothing is looked for."""
+        return True
+
+    def world_size(self) -> int:
+        """Processes in all."""
+        return self._place.world
+
+    def set_world_size(self, size: int) -> None:
+        """It is known."""
+
+    def global_rank(self) -> int:
+        """Number of this process."""
+        return self._place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """It is known."""
+
+    def local_rank(self) -> int:
+        """Number of this process on its machine."""
+        return self._place.local
+
+    def node_rank(self) -> int:
+        """Number of this machine."""
+        return self._place.rank // self._place.here
 
 
 def _devices(devices: str) -> int | str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from maed import models
+from maed import models, ranks
 from maed.data.signals import SignalData
 from maed.engine.progress import progress_kind
 from maed.errors import MaedError, NotFiniteError, require_extra
@@ -28,6 +28,8 @@ from maed.tasks import Metric
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
+
+    from maed.stages import Context
 
 Metrics = dict[str, Any]
 """Content of a training's metrics.json."""
@@ -107,9 +109,13 @@ class Trial:
         return models.finished_training(data, self.encoding, **self._arguments(data))
 
     def train(self, data: SignalData, callbacks: tuple[Callback, ...] = ()) -> Metrics | None:
-        """Train, or go on training; None if a learning rate was tried with which the loss is not finite."""
+        """Train, or go on training; None if a learning rate was tried with which the loss is not finite.
+
+        Several processes share each step (`maed.ranks`).
+        """
         try:
-            return models.train_classifier(data, self.encoding, **self._arguments(data), callbacks=callbacks)
+            with ranks.together(partial(_train_too, self)):
+                return models.train_classifier(data, self.encoding, **self._arguments(data), callbacks=callbacks)
         except NotFiniteError:
             if not self.tuning:
                 raise
@@ -125,6 +131,11 @@ class Trial:
         if isinstance(self.start, Trial):
             start = models.start_of(data, self.encoding, **self.start._arguments(data))
         return {"start": start, **{name: getattr(self, name) for name in names}}
+
+
+def _train_too(trial: Trial, context: Context) -> None:
+    """The part of the other processes in a training."""
+    trial.train(context.data)
 
 
 class Board(Protocol):
@@ -191,7 +202,7 @@ def check_cluster(address: str | None) -> None:
     if address is None:
         return
     require_extra("trainer.cluster", "ray")
-    if os.environ.get("WORLD_SIZE", "1") != "1" or not is_main_process():
+    if ranks.place() is not None or os.environ.get("WORLD_SIZE", "1") != "1" or not is_main_process():
         raise MaedError(
             "trainer.cluster must be null under torchrun, which divides each training among its processes; "
             f"got {address}"

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
+from maed import ranks
 from maed.data.signals import SignalData, Signals
 from maed.engine.checkpoints import read_checkpoint
 from maed.engine.device import precision, use_threads
@@ -172,7 +173,11 @@ class PerceiverModule(pl.LightningModule):
             self._stop_if_bad()
 
     def _stop_if_bad(self) -> None:
-        if self._first_bad is None or int(self._first_bad) < 0:
+        if self._first_bad is None:
+            return
+        if self.trainer.world_size > 1:  # all stop, or none
+            self._first_bad = self.trainer.strategy.reduce(self._first_bad, reduce_op="max")
+        if int(self._first_bad) < 0:
             return
         last_good = "no checkpoint had been written"
         if self.folder is not None and (last := read_checkpoint(self.folder / LAST)) is not None:
@@ -256,9 +261,10 @@ def train_classifier(
     """
     use_threads(settings.trainer.threads)
     job = _job(data, encoding, seed, folder, dim, settings, vectors, task, labels, tuning, start, pretraining)
-    finished = _finished(job, overwrite)
-    if finished is not None:
-        return finished
+    if not ranks.rank():  # which has looked before others were asked to help
+        finished = _finished(job, overwrite)
+        if finished is not None:
+            return finished
     with locked(folder, below=False):
         return _train(job, callbacks)
 
@@ -357,7 +363,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         callbacks=[*watching, *callbacks],
     )
     _check_memory(job, classifier, trainer)
-    start = resumable(folder, job.fingerprint)
+    start = ranks.agreed(resumable(folder, job.fingerprint))
     checkpoint = None if start is None else folder / LAST
     if checkpoint is None and is_main_process():  # what another training left
         for name in (METRICS, MODEL, CONFIG, LAST, BEST):
@@ -385,7 +391,7 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         write_json(folder / METRICS, metrics, sealed=True)
         (folder / BEST).unlink(missing_ok=True)
     trainer.strategy.barrier()
-    return read_json(folder / METRICS)
+    return {} if ranks.rank() else read_json(folder / METRICS)
 
 
 def _check_memory(job: _Job, classifier: TargetModel, trainer: pl.Trainer) -> None:

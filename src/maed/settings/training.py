@@ -181,7 +181,7 @@ class TrainerSettings:
         cluster: Where the trainings of a comparison run: in this process (the default), on a `local` Ray started for
             the command, or on `ray://HOST:PORT` (extra `ray`); one training per worker, each on one device.
         devices: Number of Lightning's devices, or `auto`. Perceivers are trained on all of them, everything else on
-            one.
+            one. Under `torchrun` or Slurm each process has one, whatever is set here.
         strategy: Lightning's strategy for several devices, such as `ddp`.
         compile: Compile the Perceiver (`torch.compile`): the first step takes about a minute, later ones are faster.
         precision: Lightning's precision; `auto` is bf16-mixed if the machine gains from it.
@@ -189,6 +189,7 @@ class TrainerSettings:
         progress: Progress `bar`, plain `lines`, or `none`; `auto` draws a bar on a terminal only.
         tensorboard: Write TensorBoard logs in addition to CSV logs (extra `tensorboard`).
         checkpoint_seconds: Seconds between two checkpoints of a training, in addition to those at validations.
+        rendezvous_timeout: Seconds within which all processes that `torchrun` or Slurm starts must have met.
     """
 
     accelerator: str = "auto"
@@ -201,11 +202,13 @@ class TrainerSettings:
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     tensorboard: bool = False
     checkpoint_seconds: float = 120.0
+    rendezvous_timeout: float = 300.0
 
     def __post_init__(self) -> None:
         one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps", "tpu"))
         require_at_least("trainer.threads", self.threads, 1)
         require_at_least("trainer.checkpoint_seconds", self.checkpoint_seconds, 0)
+        require_at_least("trainer.rendezvous_timeout", self.rendezvous_timeout, 1)
         if self.cluster is None:
             return
         if self.cluster != "local" and not re.fullmatch(r"ray://[^\s/:]+:\d+", self.cluster):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from maed.similarity.estimator import Estimator, check_estimator, estimate, never_drawn
     from maed.similarity.pairs import SparseSimilarity, placed_pairs
     from maed.similarity.similarity import Similarity, load_similarity, write_similarity
-    from maed.similarity.streaming import Halves, Streamed, Watch, merged, neighbor_lists, stream
+    from maed.similarity.streaming import Halves, Streamed, Watch, merged, neighbor_lists, share_stream, stream
     from maed.similarity.sums import Accumulator, PairedSums, Sums, mean_of
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "neighbor_lists",
     "never_drawn",
     "placed_pairs",
+    "share_stream",
     "stream",
     "write_similarity",
 ]
@@ -45,7 +46,7 @@ __getattr__, __dir__ = lazy(
         "estimator": ("Estimator", "check_estimator", "estimate", "never_drawn"),
         "pairs": ("SparseSimilarity", "placed_pairs"),
         "similarity": ("Similarity", "load_similarity", "write_similarity"),
-        "streaming": ("Halves", "Streamed", "Watch", "merged", "neighbor_lists", "stream"),
+        "streaming": ("Halves", "Streamed", "Watch", "merged", "neighbor_lists", "share_stream", "stream"),
         "sums": ("Accumulator", "PairedSums", "Sums", "mean_of"),
     },
 )

@@ -6,12 +6,14 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maed import ranks
 from maed.autoencoder.losses import LossName, position_losses
 from maed.autoencoder.masking import Draw, MaskedAutoencoder, make_draw
 from maed.data.signals import Signals
@@ -75,11 +77,16 @@ def stream(
     folder: Path | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    shared: bool = False,
 ) -> Streamed:
     """Draw signals with random visible positions, score every hidden position, and sum.
 
     Batch t depends on the seed and on t alone, and even and odd batches go to different sums. Time of a draw grows
     with N (V + width) for V visible positions, plus N^2 for the sums; of `ablation` V + 1 times as much.
+
+    Where it is `shared`, the other processes of the command call `share_stream`. They take batches from one another
+    until the next look at the sums, at the latest after a minute; then all sums are added up here. The result is that
+    of one process, but for the order in which float64 numbers are added.
 
     Args:
         model: The trained autoencoder.
@@ -92,7 +99,9 @@ def stream(
         half_precision: True to reconstruct under bf16 autocast; losses and sums stay float32 and float64.
         folder: Keeps partial sums here every minute, and continues from them.
         progress: Told of every batch.
-        watch: Given the sums now and then; it changes nothing of them, and its time is not counted.
+        watch: Given the sums now and then; it changes nothing of them, and its time is not counted, unless others draw
+            meanwhile.
+        shared: Whether other processes help.
 
     Returns:
         Sums of the even and of the odd batches, the number of draws, and how it went.
@@ -100,38 +109,60 @@ def stream(
     Raises:
         MaedError: a transform that the loss has no use for, or one visible position to ablate.
     """
-    n = signals.values.shape[1]
-    estimator: Estimator = ESTIMATORS.get(settings.estimator, "similarity.estimator")()
-    estimator.check(settings, visible=visible, loss=loss)
-    transform = transform_of(settings, loss)
-    repeats = settings.repeats if estimator.repeated else 1
-    padded = signals.mask is not None
-    first, second = (estimator.sums.empty(n, padded=padded, device=device) for _ in range(2))
-    state = _resume(folder, (first, second), settings)
+    score = _Scoring(model, signals, settings, visible, loss, outputs, device, half_precision)
+    state = _resume(folder, score.empty(), settings)
     batches = max(2, -(-settings.draws // settings.batch_size))
+    legs, own = (ranks.Legs(), score.empty()) if shared else (None, state.halves)
     started = saved = now = time.monotonic()
 
-    def losses(draw: Draw) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
-            return _transformed(draw_losses(model, draw, loss, outputs), transform)
-
-    while state.done < batches and not state.stable:
-        if settings.seconds is not None and state.done > 1 and state.seconds + now - started > settings.seconds:
-            break
-        generator = np.random.default_rng((settings.seed, state.done))
-        rows = generator.integers(0, len(signals), size=settings.batch_size // repeats).repeat(repeats)
-        draw = make_draw(signals, generator, rows=rows, visible=visible, scored=None).to(device)
-        estimator.add(state.halves[state.done % 2], draw, losses, repeats)
-        state.done += 1
-        drawn = state.done * settings.batch_size
+    def told(number: int) -> None:
         if progress is not None:
-            progress(min(drawn, settings.draws), settings.draws)
+            progress(min((number + 1) * settings.batch_size, settings.draws), settings.draws)
+
+    def next_leg() -> range | None:
+        """The batches until the sums are needed; None if there are to be no more."""
+        if state.done >= batches or state.stable:
+            return None
+        seconds = state.seconds + now - started
+        if settings.seconds is not None and state.done > 1 and seconds > settings.seconds:
+            return None
+        if legs is None:
+            return range(state.done, state.done + 1)
+        pace = state.done / seconds if seconds else 0.0  # of all processes, those of a session before too
+        left = _SAVE_EVERY if settings.seconds is None else min(_SAVE_EVERY, settings.seconds - seconds)
+        most = min(batches, state.done + max(2 * ranks.world(), int(pace * left)))
+        size, looked = settings.batch_size, settings.until == "stable"
+        for end in range(state.done + 1, most):
+            if (watch is not None and _is_watched(end * size, size)) or (looked and end * size >= state.next_look()):
+                return range(state.done, end)
+        return range(state.done, most)
+
+    leg = next_leg()
+    if legs is not None:
+        legs.begin(leg)
+    while leg is not None:
+        for number in leg if legs is None else legs.taken(leg):
+            score.add(number, own)
+            told(number)
+        if legs is not None:
+            try:
+                _collect(own, state.halves)
+            except RuntimeError:  # a process was lost, and with it what this leg has added
+                if folder is not None:
+                    _save_partial(folder, state, now - started)
+                raise
+        state.done = leg.stop
+        drawn = state.done * settings.batch_size
         if settings.until == "stable":
             _look(state, drawn, settings)
         now = time.monotonic()
+        leg = next_leg()
+        if legs is not None:
+            legs.begin(leg)  # the others need not wait for what is measured and written here
         if watch is not None and _is_watched(drawn, settings.batch_size):
             state.note(drawn, now - started, watch)
-            started += time.monotonic() - now
+            if legs is None:  # otherwise draws are made meanwhile
+                started += time.monotonic() - now
             now = time.monotonic()
         if folder is not None and now - saved > _SAVE_EVERY:
             _save_partial(folder, state, now - started)
@@ -140,6 +171,80 @@ def stream(
     if watch is not None and [entry["draws"] for entry in state.history[-1:]] != [drawn]:
         state.note(drawn, time.monotonic() - started, watch)
     return Streamed(state.halves, drawn, seconds, state.changed, state.history)
+
+
+def share_stream(
+    model: MaskedAutoencoder,
+    signals: Signals,
+    settings: SimilaritySettings,
+    *,
+    visible: int,
+    loss: LossName,
+    outputs: int,
+    device: torch.device,
+    half_precision: bool = False,
+) -> None:
+    """The part of another process in a `stream` that is shared, with the same arguments."""
+    score = _Scoring(model, signals, settings, visible, loss, outputs, device, half_precision)
+    legs, own = ranks.Legs(), score.empty()
+    for leg in legs.follow():
+        for number in legs.taken(leg):
+            score.add(number, own)
+        _collect(own, None)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """The arguments of `stream` that decide what a batch of draws adds to the sums."""
+
+    model: MaskedAutoencoder
+    signals: Signals
+    settings: SimilaritySettings
+    visible: int
+    loss: LossName
+    outputs: int
+    device: torch.device
+    half_precision: bool
+
+    def __post_init__(self) -> None:
+        self.estimator.check(self.settings, visible=self.visible, loss=self.loss)
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """The estimator of the settings."""
+        estimator: Estimator = ESTIMATORS.get(self.settings.estimator, "similarity.estimator")()
+        return estimator
+
+    def empty(self) -> Halves:
+        """The sums of no draws."""
+        n, padded = self.signals.values.shape[1], self.signals.mask is not None
+        first, second = (self.estimator.sums.empty(n, padded=padded, device=self.device) for _ in range(2))
+        return first, second
+
+    def losses(self, draw: Draw) -> Tensor:
+        """The losses `(B, N)` of a draw, transformed."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision):
+            found = draw_losses(self.model, draw, self.loss, self.outputs)
+            return _transformed(found, transform_of(self.settings, self.loss))
+
+    def add(self, number: int, halves: Halves) -> None:
+        """Add the batch with a number."""
+        repeats = self.settings.repeats if self.estimator.repeated else 1
+        generator = np.random.default_rng((self.settings.seed, number))
+        rows = generator.integers(0, len(self.signals), size=self.settings.batch_size // repeats).repeat(repeats)
+        draw = make_draw(self.signals, generator, rows=rows, visible=self.visible, scored=None).to(self.device)
+        self.estimator.add(halves[number % 2], draw, self.losses, repeats)
+
+
+def _collect(own: Halves, total: Halves | None) -> None:
+    """Add what the processes have summed to the `total`, in process 0, and begin anew."""
+    mine = [tensor for half in own for tensor in half.tensors()]
+    found = ranks.add_up(mine)
+    for tensor in mine:
+        tensor.zero_()
+    if total is not None:
+        for tensor, added in zip((t for half in total for t in half.tensors()), found, strict=True):
+            tensor += added.to(tensor.device)
 
 
 def _is_watched(drawn: int, batch: int) -> bool:
@@ -189,6 +294,10 @@ class _State:
     neighbors: Tensor | None = None
     stable: bool = False
 
+    def next_look(self) -> float:
+        """The draws after which neighbor lists are compared again."""
+        return max(_FIRST_LOOK, (self.changed[-1][0] if self.changed else 0) * _GROWTH)
+
     def note(self, draws: int, seconds: float, watch: Watch) -> None:
         """Add to the history what is made of the sums, `seconds` after they were begun or taken up again."""
         self.history.append({"draws": draws, "seconds": round(self.seconds + seconds, 3), **watch(self.halves)})
@@ -196,8 +305,7 @@ class _State:
 
 def _look(state: _State, drawn: int, settings: SimilaritySettings) -> None:
     """Compare the neighbor lists with those of a quarter fewer draws; stable where hardly any changed."""
-    last = state.changed[-1][0] if state.changed else 0
-    if drawn < max(_FIRST_LOOK, last * _GROWTH):
+    if drawn < state.next_look():
         return
     similarity = estimate(merged(state.halves), settings.estimator).values
     now = neighbor_lists(similarity, min(_NEIGHBORS, len(similarity) - 1))

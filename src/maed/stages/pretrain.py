@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from maed import ranks
 from maed.autoencoder import loss_name, pretrain, visible_count
+from maed.autoencoder.training import begun_by_one
 from maed.embedding import PositionEmbedding, reduce
 from maed.errors import MaedError, nearest
 from maed.files import damaged, read_json
@@ -87,14 +91,27 @@ class Pretrain(Stage):
         visible = visible_count(data.positions, data.kind, settings.visible_fraction)
         of = "positions" if some is None else f"landmarks (of {context.data.positions} positions)"
         context.say(f"autoencoder: {visible} of {data.positions} {of} visible, {settings.steps} steps")
-        pretrain(
-            data,
-            settings,
-            context.settings.trainer,
-            self.folder(context).path,
-            start_vectors=start if start is None or some is None else start[torch.from_numpy(some)],
-            examples=some is None,
-        )
+        if start is not None and some is not None:
+            start = start[torch.from_numpy(some)]
+        shared = ranks.world() > 1
+        if shared and begun_by_one(self.folder(context).path, settings):
+            shared = False
+            context.say("autoencoder: goes on in one process, as it was begun")
+        with ranks.together(partial(_train, start=start, shared=True)) if shared else nullcontext():
+            _train(context, start=start, shared=shared)
+
+
+def _train(context: Context, *, start: torch.Tensor | None, shared: bool) -> None:
+    """Train, in each process that shares it."""
+    pretrain(
+        context.trained_data,
+        context.settings.autoencoder,
+        context.settings.trainer,
+        context.folder.autoencoder.path,
+        start_vectors=start,
+        examples=context.landmarks is None,
+        shared=shared,
+    )
 
 
 def _start_vectors(context: Context) -> torch.Tensor | None:

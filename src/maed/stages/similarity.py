@@ -7,14 +7,17 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from maed import ranks
 from maed.autoencoder import MaskedAutoencoder, load_autoencoder, loss_name, outputs_of, wide
 from maed.autoencoder.losses import LossName
 from maed.autoencoder.placing import place
+from maed.autoencoder.training import Autoencoder
 from maed.embedding import check_reduction, reduce
 from maed.engine.device import device, precision
 from maed.errors import MaedError
@@ -34,6 +37,7 @@ from maed.similarity import (
     neighbor_lists,
     never_drawn,
     placed_pairs,
+    share_stream,
     stream,
     write_similarity,
 )
@@ -112,19 +116,24 @@ class Similarity(Stage):
             self._place(context, model.to(where), visible, config["loss"], where)
             return
         context.say(f"similarity: {settings.draws} draws, {settings.estimator}")
-        with context.progress("similarity", self.folder(context)) as progress:
+        given: dict[str, Any] = {
+            "visible": visible,
+            "loss": config["loss"],
+            "outputs": outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
+            "half_precision": precision(context.settings.trainer, wide=wide(model)) != "32-true",
+        }
+        help_too = ranks.together(partial(_share, model=model, given=given))
+        with help_too, context.progress("similarity", self.folder(context)) as progress:
             streamed = stream(
                 model.to(where),
                 data.train,
                 settings,
-                visible=visible,
-                loss=config["loss"],
-                outputs=outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
                 device=where,
-                half_precision=precision(context.settings.trainer, wide=wide(model)) != "32-true",
                 folder=self.folder(context).path,
                 progress=progress,
                 watch=_watch(context),
+                shared=ranks.world() > 1,
+                **given,
             )
         self._write(context, streamed)
 
@@ -163,6 +172,12 @@ class Similarity(Stage):
         config |= {"split_half": split_half, "split_half_of": asdict(context.settings.embedding)}
         note = noise_note(split_half, context.k(), context.data.positions)
         context.say(note or f"similarity: two halves of the {of} agree on {100 * split_half:.1f} % of neighbors")
+
+
+def _share(context: Context, *, model: Autoencoder, given: Mapping[str, Any]) -> None:
+    """The part of another process in streaming draws."""
+    where = device(context.settings.trainer)
+    share_stream(model.to(where), context.shown_data.train, context.settings.similarity, device=where, **given)
 
 
 def methods_of(context: Context) -> tuple[str, ...]:
