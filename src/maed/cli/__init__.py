@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import signal
 import sys
@@ -26,10 +27,16 @@ from maed.cli.parsing import VERBS, Parser, usage
 from maed.errors import MaedError, require_extra
 from maed.files import is_main_process
 
+_WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+"""Variables that say how PyTorch's threads wait for one another: by default in a loop that keeps their cores busy.
+Where other work needs these cores too, a step then takes several times as long."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `maed`; returns the exit code: 0, or 2 for input that cannot be used or a process that was lost."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not _WAITING & os.environ.keys():  # before torch is imported, which reads it then
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     quiet = nullcontext() if is_main_process() else redirect_stdout(io.StringIO())
     interrupts: list[int] = []
     ranks.hush()
