@@ -8,7 +8,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from maed import ranks
-from maed.engine.ahead import Batches
+from maed.engine.ahead import Ahead, Batches
 from maed.engine.checkpoints import is_lightning, read_own
 from maed.engine.device import precision, use_threads
 from maed.engine.loop import LOG_EVERY, Plan, Task, Trained
@@ -137,9 +137,10 @@ def fit_task(
         )
         start = resumable(folder, plan.fingerprint)
         start = ranks.agreed(start) if shared else start
-        loader: Any = DataLoader(train, batch_size=None, sampler=Steps(plan.steps, start or 0))  # type: ignore[arg-type]
         held_out: Any = DataLoader(validation, batch_size=None)  # type: ignore[arg-type]
-        fit(trainer, module, loader, held_out, None if start is None else folder / LAST)
+        with closing(Ahead(train, plan.steps)) as ahead:
+            loader = DataLoader(ahead, batch_size=None, sampler=Steps(plan.steps, start or 0))
+            fit(trainer, module, loader, held_out, None if start is None else folder / LAST)
     if not trainer.is_global_zero:
         return Trained({}, history.points, history.seconds)
     weights = {name.removeprefix("model."): tensor for name, tensor in best_weights(best).items()}

@@ -180,7 +180,7 @@ def fit(
     told = ProgressFile(StageFolder(folder), plan.steps, progress.step)
     model.train()
     with (
-        closing(Ahead(train)) as ahead,
+        closing(Ahead(train, plan.steps)) as ahead,
         closing(Log(folder, tensorboard=settings.tensorboard)) as log,
         watcher(settings, plan.title, steps=plan.steps, done=progress.step) as watching,
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torchmetrics import MeanMetric
 
 from maed import ranks
 from maed.data.signals import SignalData, Signals
+from maed.engine.ahead import Ahead
 from maed.engine.checkpoints import read_checkpoint
 from maed.engine.device import precision, use_threads
 from maed.engine.lightning import (
@@ -370,10 +372,11 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
             (folder / name).unlink(missing_ok=True)
     process: Any = {"rank": trainer.global_rank, "world": trainer.world_size}
     shuffled = ShuffledBatches(data.train, train.batch_size, job.seed, **process)
-    numbers = Steps(job.steps * train.accumulate, (start or 0) * train.accumulate)
-    batches = DataLoader(shuffled, batch_size=None, sampler=numbers)
+    end = job.steps * train.accumulate
     try:
-        fit(trainer, module, batches, every_signal(data.validation, train.batch_size, **process), checkpoint)
+        with closing(Ahead(shuffled, end)) as ahead:
+            batches = DataLoader(ahead, batch_size=None, sampler=Steps(end, (start or 0) * train.accumulate))
+            fit(trainer, module, batches, every_signal(data.validation, train.batch_size, **process), checkpoint)
     except torch.OutOfMemoryError:
         raise MaedError(
             f"{job.setting}batch_size: {train.batch_size} signals do not fit in the memory of the GPU; try "
