@@ -198,6 +198,25 @@ def train(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:
     }
 
 
+def pretrained(arguments: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Pretrain one Perceiver without labels, then train and test it, as `maed train --pretrain masked` does."""
+    settings = settings_of(arguments, place.device)
+    data = load(arguments["source"], settings.data)
+    context = Context(RunFolder(place.folder / "run", place.inputs), settings, data)
+    started = time.perf_counter()
+    metrics = Comparison(context, pretrain=("masked",)).train(arguments["positions"], arguments["seed"])
+    seconds = time.perf_counter() - started
+    kept = ("positions", "seed", "test_accuracy", "validation_accuracy", "epochs", "parameters", "history", "settings")
+    return {
+        **{name: metrics[name] for name in kept},
+        "learning_rate": settings.train.learning_rate,
+        "seconds": seconds,
+        "pretraining": metrics["pretraining"],
+        **place.share(place.pflop, seconds),
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if place.device == "cuda" else None,
+    }
+
+
 class Arrival(pl.Callback):
     """Looks at the position table where it is trained with, before the first step; and notes how far the training is.
 
@@ -291,6 +310,7 @@ FUNCTIONS: dict[str, Callable[[Mapping[str, Any], Place], dict[str, Any]]] = {
     "train": train,
     "pretrain": pretrain_job,
     "many": many_positions,
+    "pretrained": pretrained,
 }
 
 
@@ -328,6 +348,15 @@ def train_flop(arguments: Mapping[str, Any]) -> float:
     return both * steps / per_epoch * trained + forward * (validations * validated + tested)
 
 
+def pretrained_flop(arguments: Mapping[str, Any]) -> float:
+    """Those of the training and of the pretraining before it, whose steps cost about the same for each signal."""
+    epoch = {**arguments, "settings": {**arguments["settings"], "train.epochs": 1, "train.validate_every": None}}
+    train = settings_of(arguments, "cpu").train
+    trained, _, _ = SPLITS[arguments["source"]]
+    assert train.pretrain_steps is not None
+    return train_flop(arguments) + train_flop(epoch) * train.pretrain_steps * train.pretrain_batch_size / trained
+
+
 def pretrain_flop(arguments: Mapping[str, Any]) -> float:
     """Operations of a training of a U-Net; its few validations are left out."""
     settings = settings_of(arguments, "cpu")
@@ -352,6 +381,8 @@ def operations(function: str, arguments: Mapping[str, Any]) -> float:
         return train_flop(arguments)
     if function == "pretrain":
         return pretrain_flop(arguments)
+    if function == "pretrained":
+        return pretrained_flop(arguments)
     if function == "many":
         visible = round(0.75 * LANDMARKS**0.5)
         channels, signals = arguments["channels"], arguments["signals"]

@@ -111,4 +111,5 @@ _BODIES = {
     "train": _trainings,
     "pretrain": _pretrained,
     "many": _many,
+    "pretrained": _trainings,
 }

@@ -34,6 +34,7 @@ SIZES = {
     *("perceiver.latents", "perceiver.latent_width", "perceiver.layers", "perceiver.blocks"),
     *("autoencoder.steps", "autoencoder.validate_every", "autoencoder.width", "autoencoder.depth"),
     "autoencoder.scored",
+    *("train.pretrain_steps", "train.pretrain_batch_size"),
 }
 ARGUMENTS = {"batch", "rounds", "positions", "config", "repeats", "draws", "limit_size", "signals", "seeds", "budget"}
 ARGUMENTS |= {"run", "more"}
@@ -125,7 +126,17 @@ def test_both_arms_differ_in_the_table_alone(tiny: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "group", ["imdb-12", "cifar10-shuffled", "speed-imdb", "speed-autoencoder", "learn", "unet-224", "many-65536"]
+    "group",
+    [
+        "imdb-12",
+        "cifar10-shuffled",
+        "speed-imdb",
+        "speed-autoencoder",
+        "learn",
+        "unet-224",
+        "many-65536",
+        "imdb-pretrained",
+    ],
 )
 def test_the_plan_has_the_operations_that_are_counted(group: str, data_folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("MAED_DATA", str(data_folder))
