@@ -24,7 +24,7 @@ _LARGEST_VOCABULARY = 1 << 20
 _TAIL = 0.01  # share of the values on either side that may be outliers
 _SAMPLED = 1 << 16  # signals that a robust deviation is taken from, at most
 _MANY = 1_000  # signals of which one is read first, to tell what all of them take
-_PIECE = 1 << 26  # bytes of signals that are read at a time where they do not fit into memory
+_PIECE = 1 << 28  # bytes of signals that are read at a time where they do not fit into memory
 _DROPPED = 9  # the stream of random numbers that decides what is dropped, beside that of splits and sources
 
 
