@@ -154,7 +154,12 @@ def checked_config(path: Path) -> dict[str, Any]:
         kind = geometry.get("kind")
         fits = isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape)
         known = isinstance(kind, str) and kind in get_args(GeometryKind)
-        if not known or not fits or len(shape) > 3 or (shape and prod(shape) != config["n"]):
+        if (
+            not known
+            or not fits
+            or len(shape) > (3 if kind == "torus" else 2)
+            or (shape and prod(shape) != config["n"])
+        ):
             n = short(config["n"])
             raise MaedError(f"{path}: geometry must be a kind and a shape of {n} positions, got {short(geometry)}")
     return config

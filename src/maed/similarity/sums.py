@@ -57,7 +57,8 @@ class Sums:
     def load(cls, path: Path, device: torch.device | str = "cpu") -> Self:
         """Read what `save` wrote."""
         tensors = read_tensors(path)
-        return cls(*(tensors[f.name].to(device) for f in fields(cls)))  # type: ignore[arg-type]
+        # copies, which start where memory is aligned: products are added up in another order where it is not
+        return cls(*(tensors[f.name].to(device, copy=True) for f in fields(cls)))  # type: ignore[arg-type]
 
 
 @dataclass
