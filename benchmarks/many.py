@@ -85,6 +85,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "torus-16384": _torus(128, 3_000, *_CORRELATION),
     "torus-16384-maed": _torus(128, 3_000, *MAED),
     "torus-65536": _torus(256, 6_000, *_CORRELATION),
+    "torus-65536-more": _torus(256, 15_000, *_CORRELATION),
     "torus-65536-maed": _torus(256, 6_000, *MAED),
     "ring-160000": ("field:ring:160000", "--data.samples", "400", *_CORRELATION, *ALL),  # ten seconds of speech
     "torus-32768-deep": ("field:torus:32x32x32", "--data.samples", "1500", *_CORRELATION, *ALL),  # 32 small frames
