@@ -31,6 +31,7 @@ from typing import Any
 from maed.errors import MaedError
 from maed.files import read_json, write_json, write_text
 from maed.machine import commit, describe_machine
+from maed.plots import style
 from maed.records import Results
 from maed.report.tables import Measure, markdown_table
 from pages import filled
@@ -230,7 +231,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.loglog(n, [values[-1] * x / law[-1] for x in law], "--", color="gray", label="N log N")
         axes.set(xlabel="Positions N", ylabel=label)
         axes.legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    style.save(figure, path)
 
 
 def main() -> int:
