@@ -131,10 +131,13 @@ def reduce(
             similarity = known_pairs(similarity, standard_error, all_of_them=settings.denoise == "significance")
         known, vectors = np.diff(similarity.indptr) > 0, np.zeros((n, d))
         if not known.all():
-            warn_of_unknown(np.flatnonzero(~known), "in the middle")
+            where = "equally far from all others" if reduction.places_unknown else "in the middle"
+            warn_of_unknown(np.flatnonzero(~known), where)
         if (count := int(known.sum())) > 1:
             made = reduction.reduce_sparse(similarity[known][:, known].tocsr(), min(d, count - 1), k, steps)
             vectors[known, : made.shape[1]] = made
+            if reduction.places_unknown:
+                vectors[~known] = _far_from_all(vectors[known], n - count)
     else:
         error = standard_error.double().numpy() if isinstance(standard_error, Tensor) else None
         s, error = symmetrize(similarity.double().numpy(), error, settings.symmetrize)
@@ -145,6 +148,18 @@ def reduce(
             s[nothing], s[:, nothing] = 0.0, 0.0
         vectors = reduction.reduce(s, d, k, steps)
     return standardize(torch.from_numpy(np.ascontiguousarray(vectors)))
+
+
+def _far_from_all(vectors: np.ndarray, count: int) -> np.ndarray:
+    """So many places that are about equally far from all of `vectors` `(m, d)`, and from one another: `(count, d)`.
+
+    Directions at random, always the same, which in many channels are nearly at right angles to all others; as far from
+    the mean as the vectors are.
+    """
+    mean = vectors.mean(axis=0)
+    directions = np.random.default_rng(0).standard_normal((count, vectors.shape[1]))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.asarray(mean + directions * np.sqrt(np.square(vectors - mean).sum(axis=1).mean()))
 
 
 def standardize(vectors: Tensor) -> Tensor:
