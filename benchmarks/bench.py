@@ -6,7 +6,7 @@
 
 A cell runs in a process of its own, so that its peak of memory is its own; contestants within it take turns. Each is
 written to `results/bench/{full,quick}.json` as soon as it is done, with commit and machine: after a stop the same
-command goes on. TorchDR and perceiver-pytorch take part where they are installed (`pip install torchdr==0.5
+command goes on. TorchDR and perceiver-pytorch take part where they are installed (`pip install torchdr==0.5 faiss-cpu
 'perceiver-pytorch==0.8.*'`). What is timed on GPUs stands in gpu.yaml.
 """
 
