@@ -299,7 +299,9 @@ def render(text: str) -> str:
     pretrained = {name: RESULTS / f"{name}.json" for name in PRETRAINED}
     both = {name: Results.read(path) for name, path in pretrained.items() if path.is_file()}
     tables = {name: table(found) for name, table in made.items()}
-    return filled(text, tables | {"pretrained": pretrained_table(both), "pretrained-runs": runs_table(both)})
+    if both:
+        tables |= {"pretrained": pretrained_table(both), "pretrained-runs": runs_table(both)}
+    return filled(text, tables)
 
 
 def recorded() -> dict[str, Results]:

@@ -15,6 +15,9 @@ import pytest
 import maed
 from maed import cli
 
+# Before torch is imported: ranks are forked from a server that has it, whichever test has started that.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+
 # A shell ignores SIGINT in what it runs in the background, and all that is started there: but tests press Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -40,13 +39,11 @@ TRAINER = TrainerSettings(accelerator="cpu", progress="none")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
+def server() -> Any:
     """A process that has imported everything and is forked into ranks: importing takes longer than what they do."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["maed.models.training", "maed.experiments.run", __name__])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_CPP_LOG_LEVEL", "FATAL")  # which `main` sets too late for a fork
-        yield context
+    return context
 
 
 def port() -> int:
