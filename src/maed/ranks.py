@@ -36,7 +36,9 @@ _GRACE = 3.0
 """Seconds between the line that says why all end, and the end: for what is being saved."""
 
 _LOST = re.compile(
-    r"connection (was )?(closed|reset|refused|aborted)|broken pipe|timed out|socket|nccl|remote process|gloo", re.I
+    r"connection (was )?(likely )?(closed|reset|refused|aborted)|broken pipe|timed out|socket|nccl|remote|gloo"
+    r"|failed to (recv|send)",
+    re.I,
 )
 """What gloo, NCCL and the store say when another process is gone."""
 
