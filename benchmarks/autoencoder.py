@@ -1,10 +1,11 @@
 """Speed of the set autoencoder's training step, and the time it takes to find the geometry of permuted CIFAR-10.
 
-    python benchmarks/autoencoder.py step
+    python benchmarks/autoencoder.py step [--given-back]
     python benchmarks/autoencoder.py recall --data ../shared/data/cifar10
 
 `step` prints samples/s at 1,024 positions x 3 channels (width 64, 16 visible, 256 scored, batch 128) and the share of
-the machine's float32 matrix limit. `recall` trains once, with the default settings, and prints after which wall-clock
+the machine's float32 matrix limit; memory that a step frees is kept for the next one, as trainings keep it, unless it
+is to be given back. `recall` trains once, with the default settings, and prints after which wall-clock
 time the entries of a contrast similarity, made from the weights so far, reach recall@8 0.80 and 0.95.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import resource
 import time
 from typing import Any, Literal
 
@@ -22,7 +24,7 @@ from maed.autoencoder.masking import visible_count
 from maed.autoencoder.training import Autoencoder, AutoencoderTask, DrawStream, build_autoencoder
 from maed.data import Signals, load
 from maed.evaluation.geometry import similarity_metrics
-from maed.machine import commit, describe_machine
+from maed.machine import commit, describe_machine, keep_freed_memory
 from maed.settings import AutoencoderSettings, DataSettings, EvaluationSettings, SimilaritySettings
 from maed.similarity import estimate, merged, stream
 
@@ -210,17 +212,23 @@ def main() -> None:
     parser.add_argument("what", choices=["step", "recall"])
     parser.add_argument("--data", default="cifar10", help="a source, for `recall`")
     parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--given-back", action="store_true", help="of `step`: let each give back what it frees")
     parser.add_argument("--draws", type=int, default=49_152)
     parser.add_argument("--every", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=12_000)
     given = parser.parse_args()
     print(f"commit {commit()}; {describe_machine()}")
     if given.what == "step":
+        if not given.given_back:
+            keep_freed_memory()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         found = step(repeats=given.repeats)
+        faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // given.repeats
         low, high = found["samples_per_s_low"], found["samples_per_s_high"]
         print(f"samples/s: median {found['samples_per_s']:.0f} (quartiles {low:.0f} to {high:.0f})")
         print(f"matrix limit {found['limit_gflops']:.0f} GFLOP/s; the step does {found['gflop']:.1f} GFLOP")
         print(f"share of the limit: {found['share']:.3f}")
+        print(f"a step: {1e3 * 128 / found['samples_per_s']:.0f} ms, {faults} page faults, of setting up too")
     else:
         recall(given.data, given.draws, given.every, given.steps)
 

@@ -31,7 +31,7 @@ from maed.errors import MaedError, one_of
 from maed.files import read_json, write_json, write_text
 from maed.machine import commit, describe_machine
 from maed.report.tables import NOTHING, markdown_table
-from pages import filled
+from pages import done, filled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "bench"
@@ -217,10 +217,10 @@ def run(given: argparse.Namespace) -> None:
             continue
         started = time.monotonic()
         command = [sys.executable, __file__, "one", name, *["--quick"] * given.quick]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise MaedError(f"{name}: {(done.stderr.strip().splitlines() or ['it was stopped'])[-1]}")
-        found = json.loads(done.stdout.splitlines()[-1])
+        finished = subprocess.run(command, capture_output=True, text=True)
+        if finished.returncode:
+            raise MaedError(f"{name}: {(finished.stderr.strip().splitlines() or ['it was stopped'])[-1]}")
+        found = json.loads(finished.stdout.splitlines()[-1])
         found |= {"seconds": time.monotonic() - started, "commit": commit(), "machine": describe_machine()}
         recorded["cells"][name] = found | {"date": datetime.now(UTC).date().isoformat()}
         write_json(path, recorded)
@@ -311,13 +311,7 @@ def main() -> int:
             sub.add_argument("--again", action="store_true", help="recorded ones too")
         if name == "one":
             sub.add_argument("name")
-    given = parser.parse_args()
-    try:
-        given.do(given)
-    except MaedError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return done("bench", parser.parse_args())
 
 
 if __name__ == "__main__":

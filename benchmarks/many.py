@@ -34,7 +34,7 @@ from maed.machine import commit, describe_machine
 from maed.plots import style
 from maed.records import Results
 from maed.report.tables import Measure, markdown_table
-from pages import filled
+from pages import done, filled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "many" / "many.json"
@@ -182,7 +182,7 @@ def _agreement(cells: dict[str, Any]) -> str | None:
     whole, points = Measure("Recall@8", 100, 1, " %"), Measure("Spearman", 1, 4)
     accuracy = Measure("Test accuracy", 100, 1, " %")
     rows: list[list[str]] = []
-    commit = ""
+    commits: set[str] = set()
     for data, sizes in AGREE.items():
         for n in sizes:
             pairs = [
@@ -191,7 +191,7 @@ def _agreement(cells: dict[str, Any]) -> str | None:
             both = [(dense, sparse) for dense, sparse in pairs if dense and sparse]
             if not both:
                 continue
-            commit = both[0][0]["commit"][:12]
+            commits |= {row["commit"][:12] for pair in both for row in pair}
             for method in ("maed", "correlation") if (data, n) == ("torus", 1_024) else ("correlation",):
                 for name, measure in (("knn_recall", whole), ("spearman", points), ("accuracy", accuracy)):
                     found = [
@@ -208,7 +208,7 @@ def _agreement(cells: dict[str, Any]) -> str | None:
         return None
     header = ["Signals, positions", "Method", "Measure", "Dense", "Sparse", "Sparse − dense, paired"]
     example = f"`{_command('agree-mnist-1024-sparse-0')}`"
-    where = f"Commit {commit}, {_SEEDS} seeds with their 95 % intervals; for instance {example}"
+    where = f"Commits {', '.join(sorted(commits))}, {_SEEDS} seeds with their 95 % intervals; for instance {example}"
     return f"{markdown_table([header, *rows])}\n\n{where}"
 
 
@@ -243,13 +243,7 @@ def main() -> int:
     running.add_argument("--again", action="store_true", help="do those too that are recorded")
     running.set_defaults(do=run)
     verbs.add_parser("docs", help=docs.__doc__).set_defaults(do=docs)
-    given = parser.parse_args()
-    try:
-        given.do(given)
-    except MaedError as error:
-        print(f"many: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return done("many", parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -39,7 +39,11 @@ def command(program: str, description: str | None, verbs: Mapping[str, Verb], wh
             sub.add_argument(f"--{what}", default=",".join(known))
         if name == "run":
             sub.add_argument("--seeds", type=int, default=3)
-    given = parser.parse_args()
+    return done(program, parser.parse_args())
+
+
+def done(program: str, given: argparse.Namespace) -> int:
+    """Do the verb `given.do`; the exit code, 2 with one line for what cannot be."""
     try:
         given.do(given)
     except MaedError as error:
