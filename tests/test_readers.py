@@ -26,7 +26,8 @@ from maed.cli import main
 from maed.data import Geometry, from_given, load
 from maed.data.delimited import read_delimited
 from maed.data.geometry import points
-from maed.data.long_tables import MixedColumnError, gathered, progress
+from maed.data.long_tables import MixedColumnError, gathered
+from maed.data.reading import progress
 from maed.data.tables import read_parquet
 from maed.encodings import position_table
 from maed.evaluation.geometry import geometry_metrics, similarity_metrics
@@ -338,7 +339,7 @@ def test_long_shards_keep_the_names_of_classes(tmp_path: Path, monkeypatch: pyte
 
 
 def test_long_work_tells_of_its_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("maed.data.long_tables._LINES", 0.0)
+    monkeypatch.setattr("maed.data.reading._LINES", 0.0)
     with progress("reading x.csv", 200) as told:
         told(50)
     assert "50 %" not in (shown := capsys.readouterr().err)

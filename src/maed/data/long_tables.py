@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import mmap
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from maed.data.reading import progress
 from maed.data.storage import Storage
-from maed.files import is_main_process
 
 LONG = 1 << 25
 """Bytes of a file from which on it is read a piece at a time."""
@@ -22,7 +19,6 @@ PIECE = 1 << 21
 """Numbers in a piece."""
 
 _EXACT = 1 << 24  # whole numbers up to here are what they are in float32
-_LINES = 10.0  # seconds between two lines where there is no terminal
 
 
 class MixedColumnError(Exception):
@@ -117,27 +113,3 @@ def mapped(schema: pa.Schema, pieces: Iterable[pa.RecordBatch]) -> pa.Table:
         file.flush()
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
-
-
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield whom to tell how much is done: a bar on a terminal, elsewhere a line every ten seconds."""
-    if not is_main_process():
-        yield lambda done: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda done: bar.update(task, completed=done)
-    else:
-        last = [time.monotonic()]
-
-        def line(done: int) -> None:
-            if time.monotonic() - last[0] >= _LINES:
-                last[0] = time.monotonic()
-                print(f"{title}: {100 * done / max(total, 1):.0f} %", file=sys.stderr, flush=True)
-
-        yield line

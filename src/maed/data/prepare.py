@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from maed.data.doubts import doubt, refuse_stand_ins
 from maed.data.geometry import Geometry, grid, permutation
+from maed.data.reading import progress
 from maed.data.signals import LIMIT, SignalContent, SignalData, Signals
 from maed.data.source import PartName, Source
 from maed.data.splits import Cut, cut, told
@@ -242,8 +243,6 @@ def _read(source: Source, chosen: Cut, settings: DataSettings, storage: Storage)
     labels = stored.labels_at(rows)
     if not storage.on_disk or not len(rows):
         return _Part(*_as_given(source, settings, *stored.read(rows)), labels, rows, numbers, storage)
-    from maed.data.long_tables import progress  # wakes pyarrow, which arrays in memory can do without
-
     first, _ = stored.read(rows[:1])
     step, part = max(1, _PIECE // first.nbytes), None
     with progress(f"reading {len(rows):,} signals", len(rows)) as told:
