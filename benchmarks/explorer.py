@@ -65,6 +65,16 @@ def resize(browser: Any, width: int, height: int = 900) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
+def fits(browser: Any, width: int, patience: float = 30) -> bool:
+    """Whether the page can be read without scrolling sideways, once its plots are drawn for the window's new size."""
+    until = time.monotonic() + patience
+    while browser.execute_script("return document.documentElement.scrollWidth") > width:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def opened(browser: Any, page: Path, patience: float = 60) -> float:
     """Open a report, wait until its explorer stands, and return the seconds that took from the start of the loading."""
     browser.get(page.resolve().as_uri())

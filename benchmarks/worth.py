@@ -209,7 +209,7 @@ STUDIES = {
 }
 
 
-_BOTH: dict[str, Any] = {"train": {"pretrain_steps": 1_500}, "pretrain": (None, "masked")}
+_BOTH: dict[str, Any] = {"train": {"pretrain_steps": 1_500, "pretrain_scored": 64}, "pretrain": (None, "masked")}
 _PRETRAINED: dict[str, tuple[str, Loader, dict[str, Any]]] = {
     "mnist": ("MNIST, 14 x 14, digit", mnist, {"image_size": 14}),
     "phoneme": ("phoneme, phoneme", phoneme, {"group": "speaker"}),

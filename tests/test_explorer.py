@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from explorer import opened, point_at, resize, synthetic_run
+from explorer import fits, opened, point_at, resize, synthetic_run
 from maed.cli import main
 from maed.embedding import reduce
 from maed.errors import MaedError
@@ -447,10 +447,10 @@ def test_a_narrow_screen_does_not_scroll_sideways(page: Any, width: int) -> None
     page.refresh()
     settled(page)
     settled(page)
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert fits(page, width)
     page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
     settled(page)
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert fits(page, width)
 
 
 def test_a_tap_chooses_and_holds(page: Any) -> None:

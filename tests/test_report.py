@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from explorer import opened, resize
+from explorer import fits, opened, resize
 from maed import plots
 from maed.data.geometry import grid, line
 from maed.errors import MaedError
@@ -439,15 +439,15 @@ def test_the_page_opens_from_disk_without_errors_or_requests(browser: Any, repor
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_the_page_fits_its_window(browser: Any, report: Path, width: int) -> None:
-    browser.get(report.as_uri())
+    opened(browser, report)
     resize(browser, width)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert fits(browser, width)
 
 
 def test_long_names_do_not_widen_the_page(browser: Any, tmp_path: Path) -> None:
     browser.get(write_report(make_run(tmp_path, source="x" * 300), ReportSettings()).as_uri())
     resize(browser, 390)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert fits(browser, 390)
 
 
 def test_dark_mode_changes_the_background(browser: Any, report: Path) -> None:

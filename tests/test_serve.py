@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from explorer import resize, synthetic_run
+from explorer import fits, resize, synthetic_run
 from maed.cli import main
 from maed.engine.progress import ProgressFile
 from maed.errors import MaedError
@@ -724,7 +724,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(page: Any, server: Server, wid
     resize(page, width)
     page.get(server.url + target)
     time.sleep(1)
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert fits(page, width)
     page.get_log("browser")  # that a damaged run is answered with 500 is logged as an error
 
 
