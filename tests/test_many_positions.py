@@ -194,9 +194,7 @@ def test_an_autoencoder_of_some_positions_places_all(
 
 
 @pytest.mark.slow
-def test_the_originals_u_net_places_all_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_folder: Path
-) -> None:
+def test_the_originals_u_net_places_all_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_folder: Path) -> None:
     """Its Perceiver takes the table as it is, of as many positions as the images have pixels."""
     monkeypatch.setenv("MAED_DATA", str(data_folder))
     monkeypatch.setattr(placing, "LANDMARKS", 100)
