@@ -205,9 +205,7 @@ class Scripted:
 
 
 def scripted(way: str, found: list[float], folder: Path, *, patience: int | None = None) -> Trained:
-    plan = Plan(
-        title="scripted", fingerprint="", steps=len(found), validate_every=1, clip=0.0, patience=patience, wide=False
-    )
+    plan = Plan(title="scripted", fingerprint="", steps=len(found), validate_every=1, clip=0.0, patience=patience)
     numbers = [Number(0.0)] * len(found)
     return LOOPS[way](Scripted(found), numbers, numbers[:1], plan, TRAINER, folder)
 
@@ -276,10 +274,12 @@ def test_half_precision_on_a_cpu_is_bfloat16(tmp_path):
     assert not same(weights[0], weights[2])
 
 
-def test_bfloat16_is_for_wide_models_on_a_cpu_that_multiplies_it(monkeypatch):
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_bfloat16_is_for_a_cpu_that_multiplies_it(monkeypatch, multiplies):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    assert [precision(TrainerSettings(), wide=wide) for wide in (True, False)] == ["bf16-mixed", "32-true"]
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplies, raising=False)
+    assert precision(TrainerSettings()) == ("bf16-mixed" if multiplies else "32-true")
+    assert precision(TrainerSettings(precision="32-true")) == "32-true"
 
 
 def test_lightning_is_for_several_devices():

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         load_autoencoder,
         loss_name,
         pretrain,
-        wide,
     )
 
 _HOMES = {
@@ -32,7 +31,6 @@ _HOMES = {
     "outputs_of": "losses",
     "pretrain": "training",
     "visible_count": "masking",
-    "wide": "training",
 }
 
 __all__ = [
@@ -47,7 +45,6 @@ __all__ = [
     "outputs_of",
     "pretrain",
     "visible_count",
-    "wide",
 ]
 
 

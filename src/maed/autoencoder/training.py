@@ -149,11 +149,6 @@ def position_rate(settings: AutoencoderSettings) -> float:
     return 20.0 if settings.init == "random" else 1.0
 
 
-def wide(model: Autoencoder) -> bool:
-    """True if the model gains from bf16 on a CPU: convolutions do, the narrow layers of the set autoencoder do not."""
-    return isinstance(model, UNetAutoencoder)
-
-
 def build_autoencoder(
     settings: AutoencoderSettings, *, n: int, channels: int, vocabulary: int, loss: LossName
 ) -> Autoencoder:
@@ -224,7 +219,6 @@ def pretrain(
         validate_every=min(settings.validate_every, settings.steps),
         clip=settings.clip,
         patience=settings.patience,
-        wide=wide(model),
     )
     train = draw_stream(data.train, visible, settings, steps=settings.steps, seed=settings.seed, shared=shared)
     # the same draws at every validation

@@ -131,7 +131,6 @@ def fit_task(
             clip=plan.clip,
             monitor="validation_loss",
             mode="min",
-            wide=plan.wide,
             distributed=shared,
             callbacks=[history, LastValidation(), *patience],
         )
@@ -364,7 +363,6 @@ def build_trainer(
     clip: float,
     monitor: str,
     mode: Literal["min", "max"],
-    wide: bool,
     accumulate: int = 1,
     distributed: bool = False,
     callbacks: Iterable[Callback] = (),
@@ -372,10 +370,9 @@ def build_trainer(
     """Lightning's Trainer with checkpoints, logs and progress, and the callback that knows the best checkpoint.
 
     `folder/last.ckpt` is rewritten at every validation and every `settings.checkpoint_seconds` (resume from it),
-    `folder/best.ckpt` whenever `monitor` improves. `wide` says whether the model gains from bf16 on a CPU (see
-    `precision`). Both callers feed one loader as long as the training; `steps` ends it. A step is one of the
-    optimizer, after `accumulate` batches. Where the training is `distributed`, it has all processes of the command
-    (`maed.ranks`), or else all devices that the settings ask for; otherwise one device.
+    `folder/best.ckpt` whenever `monitor` improves. Both callers feed one loader as long as the training; `steps` ends
+    it. A step is one of the optimizer, after `accumulate` batches. Where the training is `distributed`, it has all
+    processes of the command (`maed.ranks`), or else all devices that the settings ask for; otherwise one device.
     """
     use_threads(settings.threads)
     devices: dict[str, Any] = {"devices": 1, "strategy": "auto"}
@@ -397,7 +394,7 @@ def build_trainer(
             **devices,
             use_distributed_sampler=False,  # who feeds it gives each process its share
             accumulate_grad_batches=accumulate,
-            precision=precision(settings, wide=wide),
+            precision=precision(settings),
             max_steps=steps,
             max_epochs=-1,
             val_check_interval=validate_every * accumulate,

@@ -54,7 +54,6 @@ class Plan:
         validate_every: Steps between two validations; the last step is followed by one too.
         clip: Largest norm of the gradient; 0 for any.
         patience: Validations without a lower loss after which it ends; None for any number.
-        wide: True if the model gains from bf16 on a CPU (see `precision`).
     """
 
     title: str
@@ -63,7 +62,6 @@ class Plan:
     validate_every: int
     clip: float
     patience: int | None
-    wide: bool
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def fit(
         folder: Receives the checkpoints, `logs/` and `progress.json`.
     """
     device = training_device(settings)
-    kind = precision(settings, wide=plan.wide)
+    kind = precision(settings)
     half = torch.float16 if kind == "16-mixed" and device.type != "cpu" else torch.bfloat16  # a CPU has bf16 alone
     model = task.model.to(device)
     optimizer, scheduler = task.optimizer()

@@ -359,7 +359,6 @@ def _train_and_test(job: _Job, classifier: TargetModel, callbacks: tuple[Callbac
         clip=train.clip,
         monitor="step" if job.few else judged,
         mode="max" if job.few else mode,
-        wide=True,
         accumulate=train.accumulate,
         distributed=True,
         callbacks=[*watching, *callbacks],
@@ -408,7 +407,7 @@ def _check_memory(job: _Job, classifier: TargetModel, trainer: pl.Trainer) -> No
         take(data.train, rows[[0, 0]]),
         batch_size=math.ceil(train.batch_size / trainer.world_size),
         accumulate=train.accumulate,
-        half_precision=precision(job.settings.trainer, wide=True) != "32-true",
+        half_precision=precision(job.settings.trainer) != "32-true",
         available=device_memory(trainer.strategy.root_device),
         setting=job.setting,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from maed import ranks
-from maed.autoencoder import MaskedAutoencoder, load_autoencoder, loss_name, outputs_of, wide
+from maed.autoencoder import MaskedAutoencoder, load_autoencoder, loss_name, outputs_of
 from maed.autoencoder.losses import LossName
 from maed.autoencoder.placing import place
 from maed.autoencoder.training import Autoencoder
@@ -120,7 +120,7 @@ class Similarity(Stage):
             "visible": visible,
             "loss": config["loss"],
             "outputs": outputs_of(config["loss"], channels=data.channels, vocabulary=data.vocabulary),
-            "half_precision": precision(context.settings.trainer, wide=wide(model)) != "32-true",
+            "half_precision": precision(context.settings.trainer) != "32-true",
         }
         help_too = ranks.together(partial(_share, model=model, given=given))
         with help_too, context.progress("similarity", self.folder(context)) as progress:
