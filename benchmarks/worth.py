@@ -228,13 +228,13 @@ PRETRAINED = {
         f"{name}-pretrained": Study(said, read, 470, (300,), data=data, like=f"{name}-positions", **_BOTH)
         for name, (said, read, data) in _PRETRAINED.items()
     },
-    "imdb-positions": Study("IMDB, 64 bytes, opinion", imdb, 0, data={"length": 64}),
+    "imdb-positions": Study("IMDB, 65 bytes, opinion", imdb, 0, data={"length": 65}),  # of 64 channels
     "imdb-pretrained": Study(
-        "IMDB, 64 bytes, opinion",
+        "IMDB, 65 bytes, opinion",
         imdb,
         1_050,
-        data={"length": 64},
-        # positions are made use of from a loss below that of single bytes on, which takes some hundred steps at this rate
+        data={"length": 65},
+        # a rate at which positions are made use of, a loss below that of single bytes, after some hundred steps
         train={"batch_size": 64, "warmup": 100, "validate_every": 350, "tune": [5e-4, 1e-3, 2e-3], "tune_steps": 350}
         | {"pretrain_steps": 5_000, "pretrain_learning_rate": 4e-3},
         perceiver={"latents": 32, "layers": 3, "cross_heads": 4},
