@@ -1,12 +1,14 @@
 """Speed of the set autoencoder's training step, and the time it takes to find the geometry of permuted CIFAR-10.
 
-    python benchmarks/autoencoder.py step [--given-back]
+    python benchmarks/autoencoder.py step [--positions 50176] [--float32] [--given-back]
+    python benchmarks/autoencoder.py stream [--positions 2048] [--float32]
     python benchmarks/autoencoder.py recall --data ../shared/data/cifar10
 
 `step` prints samples/s at 1,024 positions x 3 channels (width 64, 16 visible, 256 scored, batch 128) and the share of
-the machine's float32 matrix limit; memory that a step frees is kept for the next one, as trainings keep it, unless it
-is to be given back. `recall` trains once, with the default settings, and prints after which wall-clock
-time the entries of a contrast similarity, made from the weights so far, reach recall@8 0.80 and 0.95.
+the machine's matrix limit; memory that a step frees is kept for the next one, as trainings keep it, unless it is to be
+given back. `stream` prints draws/s of a contrast (24 visible, all scored, batch 256). `recall` trains once, with
+the default settings, and prints after which wall-clock time the entries of a contrast similarity, made from the weights
+so far, reach recall@8 0.80 and 0.95.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ import torch
 from maed.autoencoder.masking import visible_count
 from maed.autoencoder.training import Autoencoder, AutoencoderTask, DrawStream, build_autoencoder
 from maed.data import Signals, load
+from maed.engine.device import precision
 from maed.evaluation.geometry import similarity_metrics
 from maed.machine import commit, describe_machine, keep_freed_memory
-from maed.settings import AutoencoderSettings, DataSettings, EvaluationSettings, SimilaritySettings
+from maed.settings import AutoencoderSettings, DataSettings, EvaluationSettings, SimilaritySettings, TrainerSettings
 from maed.similarity import estimate, merged, stream
 
 
@@ -49,6 +52,11 @@ def matrix_limit(device: str = "cpu", dtype: torch.dtype = torch.float32, size: 
     return 2 * size**3 / best
 
 
+def gains() -> bool:
+    """True if `trainer.precision` `auto` is bf16 on this machine."""
+    return precision(TrainerSettings()) != "32-true"
+
+
 def synchronize(device: str) -> None:
     """Wait for a GPU to finish what it was given."""
     if device == "cuda":
@@ -66,10 +74,14 @@ def step(
     batch: int = 128,
     repeats: int = 100,
     device: str = "cpu",
-    bf16: bool = False,
+    bf16: bool | None = None,
     limit_size: int = 2048,
 ) -> dict[str, Any]:
-    """Time whole training steps: the draw, forward, backward, clipping, AdamW."""
+    """Time whole training steps: the draw, forward, backward, clipping, AdamW; in the precision that trainings choose.
+
+    The limit that the work is set beside is that of matrices of the same type.
+    """
+    bf16 = gains() if bf16 is None else bf16
     settings = AutoencoderSettings(
         kind=kind, width=width, depth=4, scored=scored, batch_size=batch, visible_fraction=visible / n
     )
@@ -107,13 +119,14 @@ def streaming(
     batch: int = 256,
     repeats: int = 100,
     device: str = "cpu",
-    bf16: bool = False,
+    bf16: bool | None = None,
     limit_size: int = 2048,
 ) -> dict[str, Any]:
     """Draws a second that an untrained autoencoder of the default sizes streams into a contrast, all positions scored.
 
     The work is that of the forward pass and of the sums: three products of (N, B) with (B, N) for each kind of draw.
     """
+    bf16 = gains() if bf16 is None else bf16
     settings = AutoencoderSettings(width=width)
     model = build_autoencoder(settings, n=n, channels=channels, vocabulary=0, loss="mse").to(device).eval()
     seconds = []
@@ -168,7 +181,8 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
     for i in itertools.count(1):
         start = time.perf_counter()
         optimizer.zero_grad()
-        loss = task.mean_loss(batches[i - 1])
+        with torch.autocast("cpu", torch.bfloat16, enabled=gains()):
+            loss = task.mean_loss(batches[i - 1])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
@@ -200,6 +214,7 @@ def measure(model: Autoencoder, data, visible: int, draws: int) -> tuple[float, 
         loss="mse",
         outputs=data.channels,
         device=torch.device("cpu"),
+        half_precision=gains(),
     )
     seconds = time.perf_counter() - start
     model.train()
@@ -209,26 +224,32 @@ def measure(model: Autoencoder, data, visible: int, draws: int) -> tuple[float, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["step", "recall"])
+    parser.add_argument("what", choices=["step", "stream", "recall"])
     parser.add_argument("--data", default="cifar10", help="a source, for `recall`")
     parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--positions", type=int, default=1_024, help="of `step` and `stream`")
+    parser.add_argument("--float32", action="store_true", help="not in the precision of a training")
     parser.add_argument("--given-back", action="store_true", help="of `step`: let each give back what it frees")
     parser.add_argument("--draws", type=int, default=49_152)
     parser.add_argument("--every", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=12_000)
     given = parser.parse_args()
     print(f"commit {commit()}; {describe_machine()}")
+    if not given.given_back:
+        keep_freed_memory()
+    bf16 = False if given.float32 else None
     if given.what == "step":
-        if not given.given_back:
-            keep_freed_memory()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        found = step(repeats=given.repeats)
+        found = step(n=given.positions, repeats=given.repeats, bf16=bf16)
         faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // given.repeats
         low, high = found["samples_per_s_low"], found["samples_per_s_high"]
         print(f"samples/s: median {found['samples_per_s']:.0f} (quartiles {low:.0f} to {high:.0f})")
         print(f"matrix limit {found['limit_gflops']:.0f} GFLOP/s; the step does {found['gflop']:.1f} GFLOP")
         print(f"share of the limit: {found['share']:.3f}")
         print(f"a step: {1e3 * 128 / found['samples_per_s']:.0f} ms, {faults} page faults, of setting up too")
+    elif given.what == "stream":
+        found = streaming(n=given.positions, repeats=given.repeats, bf16=bf16)
+        print(f"draws/s: {found['samples_per_s']:.0f}; share of the matrix limit {found['share']:.3f}")
     else:
         recall(given.data, given.draws, given.every, given.steps)
 

@@ -80,7 +80,7 @@ class Study:
     task: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
-    perceiver: dict[str, int] = field(default_factory=dict)
+    perceiver: dict[str, Any] = field(default_factory=dict)
     like: str | None = None
     pretrain: tuple[str | None, ...] = (None,)
 
@@ -255,7 +255,7 @@ def context(name: str) -> Context:
     steps = max(1, study.steps)
     usual: dict[str, Any] = {"epochs": 10_000, "batch_size": 32, "warmup": 50, "validate_every": max(1, steps // 4)}
     train = TrainSettings(**usual | {"steps": steps, "tune": RATES, "tune_steps": max(1, steps // 2)} | study.train)
-    perceiver = PerceiverSettings(**{"latents": 16, "latent_width": 64, "layers": 2} | study.perceiver)
+    perceiver = PerceiverSettings(**({"latents": 16, "latent_width": 64, "layers": 2} | study.perceiver))
     settings, _ = choose(loaded, Settings(data=data, perceiver=perceiver, train=train), set(), reading_order=False)
     upstream = None if study.like is None else RUNS / study.like
     return Context(
