@@ -210,6 +210,40 @@ def test_positions_may_be_of_other_sides_than_the_table() -> None:
     assert_equal_in_all(plain, fused, inputs=images(12), interpolate_pos_encoding=True)
 
 
+def test_of_large_latents_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = built(PerceiverForSequenceClassification, num_blocks=3)
+    models = [plain, fuse(copy.deepcopy(plain)), fuse(copy.deepcopy(plain))]
+    kept = []
+    for model, large in zip(models, (2**20, 2**20, 1), strict=True):
+        monkeypatch.setattr("maed.models.fused.perceiver._LARGE", large)
+        found = {}
+
+        def note(tensor: Tensor, found: dict[int, int] = found) -> Tensor:
+            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            backward(model(inputs=texts()).logits)
+        kept.append(sum(found.values()))
+
+    for model in models[1:]:
+        assert_equal_gradients(model, plain)
+    assert kept[2] < 0.9 * kept[1] < kept[0]
+
+
+@pytest.mark.parametrize("part", ["layernorm", "mlp.dense1", "mlp.dense2"])
+def test_hooks_of_the_feed_forward_layer_are_called_once(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    monkeypatch.setattr("maed.models.fused.perceiver._LARGE", 1)
+    model = fuse(built(PerceiverForSequenceClassification))
+    calls: list[None] = []
+    layer = model.perceiver.encoder.self_attends[0].get_submodule(part)
+    layer.register_forward_hook(lambda *_: calls.append(None))
+
+    backward(model(inputs=texts()).logits)
+
+    assert len(calls) == model.config.num_blocks
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.uint8])
 @pytest.mark.parametrize("latents", [6, 70])
 def test_masks_may_be_of_any_type(dtype: torch.dtype, latents: int) -> None:

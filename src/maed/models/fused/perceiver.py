@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, layer_norm, linear, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 from transformers.models.perceiver import modeling_perceiver
 from transformers.models.perceiver.modeling_perceiver import (
     PerceiverClassificationDecoder,
     PerceiverImagePreprocessor,
+    PerceiverLayer,
     PerceiverModel,
     PerceiverSelfAttention,
 )
@@ -22,6 +26,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 _SCORES_BYTES = 2**28
 """Scores of no more bytes are stored where that is quicker than attention that never stores them."""
+
+_LARGE = 2**20
+"""Numbers from which on latents are large: fewer cost nothing to keep."""
+
+_again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
 
 _NORMS = (nn.LayerNorm, nn.Identity)
 """Normalizations of the inputs of cross-attention and self-attention."""
@@ -131,7 +140,7 @@ class FusedAttention(PerceiverSelfAttention):
             return super().forward(hidden_states, attention_mask, inputs, added, output_attentions)
         share = self.dropout.p if self.training else 0.0
         if inputs is None:
-            q, k, v = self._projected(self.layernorm1(hidden_states), self.query, self.key, self.value)
+            q, k, v = _lean(self._of_latents, hidden_states)
             return (self._attend(q, k, v, None, share),)
         # Queries that are the same for every signal come expanded: one of them is enough.
         shared = hidden_states.shape[0] > 1 and hidden_states.stride(0) == 0
@@ -146,14 +155,11 @@ class FusedAttention(PerceiverSelfAttention):
 
     def _plain(self) -> bool:
         """True if projections do nothing but what their weights say, so that they need not be called."""
-        layers = (self.query, self.key, self.value)
-        hooks = [
-            hooks
-            for part in (*layers, self.layernorm2)
-            for hooks in (part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks)
-        ]
-        known = all(type(layer) is nn.Linear for layer in layers) and type(self.layernorm2) in _NORMS
-        return known and not any(hooks)
+        return _plain(self.query, self.key, self.value, self.layernorm2)
+
+    def _of_latents(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of self-attention."""
+        return self._projected(self.layernorm1(hidden_states), self.query, self.key, self.value)
 
     # Inputs that are many: attended to as they are.
 
@@ -251,6 +257,17 @@ class FusedAttention(PerceiverSelfAttention):
         return context.transpose(1, 2).flatten(2)
 
 
+class FusedLayer(PerceiverLayer):
+    """A layer that keeps no normalized or activated latents for its backward pass, where they are large on a CPU."""
+
+    def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
+        """What the layer adds to the latents `(B, L, width)`."""
+        if not _plain(self.mlp.dense1, self.mlp.dense2, self.layernorm):
+            return super().feed_forward_chunk(attention_output)
+        hidden = _lean(lambda latents: self.mlp.dense1(self.layernorm(latents)), attention_output)
+        return _lean(lambda hidden: self.mlp.dense2(self.mlp.intermediate_act_fn(hidden)), hidden)
+
+
 class FusedImagePreprocessor(PerceiverImagePreprocessor):
     """Positions are projected once, not once for each image of the batch, and images are kept channels last.
 
@@ -303,9 +320,32 @@ FusedModel.__name__ = PerceiverModel.__name__  # which save_pretrained writes do
 
 _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     PerceiverSelfAttention: FusedAttention,
+    PerceiverLayer: FusedLayer,
     PerceiverImagePreprocessor: FusedImagePreprocessor,
     PerceiverModel: FusedModel,
 }
+
+
+def _plain(*parts: nn.Module) -> bool:
+    """True if linear layers and normalizations do nothing but what their weights say."""
+    hooks = [
+        hooks
+        for part in parts
+        for hooks in (part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks)
+    ]
+    return all(type(part) in (nn.Linear, *_NORMS) for part in parts) and not any(hooks)
+
+
+def _lean(function: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """`function(x)`, of which the backward pass is given x alone where that is large, on a CPU.
+
+    Then it makes again what it needs up to the last linear layer, whose product it does not need: a normalization or an
+    activation, in a hundredth of the step's time. On a GPU the same would take a larger share of it.
+    """
+    small = x.device.type != "cpu" or x.numel() < _LARGE
+    if small or not torch.is_grad_enabled() or torch.compiler.is_compiling():  # which decides this by itself
+        return function(x)
+    return _again(function, x)
 
 
 def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
