@@ -216,17 +216,25 @@ STUDIES = {
 }
 
 
-_BOTH: dict[str, Any] = {"train": {"pretrain_steps": 1_500, "pretrain_scored": 64}, "pretrain": (None, "masked")}
-_PRETRAINED: dict[str, tuple[str, Loader, dict[str, Any]]] = {
-    "mnist": ("MNIST, 14 x 14, digit", mnist, {"image_size": 14}),
-    "phoneme": ("phoneme, phoneme", phoneme, {"group": "speaker"}),
-    "cifar10": ("CIFAR-10, 16 x 16, object", cifar10, {"image_size": 16, "limit": 10_000}),
+_PRETRAINED: dict[str, tuple[str, Loader, dict[str, Any], int]] = {  # last the steps of the pretraining
+    "mnist": ("MNIST, 14 x 14, digit", mnist, {"image_size": 14}, 1_500),
+    "phoneme": ("phoneme, phoneme", phoneme, {"group": "speaker"}, 1_500),
+    "cifar10": ("CIFAR-10, 16 x 16, object", cifar10, {"image_size": 16, "limit": 10_000}, 750),
 }
 PRETRAINED = {
-    **{f"{name}-positions": Study(said, read, 0, data=data) for name, (said, read, data) in _PRETRAINED.items()},
+    **{f"{name}-positions": Study(said, read, 0, data=data) for name, (said, read, data, _) in _PRETRAINED.items()},
     **{
-        f"{name}-pretrained": Study(said, read, 470, (300,), data=data, like=f"{name}-positions", **_BOTH)
-        for name, (said, read, data) in _PRETRAINED.items()
+        f"{name}-pretrained": Study(
+            said,
+            read,
+            470,
+            (300,),
+            data=data,
+            train={"pretrain_steps": steps, "pretrain_scored": 64},
+            like=f"{name}-positions",
+            pretrain=(None, "masked"),
+        )
+        for name, (said, read, data, steps) in _PRETRAINED.items()
     },
     "imdb-positions": Study("IMDB, 65 bytes, opinion", imdb, 0, data={"length": 65}),  # of 64 channels
     "imdb-pretrained": Study(
