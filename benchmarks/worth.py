@@ -240,7 +240,7 @@ PRETRAINED = {
     "imdb-pretrained": Study(
         "IMDB, 65 bytes, opinion",
         imdb,
-        1_050,
+        1_750,
         data={"length": 65},
         # a rate at which positions are made use of, a loss below that of single bytes, after some hundred steps
         train={"batch_size": 64, "warmup": 100, "validate_every": 350, "tune": [5e-4, 1e-3, 2e-3], "tune_steps": 350}
