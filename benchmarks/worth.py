@@ -287,7 +287,7 @@ def run(given: argparse.Namespace) -> None:
         encodings = ["none", "random", "trainable", "fourier", min(losses, key=losses.__getitem__), "maed"]
         if len(study.pretrain) > 1:
             encodings.remove("random")
-        if name == "imdb-pretrained":  # a pretraining takes minutes, and maed is the one in question
+        if name in ("cifar10-pretrained", "imdb-pretrained"):  # a pretraining takes minutes, and maed is in question
             encodings = [each for each in encodings if each not in BASELINES.names]
         results = compare_only(
             here, encodings, given.seeds, command=command, task=study.task, labels=study.labels, pretrain=study.pretrain
