@@ -454,7 +454,9 @@ def signed(row: Paired, metric: Metric) -> str:
 
 def runs_table(found: dict[str, Results]) -> str:
     """Where the figures come from, and what they cost."""
-    rows = [["Study", "Steps", "Seeds", "Positions learned in", "Perceivers and trials in", "Commit", "Machine"]]
+    pretrained = any("pretraining" in results.seconds for results in found.values())  # on positions of another study
+    first = "Pretraining" if pretrained else "Positions learned in"
+    rows = [["Study", "Steps", "Seeds", first, "Perceivers and trials in", "Commit", "Machine"]]
     for name, results in found.items():
         learned = sum(value for key, value in results.seconds.items() if key not in ("perceivers", "tuning"))
         trained = sum(results.seconds.get(key, 0.0) for key in ("perceivers", "tuning"))
