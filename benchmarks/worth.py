@@ -289,9 +289,14 @@ def run(given: argparse.Namespace) -> None:
             encodings.remove("random")
         if name in ("cifar10-pretrained", "imdb-pretrained"):  # a pretraining takes minutes, and maed is in question
             encodings = [each for each in encodings if each not in BASELINES.names]
-        results = compare_only(
-            here, encodings, given.seeds, command=command, task=study.task, labels=study.labels, pretrain=study.pretrain
-        )
+        asked: dict[str, Any] = {"command": command, "task": study.task, "labels": study.labels}
+        plain = None
+        if name == "imdb-pretrained":  # without positions, hidden bytes cannot be told apart: nothing is to be learned
+            encodings.remove("none")
+            plain = compare_only(here, ["none"], given.seeds, **asked)
+        results = compare_only(here, encodings, given.seeds, pretrain=study.pretrain, **asked)
+        if plain is not None:
+            results.scores = [*(plain.scores or []), *(results.scores or [])]
         results.chosen, results.probe_loss = learned.chosen, learned.probe_loss
         if study.task == "imputation":
             found = interpolated(here.data, here.settings.train)
@@ -416,11 +421,14 @@ def pretrained_table(found: dict[str, Results]) -> str:
             return f"**{said}**" if low > 0 or high < 0 else said
 
         for encoding in dict.fromkeys(positions for positions, _ in values):
-            both = [measure.spread(values[encoding, how].values()) for how in (False, True)]
-            own = gain((encoding, True), (encoding, False))
+            known = [(encoding, how) in values for how in (False, True)]
+            both = [
+                measure.spread(values[encoding, how].values()) if there else NOTHING for how, there in enumerate(known)
+            ]
+            own = gain((encoding, True), (encoding, False)) if all(known) else NOTHING
             others = [
-                NOTHING if encoding == "trainable" else gain((encoding, how), ("trainable", how))
-                for how in (False, True)
+                gain((encoding, bool(how)), ("trainable", bool(how))) if there and encoding != "trainable" else NOTHING
+                for how, there in enumerate(known)
             ]
             rows.append([title(name), labels, encoding, *both, own, *others])
     return markdown_table(rows)
