@@ -47,7 +47,7 @@ _HEAD = """\
 
 Every error and warning of `maed`, read from its code. An error is a `maed.MaedError`: one line that begins with the
 argument, setting or file that it is about, which is its attribute `argument`. The command line prints it after `maed:`
-and exits with code 2. Words in braces stand for values; `{setting}` is `train.`, and `train.pretrain_` in a pretraining.
+and exits with code 2. Words in braces stand for values; `{setting}` is `train.`, or `train.pretrain_` in a pretraining.
 """
 
 _ERRORS = ("MaedError", "NotFiniteError", "NoDependence")
