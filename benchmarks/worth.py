@@ -421,14 +421,14 @@ def pretrained_table(found: dict[str, Results]) -> str:
             return f"**{said}**" if low > 0 or high < 0 else said
 
         for encoding in dict.fromkeys(positions for positions, _ in values):
-            known = [(encoding, how) in values for how in (False, True)]
+            there = [how for how in (False, True) if (encoding, how) in values]
             both = [
-                measure.spread(values[encoding, how].values()) if there else NOTHING for how, there in enumerate(known)
+                measure.spread(values[encoding, how].values()) if how in there else NOTHING for how in (False, True)
             ]
-            own = gain((encoding, True), (encoding, False)) if all(known) else NOTHING
+            own = gain((encoding, True), (encoding, False)) if len(there) == 2 else NOTHING
             others = [
-                gain((encoding, bool(how)), ("trainable", bool(how))) if there and encoding != "trainable" else NOTHING
-                for how, there in enumerate(known)
+                gain((encoding, how), ("trainable", how)) if how in there and encoding != "trainable" else NOTHING
+                for how in (False, True)
             ]
             rows.append([title(name), labels, encoding, *both, own, *others])
     return markdown_table(rows)

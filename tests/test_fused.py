@@ -216,7 +216,7 @@ def test_of_large_latents_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
     for model, large in zip(models, (2**20, 2**20, 1), strict=True):
         monkeypatch.setattr("maed.models.fused.perceiver._LARGE", large)
-        found = {}
+        found: dict[int, int] = {}
 
         def note(tensor: Tensor, found: dict[int, int] = found) -> Tensor:
             found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
