@@ -753,3 +753,21 @@ def test_the_model_refuses_vectors_that_do_not_fit_it():
 def test_a_folder_without_a_trained_autoencoder_is_named(tmp_path):
     with pytest.raises(MaedError, match="holds no trained autoencoder"):
         load_autoencoder(tmp_path)
+
+
+@pytest.mark.parametrize(("signals", "positions"), [(5, 300), (3, 9_000)], ids=["some-signals", "some-positions"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_in_pieces_positions_are_reconstructed_as_at_once(signals: int, positions: int, padded: bool) -> None:
+    torch.manual_seed(0)
+    model = SetAutoencoder(positions, channels=2, vocabulary=0, width=256, layers=1, heads=2)
+    values, visible = torch.randn(signals, 7, 2), torch.stack([torch.randperm(positions)[:7] for _ in range(signals)])
+    mask = torch.rand(signals, 7) < 0.7 if padded else None
+    if mask is not None:
+        mask[:, 0] = True
+    scored = torch.arange(positions)
+
+    at_once = model.predict(values, visible, scored, mask)
+    with torch.no_grad():
+        in_pieces = model.predict(values, visible, scored, mask)
+
+    torch.testing.assert_close(in_pieces, at_once, rtol=1e-4, atol=1e-5)

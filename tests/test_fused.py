@@ -231,8 +231,10 @@ def test_of_large_latents_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept[2] < 0.9 * kept[1] < kept[0]
 
 
-@pytest.mark.parametrize("part", ["layernorm", "mlp.dense1", "mlp.dense2"])
-def test_hooks_of_the_feed_forward_layer_are_called_once(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+@pytest.mark.parametrize(
+    "part", ["layernorm", "mlp.dense1", "mlp.dense2", "mlp.intermediate_act_fn", "attention.self.layernorm1"]
+)
+def test_hooks_of_a_layer_are_called_once(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     monkeypatch.setattr("maed.models.fused.perceiver._LARGE", 1)
     model = fuse(built(PerceiverForSequenceClassification))
     calls: list[None] = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from maed.settings import Readout
 
 _CACHE = 1 << 20
-"""Bytes of the widest array of a reconstruction that is worked on at a time: two second-level caches of today."""
+"""Bytes of the tokens that are reconstructed at a time, about a second-level cache: the arrays of a layer are few."""
 
 
 class SelfAttention(nn.Module):
@@ -53,7 +53,7 @@ class FeedForward(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention, on a CPU in float32 always: the backward pass of its bf16 kernel takes five times as long."""
+    """Attention, on a CPU in float32 always: the backward pass of its bf16 kernel takes several times as long."""
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
@@ -179,15 +179,11 @@ class SetAutoencoder(nn.Module):
         rows = max(256, _CACHE // (4 * width))
         if torch.is_grad_enabled() or tokens.device.type != "cpu" or b * s <= rows:
             return self._answer(start, query, key, value, mask)
+        asked, signals = [slice(i, i + rows) for i in range(0, s, rows)], max(1, rows // s)
         answers = []
-        for signals in torch.arange(b).split(max(1, rows // s)):
-            of = slice(int(signals[0]), int(signals[-1]) + 1)
-            asked = (slice(i, i + rows) for i in range(0, s, rows))
-            parts = [
-                self._answer(start[at], query[:, at], key[of], value[of], None if mask is None else mask[of])
-                for at in asked
-            ]
-            answers.append(torch.cat(parts, dim=1))
+        for of in (slice(i, i + signals) for i in range(0, b, signals)):
+            k, values, seen = key[of], value[of], None if mask is None else mask[of]
+            answers.append(torch.cat([self._answer(start[at], query[:, at], k, values, seen) for at in asked], dim=1))
         return torch.cat(answers)
 
     def _answer(self, start: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

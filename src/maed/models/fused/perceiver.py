@@ -140,7 +140,7 @@ class FusedAttention(PerceiverSelfAttention):
             return super().forward(hidden_states, attention_mask, inputs, added, output_attentions)
         share = self.dropout.p if self.training else 0.0
         if inputs is None:
-            q, k, v = _lean(self._of_latents, hidden_states)
+            q, k, v = _lean(self._of_latents, hidden_states, self.layernorm1)
             return (self._attend(q, k, v, None, share),)
         # Queries that are the same for every signal come expanded: one of them is enough.
         shared = hidden_states.shape[0] > 1 and hidden_states.stride(0) == 0
@@ -264,8 +264,9 @@ class FusedLayer(PerceiverLayer):
         """What the layer adds to the latents `(B, L, width)`."""
         if not _plain(self.mlp.dense1, self.mlp.dense2, self.layernorm):
             return super().feed_forward_chunk(attention_output)
-        hidden = _lean(lambda latents: self.mlp.dense1(self.layernorm(latents)), attention_output)
-        return _lean(lambda hidden: self.mlp.dense2(self.mlp.intermediate_act_fn(hidden)), hidden)
+        hidden = _lean(lambda latents: self.mlp.dense1(self.layernorm(latents)), attention_output, self.layernorm)
+        activate = self.mlp.intermediate_act_fn
+        return _lean(lambda hidden: self.mlp.dense2(activate(hidden)), hidden, activate)
 
 
 class FusedImagePreprocessor(PerceiverImagePreprocessor):
@@ -328,21 +329,23 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
 
 def _plain(*parts: nn.Module) -> bool:
     """True if linear layers and normalizations do nothing but what their weights say."""
-    hooks = [
-        hooks
-        for part in parts
-        for hooks in (part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks)
-    ]
-    return all(type(part) in (nn.Linear, *_NORMS) for part in parts) and not any(hooks)
+    return all(type(part) in (nn.Linear, *_NORMS) for part in parts) and not any(map(_hooked, parts))
 
 
-def _lean(function: Callable[[Tensor], Any], x: Tensor) -> Any:
+def _hooked(part: Any) -> bool:
+    """True if something is called with a module, if it is one."""
+    names = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return any(getattr(part, name, None) for name in names)
+
+
+def _lean(function: Callable[[Tensor], Any], x: Tensor, first: Any) -> Any:
     """`function(x)`, of which the backward pass is given x alone where that is large, on a CPU.
 
-    Then it makes again what it needs up to the last linear layer, whose product it does not need: a normalization or an
-    activation, in a hundredth of the step's time. On a GPU the same would take a larger share of it.
+    Then it makes again what it needs up to the last linear layer, whose product it does not need: what `first` makes, a
+    normalization or an activation. On a GPU that would take a larger share of the step. Where `first` has hooks, all is
+    kept: they are called once.
     """
-    small = x.device.type != "cpu" or x.numel() < _LARGE
+    small = x.device.type != "cpu" or x.numel() < _LARGE or _hooked(first)
     if small or not torch.is_grad_enabled() or torch.compiler.is_compiling():  # which decides this by itself
         return function(x)
     return _again(function, x)
