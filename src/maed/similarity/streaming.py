@@ -167,10 +167,10 @@ def stream(
         if folder is not None and now - saved > _SAVE_EVERY:
             _save_partial(folder, state, now - started)
             saved = started = now
-    seconds, drawn = state.seconds + time.monotonic() - started, state.done * settings.batch_size
+    took, drawn = time.monotonic() - started, state.done * settings.batch_size
     if watch is not None and [entry["draws"] for entry in state.history[-1:]] != [drawn]:
-        state.note(drawn, time.monotonic() - started, watch)
-    return Streamed(state.halves, drawn, seconds, state.changed, state.history)
+        state.note(drawn, took, watch)
+    return Streamed(state.halves, drawn, state.seconds + took, state.changed, state.history)
 
 
 def share_stream(
