@@ -14,6 +14,8 @@ from maed.embedding import sparse
 _CLOSE = 2
 """A position is close to those that have it among so many most similar."""
 
+_AT_ONCE = 2**22  # pairs of links that are looked at together
+
 _ENOUGH = 6
 """Fewest neighbors of a position: with fewer, there are too few links to tell places apart."""
 
@@ -56,33 +58,25 @@ def without_false_bundles(graph: np.ndarray, closest: np.ndarray) -> np.ndarray:
 
     Positions beside each other have like noise, so false links come in bundles, whose links support each other. In a
     bundle with a link is any other from one of its ends to a position that its other end is linked to as closely as
-    the two or more so. Where two places belong together, some link of the bundle is close. Time grows with the sum of
-    squared numbers of links, memory with the links.
+    the two or more so. Where two places belong together, some link of the bundle is close. Time and memory grow with
+    the sum of squared numbers of links.
 
     Args:
         graph: `(N, N)` symmetric weights, 0 for no link.
         closest: `(N, 2)` the most similar positions of each; a link is close if either end is among the other's.
     """
-    i, j = np.nonzero(np.triu(graph))
+    i, j = np.nonzero(graph)
     if len(i) == 0:
         return graph
-    number = np.zeros(graph.shape, dtype=np.int64)
-    number[i, j] = number[j, i] = np.arange(len(i))
-    pairs = []
-    for position, weights in enumerate(graph):
-        around = np.flatnonzero(weights)
-        among = graph[np.ix_(around, around)]
-        together = (among > 0) & (among >= np.maximum(weights[around], weights[around][:, None]))
-        _, group = connected_components(csr_matrix(together), directed=False)
-        _, first = np.unique(group, return_index=True)
-        pairs.append(np.stack([number[position, around], number[position, around[first[group]]]]))
-    one, other = np.concatenate(pairs, axis=1)
-    alike = csr_matrix((np.ones(len(one)), (one, other)), shape=(len(i), len(i)))
-    _, bundle = connected_components(alike, directed=False)
-    close = (closest[i] == j[:, None]).any(axis=1) | (closest[j] == i[:, None]).any(axis=1)
+    one, other = _around(graph, i, j)
+    as_close = graph[j[one], j[other]] >= np.maximum(graph[i[one], j[one]], graph[i[other], j[other]])
+    back = np.lexsort((i, j))  # links in the order of the same ones from their other ends
+    alike = (np.r_[one[as_close], back], np.r_[other[as_close], np.arange(len(i))])
+    bundle = _parts(len(i), *alike)
+    close = (closest[i] == j[:, None]).any(axis=1)
     away = ~(np.bincount(bundle, close) > 0)[bundle]
     left = graph.copy()
-    left[i[away], j[away]] = left[j[away], i[away]] = 0.0
+    left[i[away], j[away]] = 0.0
     return left
 
 
@@ -91,24 +85,51 @@ def without_false_homes(graph: np.ndarray, closest: np.ndarray) -> np.ndarray:
 
     Its neighbors are at several places where the links among them leave them in groups. It is at home in a group that
     has a member to which it is close, and a guest in others; one that is at home nowhere stays with the group to which
-    its links are strongest. A link goes if it does at either end.
+    its links are strongest. A link goes if it does at either end. Time and memory grow with the sum of squared numbers
+    of links.
 
     Args:
         graph: `(N, N)` symmetric weights, 0 for no link.
         closest: `(N, 2)` the most similar positions of each.
     """
+    i, j = np.nonzero(graph)
+    if len(i) == 0:
+        return graph
+    group = _parts(len(i), *_around(graph, i, j))  # numbered by position, then by their first neighbor
+    of = np.zeros(group.max() + 1, dtype=np.int64)
+    of[group] = i
+    home = np.bincount(group, (closest[j] == i[:, None]).any(axis=1)) > 0
+    strongest = np.lexsort((-np.bincount(group, graph[i, j]), of))
+    first = strongest[np.unique(of[strongest], return_index=True)[1]]
+    home[first[np.bincount(of, home, len(graph))[of[first]] == 0]] = True
+    away = ~home[group]
     left = graph.copy()
-    for position, weights in enumerate(graph):
-        around = np.flatnonzero(weights)
-        groups, group = connected_components(csr_matrix(graph[np.ix_(around, around)]), directed=False)
-        if groups < 2:
-            continue
-        home = np.bincount(group, (closest[around] == position).any(axis=1)) > 0
-        if not home.any():
-            home[np.bincount(group, weights[around]).argmax()] = True
-        away = around[~home[group]]
-        left[position, away] = left[away, position] = 0.0
+    left[i[away], j[away]] = left[j[away], i[away]] = 0.0
     return left
+
+
+def _around(graph: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of links `(i, j)`, by number, of one position to two that are linked to each other."""
+    start = np.searchsorted(i, np.arange(len(graph) + 1))
+    count = np.diff(start)[j]
+    number = np.full(graph.shape, -1)
+    number[i, j] = np.arange(len(i))
+    parts, ends = [], np.cumsum(count)
+    for begin in range(0, int(ends[-1]), _AT_ONCE):  # each link beside all those of its far end
+        links = slice(*np.searchsorted(ends, [begin, begin + _AT_ONCE], side="right"))
+        one = np.repeat(np.arange(len(i))[links], count[links])
+        far = np.arange(len(one)) - np.repeat(np.cumsum(count[links]) - count[links], count[links]) + start[j[one]]
+        other = number[i[one], j[far]]
+        kept = other > one
+        parts.append(np.stack([one[kept], other[kept]]))
+    one, other = np.concatenate(parts, axis=1)
+    return one, other
+
+
+def _parts(n: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The number of the part, `(n,)`, that each of n things is in where pairs of them belong together."""
+    found: np.ndarray = connected_components(csr_matrix((np.ones(len(one)), (one, other)), shape=(n, n)), False)[1]
+    return found
 
 
 def join(graph: np.ndarray, similarity: np.ndarray, k: int | None = None, weight: float = 1.0) -> np.ndarray:

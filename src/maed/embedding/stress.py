@@ -10,6 +10,9 @@ _ITERATIONS = 200
 _TOLERANCE = 1e-6
 """Relative decrease of the stress in an iteration, below which it stops; usually after some 50."""
 
+_ROWS = 256
+"""Rows of distances that are made together: what is made of them stays in the cache."""
+
 
 def classical_scaling(distances: np.ndarray, d: int) -> np.ndarray:
     """Points `(N, d)` whose inner products are nearest to those that the distances `(N, N)` imply (Torgerson 1952)."""
@@ -58,12 +61,17 @@ def minimize_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarra
 
     def stress(y: np.ndarray) -> tuple[float, np.ndarray]:
         x = solve_triangular(root, y.reshape(n, d), lower=True, trans="T", check_finite=False)
-        found = pairwise(x)
-        off = found - distances
-        # a pair at one point has no direction
-        ratio = np.divide(w * off, found, out=np.zeros_like(off), where=found > 0)
-        gradient = 4 * (ratio.sum(axis=1)[:, None] * x - ratio @ x)
-        return float((w * off * off).sum()), solve_triangular(root, gradient, lower=True, check_finite=False).ravel()
+        total, gradient = 0.0, np.empty_like(x)
+        for start in range(0, n, _ROWS):
+            rows = slice(start, start + _ROWS)
+            found = pairwise(x, rows)
+            off = found - distances[rows]
+            pull = w[rows] * off
+            total += np.vdot(pull, off)
+            found[found == 0] = np.inf  # a pair at one point has no direction
+            pull /= found
+            gradient[rows] = 4 * (pull.sum(axis=1)[:, None] * x[rows] - pull @ x)
+        return float(total), solve_triangular(root, gradient, lower=True, check_finite=False).ravel()
 
     found = pairwise(start)
     x = start * ((w * distances * found).sum() / (w * found * found).sum())  # the best size of the start
@@ -77,9 +85,13 @@ def minimize_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarra
     return solve_triangular(root, result.x.reshape(n, d), lower=True, trans="T")
 
 
-def pairwise(x: np.ndarray) -> np.ndarray:
-    """Euclidean distances of points `(N, d)`, `(N, N)`, by one matrix product."""
+def pairwise(x: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+    """Euclidean distances of some points, all by default, to all points `(N, d)`: `(rows, N)`, by one matrix product."""
     squares = np.einsum("nd,nd->n", x, x)
-    squared = squares[:, None] + squares - 2 * (x @ x.T)
-    np.fill_diagonal(squared, 0.0)
-    return np.sqrt(np.maximum(squared, 0.0))
+    found: np.ndarray = x[rows] @ x.T
+    found *= -2
+    found += squares[rows, None]
+    found += squares
+    np.maximum(found, 0.0, out=found)
+    found[np.arange(len(found)), np.arange(len(x))[rows]] = 0.0
+    return np.sqrt(found, out=found)

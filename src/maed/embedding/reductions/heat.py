@@ -91,9 +91,13 @@ class _Squares:
         low, high = np.log(distances[distances > 0].min() / 2), np.log(10 * distances.max())
         for _ in range(20):
             middle = (low + high) / 2
-            kernel = np.exp(-squares / (2 * np.exp(2 * middle)))
-            kernel -= kernel.mean(axis=0) + kernel.mean(axis=1)[:, None] - kernel.mean()
-            fits = np.trace(kernel) ** 2 <= d / 2 * (kernel**2).sum()
+            kernel = squares / (-2 * np.exp(2 * middle))
+            np.exp(kernel, out=kernel)
+            # of the kernel whose rows and columns are centered, without making it
+            sums, n = kernel.sum(axis=1), len(kernel)
+            trace = kernel.trace() - sums.mean()
+            norm = np.vdot(kernel, kernel) - 2 / n * (sums @ sums) + sums.mean() ** 2
+            fits = trace**2 <= d / 2 * norm
             low, high = (low, middle) if fits else (middle, high)
         self.width = np.exp(high)
         self.near, self.far = self._near(squares).mean(), squares.mean()
