@@ -1,14 +1,14 @@
 """Speed of the set autoencoder's training step, and the time it takes to find the geometry of permuted CIFAR-10.
 
     python benchmarks/autoencoder.py step [--positions 50176] [--float32] [--given-back]
-    python benchmarks/autoencoder.py stream [--positions 2048] [--float32]
+    python benchmarks/autoencoder.py stream [--positions 2048] [--float32] [--estimator ablation --repeats 5]
     python benchmarks/autoencoder.py recall --data ../shared/data/cifar10
 
 `step` prints samples/s at 1,024 positions x 3 channels (width 64, 16 visible, 256 scored, batch 128) and the share of
 the machine's matrix limit; memory that a step frees is kept for the next one, as trainings keep it, unless it is to be
-given back. `stream` prints draws/s of a contrast (24 visible, all scored, batch 256). `recall` trains once, with
-the default settings, and prints after which wall-clock time the entries of a contrast similarity, made from the weights
-so far, reach recall@8 0.80 and 0.95.
+given back. `stream` prints draws/s (24 visible, all scored, batch 256) of a contrast, or of an ablation, a draw of
+which takes 25 passes. `recall` trains once, with the default settings, and prints after which wall-clock time the
+entries of a contrast similarity, made from the weights so far, reach recall@8 0.80 and 0.95.
 """
 
 from __future__ import annotations
@@ -121,21 +121,22 @@ def streaming(
     device: str = "cpu",
     bf16: bool | None = None,
     limit_size: int = 2048,
+    estimator: Literal["contrast", "ablation"] = "contrast",
 ) -> dict[str, Any]:
-    """Draws a second that an untrained autoencoder of the default sizes streams into a contrast, all positions scored.
+    """Draws a second that an untrained autoencoder of the default sizes streams into sums, all positions scored.
 
-    The work is that of the forward pass and of the sums: three products of (N, B) with (B, N) for each kind of draw.
+    The work is that of the forward passes and of the sums: three products of (N, B) with (B, N) for a contrast.
     """
     bf16 = gains() if bf16 is None else bf16
     settings = AutoencoderSettings(width=width)
     model = build_autoencoder(settings, n=n, channels=channels, vocabulary=0, loss="mse").to(device).eval()
-    seconds = []
-    for draws in (5 * batch, (5 + repeats) * batch):  # the difference leaves out what happens once
+    seconds, warm = [], 5 if estimator == "contrast" else 2
+    for draws in (warm * batch, (warm + repeats) * batch):  # the difference leaves out what happens once
         start = time.perf_counter()
         stream(
             model,
             noise(n, channels),
-            SimilaritySettings(draws=draws, batch_size=batch),
+            SimilaritySettings(draws=draws, batch_size=batch, estimator=estimator),
             visible=visible,
             loss="mse",
             outputs=channels,
@@ -145,7 +146,8 @@ def streaming(
         synchronize(device)
         seconds.append(time.perf_counter() - start)
     taken = (seconds[1] - seconds[0]) / repeats
-    forward = flops(visible, n, batch, width, settings.layers, channels) / 3
+    passes = 1 if estimator == "contrast" else visible + 1
+    forward = passes * flops(visible, n, batch, width, settings.layers, channels) / 3
     limit = matrix_limit(device, torch.bfloat16 if bf16 else torch.float32, limit_size)
     return {"samples_per_s": batch / taken, "gflop": forward / 1e9, "limit_gflops": limit / 1e9} | {
         "share": forward / taken / limit
@@ -228,6 +230,7 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10", help="a source, for `recall`")
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--positions", type=int, default=1_024, help="of `step` and `stream`")
+    parser.add_argument("--estimator", choices=["contrast", "ablation"], default="contrast", help="of `stream`")
     parser.add_argument("--float32", action="store_true", help="not in the precision of a training")
     parser.add_argument("--given-back", action="store_true", help="of `step`: let each give back what it frees")
     parser.add_argument("--draws", type=int, default=49_152)
@@ -248,7 +251,7 @@ def main() -> None:
         print(f"share of the limit: {found['share']:.3f}")
         print(f"a step: {1e3 * 128 / found['samples_per_s']:.0f} ms, {faults} page faults, of setting up too")
     elif given.what == "stream":
-        found = streaming(n=given.positions, repeats=given.repeats, bf16=bf16)
+        found = streaming(n=given.positions, repeats=given.repeats, bf16=bf16, estimator=given.estimator)
         print(f"draws/s: {found['samples_per_s']:.0f}; share of the matrix limit {found['share']:.3f}")
     else:
         recall(given.data, given.draws, given.every, given.steps)

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import struct
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -579,9 +578,7 @@ def test_arrays_of_objects_are_never_unpickled(trap: Trap, tmp_path: Path) -> No
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_programs_that_make_no_array(tmp_path: Path, program: bytes, line: str) -> None:
-    started = time.monotonic()
     assert line in said(read_legacy, archive(tmp_path / "x.pth", program))
-    assert time.monotonic() - started < 5
 
 
 def test_archives_that_are_bombs_or_none(tmp_path: Path) -> None:

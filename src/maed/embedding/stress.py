@@ -86,7 +86,7 @@ def minimize_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarra
 
 
 def pairwise(x: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-    """Euclidean distances of some points, all by default, to all points `(N, d)`: `(rows, N)`, by one matrix product."""
+    """Euclidean distances of some points, by default of all, to all points `(N, d)`: `(rows, N)`, by one product."""
     squares = np.einsum("nd,nd->n", x, x)
     found: np.ndarray = x[rows] @ x.T
     found *= -2
