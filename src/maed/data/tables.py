@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -98,7 +99,7 @@ def from_tables(
         if not table.num_rows:
             raise MaedError(f"{origin}: the {name} table has no rows")
     train = tables["train"]
-    twice = sorted({name for name in train.column_names if train.column_names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(train.column_names).items() if count > 1)
     if twice:
         raise MaedError(f"{origin}: column names must be unique; {twice[0]!r} occurs twice")
     labels = [name for name in LABELS if name in train.column_names][:1]
@@ -123,7 +124,8 @@ def from_tables(
         warnings.warn(f"{origin}: columns of whole numbers are read as numbers; {other} reads token ids", stacklevel=3)
     stored: dict[PartName, Stored] = {}
     for name, table in tables.items():
-        if missing := [column for column in chosen if column not in table.column_names]:
+        there = set(table.column_names)
+        if missing := [column for column in chosen if column not in there]:
             raise MaedError(f"{origin}: column {missing[0]!r} is missing in the {name} table")
         read, groups = _reader(table, chosen, kind, settings), None
         if group is not None:
