@@ -214,7 +214,8 @@ def _table_source(table: pa.Table, settings: DataSettings) -> Source:
     """A table without its labels, which nothing here reads; texts as long as the longest, within `data.length`."""
     labels = set(LABELS) if settings.label is None else {settings.label, *settings.label.split(",")}
     kept = [name for name in table.column_names if name not in labels] or table.column_names
-    if left := [name for name in table.column_names if name not in kept]:
+    read = set(kept)
+    if left := [name for name in table.column_names if name not in read]:
         warnings.warn(f"X has a column {left[0]!r} of labels, which learning positions never reads", stacklevel=4)
     texts = [
         column

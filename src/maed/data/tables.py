@@ -279,7 +279,8 @@ def columns_in_order(names: Sequence[str], trained: Sequence[str], argument: str
     Raises:
         MaedError: One of them is missing; it is named.
     """
-    if missing := [name for name in trained if name not in names]:
+    there = set(names)
+    if missing := [name for name in trained if name not in there]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         known = f"{', '.join(trained[:8])}{', ...' if len(trained) > 8 else ''}"
         raise MaedError(

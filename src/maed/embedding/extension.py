@@ -73,15 +73,15 @@ def read_columns(
         return values, None if known is None else (*known, *map(str, names or ()))
     if names is not None:
         raise MaedError("names must be left out, because the columns of X have names already; rename those instead")
-    if missing := [name for name in known if name not in columns]:
+    place, old = {name: i for i, name in enumerate(columns)}, set(known)
+    if missing := [name for name in known if name not in place]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MaedError(
             f"X must have a column for each old position, lacks {missing[0]!r}{more}{nearest(missing[0], columns)}"
         )
-    new = [name for name in columns if name not in known]
+    new = [name for name in columns if name not in old]
     if not new:
         raise MaedError(f"X must have at least one new column; all its {count} are positions of the embedding")
-    place = {name: i for i, name in enumerate(columns)}
     return values[:, [place[name] for name in (*known, *new)]], (*known, *new)
 
 

@@ -326,7 +326,11 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
         Raises:
             MaedError: A position does not exist or is given twice.
         """
-        chosen = [self.index(each) if isinstance(each, str) else int(each) for each in positions]
+        place = {name: i for i, name in enumerate(self.names or ())}
+        chosen = [
+            int(each) if not isinstance(each, str) else place[each] if each in place else self.index(each)
+            for each in positions
+        ]
         for each in chosen:
             self._check_position(each)
         if not chosen or len(set(chosen)) < len(chosen):

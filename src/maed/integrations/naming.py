@@ -72,7 +72,8 @@ def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "n
             f"{argument} must be left out, because the positions of the embedding have no names; inputs must "
             "be in its order"
         )
-    if missing := [name for name in known if name not in given]:
+    place = {name: i for i, name in enumerate(given)}
+    if missing := [name for name in known if name not in place]:
         alike = [f"; did you mean {name!r}?" for name in given if _plain(name) == _plain(missing[0])]
         near = alike[0] if alike else nearest(missing[0], given)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -86,7 +87,6 @@ def order(positions: PositionEmbedding, names: Sequence[str], argument: str = "n
         raise MaedError(
             f"{argument} must hold each of {len(known)} positions once; {odd!r} {what}; leave that input out"
         )
-    place = {name: i for i, name in enumerate(given)}
     return torch.tensor([place[name] for name in known])
 
 

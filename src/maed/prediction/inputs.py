@@ -321,7 +321,8 @@ def _columns(names: Sequence[str], origin: str, model: _Model) -> list[str] | No
     trained = model.config.columns
     if len(trained) > 1:  # columns of numbers, whose names alone say which is which
         aside = {model.settings.label, *(model.config.classes if model.config.task != "classification" else ())}
-        there = [name for name in names if name in trained or name not in aside]
+        aside -= {*trained}
+        there = [name for name in names if name not in aside]
         return tables.columns_in_order(there, trained, "input", origin)
     return list(trained) if trained and trained[0] in names else None
 
