@@ -40,7 +40,7 @@ torture: .venv/installed
 torture-quick: .venv/installed
 	$(BIN)/python benchmarks/torture.py quick
 
-# Everything that takes time, side by side (docs/performance.md): about two hours, and ten minutes. Both resume.
+# Everything that takes time, side by side (docs/performance.md): about 20 minutes, and four. Both resume.
 bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py run && $(BIN)/python benchmarks/bench.py docs
 

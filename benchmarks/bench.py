@@ -1,7 +1,7 @@
 """Everything that takes time, side by side in one run, for docs/performance.md.
 
-    python benchmarks/bench.py run             # `make bench`: every cell that is not recorded yet, about two hours
-    python benchmarks/bench.py run --quick     # `make bench-quick`: smaller cells, in about ten minutes
+    python benchmarks/bench.py run             # `make bench`: every cell that is not recorded yet, about 20 minutes
+    python benchmarks/bench.py run --quick     # `make bench-quick`: smaller cells, in about four minutes
     python benchmarks/bench.py docs            # the tables of docs/performance.md
 
 A cell runs in a process of its own, so that its peak of memory is its own; contestants within it take turns. Each is
