@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import warnings
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
@@ -13,9 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from scipy.stats import norm, spearmanr
 from sklearn.manifold import Isomap
+from threadpoolctl import ThreadpoolController
 
 from maed.cli.inspection import describe
 from maed.data.geometry import Geometry, grid, line, permutation, points
@@ -428,6 +431,34 @@ def test_a_guest_at_several_places_stays_at_one():
     assert np.array_equal(without_false_homes(ring, np.argsort(-ring, axis=1, kind="stable")[:, :2]), ring)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(4, 30), st.sampled_from([0.1, 0.3, 0.6]), st.booleans())
+@settings(max_examples=60)
+def test_bundles_and_homes_are_those_of_one_position_after_the_other(seed, n, density, ties):
+    rng = np.random.default_rng(seed)
+    graph = np.triu(rng.random((n, n)) * (rng.random((n, n)) < density), 1)
+    graph = np.ceil(3 * (graph + graph.T)) if ties else graph + graph.T
+    closest = rng.integers(0, n, (n, 2))
+    bundle, homes = {frozenset(pair): {frozenset(pair)} for pair in np.argwhere(graph).tolist()}, graph.copy()
+    for at, weights in enumerate(graph):
+        around = np.flatnonzero(weights)
+        for a, b in combinations(around.tolist(), 2):
+            if graph[a, b] and graph[a, b] >= max(weights[a], weights[b]):
+                both = bundle[frozenset((at, a))] | bundle[frozenset((at, b))]
+                bundle |= dict.fromkeys(both, both)
+        count, group = connected_components(csr_matrix(graph[np.ix_(around, around)]), directed=False)
+        groups = [around[group == each] for each in range(count)]
+        home = [each for each in groups if (closest[each] == at).any()]
+        home = home or sorted(groups, key=lambda each: -weights[each].sum())[:1]
+        away = sorted(set(around) - {i for each in home for i in each})
+        homes[at, away] = homes[away, at] = 0
+    bundles = graph.copy()
+    for i, j in np.argwhere(graph).tolist():
+        ends = [tuple(link) for link in bundle[frozenset((i, j))]]
+        bundles[i, j] *= any(b in closest[a] or a in closest[b] for a, b in ends)
+    assert np.array_equal(without_false_bundles(graph, closest), bundles)
+    assert np.array_equal(without_false_homes(graph, closest), homes)
+
+
 def test_fine_and_far_distances_grow_with_those_that_are_given():
     points = np.random.default_rng(0).normal(size=(50, 3))
     before = cdist(points, points)
@@ -504,6 +535,26 @@ def test_stress_falls_from_its_start_and_weights_say_where():
     even, uneven = (minimize_stress(distances, w, start) for w in (np.ones((20, 20)), heavy))
     assert (misses(even)[pairs] ** 2).sum() < (misses(start)[pairs] ** 2).sum()
     assert misses(uneven)[:3, :3].max() < 0.01 < misses(even)[:3, :3].max()
+
+
+@pytest.mark.parametrize("n", [100, 300])  # of one block of rows and of several, the last of them smaller
+def test_stress_is_least_where_it_ends_and_threads_are_left_as_they_were(n):
+    blas = ThreadpoolController().select(user_api="blas")
+    distances = 1 + norm.cdf(random_symmetric(n))
+    np.fill_diagonal(distances, 0)
+    weights, start = distances + np.eye(n), classical_scaling(distances, 4)
+    with blas.limit(limits=2):
+        found = minimize_stress(distances, weights, start)
+        assert {library["num_threads"] for library in blas.info()} == {2}
+    with blas.limit(limits=1):
+        assert np.allclose(minimize_stress(distances, weights, start), found, atol=1e-6)
+
+    def stress(x: np.ndarray) -> float:
+        return float((weights * (cdist(x, x) - distances) ** 2).sum())
+
+    rng = np.random.default_rng(0)
+    assert all(stress(found) < stress(found + 0.02 * rng.normal(size=found.shape)) for _ in range(10))
+    assert stress(found) < stress(start)
 
 
 # -- noise ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Lock
 
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, eigh, solve_triangular
@@ -16,6 +17,9 @@ _TOLERANCE = 1e-6
 
 _ROWS = 128
 """Rows of distances that are made together: what is made of them stays in the cache."""
+
+_limiting = Lock()
+"""Held while each BLAS has one thread: of two limits at once, the first to end would be what the second restores."""
 
 
 def classical_scaling(distances: np.ndarray, d: int) -> np.ndarray:
@@ -86,7 +90,7 @@ def minimize_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarra
     # of 15 for the stress of 1,024 positions on 2 cores. Here each has one, and the rows are divided among threads.
     libraries = ThreadpoolController().select(user_api="blas")
     threads = max((library["num_threads"] for library in libraries.info()), default=1)
-    with libraries.limit(limits=1), ThreadPoolExecutor(threads) as pool:
+    with _limiting, libraries.limit(limits=1), ThreadPoolExecutor(threads) as pool:
         result = minimize(
             stress,
             (root.T @ x).ravel(),
