@@ -11,7 +11,7 @@ import torch
 from maed.autoencoder import AutoencoderTask, build_autoencoder, draw_stream, loss_name, outputs_of, visible_count
 from maed.autoencoder.placing import landmarks
 from maed.data import SignalData
-from maed.engine.device import device
+from maed.engine.device import device, precision
 from maed.errors import MaedError
 from maed.settings import EvaluationSettings, Settings
 from maed.similarity import stream
@@ -101,8 +101,9 @@ def _model(data: SignalData, settings: Settings) -> AutoencoderTask:
 
 
 def _seconds_per_step(data: SignalData, settings: Settings) -> float:
-    """Measure the time of a training step, over a few steps."""
+    """Measure the time of a training step, over a few steps, in the precision of the training."""
     where, chosen = device(settings.trainer), settings.autoencoder
+    half = precision(settings.trainer) != "32-true"
     task = _model(data, settings)
     task.model.to(where)
     optimizer, _ = task.optimizer()
@@ -111,7 +112,9 @@ def _seconds_per_step(data: SignalData, settings: Settings) -> float:
     for number, draw in enumerate(draw_stream(data.train, visible, chosen, steps=2 * _TRIED, seed=0)):
         if number == _TRIED:
             started = time.monotonic()
-        task.mean_loss(draw.to(where)).backward()
+        with torch.autocast(where.type, torch.bfloat16, enabled=half):
+            loss = task.mean_loss(draw.to(where))
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     if where.type == "cuda":
@@ -133,5 +136,6 @@ def _seconds_per_draw(data: SignalData, settings: Settings) -> float:
         loss=task.loss_name,
         outputs=outputs_of(task.loss_name, channels=data.channels, vocabulary=data.vocabulary),
         device=where,
+        half_precision=precision(settings.trainer) != "32-true",
     )
     return streamed.seconds / streamed.draws
