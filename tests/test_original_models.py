@@ -483,6 +483,8 @@ def test_a_folder_tells_which_classifier_it_holds(tmp_path: Path) -> None:
         ({"transformers": {"qk_channels": [1]}}, "maed writes"),
         ({"transformers": 3}, "not the config.json of a Perceiver"),
         ({"sides": "x"}, "not the config.json of a Perceiver"),
+        ({"sides": [8, float("inf")]}, "not the config.json of a Perceiver"),
+        ({"perceiver": {**SMALL, "architecture": "text", "layers": 10**11}}, "100000000000 layers are more than"),
     ],
 )
 def test_a_config_that_is_none_is_refused_in_one_line(change: dict[str, Any], words: str, tmp_path: Path) -> None:

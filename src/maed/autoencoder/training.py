@@ -300,9 +300,12 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     """Read a trained autoencoder: in evaluation mode, with its config.json."""
     if not (folder / MODEL).is_file():
         raise MaedError(f"run: {folder} holds no trained autoencoder; train one with `maed pretrain`")
-    config = read_json(folder / CONFIG)
+    config, path = read_json(folder / CONFIG), folder / MODEL
+    weights = read_tensors(path)
     try:
         settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
+        if settings.layers > len(weights):  # such a model might take forever to make
+            raise ValueError(f"its {settings.layers} layers are more than the {len(weights)} tensors beside it")
         shape = {name: config[name] for name in ("n", "channels", "vocabulary", "loss")}
         one_of("loss", shape["loss"], get_args(LossName))
         model = build_autoencoder(settings, **shape)
@@ -310,8 +313,6 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
         raise MaedError(
             f"{folder / 'config.json'}: not the config.json of an autoencoder ({first_line(error)})"
         ) from None
-    path = folder / MODEL
-    weights = read_tensors(path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

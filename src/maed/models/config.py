@@ -101,7 +101,7 @@ class ClassifierConfig:
             return found
         except MaedError as error:  # no such task
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({error})") from None
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
 
     def save(self, path: Path) -> None:

@@ -129,9 +129,11 @@ class TargetModel(nn.Module, ABC):
     def from_pretrained(cls, folder: Path) -> Self:
         """Read a folder of `save_pretrained`; the model is in evaluation mode."""
         path = folder / CONFIG
-        config = ClassifierConfig.load(path)
+        config, tensors = ClassifierConfig.load(path), len(read_tensors(folder / MODEL))
         try:
             cls.check_settings(config.perceiver)
+            if config.perceiver.layers > tensors:  # such a model might take forever to make
+                raise ValueError(f"its {config.perceiver.layers} layers are more than the {tensors} tensors beside it")
             model = cls(config, torch.zeros(config.table_shape))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
