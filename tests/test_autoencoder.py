@@ -39,6 +39,7 @@ from maed.files import read_json, write_json
 from maed.settings import AutoencoderSettings, EmbeddingSettings, Settings, TrainerSettings
 from maed.similarity import compute_baseline
 from maed.stages import Baseline, Pretrain, execute
+from maed.tensors import write_tensors
 from stages import context
 
 N = 12
@@ -752,6 +753,16 @@ def test_the_model_refuses_vectors_that_do_not_fit_it():
 
 def test_a_folder_without_a_trained_autoencoder_is_named(tmp_path):
     with pytest.raises(MaedError, match="holds no trained autoencoder"):
+        load_autoencoder(tmp_path)
+
+
+def test_a_config_of_more_layers_than_tensors_is_refused_at_once(tmp_path):
+    weights = SetAutoencoder(8, channels=2, vocabulary=0, width=16, layers=1, heads=2).state_dict()
+    write_tensors(tmp_path / "model.safetensors", weights)
+    config = {"n": 8, "channels": 2, "vocabulary": 0, "loss": "mse"}
+    made = {"autoencoder": {"width": 16, "layers": 10**11, "heads": 2}}
+    write_json(tmp_path / "config.json", {**config, "made_with": made})
+    with pytest.raises(MaedError, match=r"not the config\.json of an autoencoder .*100000000000 layers"):
         load_autoencoder(tmp_path)
 
 

@@ -260,7 +260,9 @@ def test_one_pretraining_serves_all_labels_and_rates_of_a_seed(tmp_path, monkeyp
         "none", "fourier", "none, pretrained", "fourier, pretrained"
     }  # fmt: skip
     assert results.seconds["pretraining"] > 0
-    assert "fourier, pretrained" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "fourier, pretrained" in said.out
+    assert (said.out + said.err).count("pretrain: no training signals are without labels") == 1
     metrics = read_json(out / "models" / "20-pretrained-fourier-0" / "metrics.json")
     made = read_json(out / "models" / "pretrain" / "fourier-0" / "metrics.json")
     assert metrics["pretrained"] == "masked"

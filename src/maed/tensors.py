@@ -47,6 +47,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def check_layers(layers: int, weights: Mapping[str, Tensor]) -> None:
+    """Refuse more layers than there are tensors, before a model of so many is made, which might take forever.
+
+    Raises:
+        ValueError: There are more.
+    """
+    if layers > len(weights):
+        raise ValueError(f"its {layers} layers are more than the {len(weights)} tensors beside it")
+
+
 def _sort_metadata(path: Path) -> None:
     """Put the metadata in order: safetensors writes them in any, and equal content is to make equal files."""
     with path.open("r+b") as file:

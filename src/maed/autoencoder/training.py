@@ -29,7 +29,7 @@ from maed.errors import MaedError, one_of, require_extra
 from maed.files import read_json, write_json
 from maed.run_folder import BEST, CONFIG, LAST, METRICS, MODEL
 from maed.settings import AutoencoderSettings, TrainerSettings
-from maed.tensors import digest_of, read_tensors, write_tensors
+from maed.tensors import check_layers, digest_of, read_tensors, write_tensors
 
 _VALIDATION_DRAWS = 2_048
 
@@ -304,8 +304,7 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     weights = read_tensors(path)
     try:
         settings = AutoencoderSettings(**config["made_with"]["autoencoder"])
-        if settings.layers > len(weights):  # such a model might take forever to make
-            raise ValueError(f"its {settings.layers} layers are more than the {len(weights)} tensors beside it")
+        check_layers(settings.layers, weights)
         shape = {name: config[name] for name in ("n", "channels", "vocabulary", "loss")}
         one_of("loss", shape["loss"], get_args(LossName))
         model = build_autoencoder(settings, **shape)

@@ -327,10 +327,8 @@ class PositionEmbedding(nn.Module, PyTorchModelHubMixin, library_name="maed", ta
             MaedError: A position does not exist or is given twice.
         """
         place = {name: i for i, name in enumerate(self.names or ())}
-        chosen = [
-            int(each) if not isinstance(each, str) else place[each] if each in place else self.index(each)
-            for each in positions
-        ]
+        found = [place.get(each, each) if isinstance(each, str) else each for each in positions]
+        chosen = [self.index(each) if isinstance(each, str) else int(each) for each in found]  # a name left is unknown
         for each in chosen:
             self._check_position(each)
         if not chosen or len(set(chosen)) < len(chosen):

@@ -86,8 +86,8 @@ def minimize_stress(distances: np.ndarray, weights: np.ndarray, start: np.ndarra
 
     found = pairwise(start)
     x = start * ((w * distances * found).sum() / (w * found * found).sum())  # the best size of the start
-    # NumPy and SciPy bring a BLAS each, whose threads wait in loops and so keep cores from one another: 55 ms instead
-    # of 15 for the stress of 1,024 positions on 2 cores. Here each has one, and the rows are divided among threads.
+    # NumPy and SciPy bring a BLAS each, whose threads wait in loops and so keep cores from one another: called in turn,
+    # they take several times as long. Here each has one, and the rows are divided among threads.
     libraries = ThreadpoolController().select(user_api="blas")
     threads = max((library["num_threads"] for library in libraries.info()), default=1)
     with _limiting, libraries.limit(limits=1), ThreadPoolExecutor(threads) as pool:

@@ -268,6 +268,11 @@ class Comparison:
             return trial
         if pretrain != models.PRETRAINING:
             return replace(trial, start=models.encoder_folder(Path(pretrain), encoding, seed))
+        if not self._pretrainings and None in self.counts and TASKS.get(self.what).needs:
+            context.say(
+                "pretrain: no training signals are without labels, so encoders are pretrained on the labeled ones, and "
+                "do not see their labels"
+            )
         if (encoding, seed) not in self._pretrainings:
             self._pretrainings[encoding, seed] = replace(
                 trial,

@@ -18,7 +18,7 @@ from maed.registry import ARCHITECTURES
 from maed.run_folder import CONFIG, MODEL
 from maed.settings import PerceiverSettings
 from maed.tasks import Seen
-from maed.tensors import read_tensors, write_tensors
+from maed.tensors import check_layers, read_tensors, write_tensors
 
 _OPTIONS = ("checkpoint", "image_size", "input_width", "position_width")
 """Settings of `perceiver` that not every architecture has."""
@@ -129,25 +129,23 @@ class TargetModel(nn.Module, ABC):
     def from_pretrained(cls, folder: Path) -> Self:
         """Read a folder of `save_pretrained`; the model is in evaluation mode."""
         path = folder / CONFIG
-        config, tensors = ClassifierConfig.load(path), len(read_tensors(folder / MODEL))
+        config, weights = ClassifierConfig.load(path), read_tensors(folder / MODEL)
         try:
             cls.check_settings(config.perceiver)
-            if config.perceiver.layers > tensors:  # such a model might take forever to make
-                raise ValueError(f"its {config.perceiver.layers} layers are more than the {tensors} tensors beside it")
+            check_layers(config.perceiver.layers, weights)
             model = cls(config, torch.zeros(config.table_shape))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise MaedError(f"{path}: not the config.json of a Perceiver of maed ({first_line(error)})") from None
-        load_weights(model, folder / MODEL)
+        load_weights(model, weights, folder / MODEL)
         return model.eval()
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Fill a model with the tensors of a safetensors file, which are to be just its own.
 
     Raises:
-        MaedError: The file cannot be read; or a tensor is missing, one too many or of another shape, which is named.
+        MaedError: A tensor is missing, one too many or of another shape, which is named.
     """
-    weights = read_tensors(path)
     try:
         wrong = misfit(model.state_dict(), weights)
         if wrong is None:

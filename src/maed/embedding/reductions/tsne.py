@@ -13,7 +13,7 @@ class Tsne(Reduction):
     """t-SNE (van der Maaten and Hinton 2008; scikit-learn's), from Isomap: exact beyond 3 channels.
 
     In many channels its kernel is nearly Gaussian and its maps are small: scikit-learn's steps and exaggeration, made
-    for 2, tear them apart or collapse them, so they are smaller there. Beyond 2 channels scikit-learn 1.9 follows no
+    for 2, tear them apart or collapse them, so they are smaller there. Where it is exact, scikit-learn 1.9 follows no
     gradient of its own objective: the pull of a pair has the kernel, a Student's of d - 1 degrees of freedom, to the
     wrong power, which leaves far positions where Isomap put them. Followed rightly, the objective keeps neighbors a
     little better and large distances much worse, since in many channels it is 0 for many maps. Time grows with N^2 d a
