@@ -227,8 +227,19 @@ def start(timeout: float, *, cuda: bool, threads: int | None = None) -> None:
     # torchrun gives each process one thread; a process that is bound to some cores has no others
     _crew = _Crew(found, store, own, own if threads else max(own, min(cores, own * found.here)))
     if found.rank == 0:
-        torch.set_num_threads(_crew.alone)
+        import scipy.linalg  # noqa: F401 - whose BLAS, once loaded, heeds the number of threads
+
+        _use(_crew.alone)
     _mind_sigterm()
+
+
+def _use(threads: int) -> None:
+    """Let PyTorch, and the BLAS of NumPy and of SciPy, use so many threads."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads, user_api="blas")
 
 
 def _not_met(place: Place, timeout: float, reason: str) -> MaedError:
@@ -361,15 +372,13 @@ def together(job: Job) -> Iterator[None]:
     if _crew is None or rank():
         yield
         return
-    import torch
-
     _hand(job)
-    torch.set_num_threads(_crew.threads)
+    _use(_crew.threads)
     try:
         yield
     finally:
         if _crew is not None:
-            torch.set_num_threads(_crew.alone)
+            _use(_crew.alone)
 
 
 def _hand(job: Job | None) -> None:
@@ -418,6 +427,17 @@ def agreed(value: Any) -> Any:
     held = [value]
     distributed.broadcast_object_list(held, src=0, device=device("cpu"))
     return held[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """What each process of a job found, by rank, in process 0; elsewhere nothing."""
+    if _crew is None:
+        return [value]
+    from torch import distributed
+
+    found = [None] * world() if rank() == 0 else None
+    distributed.gather_object(value, found)
+    return found or []
 
 
 def add_up(tensors: list[Tensor]) -> list[Tensor]:

@@ -280,12 +280,25 @@ def _check_drawn(context: Context, folder: StageFolder, sums: Sums, draws: int) 
 
 
 def _split_half(context: Context, halves: Sequence[Matrix]) -> float:
-    """Recall@k between the embeddings of two disjoint halves of the draws."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of halves that nobody keeps
-        settings = context.settings.embedding
-        first, second = (reduce(half.values, settings, half.standard_error) for half in halves)
+    """Recall@k between the embeddings of two disjoint halves of the draws, the second by process 1 if there is one."""
+    if ranks.world() == 1:
+        first, second = (_embedded(context, half) for half in halves)
+    else:
+        with ranks.together(partial(_embed_second, half=halves[1])):
+            first, second = ranks.gathered(_embedded(context, halves[0]))[:2]
     return agreement(first, second, context.k())
+
+
+def _embed_second(context: Context, *, half: Matrix) -> None:
+    """The part of another process in measuring how far two halves agree."""
+    ranks.gathered(_embedded(context, half) if ranks.rank() == 1 else None)
+
+
+def _embedded(context: Context, half: Matrix) -> np.ndarray:
+    """The embedding of half of the draws, `(N, d)`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # nobody keeps it
+        return reduce(half.values, context.settings.embedding, half.standard_error)
 
 
 def noise_note(split_half: float, k: int, n: int) -> str | None:
