@@ -37,8 +37,8 @@ from transformers.models.perceiver.modeling_perceiver import (
 from maed.embedding import PositionEmbedding
 from maed.integrations import replace_positions
 from maed.models import ClassifierConfig, build_classifier
-from maed.models.fused import FusedAttention, Joined, fuse, pooling, pooling_pays
-from maed.models.fused.pooling import by_length, keeping, pool, real_lengths, unpadded
+from maed.models.fused import FusedAttention, Joined, Summed, fuse, pooling, pooling_pays
+from maed.models.fused.pooling import by_length, keeping, pool, pool_sums, real_lengths, unpadded
 from maed.settings import PerceiverSettings
 
 N, BATCH, LABELS = 24, 5, 3
@@ -517,7 +517,7 @@ def test_a_copy_of_a_fused_model_is_fused(again: Callable[[Any], Any]) -> None:
     copied = again(fused)
 
     assert all(isinstance(part, FusedAttention) for part in attentions(copied))
-    assert isinstance(copied.perceiver.input_preprocessor(images())[0], Joined)
+    assert isinstance(copied.perceiver.input_preprocessor(images())[0], Summed)
     assert torch.equal(copied(inputs=images()).logits, fused(inputs=images()).logits)
 
 
@@ -607,16 +607,62 @@ def test_positions_of_a_batch_are_made_once(model_class: type, side: int, change
     plain = built(model_class, **changes)
     fused = fuse(copy.deepcopy(plain))
 
-    expected, _, expected_content = plain.perceiver.input_preprocessor(images(side))
-    found, _, content = fused.perceiver.input_preprocessor(images(side))
+    expected = plain.perceiver.input_preprocessor(images(side))[0]
+    found = fused.perceiver.input_preprocessor(images(side))[0]
 
-    assert isinstance(found, Joined)
-    assert found.positions.shape == (1, expected.shape[1], expected.shape[2] - content.shape[2])
+    assert isinstance(found, Joined if model_class is PerceiverForImageClassificationConvProcessing else Summed)
+    assert len(found.positions) in (1, expected.shape[1])  # not once for each signal
     assert (found.shape, found.size(), found.dtype, found.device) == (
         expected.shape, expected.size(), expected.dtype, expected.device,
     )  # fmt: skip
     assert_close(found.join(), expected, "inputs")
-    assert_close(content, expected_content, "content")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("embeddings", lambda table: table.register_forward_hook(lambda module, arguments, output: output.cos())),
+        (
+            "position_embeddings",
+            lambda table: table.register_forward_hook(lambda module, arguments, output: output + 1),
+        ),
+        ("embeddings", lambda table: setattr(table, "padding_idx", 3)),
+        ("embeddings", lambda table: setattr(table, "max_norm", 0.5)),
+    ],
+    ids=["hook", "hook-of-positions", "padding", "norm"],
+)
+def test_tables_that_do_more_than_look_up_do_it(part: str, change: Callable[[nn.Module], Any]) -> None:
+    plain = built(PerceiverForSequenceClassification)
+    fused = fuse(copy.deepcopy(plain))
+    for model in (plain, fused):
+        change(getattr(model.perceiver.input_preprocessor, part))
+
+    assert isinstance(fused.perceiver.input_preprocessor(texts())[0], Tensor)
+    assert_equal_in_all(plain, fused, inputs=texts())
+
+
+@pytest.mark.parametrize("change", [{"padding": 1}, {"stride": 2}], ids=str)
+def test_convolutions_of_more_than_single_pixels_are_done(change: dict[str, int]) -> None:
+    plain = built(PerceiverForImageClassificationLearned, image_size=8)
+    convolution = plain.perceiver.input_preprocessor.convnet_1x1
+    plain.perceiver.input_preprocessor.convnet_1x1 = nn.Conv2d(3, convolution.out_channels, 1, **change)
+    fused = fuse(copy.deepcopy(plain))
+    side = 6 if "padding" in change else 16
+
+    assert isinstance(fused.perceiver.input_preprocessor(images(side))[0], Joined)
+    assert_equal_in_all(plain, fused, inputs=images(side))
+
+
+def test_what_an_image_tells_of_its_pixels_is_its_gradient() -> None:
+    plain = built(PerceiverForImageClassificationLearned)
+    fused = fuse(copy.deepcopy(plain))
+    gradients = []
+    for model in (plain, fused):
+        pixels = images().requires_grad_()
+        backward(model(inputs=pixels).logits)
+        gradients.append(pixels.grad)
+
+    assert_close(gradients[1], gradients[0], "pixels")
 
 
 def image_model(config: PerceiverConfig, combine: str = "concat", decoder: bool = True) -> PerceiverModel:
@@ -634,12 +680,13 @@ def image_model(config: PerceiverConfig, combine: str = "concat", decoder: bool 
     return PerceiverModel(config, input_preprocessor=preprocessor, decoder=decoding)
 
 
-@pytest.mark.parametrize(("combine", "decoder"), [("add", True), ("concat", False)], ids=["added", "no-decoder"])
-def test_positions_that_are_added_or_may_be_asked_for_are_in_plain_tensors(combine: str, decoder: bool) -> None:
+@pytest.mark.parametrize("decoder", [True, False], ids=["decoder", "no-decoder"])
+@pytest.mark.parametrize("combine", ["add", "concat"])
+def test_positions_that_may_be_asked_for_are_in_plain_tensors(combine: str, decoder: bool) -> None:
     plain = built(lambda config: image_model(config, combine, decoder))
     fused = fuse(copy.deepcopy(plain))
 
-    assert isinstance(fused.input_preprocessor(images())[0], Tensor)
+    assert isinstance(fused.input_preprocessor(images())[0], Summed if decoder else Tensor)
     assert_close(
         backward(fused(images()).last_hidden_state), backward(plain(images()).last_hidden_state), "hidden states"
     )
@@ -895,6 +942,55 @@ def test_with_dropout_gradients_are_those_of_what_was_drawn(
         assert torch.autograd.gradcheck(drawn, [case[name] for name in names], fast_mode=True)
 
 
+@st.composite
+def summed(draw: st.DrawFn) -> dict[str, Any]:
+    """As `pooled`, of tokens or values."""
+    case = draw(pooled())
+    (batch, n, _), channels = case["inputs"].shape, case["query"].shape[2]
+    rng = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    sources = draw(st.integers(1, 4))
+    tokens = torch.randint(sources, (batch, n), generator=rng)
+    values = torch.randn(batch, n, sources, generator=rng, dtype=torch.float64)
+    return {
+        "query": case["query"],
+        "content": tokens if draw(st.booleans()) else values.requires_grad_(draw(st.booleans())),
+        "source": torch.randn(sources, channels, generator=rng, dtype=torch.float64).requires_grad_(),
+        "positions": torch.randn(n, channels, generator=rng, dtype=torch.float64).requires_grad_(),
+        "mask": case["mask"],
+    }
+
+
+@pytest.mark.slow
+@given(
+    case=summed(),
+    dropout=st.sampled_from([0.0, 0.4]),
+    piece=st.sampled_from([1, 800, pooling._PIECE]),
+    kept=st.sampled_from([0, pooling._KEPT_BYTES]),
+)
+@settings(max_examples=100, deadline=None)
+def test_sums_that_are_never_made_are_pooled_as_if_they_were(
+    case: dict[str, Any], dropout: float, piece: int, kept: int
+) -> None:
+    query, content, source, positions, mask = case.values()
+    made = (content @ source if content.is_floating_point() else source[content]) + positions
+    leaves = [part for part in (query, content, source, positions) if part.requires_grad]
+
+    with patch.multiple(pooling, _PIECE=piece, _KEPT_BYTES=kept):
+        torch.manual_seed(0)
+        expected, expected_mass = pool(query, made, mask, dropout=dropout, eps=1e-3)
+        torch.manual_seed(0)
+        context, mass = pool_sums(**case, dropout=dropout, eps=1e-3)
+        weights = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view(expected.shape)
+        found, wanted = (torch.autograd.grad((one * weights).sum(), leaves) for one in (context, expected))
+
+    torch.testing.assert_close(context, expected, rtol=1e-9, atol=1e-9)
+    assert (mass is None) == (dropout == 0.0)
+    if mass is not None:
+        torch.testing.assert_close(mass, expected_mass, rtol=1e-9, atol=1e-9)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)
+
+
 def test_with_dropout_the_sums_of_what_is_left_are_given() -> None:
     query, inputs = torch.zeros(1, 1, 4), inputs_of()[:, :, :4]  # scores of 0: every position has 1 / N
 
@@ -921,16 +1017,22 @@ def test_a_signal_that_is_masked_altogether_is_seen_whole(piece: int) -> None:
     assert (found[0] - whole[0]).abs().max() > 1e-2
 
 
+SUMS = [(3, 6), (2, 5), (5, 6)]  # source, scale and positions
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("content", ["inputs", "tokens", "values"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_the_operator_is_known_to_torchs_compiler(dropout: float) -> None:
+def test_the_operator_is_known_to_torchs_compiler(dropout: float, content: str) -> None:
     query = torch.randn(1, 3, 6, requires_grad=True)
-    inputs, positions = torch.randn(2, 5, 4, requires_grad=True), torch.randn(5, 2, requires_grad=True)
+    given = {
+        "inputs": (torch.randn(2, 5, 4, requires_grad=True), None, None, torch.randn(5, 2, requires_grad=True)),
+        "tokens": (torch.randint(3, (2, 5)), *(torch.rand(*shape, requires_grad=True) for shape in SUMS)),
+        "values": (torch.randn(2, 5, 3), *(torch.rand(*shape, requires_grad=True) for shape in SUMS)),
+    }[content]
     noise = torch.tensor(14) if dropout else None
 
-    torch.library.opcheck(
-        torch.ops.maed.pool.default, (query, inputs, positions, torch.zeros(2, 5), noise, dropout, 1e-5, True)
-    )
+    torch.library.opcheck(torch.ops.maed.pool.default, (query, *given, torch.zeros(2, 5), noise, dropout, 1e-5, True))
 
 
 # Padding.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 
 from maed.models.config import ClassifierConfig
-from maed.models.fused import fuse
+from maed.models.fused import Summed, fuse, summed
 from maed.models.perceivers import check_heads, classification_decoder, latent_logits, position_decoder
 from maed.models.target import TargetModel, blanked, working_dtype
 
@@ -80,7 +80,12 @@ class Preprocessor(nn.Module):
     """Content embedding and positions, added or concatenated: what the Perceiver's latents attend to.
 
     Follows the protocol of transformers' preprocessors (`num_channels`, and `forward` returning three things).
+
+    Attributes:
+        keeps_apart: Content and positions are given as `Summed` where that saves work: no batch of them is made.
     """
+
+    keeps_apart = False
 
     def __init__(self, config: ClassifierConfig, table: Tensor) -> None:
         super().__init__()
@@ -112,12 +117,16 @@ class Preprocessor(nn.Module):
 
     def forward(
         self, values: Tensor, pos: Tensor | None = None, network_input_is_1d: bool = True, **unused: Any
-    ) -> tuple[Tensor, None, Tensor]:
-        """Values `(B, N, C)` or `(B, N)` to inputs `(B, N, d)` (`(B, N, 2d)` concatenated), and the content alone."""
+    ) -> tuple[Tensor | Summed, None, Tensor | None]:
+        """Values `(B, N, C)` or `(B, N)` to inputs `(B, N, d)` (`(B, N, 2d)` concatenated), and content if made."""
         # An embedding ignores autocast; its gradient is best summed in float32, so its output is cast, not its table.
-        dtype = working_dtype(self.content.weight)
+        dtype, positions = working_dtype(self.content.weight), self.positions()  # (N, d)
+        if self.keeps_apart:
+            found = summed(values, self.content, positions, concatenate=self.concatenate, dtype=dtype)
+            if found is not None:
+                return found, None, None
         content = self.content(values).to(dtype)  # (B, N, d)
-        positions = self.positions().to(dtype)  # (N, d)
+        positions = positions.to(dtype)
         if not self.concatenate:
             return content + positions, None, content
         return torch.cat([content, positions.expand_as(content)], dim=2), None, content

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maed.models.fused.perceiver import FusedAttention, Joined, fuse, pooling_pays
+    from maed.models.fused.perceiver import FusedAttention, Joined, Summed, fuse, pooling_pays, summed
 
-__all__ = ["FusedAttention", "Joined", "fuse", "pooling_pays"]
+__all__ = ["FusedAttention", "Joined", "Summed", "fuse", "pooling_pays", "summed"]
 
 
 def __getattr__(name: str) -> Any:

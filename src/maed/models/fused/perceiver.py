@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import dropout, embedding, layer_norm, linear, pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers.models.perceiver import modeling_perceiver
 from transformers.models.perceiver.modeling_perceiver import (
@@ -18,9 +18,10 @@ from transformers.models.perceiver.modeling_perceiver import (
     PerceiverLayer,
     PerceiverModel,
     PerceiverSelfAttention,
+    PerceiverTextPreprocessor,
 )
 
-from maed.models.fused.pooling import by_length, highest_zero, keeping, pool, unpadded
+from maed.models.fused.pooling import by_length, highest_zero, keeping, pool, pool_sums, unpadded
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,8 +59,8 @@ def fuse(model: Model) -> Model:
     for module in model.modules():
         module.__class__ = _FUSED.get(type(module), type(module))
     for module in model.modules():
-        if isinstance(module, FusedModel) and isinstance(module.input_preprocessor, FusedImagePreprocessor):
-            # where everything that the model does with its inputs is known to take them as `Joined`
+        if isinstance(module, FusedModel) and hasattr(module.input_preprocessor, "keeps_apart"):
+            # where everything that the model does with its inputs is known to take them in parts
             fused = isinstance(module.encoder.cross_attention.attention.self, FusedAttention)
             known = fused and type(module.decoder) is PerceiverClassificationDecoder
             module.input_preprocessor.keeps_apart = known
@@ -103,6 +104,97 @@ class Joined:
         return torch.cat([self.content, self.positions.expand(len(self.content), -1, -1)], dim=2)
 
 
+@dataclass(frozen=True)
+class Summed:
+    """Inputs that are the sum of something made of a signal and something made of positions, before they are made.
+
+    Args:
+        content: `(B, N)` tokens, or `(B, N, C)` values.
+        source: `(V, d)`, the channels of each token; or `(C, d)`, those of a unit of each value.
+        positions: `(N, d)`.
+        dtype: Of the inputs.
+    """
+
+    content: Tensor
+    source: Tensor
+    positions: Tensor
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        """`(B, N, d)`, of the sums."""
+        return torch.Size([*self.content.shape[:2], self.source.shape[1]])
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.source.device
+
+    @property
+    def few_sources(self) -> bool:
+        """True if what `pool_sums` makes beforehand is little beside the inputs."""
+        (batch, _, d), sources = self.shape, len(self.source)
+        return 4 * sources <= (d if self.content.is_floating_point() else batch * d)
+
+    def size(self) -> torch.Size:
+        """`shape`, as tensors have it."""
+        return self.shape
+
+    def join(self) -> Tensor:
+        """The sums, `(B, N, d)`."""
+        values = self.content.is_floating_point()
+        content = self.content @ self.source if values else embedding(self.content, self.source)
+        return content.to(self.dtype) + self.positions.to(self.dtype)
+
+
+def summed(
+    content: Tensor,
+    layer: nn.Embedding | nn.Linear | nn.Conv2d | None,
+    positions: Tensor,
+    *,
+    concatenate: bool,
+    dtype: torch.dtype | None = None,
+) -> Summed | None:
+    """The inputs that a layer and positions make, before they are made; None where something else makes them.
+
+    Args:
+        content: `(B, N)` tokens, or `(B, N, C)` values.
+        layer: What the content goes through; None for values as they are.
+        positions: `(N, P)`.
+        concatenate: True to concatenate positions to content, False to add them.
+        dtype: Of the inputs; by default that of the weights.
+    """
+    bias = None
+    if layer is None:
+        source = torch.eye(content.shape[2], dtype=content.dtype, device=content.device)
+    elif content.device.type != "cpu" or _hooked(layer) or not _affine(layer):
+        return None
+    else:
+        bias = getattr(layer, "bias", None)
+        weight = layer.weight
+        source = weight if isinstance(layer, nn.Embedding) else weight.flatten(1).T
+    if concatenate:
+        head = source.new_zeros(source.shape[1]) if bias is None else bias
+        positions = torch.cat([head.expand(len(positions), -1), positions], dim=1)
+        source = pad(source, (0, positions.shape[1] - source.shape[1]))
+    elif bias is not None:
+        positions = positions + bias
+    dtype = dtype or torch.promote_types(source.dtype, positions.dtype)
+    found = Summed(content if content.is_floating_point() else content.long(), source, positions, dtype)
+    return found if found.few_sources else None
+
+
+def _affine(layer: nn.Module) -> bool:
+    """True if a layer is a linear one, a convolution of single pixels, or a table without rules of its own."""
+    if type(layer) is nn.Conv2d:
+        return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
+    if type(layer) is nn.Embedding:
+        return (
+            layer.padding_idx is None and layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse
+        )
+    return type(layer) is nn.Linear
+
+
 def pooling_pays(*, positions: int, latents: int, heads: int, channels: int, qk: int, v: int) -> bool:
     """True if latents attend to inputs in fewer multiplications when no key or value is computed.
 
@@ -129,13 +221,13 @@ class FusedAttention(PerceiverSelfAttention):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        inputs: Tensor | Joined | None = None,
+        inputs: Tensor | Joined | Summed | None = None,
         inputs_mask: Tensor | None = None,
         output_attentions: bool | None = False,
     ) -> tuple[Tensor, ...]:
         """Context of the queries `(B, L, width)`: `(B, L, v_channels)`; arguments are those of transformers."""
         if output_attentions or (inputs is None and attention_mask is not None) or not self._plain():
-            inputs = inputs.join() if isinstance(inputs, Joined) else inputs
+            inputs = inputs if inputs is None else _whole(inputs)
             added = None if inputs_mask is None else _additive(inputs_mask)
             return super().forward(hidden_states, attention_mask, inputs, added, output_attentions)
         share = self.dropout.p if self.training else 0.0
@@ -151,7 +243,7 @@ class FusedAttention(PerceiverSelfAttention):
             added = None if mask is None else _added(mask, inputs)
             return (self._pooled(latents, inputs, added, share),)
         query = self.query(latents).expand(inputs.shape[0], -1, -1)
-        return (self._cross(query, inputs.join() if isinstance(inputs, Joined) else inputs, mask, share),)
+        return (self._cross(query, _whole(inputs), mask, share),)
 
     def _plain(self) -> bool:
         """True if projections do nothing but what their weights say, so that they need not be called."""
@@ -163,7 +255,7 @@ class FusedAttention(PerceiverSelfAttention):
 
     # Inputs that are many: attended to as they are.
 
-    def _pools(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> bool:
+    def _pools(self, latents: Tensor, inputs: Tensor | Joined | Summed, mask: Tensor | None, share: float) -> bool:
         """True if the inputs are better attended to as they are, and can be."""
         if share and inputs.device.type != "cpu":  # the sums of the probabilities would be missing
             return False
@@ -178,7 +270,7 @@ class FusedAttention(PerceiverSelfAttention):
             v=self.v_channels,
         )
 
-    def _pooled(self, latents: Tensor, inputs: Tensor | Joined, mask: Tensor | None, share: float) -> Tensor:
+    def _pooled(self, latents: Tensor, inputs: Tensor | Joined | Summed, mask: Tensor | None, share: float) -> Tensor:
         """Context `(B, L, v)` of inputs `(B, N, d)` whose keys and values are never made.
 
         With x the normalized inputs and g, b the weights of their layer norm, keys are Wk (g x + b) + bk. So scores are
@@ -192,17 +284,19 @@ class FusedAttention(PerceiverSelfAttention):
         )  # (B or 1, L, H, qk / H)
         key = (self.key.weight * norm.weight).unflatten(0, (heads, -1))  # (H, qk / H, d)
         query = torch.einsum("blhc,hcd->bhld", query, key.to(query.dtype)).flatten(1, 2)  # (B or 1, H L, d)
-        if isinstance(inputs, Joined) and inputs.device.type == "cpu":
-            content, positions = inputs.content, inputs.positions[0]
-            context, mass = pool(query, content, mask, positions=positions, dropout=share, eps=norm.eps)
-        elif not isinstance(inputs, Joined) and inputs.device.type == "cpu":
-            context, mass = pool(query, inputs, mask, dropout=share, eps=norm.eps)
-        else:
-            inputs = inputs.join() if isinstance(inputs, Joined) else inputs
+        options: Any = {"dropout": share, "eps": norm.eps}
+        if inputs.device.type != "cpu":
+            inputs = _whole(inputs)
             x = layer_norm(inputs, inputs.shape[2:], eps=norm.eps).to(query.dtype)[:, None]  # (B, 1, N, d)
             query, seen = query.expand(batch, -1, -1)[:, None], None if mask is None else _seen(mask, query.dtype)
             seen = None if seen is None else seen[:, None, None]
             context, mass = scaled_dot_product_attention(query, x, x, seen, scale=1.0)[:, 0], None
+        elif isinstance(inputs, Summed):
+            context, mass = pool_sums(query, inputs.content, inputs.source, inputs.positions, mask, **options)
+        elif isinstance(inputs, Joined):
+            context, mass = pool(query, inputs.content, mask, positions=inputs.positions[0], **options)
+        else:
+            context, mass = pool(query, inputs, mask, **options)
         value = (self.value.weight * norm.weight).unflatten(0, (heads, -1))  # (H, v / H, d)
         context = context.unflatten(1, (heads, length))  # (B, H, L, d)
         context = torch.einsum("bhld,hvd->blhv", context, value.to(context.dtype))
@@ -228,7 +322,7 @@ class FusedAttention(PerceiverSelfAttention):
         added = _added(mask, inputs)
         if unpadded(added):
             return attended(query, inputs, None)
-        groups = list(by_length(added, self.num_heads * query.shape[1]))
+        groups = list(by_length(added, self.num_heads * query.shape[1] * query.element_size()))
         order = torch.cat([rows for rows, _ in groups])
         sizes = [len(rows) for rows, _ in groups]
         parts = zip(query[order].split(sizes), inputs[order].split(sizes), groups, strict=True)
@@ -269,20 +363,64 @@ class FusedLayer(PerceiverLayer):
         return _lean(lambda hidden: self.mlp.dense2(activate(hidden)), hidden, activate)
 
 
-class FusedImagePreprocessor(PerceiverImagePreprocessor):
-    """Positions are projected once, not once for each image of the batch, and images are kept channels last.
+class FusedTextPreprocessor(PerceiverTextPreprocessor):
+    """Tokens and positions are given as `Summed` where that is known to be taken, so that no batch of them is made.
 
     Attributes:
-        keeps_apart: Positions that are concatenated are given as `Joined`, so that no batch of them is ever made.
+        keeps_apart: Whether it is.
     """
 
     keeps_apart = False
 
-    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor | Joined, None, Tensor]:
-        """Inputs, nothing, and the content alone; arguments are those of transformers."""
+    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor | Summed, None, Tensor | None]:
+        """Inputs, nothing, and the content alone, unless it is not made; arguments are those of transformers."""
+        table = self.position_embeddings
+        if self.keeps_apart and inputs.ndim == 2 and _affine(table) and not _hooked(table):
+            positions = table.weight[: inputs.shape[1]]
+            if len(positions) == inputs.shape[1] and (
+                found := summed(inputs, self.embeddings, positions, concatenate=False)
+            ):
+                return found, None, None
+        return super().forward(inputs, *args, **kwargs)
+
+
+class FusedImagePreprocessor(PerceiverImagePreprocessor):
+    """Positions are projected once, not once for each image of the batch, and images are kept channels last.
+
+    Attributes:
+        keeps_apart: Pixels and positions are given as `Summed`, or `Joined` where other things are made of pixels, so
+            that no batch of positions is ever made.
+    """
+
+    keeps_apart = False
+
+    def forward(
+        self,
+        inputs: Tensor,
+        pos: Tensor | None = None,
+        network_input_is_1d: bool = True,
+        interpolate_pos_encoding: bool = False,
+    ) -> tuple[Tensor | Joined | Summed, None, Tensor | None]:
+        """Inputs, nothing, and the content alone, unless it is not made; arguments are those of transformers."""
+        pixels = self.prep_type == "conv1x1" or (self.prep_type == "pixels" and self.spatial_downsample == 1)
+        if self.keeps_apart and pixels and inputs.ndim == 4 and network_input_is_1d:
+            layer = self.convnet_1x1 if self.prep_type == "conv1x1" else None
+            positions = self._positions(inputs.shape[2:], inputs, interpolate_pos_encoding)[0]
+            values = inputs.flatten(2).transpose(1, 2)  # (B, N, C)
+            if found := summed(values, layer, positions, concatenate=self.concat_or_add_pos == "concat"):
+                return found, None, None
         if self.prep_type == "conv1x1":  # whose result is then channels last too, and flattened without a copy
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return super().forward(inputs, *args, **kwargs)
+        return super().forward(inputs, pos, network_input_is_1d, interpolate_pos_encoding)
+
+    def _positions(self, sides: torch.Size, inputs: Tensor, interpolate: bool) -> Tensor:
+        """What is joined to every image of such sides, `(1, N, P)`."""
+        if self.position_encoding_type == "trainable":
+            positions = self.position_embeddings(1, interpolate, sides[:2])
+        else:
+            positions = self.position_embeddings(sides, 1, device=inputs.device, dtype=inputs.dtype)
+        projected: Tensor = self.positions_projection(positions)
+        return projected
 
     def _build_network_inputs(
         self, inputs: Tensor, network_input_is_1d: bool = True, interpolate_pos_encoding: bool = False
@@ -290,13 +428,8 @@ class FusedImagePreprocessor(PerceiverImagePreprocessor):
         """Content `(B, ..., C)` joined with positions, `(B, N, width)`, and content `(B, N, C)`."""
         if not network_input_is_1d:
             return super()._build_network_inputs(inputs, network_input_is_1d, interpolate_pos_encoding)
-        sides = inputs.shape[1:-1]
+        positions = self._positions(inputs.shape[1:-1], inputs, interpolate_pos_encoding)
         content = inputs.flatten(1, -2)  # (B, N, C)
-        if self.position_encoding_type == "trainable":
-            positions = self.position_embeddings(1, interpolate_pos_encoding, inputs.shape[1:3])
-        else:
-            positions = self.position_embeddings(sides, 1, device=inputs.device, dtype=inputs.dtype)
-        positions = self.positions_projection(positions)  # (1, N, P)
         if self.concat_or_add_pos == "add":
             return content + positions, content
         if self.keeps_apart:
@@ -323,6 +456,7 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     PerceiverSelfAttention: FusedAttention,
     PerceiverLayer: FusedLayer,
     PerceiverImagePreprocessor: FusedImagePreprocessor,
+    PerceiverTextPreprocessor: FusedTextPreprocessor,
     PerceiverModel: FusedModel,
 }
 
@@ -351,6 +485,11 @@ def _lean(function: Callable[[Tensor], Any], x: Tensor, first: Any) -> Any:
     return _again(function, x)
 
 
+def _whole(inputs: Tensor | Joined | Summed) -> Tensor:
+    """Inputs `(B, N, d)` in one tensor."""
+    return inputs if isinstance(inputs, Tensor) else inputs.join()
+
+
 def _additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """A mask as it is added to scores; bool is True where a position is seen."""
     if mask.dtype != torch.bool:
@@ -363,7 +502,7 @@ def _of_positions(mask: Tensor) -> bool:
     return mask.shape[1:3] == (1, 1) and not mask.requires_grad
 
 
-def _added(mask: Tensor, inputs: Tensor | Joined) -> Tensor:
+def _added(mask: Tensor, inputs: Tensor | Joined | Summed) -> Tensor:
     """A mask `(B or 1, 1, 1, N)` as it is added to the scores of every signal's positions, `(B, N)`."""
     return _additive(mask)[:, 0, 0].expand(inputs.shape[:2])
 
