@@ -294,7 +294,7 @@ def _embed_second(context: Context, *, half: Matrix) -> None:
     ranks.gathered(_embedded(context, half) if ranks.rank() == 1 else None)
 
 
-def _embedded(context: Context, half: Matrix) -> np.ndarray:
+def _embedded(context: Context, half: Matrix) -> torch.Tensor:
     """The embedding of half of the draws, `(N, d)`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # nobody keeps it
