@@ -642,7 +642,7 @@ def test_tables_that_do_more_than_look_up_do_it(part: str, change: Callable[[nn.
 
 
 @pytest.mark.parametrize("change", [{"padding": 1}, {"stride": 2}], ids=str)
-def test_convolutions_of_more_than_single_pixels_are_done(change: dict[str, int]) -> None:
+def test_convolutions_of_more_than_single_pixels_are_done(change: dict[str, Any]) -> None:
     plain = built(PerceiverForImageClassificationLearned, image_size=8)
     convolution = plain.perceiver.input_preprocessor.convnet_1x1
     plain.perceiver.input_preprocessor.convnet_1x1 = nn.Conv2d(3, convolution.out_channels, 1, **change)
