@@ -2,7 +2,7 @@
 
     python benchmarks/autoencoder.py step [--positions 50176] [--float32] [--given-back]
     python benchmarks/autoencoder.py stream [--positions 2048] [--float32] [--estimator ablation --repeats 5]
-    python benchmarks/autoencoder.py recall --data ../shared/data/cifar10
+    python benchmarks/autoencoder.py recall --data ../shared/data/cifar10 [--seed 1] [--float32]
 
 `step` prints samples/s at 1,024 positions x 3 channels (width 64, 16 visible, 256 scored, batch 128) and the share of
 the machine's matrix limit; memory that a step frees is kept for the next one, as trainings keep it, unless it is to be
@@ -167,8 +167,10 @@ def rates(seconds: np.ndarray, batch: int) -> dict[str, float]:
     return {"samples_per_s": median, "samples_per_s_low": low, "samples_per_s_high": high}
 
 
-def recall(source: str, draws: int, every: int, steps: int) -> None:
+def recall(source: str, draws: int, every: int, steps: int, seed: int, bf16: bool | None = None) -> None:
     """Train with the default settings; every so many steps stream draws and measure, clock stopped."""
+    bf16 = gains() if bf16 is None else bf16
+    torch.manual_seed(seed)
     data = load(source, DataSettings(permute=0))
     assert data.geometry is not None
     settings = AutoencoderSettings(steps=steps)
@@ -177,13 +179,13 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
     task = AutoencoderTask(model, "mse", settings)
     optimizer, scheduler = task.optimizer()
     batches = DrawStream(
-        data.train, visible=visible, scored=settings.scored, batch_size=settings.batch_size, length=steps, seed=0
+        data.train, visible=visible, scored=settings.scored, batch_size=settings.batch_size, length=steps, seed=seed
     )
     trained, left = 0.0, [0.80, 0.95]
     for i in itertools.count(1):
         start = time.perf_counter()
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=gains()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = task.mean_loss(batches[i - 1])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -191,7 +193,7 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
         scheduler.step()
         trained += time.perf_counter() - start
         if i % every == 0 or i == steps:
-            streamed, found = measure(model, data, visible, draws)
+            streamed, found = measure(model, data, visible, draws, bf16)
             print(
                 f"step {i}: loss {loss.item():.3f}, trained {trained:.0f} s + {draws} draws {streamed:.0f} s: "
                 f"recall@8 of the entries {found:.3f}",
@@ -205,7 +207,7 @@ def recall(source: str, draws: int, every: int, steps: int) -> None:
         print(f"{target:.2f} was not reached in {steps} steps")
 
 
-def measure(model: Autoencoder, data, visible: int, draws: int) -> tuple[float, float]:
+def measure(model: Autoencoder, data, visible: int, draws: int, bf16: bool) -> tuple[float, float]:
     """Seconds of streaming, and recall@8 of the contrast's entries."""
     start = time.perf_counter()
     streamed = stream(
@@ -216,7 +218,7 @@ def measure(model: Autoencoder, data, visible: int, draws: int) -> tuple[float, 
         loss="mse",
         outputs=data.channels,
         device=torch.device("cpu"),
-        half_precision=gains(),
+        half_precision=bf16,
     )
     seconds = time.perf_counter() - start
     model.train()
@@ -236,6 +238,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=49_152)
     parser.add_argument("--every", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--seed", type=int, default=0, help="of `recall`")
     given = parser.parse_args()
     print(f"commit {commit()}; {describe_machine()}")
     if not given.given_back:
@@ -254,7 +257,7 @@ def main() -> None:
         found = streaming(n=given.positions, repeats=given.repeats, bf16=bf16, estimator=given.estimator)
         print(f"draws/s: {found['samples_per_s']:.0f}; share of the matrix limit {found['share']:.3f}")
     else:
-        recall(given.data, given.draws, given.every, given.steps)
+        recall(given.data, given.draws, given.every, given.steps, given.seed, bf16)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def summed(
     concatenate: bool,
     dtype: torch.dtype | None = None,
 ) -> Summed | None:
-    """The inputs that a layer and positions make, before they are made; None where something else makes them.
+    """The inputs that a layer and positions make, before they are made; None where they are better made first.
 
     Args:
         content: `(B, N)` tokens, or `(B, N, C)` values.
@@ -164,15 +164,13 @@ def summed(
         concatenate: True to concatenate positions to content, False to add them.
         dtype: Of the inputs; by default that of the weights.
     """
-    bias = None
-    if layer is None:
-        source = torch.eye(content.shape[2], dtype=content.dtype, device=content.device)
-    elif content.device.type != "cpu" or _hooked(layer) or not _affine(layer):
+    if content.device.type != "cpu" or len(positions) != content.shape[1] or not (layer is None or _affine(layer)):
         return None
+    bias = getattr(layer, "bias", None)
+    if layer is None:
+        source = torch.eye(content.shape[2], dtype=content.dtype)
     else:
-        bias = getattr(layer, "bias", None)
-        weight = layer.weight
-        source = weight if isinstance(layer, nn.Embedding) else weight.flatten(1).T
+        source = layer.weight if isinstance(layer, nn.Embedding) else layer.weight.flatten(1).T
     if concatenate:
         head = source.new_zeros(source.shape[1]) if bias is None else bias
         positions = torch.cat([head.expand(len(positions), -1), positions], dim=1)
@@ -185,7 +183,9 @@ def summed(
 
 
 def _affine(layer: nn.Module) -> bool:
-    """True if a layer is a linear one, a convolution of single pixels, or a table without rules of its own."""
+    """True if a layer is a linear one, a convolution of single pixels or a table, and does nothing else."""
+    if _hooked(layer):
+        return False
     if type(layer) is nn.Conv2d:
         return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
     if type(layer) is nn.Embedding:
@@ -374,12 +374,9 @@ class FusedTextPreprocessor(PerceiverTextPreprocessor):
 
     def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor | Summed, None, Tensor | None]:
         """Inputs, nothing, and the content alone, unless it is not made; arguments are those of transformers."""
-        table = self.position_embeddings
-        if self.keeps_apart and inputs.ndim == 2 and _affine(table) and not _hooked(table):
-            positions = table.weight[: inputs.shape[1]]
-            if len(positions) == inputs.shape[1] and (
-                found := summed(inputs, self.embeddings, positions, concatenate=False)
-            ):
+        if self.keeps_apart and inputs.ndim == 2 and _affine(self.position_embeddings):
+            positions = self.position_embeddings.weight[: inputs.shape[1]]
+            if found := summed(inputs, self.embeddings, positions, concatenate=False):
                 return found, None, None
         return super().forward(inputs, *args, **kwargs)
 

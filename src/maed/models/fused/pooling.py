@@ -317,6 +317,8 @@ class _JoinedPieces:
 
     def back(self, rows: slice | Tensor, length: int, x: Tensor, grad: Tensor) -> None:
         """Take the gradient `(g, n, d)` of the piece that was made last."""
+        if not self.needed and self.positions is None:
+            return
         joined, channels = _through_norm(grad, x, self.scale), self.inputs.shape[2]
         if self.needed:
             self.grads[0][rows, :length] = joined[:, :, :channels].to(self.grads[0].dtype)
