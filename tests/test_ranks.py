@@ -27,9 +27,10 @@ from maed.autoencoder.training import build_autoencoder, draw_stream, pretrain
 from maed.cli import main
 from maed.data.signals import SignalData, Signals
 from maed.errors import MaedError
-from maed.files import is_main_process
+from maed.files import is_main_process, read_json
 from maed.settings import AutoencoderSettings, SimilaritySettings, TrainerSettings
 from maed.similarity import load_similarity, share_stream, stream, streaming
+from maed.stages import similarity as similarity_stage
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("ranks")]
 
@@ -277,6 +278,46 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     assert main(["pretrain", *DRAWN, "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_two_halves_agree_in_several_processes_as_in_one(server, tmp_path, trained, world):
+    argv = ["similarity", *DRAWN, "--run", str(trained), "--out"]
+    started = begin(server, tmp_path, partial(command, [*argv, str(tmp_path / "several")], 0.0), world)
+    assert ended(started, tmp_path) == [0] * world
+
+    assert main([*argv, str(tmp_path / "one")]) == 0
+    found, expected = (
+        read_json(tmp_path / name / "similarity" / "config.json")["split_half"] for name in ("several", "one")
+    )
+    assert found == pytest.approx(expected, abs=0.05)  # sums are equal up to rounding
+
+
+def embedding_slowly(argv: list[str], begun: Path, rank: int) -> int:
+    """A command of `maed`, whose process with a number above 0 takes its time to embed a half of the draws."""
+    embedded = similarity_stage._embedded
+
+    def slow(*given: Any) -> Any:
+        if rank:
+            begun.touch()
+            time.sleep(60)
+        return embedded(*given)
+
+    similarity_stage._embedded = slow  # type: ignore[assignment]
+    return main(argv)
+
+
+def test_a_process_lost_while_embedding_a_half_leaves_what_was_drawn(server, tmp_path, trained):
+    out, begun = tmp_path / "run", tmp_path / "begun"
+    argv = ["similarity", *DRAWN, "--run", str(trained), "--out", str(out)]
+    started = begin(server, tmp_path, partial(embedding_slowly, argv, begun))
+    kill(started[1], begun, started)
+    assert ended(started, tmp_path) == [2, -signal.SIGKILL]
+    assert len(lines(tmp_path)) == 1
+    assert re.match(r"maed: processes: process 1 of 2 was lost \(.*\); run the same command", lines(tmp_path)[0])
+
+    assert main(argv) == 0
+    assert (out / "similarity" / "config.json").is_file()
 
 
 @pytest.mark.parametrize("victim", [1, 0])
