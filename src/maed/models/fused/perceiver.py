@@ -155,7 +155,7 @@ def summed(
     concatenate: bool,
     dtype: torch.dtype | None = None,
 ) -> Summed | None:
-    """The inputs that a layer and positions make, before they are made; None where they are better made first.
+    """The inputs that a layer and positions make, before they are made; None if that saves nothing or cannot be done.
 
     Args:
         content: `(B, N)` tokens, or `(B, N, C)` values.
@@ -364,10 +364,10 @@ class FusedLayer(PerceiverLayer):
 
 
 class FusedTextPreprocessor(PerceiverTextPreprocessor):
-    """Tokens and positions are given as `Summed` where that is known to be taken, so that no batch of them is made.
+    """It gives tokens and positions as `Summed`, so that no batch of their sums is made.
 
     Attributes:
-        keeps_apart: Whether it is.
+        keeps_apart: True if the model takes them so; `fuse` sets it.
     """
 
     keeps_apart = False
@@ -400,7 +400,7 @@ class FusedImagePreprocessor(PerceiverImagePreprocessor):
     ) -> tuple[Tensor | Joined | Summed, None, Tensor | None]:
         """Inputs, nothing, and the content alone, unless it is not made; arguments are those of transformers."""
         pixels = self.prep_type == "conv1x1" or (self.prep_type == "pixels" and self.spatial_downsample == 1)
-        if self.keeps_apart and pixels and inputs.ndim == 4 and network_input_is_1d:
+        if self.keeps_apart and pixels and inputs.ndim == 4 and network_input_is_1d and inputs.device.type == "cpu":
             layer = self.convnet_1x1 if self.prep_type == "conv1x1" else None
             positions = self._positions(inputs.shape[2:], inputs, interpolate_pos_encoding)[0]
             values = inputs.flatten(2).transpose(1, 2)  # (B, N, C)

@@ -43,7 +43,7 @@ def pool(
     Returns:
         The context, `(B, M, d)`, and the sums of the probabilities, `(B, M)`, or None without dropout: they are 1.
     """
-    return _pooled(query, inputs, None, None, positions, mask, dropout, eps)
+    return _pooled(query, inputs, mask, dropout, eps, positions=positions)
 
 
 def pool_sums(
@@ -77,7 +77,7 @@ def pool_sums(
     with torch.autocast(content.device.type, enabled=False):
         source, positions = (_centered(part.to(_wide(part.dtype))) for part in (source, positions))
         scale = _scales(content, source, positions, eps)
-    return _pooled(query, content, source, scale, positions, mask, dropout, eps)
+    return _pooled(query, content, mask, dropout, eps, positions=positions, source=source, scale=scale)
 
 
 def _centered(rows: Tensor) -> Tensor:
@@ -99,20 +99,20 @@ def _scales(content: Tensor, source: Tensor, positions: Tensor, eps: float) -> T
 def _pooled(
     query: Tensor,
     inputs: Tensor,
-    source: Tensor | None,
-    scale: Tensor | None,
-    positions: Tensor | None,
     mask: Tensor | None,
     dropout: float,
     eps: float,
+    *,
+    positions: Tensor | None,
+    source: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
+    """Apply the operator, which keeps probabilities where a backward pass will want them and they are not too many."""
     noise = torch.randint(2**62, (), device="cpu") if dropout else None
-    kept = query.shape[1] * inputs.shape[0] * inputs.shape[1] * query.element_size() <= _KEPT_BYTES
+    few = query.shape[1] * inputs.shape[0] * inputs.shape[1] * query.element_size() <= _KEPT_BYTES
     parts = (query, inputs, source, positions)
-    differentiated = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in parts)
-    context, mass, _ = _pool(
-        query, inputs, source, scale, positions, mask, noise, dropout, eps, kept and differentiated
-    )
+    keep = few and torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in parts)
+    context, mass, _ = _pool(query, inputs, source, scale, positions, mask, noise, dropout, eps, keep)
     return context, mass if dropout else None
 
 
